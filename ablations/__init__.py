@@ -1,0 +1,1 @@
+"""Ablation grids over the library."""

@@ -1,0 +1,144 @@
+"""Checkpoints: Orbax arrays and a progress record in one folder, which appears whole or not at all.
+
+A checkpoint is written beside its place, with the SHA-256 of every file in ``manifest.json``, and renamed when it is
+complete. Reading verifies the hashes first, so a truncated or altered checkpoint is never taken for a whole one; the
+newest that verifies is used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on: arrays by name, and JSON values; `skipped` tells of newer ones that were refused."""
+
+    arrays: dict[str, np.ndarray]
+    progress: dict[str, Any]
+    path: Path
+    skipped: list[str] = field(default_factory=list)
+
+
+class Checkpoints:
+    """The checkpoints of one run, in ``<folder>/<run key>/<step>``."""
+
+    def __init__(self, folder: str | os.PathLike[str], key: str) -> None:
+        self.key = key
+        self.folder = Path(folder).absolute() / key
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
+        """Writes a checkpoint and removes all but the newest `KEPT`.
+
+        Args:
+            step: steps taken, which names the checkpoint.
+            arrays: numpy arrays by name.
+            progress: JSON values.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            UnavailableError: the disk is full, or the folder cannot be written.
+        """
+        import orbax.checkpoint as ocp
+
+        final = self.folder / f"{step:09d}"
+        partial = self.folder / f"{final.name}.partial-{os.getpid()}"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(partial / "arrays", dict(arrays))
+            _write_json(partial / "progress.json", {"key": self.key, "step": step, **progress})
+            _write_json(partial / "manifest.json", _hash_files(partial))
+            _sync_files(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            _sync(self.folder)
+        except (OSError, ValueError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UnavailableError(f"cannot write the checkpoint {final}: {error}") from error
+        for old in self._complete()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def restore(self) -> Checkpoint | None:
+        """Returns the newest checkpoint that verifies, or ``None`` where there is none at all.
+
+        Raises:
+            CorruptionError: there are checkpoints, and none of them verifies.
+            InputError: a checkpoint is one of another configuration.
+        """
+        import orbax.checkpoint as ocp
+
+        skipped: list[str] = []
+        for path in reversed(self._complete()):
+            damage = _find_damage(path)
+            if damage:
+                skipped.append(f"checkpoint {path} is corrupt ({damage})")
+                continue
+            progress = json.loads((path / "progress.json").read_text())
+            if progress["key"] != self.key:
+                raise InputError(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
+            with ocp.StandardCheckpointer() as checkpointer:
+                arrays = checkpointer.restore(path / "arrays")
+            return Checkpoint({name: np.asarray(array) for name, array in arrays.items()}, progress, path, skipped)
+        if skipped:
+            raise CorruptionError(f"{'; '.join(skipped)}; remove {self.folder} to start from the beginning")
+        return None
+
+    def remove(self) -> None:
+        """Deletes all checkpoints of the run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _complete(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*") if path.name.isdigit())
+
+
+def _find_damage(path: Path) -> str | None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        found = _hash_files(path)
+    except (OSError, ValueError) as error:
+        return f"unreadable manifest.json: {error}"
+    if not isinstance(manifest, dict):
+        return "unreadable manifest.json: not a table"
+    found.pop("manifest.json", None)
+    for name in sorted(manifest.keys() | found.keys()):
+        if manifest.get(name) != found.get(name):
+            return f"{name} is {'missing' if name not in found else 'altered or truncated'}"
+    return None
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values))
+
+
+def _sync_files(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,162 @@
+"""What a person sees in a terminal: progress, tables, one-line errors and exit codes. No JAX here.
+
+A command's ``main`` returns its exit code or raises; `run_command` turns errors that a user can mend into one line on
+stderr. Output that can no longer be written (a closed pipe, a full disk) never stops a run.
+"""
+
+import errno
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+from cnnjax.errors import CnnjaxError
+from cnnjax.history import EpochMetrics, Observer, Progress
+
+_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+def run_command(main: Callable[[list[str]], int]) -> None:
+    """Runs a command on ``sys.argv`` and exits with its code; ``--debug`` adds the traceback to an error."""
+    warnings.showwarning = lambda message, *_args, **_kwargs: say(f"warning: {message}", sys.stderr)
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (CnnjaxError, KeyboardInterrupt, OSError, MemoryError) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        message, code = _explain(error)
+        say(f"error: {message}", sys.stderr)
+    sys.exit(code)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Prints `text` if it can still be printed."""
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def make_observer(quiet: bool) -> Observer:
+    """Returns what shows a run: a bar on a terminal, lines elsewhere; notes alone where `quiet`."""
+    if quiet:
+        return NoteObserver()
+    return BarObserver() if sys.stdout.isatty() else LineObserver()
+
+
+class NoteObserver:
+    """Shows notes, on stderr, and nothing else."""
+
+    def note(self, message: str) -> None:
+        """Shows a line on stderr."""
+        say(message, sys.stderr)
+
+    def advance(self, progress: Progress) -> None:
+        """Shows nothing."""
+
+    def end_epoch(self, metrics: EpochMetrics) -> None:
+        """Shows nothing."""
+
+
+class LineObserver(NoteObserver):
+    """Shows one line an epoch."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def advance(self, progress: Progress) -> None:
+        """Keeps the progress for the end of the epoch."""
+        self._progress = progress
+
+    def end_epoch(self, metrics: EpochMetrics) -> None:
+        """Shows the epoch."""
+        progress = self._progress
+        of, rate = (f"/{progress.epochs}", f", {_rate(progress)}") if progress else ("", "")
+        named = zip(_HEADINGS[1:], _cells(metrics)[1:], strict=True)
+        values = ", ".join(f"{name} {cell}" for name, cell in named if cell)
+        say(f"epoch {metrics.epoch}{of}: {values}{rate}", sys.stdout)
+
+
+class BarObserver(NoteObserver):
+    """Shows a progress bar an epoch, which stays when the epoch ends."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def note(self, message: str) -> None:
+        """Shows a line above the bar."""
+        self._stop()
+        super().note(message)
+
+    def advance(self, progress: Progress) -> None:
+        """Moves the bar."""
+        if self._bar is None:
+            self._start(progress)
+        self._bar.update(
+            self._task,
+            completed=progress.seen,
+            numbers=f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {_rate(progress)}",
+        )
+
+    def end_epoch(self, metrics: EpochMetrics) -> None:
+        """Leaves the bar as it is, with the validation metrics."""
+        if self._bar is not None and metrics.val_loss is not None:
+            numbers = f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
+            validation = f"val_loss {metrics.val_loss:.4f}  val_accuracy {metrics.val_accuracy:.4f}"
+            self._bar.update(self._task, numbers=f"{numbers}  {validation}")
+        self._stop()
+
+    def _start(self, progress: Progress) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+        self._bar = Bar(*columns, TextColumn("ETA"), TimeRemainingColumn(elapsed_when_finished=True))
+        description = f"Epoch {progress.epoch}/{progress.epochs}"
+        self._task = self._bar.add_task(description, total=progress.examples, numbers="")
+        self._bar.start()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+
+def format_history(history: Sequence[EpochMetrics]) -> str:
+    """Returns the history as a table of plain text; columns without values are left out."""
+    rows = [_HEADINGS, *(_cells(metrics) for metrics in history)]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+
+
+_HEADINGS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+
+
+def _cells(metrics: EpochMetrics) -> tuple[str, ...]:
+    numbers = (metrics.loss, metrics.accuracy, metrics.val_loss, metrics.val_accuracy)
+    return (str(metrics.epoch), *("" if n is None else f"{n:.4f}" for n in numbers), f"{metrics.seconds:.1f}")
+
+
+def _rate(progress: Progress) -> str:
+    return f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, CnnjaxError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, MemoryError):
+        return "out of memory", 4
+    assert isinstance(error, OSError)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}", 4 if error.errno in _ENVIRONMENT else 1

@@ -1,0 +1,73 @@
+"""IDX, the format MNIST came in: two zero bytes, a type code, the number of axes, big-endian axis lengths, then values.
+
+Files are hashed before they are parsed, so a parser only ever sees bytes that someone vouched for; it still checks that
+the header accounts for every byte.
+"""
+
+import gzip
+import hashlib
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnjax.errors import CorruptionError, UnavailableError
+
+_UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path, *, sha256: str) -> NDArray[np.uint8]:
+    """Read a gzip-compressed IDX file of unsigned bytes.
+
+    Args:
+        path: the `.gz` file.
+        sha256: hash, in hex, that the compressed file must have.
+
+    Returns:
+        uint8 array, read-only, of the shape that the header states.
+
+    Raises:
+        CorruptionError: the file is missing, has another hash, is no whole gzip file, or isn't IDX of unsigned bytes.
+        UnavailableError: the file may not be read.
+    """
+    try:
+        compressed = path.read_bytes()
+    except FileNotFoundError:
+        raise CorruptionError(f"{path} is missing") from None
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from None
+    found = hashlib.sha256(compressed).hexdigest()
+    if found != sha256:
+        raise CorruptionError(f"{path} has SHA-256 {found}; it must be {sha256}")
+    try:
+        content = gzip.decompress(compressed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorruptionError(f"{path} is not a whole gzip file: {error}") from None
+    try:
+        return parse_idx(content)
+    except CorruptionError as error:
+        raise CorruptionError(f"{path}: {error}") from None
+
+
+def parse_idx(content: bytes) -> NDArray[np.uint8]:
+    """Parse the bytes of an IDX file of unsigned bytes into a read-only uint8 array.
+
+    Raises:
+        CorruptionError: bad magic number, another type than unsigned byte, or too few or too many bytes.
+    """
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise CorruptionError(f"IDX magic number is {content[:4].hex()!r}; it must be 000008 and the number of axes")
+    code, axes = content[2], content[3]
+    if code != _UNSIGNED_BYTE:
+        raise CorruptionError(f"IDX type code is 0x{code:02x}; it must be 0x08 (unsigned byte)")
+    start = 4 + 4 * axes
+    if len(content) < start:
+        raise CorruptionError(f"IDX header of {axes} axes needs {start} bytes; there are {len(content)}")
+    shape = struct.unpack(f">{axes}I", content[4:start])
+    size, expected = len(content) - start, math.prod(shape)
+    if size != expected:
+        raise CorruptionError(f"IDX header states {expected} values of shape {shape}; there are {size}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,36 @@
+"""The ways a command can end badly, each with its exit code.
+
+A message is one line that names what was wrong, where, and what is legal, so that a command can print it as it is.
+"""
+
+
+class CnnjaxError(Exception):
+    """Base of the errors that a user can mend; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class InputError(CnnjaxError, ValueError):
+    """A value, name or combination that cannot be used; nothing has been written."""
+
+    exit_code = 2
+
+
+class CorruptionError(CnnjaxError):
+    """A dataset, store or checkpoint whose bytes are not what they should be."""
+
+    exit_code = 3
+
+
+class UnavailableError(CnnjaxError):
+    """The environment lacks something: disk space, network, permission, an optional package."""
+
+    exit_code = 4
+
+
+class Interrupted(CnnjaxError):  # noqa: N818 - not an error
+    """A signal stopped the run; the message says what was saved and how to resume."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

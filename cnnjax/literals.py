@@ -1,0 +1,33 @@
+"""Values as they are typed: TOML literals, and bare words as strings.
+
+``5``, ``0.1``, ``true``, ``[32, 64]`` and ``"valid"`` mean what they mean in TOML; ``valid`` needs no quotes, also
+inside a list: ``[same, valid]``.
+"""
+
+import re
+import tomllib
+from typing import Any
+
+from cnnjax.errors import InputError
+
+_BARE_WORD = re.compile(r"""("[^"]*"|'[^']*')|(?<![\w.+-])(?!(?:true|false|inf|nan)\b)([A-Za-z_][\w./:-]*)""")
+
+
+def read_literal(text: str) -> Any:
+    """Returns the value that `text` stands for.
+
+    Raises:
+        InputError: it is neither a TOML literal nor a bare word.
+
+    Example:
+        >>> read_literal("[same, [[1, 2], [0, 0]]]")
+        ['same', [[1, 2], [0, 0]]]
+    """
+    refusal = InputError(f"{text!r}: must be a number, a word, or a list of them such as [32, 64]")
+    if "\n" in text:
+        raise refusal
+    quoted = _BARE_WORD.sub(lambda match: match[1] or f'"{match[2]}"', text)
+    try:
+        return tomllib.loads(f"value = {quoted}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        raise refusal from None

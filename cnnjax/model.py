@@ -1,0 +1,101 @@
+"""CNN: the Flax linen module that a `ModelConfig` describes.
+
+Its parameter tree has the names, shapes and layout of one built from ``nn.Conv``, ``nn.Dense`` and ``nn.BatchNorm`` in
+the same order, so weights move both ways; only the arithmetic inside the convolution is ours.
+"""
+
+import functools
+from collections.abc import Callable
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax.blocks import Pixels
+from cnnjax.config import ModelConfig
+from cnnjax.layers import average_pool, convolve, max_pool
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "tanh": nn.tanh,
+    "sigmoid": nn.sigmoid,
+    "linear": lambda x: x,
+}
+POOLS = {"max": max_pool, "avg": average_pool, "none": lambda images, window, strides: images}
+
+
+class Conv(nn.Module):
+    """A convolution with the parameters of ``nn.Conv``: ``kernel`` (height, width, channels, filters) and ``bias``."""
+
+    filters: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str | Pixels
+    use_bias: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images (batch, height, width, channels) to (batch, rows, columns, filters)."""
+        shape = (*self.kernel_size, images.shape[-1], self.filters)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
+        outputs = convolve(images.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.filters,), jnp.float32)
+            outputs = outputs + bias.astype(self.dtype)
+        return outputs
+
+
+class CNN(nn.Module):
+    """Convolution blocks, then hidden dense layers, then the classifier.
+
+    Kernels start Glorot-uniform (Glorot and Bengio, 2010), biases at zero.
+
+    Attributes:
+        config: the network.
+        classes: number of classes.
+        dtype: arithmetic of the layers; parameters are float32.
+    """
+
+    config: ModelConfig
+    classes: int
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns the logits.
+
+        Args:
+            images: (batch, height, width, channels), floats in [0, 1].
+            train: dropout is on, which needs the ``dropout`` key, and batch normalisation uses and updates the
+                statistics of the batch.
+
+        Returns:
+            float32 logits (batch, classes).
+        """
+        chex.assert_rank(images, 4)
+        config = self.config
+        dense = functools.partial(
+            nn.Dense, use_bias=config.use_bias, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype
+        )
+
+        norm: Callable[[], Callable[[jax.Array], jax.Array]] = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype
+        )
+        x = images.astype(self.dtype)
+        for block in config.blocks:
+            x = Conv(block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, self.dtype)(x)
+            x = norm()(x) if config.batch_norm else x
+            x = POOLS[block.pool](ACTIVATIONS[block.activation](x), block.pool_size, block.pool_strides)
+        x = x.reshape(x.shape[0], -1)
+        for width in config.dense:
+            x = dense(width)(nn.Dropout(config.dropout, deterministic=not train)(x))
+            x = norm()(x) if config.batch_norm else x
+            x = ACTIVATIONS[config.dense_activation](x)
+        logits = dense(self.classes)(nn.Dropout(config.dropout, deterministic=not train)(x))
+        return logits.astype(jnp.float32)

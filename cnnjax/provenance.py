@@ -1,0 +1,60 @@
+"""Where a result comes from: versions, device, XLA flags, source commit, dataset."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from cnnjax.datasets import DatasetInfo
+
+PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
+
+
+def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
+    """Returns JSON values that say what made a result: needed to reproduce it bit for bit, or to explain a difference.
+
+    Args:
+        dataset: the images that were used.
+    """
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": {
+            "backend": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        },
+        "execution": "solo",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "git": _describe_source(),
+        "dataset": {
+            "name": dataset.name,
+            "version": dataset.version,
+            "sha256": dataset.sha256,
+            "order": dataset.order,
+        },
+    }
+
+
+@functools.cache
+def _describe_source() -> dict[str, Any]:
+    root = Path(__file__).resolve().parent.parent
+    commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    status = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
+    return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,335 @@
+"""The experiment store: one SQLite file, one row a run, its epochs, its parameters and its predictions.
+
+A run is acknowledged only after its commit. Arrays are kept in numpy's npz format, which is compact and holds no code.
+The table ``runs`` is meant to be queried with plain SQL. Nothing here imports JAX until a stored network predicts.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.config import RunConfig
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
+from cnnjax.history import EpochMetrics
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY,
+    status TEXT NOT NULL CHECK (status IN ('completed', 'diverged', 'failed', 'invalid')),
+    reason TEXT,
+    dataset TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    parameters INTEGER,
+    flops INTEGER,
+    test_loss REAL,
+    test_accuracy REAL,
+    load_seconds REAL,
+    compile_seconds REAL,
+    train_seconds REAL,
+    evaluate_seconds REAL,
+    total_seconds REAL,
+    config TEXT NOT NULL,
+    provenance TEXT NOT NULL,
+    stored_at TEXT NOT NULL
+);
+CREATE TABLE epochs (
+    key TEXT NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    epoch INTEGER NOT NULL,
+    loss REAL NOT NULL,
+    accuracy REAL NOT NULL,
+    val_loss REAL,
+    val_accuracy REAL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (key, epoch)
+) WITHOUT ROWID;
+CREATE TABLE arrays (
+    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+    variables BLOB NOT NULL,
+    predictions BLOB
+);
+"""
+PHASES = ("load", "compile", "train", "evaluate", "total")
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is said of a run, apart from its arrays.
+
+    Attributes:
+        config: what was run.
+        status: ``completed``, ``diverged``, ``failed`` or ``invalid``.
+        reason: why it is not completed; ``None`` where it is.
+        parameters: number of parameters, trainable or not.
+        flops: of the forward pass of one image.
+        test_loss, test_accuracy: on the test set; ``None`` where not completed.
+        history: metrics of every whole epoch.
+        seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
+        provenance: versions, device, source and dataset.
+    """
+
+    config: RunConfig
+    status: str
+    reason: str | None
+    parameters: int
+    flops: int
+    test_loss: float | None
+    test_accuracy: float | None
+    history: tuple[EpochMetrics, ...]
+    seconds: dict[str, float]
+    provenance: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.config.key
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record as JSON values, the key first."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values["config"] = self.config.to_dict()
+        values["history"] = [dataclasses.asdict(epoch) for epoch in self.history]
+        return {"key": self.key, **values}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with its arrays, ready to predict.
+
+    Attributes:
+        record: what is said of the run.
+        params: trainable parameters, nested dicts of float32 arrays named as in the linen module.
+        batch_stats: running statistics of batch normalisation, likewise.
+        predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` where not completed.
+    """
+
+    record: Record
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    predictions: np.ndarray | None
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.record.key
+
+    @property
+    def history(self) -> tuple[EpochMetrics, ...]:
+        """Metrics of every whole epoch."""
+        return self.record.history
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the predicted class int32 (n,) of uint8 images (n, height, width, channels)."""
+        from cnnjax.inference import predict
+
+        return predict(self.record.config, self.params, self.batch_stats, images)
+
+
+class Store:
+    """The store in a folder: ``<folder>/runs.sqlite``."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / "runs.sqlite"
+
+    def create(self) -> None:
+        """Makes the folder and an empty store where there is none.
+
+        Raises:
+            CorruptionError: the file is not a store, or one of a newer version.
+            UnavailableError: the folder cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"cannot create the output folder {self.path.parent}: {error.strerror}") from None
+        with self._connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if _version(connection) == 0:
+                others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+                if others:
+                    raise CorruptionError(f"{self.path}: holds other tables ({', '.join(others)}), so it is no store")
+                for statement in filter(str.strip, SCHEMA.split(";")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.commit()
+
+    def add(self, run: Run) -> None:
+        """Stores a run; when this returns, it survives a crash. A run of the same key is replaced.
+
+        Raises:
+            CorruptionError, UnavailableError: as for `create`; nothing of the run is stored.
+        """
+        self.create()
+        record = run.record
+        row = {
+            "key": record.key,
+            "status": record.status,
+            "reason": record.reason,
+            "dataset": record.config.data.name,
+            "seed": record.config.seed,
+            "parameters": record.parameters,
+            "flops": record.flops,
+            "test_loss": record.test_loss,
+            "test_accuracy": record.test_accuracy,
+            **{f"{phase}_seconds": record.seconds.get(phase) for phase in PHASES},
+            "config": record.config.to_json(),
+            "provenance": json.dumps(record.provenance, sort_keys=True),
+            "stored_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        epochs = [(record.key, *dataclasses.astuple(epoch)) for epoch in record.history]
+        variables = _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
+        predictions = None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
+        with self._connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM runs WHERE key = ?", (record.key,))
+            names = ", ".join(row)
+            connection.execute(f"INSERT INTO runs ({names}) VALUES ({', '.join('?' * len(row))})", (*row.values(),))
+            connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", epochs)
+            connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", (record.key, variables, predictions))
+            connection.commit()
+
+    def find(self, key: str) -> Record | None:
+        """Returns the record of the run with this key, or ``None``."""
+        with self._connect_existing() as connection:
+            if connection is None:
+                return None
+            row = connection.execute("SELECT * FROM runs WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            history = connection.execute("SELECT * FROM epochs WHERE key = ? ORDER BY epoch", (key,)).fetchall()
+        return self._read_record(row, history)
+
+    def load(self, key: str) -> Run:
+        """Returns the run with this key, or with the one key that begins with it.
+
+        Raises:
+            InputError: no key, or more than one, begins with `key`.
+            CorruptionError: the row cannot be read.
+        """
+        key = self._complete_key(key)
+        record = self.find(key)
+        assert record is not None
+        with self._connect() as connection:
+            row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
+        try:
+            tree = _nest(_unpack(row[0]))
+            predictions = None if row[1] is None else _unpack(row[1])["predictions"]
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
+            raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} cannot be read: {error}") from None
+        return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), predictions)
+
+    def keys(self) -> list[str]:
+        """Returns the keys of all runs, in the order they were stored."""
+        with self._connect_existing() as connection:
+            if connection is None:
+                return []
+            return [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+
+    def _complete_key(self, beginning: str) -> str:
+        keys = [key for key in self.keys() if beginning and key.startswith(beginning)]
+        if len(keys) != 1:
+            found = f"{len(keys)} runs begin with it" if keys else "no run has it"
+            raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(self.keys())} keys")
+        return keys[0]
+
+    def _read_record(self, row: sqlite3.Row, history: list[sqlite3.Row]) -> Record:
+        try:
+            return Record(
+                config=RunConfig.from_json(row["config"]),
+                status=row["status"],
+                reason=row["reason"],
+                parameters=row["parameters"],
+                flops=row["flops"],
+                test_loss=row["test_loss"],
+                test_accuracy=row["test_accuracy"],
+                history=tuple(EpochMetrics(*epoch[1:]) for epoch in history),
+                seconds={phase: row[f"{phase}_seconds"] for phase in PHASES},
+                provenance=json.loads(row["provenance"]),
+            )
+        except (InputError, ValueError) as error:
+            raise CorruptionError(f"{self.path}: the row of run {row['key'][:12]} cannot be read: {error}") from None
+
+    @contextlib.contextmanager
+    def _connect_existing(self) -> Iterator[sqlite3.Connection | None]:
+        if not self.path.exists():
+            yield None
+            return
+        with self._connect() as connection:
+            yield None if _version(connection) == 0 else connection
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as connection:
+                connection.row_factory = sqlite3.Row
+                # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
+                connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("PRAGMA foreign_keys = ON")
+                version = _version(connection)
+                if version > SCHEMA_VERSION:
+                    raise CorruptionError(
+                        f"{self.path}: its schema version {version} is newer than this cnnjax knows ({SCHEMA_VERSION})"
+                    )
+                yield connection
+        except sqlite3.OperationalError as error:
+            raise UnavailableError(f"{self.path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise CorruptionError(f"{self.path}: not a readable store: {error}") from None
+
+
+def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
+    """Returns a stored run with its parameters, ready to predict.
+
+    Args:
+        key: the run key, or its beginning where only one run has it.
+        out: the output folder it was stored in.
+
+    Raises:
+        InputError: there is no such run, or more than one.
+        CorruptionError: the store cannot be read.
+    """
+    return Store(out).load(key)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _unpack(blob: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = array
+    return tree

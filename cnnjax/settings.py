@@ -1,0 +1,96 @@
+"""Settings: frozen dataclasses checked on construction, with dict, JSON and TOML forms that read back as they were.
+
+A subclass states its fields and their rules; `Settings` checks each value against its annotation, refuses unknown keys
+with the nearest legal one, and nests: a field that is itself a `Settings` is a table.
+"""
+
+import dataclasses
+import json
+import tomllib
+import typing
+from collections.abc import Mapping
+from typing import Any, Self
+
+from cnnjax.errors import InputError
+from cnnjax.rules import check, near_match
+
+
+class Settings:
+    """Base of the configurations; a field whose metadata says ``own_check`` is checked by the subclass."""
+
+    section: typing.ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self), include_extras=True)
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            if not entry.metadata.get("own_check"):
+                self._set(entry.name, check(getattr(self, entry.name), hints[entry.name], self._where(entry.name)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain dicts, lists, strings, numbers, booleans and ``None``: what `from_dict` reads back."""
+        return {entry.name: _plain(getattr(self, entry.name)) for entry in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the configuration from `values`; what is left out keeps its default.
+
+        Raises:
+            InputError: an unknown key, a wrong type, or a value outside its legal set.
+        """
+        where = cls.section or "configuration"
+        if not isinstance(values, Mapping):
+            raise InputError(f"{where}={values!r}: must be a table of settings")
+        names = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for key in values:
+            if key not in names:
+                raise InputError(f"{where}: unknown key {key!r}{near_match(key, names)}; legal: {', '.join(names)}")
+        hints = typing.get_type_hints(cls)
+        return cls(**{key: _build(hints[key], value) for key, value in values.items()})
+
+    def to_json(self) -> str:
+        """Returns the configuration as JSON with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote; raises `InputError` as `from_dict` does, or where the text is not JSON."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"configuration is not valid JSON: {error}") from None
+
+    def to_toml(self) -> str:
+        """Returns the configuration as TOML; settings that are ``None`` are left out."""
+        return "\n".join(_toml_lines(self.to_dict())) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """Reads what `to_toml` wrote; raises `InputError` as `from_dict` does, or where the text is not TOML."""
+        try:
+            return cls.from_dict(tomllib.loads(text))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise InputError(f"configuration is not valid TOML: {error}") from None
+
+    def _where(self, name: str) -> str:
+        return f"{self.section}.{name}" if self.section else name
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _build(annotation: Any, value: Any) -> Any:
+    return annotation.from_dict(value) if isinstance(annotation, type) and issubclass(annotation, Settings) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.to_dict()
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _toml_lines(values: dict[str, Any], heading: str = "") -> list[str]:
+    lines = [f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None and not isinstance(v, dict)]
+    for key, table in values.items():
+        if isinstance(table, dict):
+            lines += [f"\n[{heading}{key}]", *_toml_lines(table, f"{heading}{key}.")]
+    return lines

@@ -1,0 +1,98 @@
+"""The layer table: what Keras's ``summary()`` shows, with FLOPs and activation bytes added.
+
+Everything counts one image: FLOPs are those of the forward pass through convolutions and dense layers, a multiply-add
+being two; activation bytes are the layer's output in float32.
+"""
+
+from dataclasses import dataclass
+
+from cnnjax.architecture import Layer, Shape, list_layers
+from cnnjax.config import ModelConfig, RunConfig
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The layers of a network and their totals; ``str()`` is the table."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that the optimizer changes."""
+        return sum(layer.trainable for layer in self.layers)
+
+    @property
+    def non_trainable(self) -> int:
+        """Statistics of batch normalisation."""
+        return sum(layer.non_trainable for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Trainable and non-trainable parameters."""
+        return self.trainable + self.non_trainable
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the forward pass of one image."""
+        return sum(layer.flops for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all layer outputs for one image in float32."""
+        return sum(layer.activation_bytes for layer in self.layers)
+
+    def __str__(self) -> str:
+        heading = ("Layer (type)", "Output Shape", "Param #", "FLOPs", "Activation bytes")
+        rows = [_table_row(layer) for layer in self.layers]
+        widths = [max(len(row[column]) for row in (heading, *rows)) for column in range(len(heading))]
+        rule = "=" * (sum(widths) + 3 * (len(widths) - 1))
+        lines = [_align(heading, widths), rule, *(_align(row, widths) for row in rows), rule]
+        lines += [
+            f"Total params: {self.parameters:,} ({4 * self.parameters:,} bytes)",
+            f"Trainable params: {self.trainable:,}",
+            f"Non-trainable params: {self.non_trainable:,}",
+            f"Forward FLOPs per image: {self.flops:,}",
+            f"Activation bytes per image: {self.activation_bytes:,}",
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def summarize(config: ModelConfig | RunConfig, input_shape: Shape = (28, 28, 1), classes: int | None = 10) -> Summary:
+    """Sizes every layer of a network; nothing is trained and no JAX is needed.
+
+    Args:
+        config: the network, or a run whose network is meant.
+        input_shape: ``(height, width, channels)`` of an image.
+        classes: outputs of the classifier; ``None`` ends the table after the last convolution block.
+
+    Returns:
+        The table, which prints itself.
+
+    Raises:
+        InputError: a window is larger than its input.
+
+    Example:
+        >>> from cnnjax import ModelConfig, summarize
+        >>> summarize(ModelConfig(filters=(32,)), (28, 28, 1), classes=None).parameters
+        832
+        >>> summarize(ModelConfig(), (28, 28, 1), classes=None).parameters
+        52096
+        >>> summarize(ModelConfig(), (28, 28, 1)).parameters
+        62346
+    """
+    model = config.model if isinstance(config, RunConfig) else config
+    return Summary(list_layers(model, input_shape, classes))
+
+
+def _table_row(layer: Layer) -> tuple[str, ...]:
+    shape = f"({', '.join(['None', *map(str, layer.output_shape)])})"
+    costs = (layer.parameters, layer.flops, layer.activation_bytes)
+    return (f"{layer.name} ({layer.kind})", shape, *(f"{cost:,}" for cost in costs))
+
+
+def _align(row: tuple[str, ...], widths: list[int]) -> str:
+    left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+    right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+    return "   ".join([*left, *right]).rstrip()

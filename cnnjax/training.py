@@ -1,0 +1,237 @@
+"""Training and evaluation as pure functions: a step, an epoch in one compiled scan, an evaluation.
+
+The examples stay on the device as uint8; an epoch's order is a permutation made there too, from the seed and the epoch
+alone, so runs with the same seed see the same batches whatever their network. Metrics are sums, divided once. All
+state that a step changes is in `TrainState`, and the position within an epoch follows from its step counter, so a run
+can stop and go on after any step.
+"""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from cnnjax.config import RunConfig
+from cnnjax.model import CNN
+from cnnjax.optimizers import make_optimizer
+
+EVALUATION_BATCH = 200
+
+
+class Batch(NamedTuple):
+    """Examples: images uint8 (n, height, width, channels) and labels int32 (n,)."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Sums over examples: loss float32 (), correct int32 (), seen int32 ()."""
+
+    loss: jax.Array
+    correct: jax.Array
+    seen: jax.Array
+
+    @classmethod
+    def zero(cls) -> "Metrics":
+        """Returns the sums over no example."""
+        return cls(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+
+    def means(self) -> tuple[float, float]:
+        """Returns the mean loss and the accuracy, as Python floats."""
+        return float(self.loss) / int(self.seen), int(self.correct) / int(self.seen)
+
+
+class TrainState(struct.PyTreeNode):
+    """All that a training step reads and changes.
+
+    Attributes:
+        step: int32 (), steps taken.
+        params: trainable parameters, float32.
+        batch_stats: running statistics of batch normalisation, float32; empty without it.
+        opt_state: state of the optimizer, which holds the learning rate, momentum and weight decay.
+        key: random key of the run, from which the order of an epoch and the dropout of a step derive.
+        label_smoothing: float32 ().
+        model: the network (static).
+        optimizer: the optax optimizer (static).
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: jax.Array
+    label_smoothing: jax.Array
+    model: CNN = struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
+
+
+def make_state(config: RunConfig, image_shape: tuple[int, ...], classes: int, steps: int) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+        config: the run.
+        image_shape: (height, width, channels).
+        classes: number of classes.
+        steps: all steps of the run, over which the learning-rate schedule spreads.
+    """
+    model = CNN(config.model, classes, jnp.dtype(config.train.precision))
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    variables = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape), jnp.float32))
+    optimizer = make_optimizer(config.train, steps)
+    return TrainState(
+        step=jnp.int32(0),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        key=run_key,
+        label_smoothing=jnp.float32(config.train.label_smoothing),
+        model=model,
+        optimizer=optimizer,
+    )
+
+
+def scale_images(images: jax.Array) -> jax.Array:
+    """Maps uint8 images to float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """Takes one optimizer step on the mean cross-entropy of a batch.
+
+    Args:
+        state: before the step.
+        batch: at least one example.
+
+    Returns:
+        The state after the step, and the metrics of the batch before it.
+    """
+    chex.assert_rank([batch.images, batch.labels], [4, 1])
+    chex.assert_type([batch.images, batch.labels], [jnp.uint8, jnp.int32])
+    dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        logits, updates = state.model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            scale_images(batch.images),
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), state.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets).mean(), (logits, updates.get("batch_stats", {}))
+
+    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
+    new_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    examples = len(batch.labels)
+    return new_state, Metrics(loss * examples, _count_correct(logits, batch.labels), jnp.int32(examples))
+
+
+def shuffle(state: TrainState, examples: int, batch_size: int) -> jax.Array:
+    """Returns the order int32 (examples,) of the epoch that the state is in."""
+    epoch = state.step // -(-examples // batch_size)
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, _ORDER), epoch), examples)
+
+
+def train_epoch(
+    state: TrainState, metrics: Metrics, data: Batch, order: jax.Array, *, batch_size: int, steps: int
+) -> tuple[TrainState, Metrics, jax.Array]:
+    """Trains on the next `steps` batches of an epoch, in one scan.
+
+    Only full batches are scanned; where `batch_size` does not divide the examples, `train_rest` takes the last, smaller
+    batch.
+
+    Args:
+        state: before the first of these steps.
+        metrics: sums of the epoch so far.
+        data: all training examples.
+        order: int32 (examples,), from `shuffle`.
+        batch_size: examples per step (static).
+        steps: number of steps (static); all full batches of the epoch, or a part of them.
+
+    Returns:
+        The state, the sums, and the losses float32 (steps,) of the batches.
+    """
+    examples = len(order)
+    position = state.step % -(-examples // batch_size)
+    indices = lax.dynamic_slice(order, (position * batch_size,), (steps * batch_size,))
+
+    def body(carry: tuple[TrainState, Metrics], rows: jax.Array) -> tuple[tuple[TrainState, Metrics], jax.Array]:
+        state, total = carry
+        state, batch_metrics = train_step(state, _take(data, rows))
+        return (state, _add(total, batch_metrics)), batch_metrics.loss
+
+    (state, metrics), losses = lax.scan(body, (state, metrics), indices.reshape(steps, batch_size))
+    return state, metrics, losses
+
+
+def train_rest(
+    state: TrainState, metrics: Metrics, data: Batch, order: jax.Array, *, batch_size: int
+) -> tuple[TrainState, Metrics, jax.Array]:
+    """Trains on the last batch of an epoch, which is smaller than the others; the rest is as for `train_epoch`."""
+    rest = len(order) % batch_size
+    state, batch_metrics = train_step(state, _take(data, order[-rest:]))
+    return state, _add(metrics, batch_metrics), batch_metrics.loss[None]
+
+
+def evaluate(state: TrainState, data: Batch, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
+    """Returns the sums of the plain cross-entropy and of correct answers over `data`, and the predicted classes.
+
+    Every example counts exactly once, whatever the batch size.
+
+    Args:
+        state: the network and its parameters.
+        data: at least one example.
+        batch_size: examples evaluated at once (static).
+
+    Returns:
+        The metrics, and the predictions int32 (n,).
+    """
+    full = len(data.labels) // batch_size * batch_size
+
+    def body(total: Metrics, batch: Batch) -> tuple[Metrics, jax.Array]:
+        logits = predict_logits(state, batch.images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        batch_metrics = Metrics(losses.sum(), _count_correct(logits, batch.labels), jnp.int32(len(batch.labels)))
+        return _add(total, batch_metrics), jnp.argmax(logits, -1).astype(jnp.int32)
+
+    batches = jax.tree.map(lambda array: array[:full].reshape(-1, batch_size, *array.shape[1:]), data)
+    metrics, predictions = lax.scan(body, Metrics.zero(), batches)
+    predictions = predictions.reshape(-1)
+    if full < len(data.labels):
+        metrics, rest = body(metrics, jax.tree.map(lambda array: array[full:], data))
+        predictions = jnp.concatenate([predictions, rest])
+    return metrics, predictions
+
+
+def predict_logits(state: TrainState, images: jax.Array) -> jax.Array:
+    """Returns the logits float32 (n, classes) of uint8 images (n, height, width, channels)."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = state.model.apply(variables, scale_images(images))
+    assert isinstance(logits, jax.Array)
+    return logits
+
+
+def _take(data: Batch, rows: jax.Array) -> Batch:
+    return Batch(data.images[rows], data.labels[rows])
+
+
+def _add(total: Metrics, more: Metrics) -> Metrics:
+    return Metrics(*jax.tree.map(jnp.add, total, more))
+
+
+def _count_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32)
+
+
+_ORDER, _DROPOUT = 0, 1

@@ -1,0 +1,1 @@
+"""Thin commands over the library: they parse, call and print."""

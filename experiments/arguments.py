@@ -1,0 +1,91 @@
+"""Command lines from dataclasses: tyro, with per-block values as TOML literals and one line for every mistake."""
+
+import contextlib
+import io
+import re
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from cnnjax.config import RunConfig
+from cnnjax.errors import InputError
+from cnnjax.literals import read_literal
+
+Arguments = TypeVar("Arguments")
+_STYLE = (tyro.conf.FlagCreatePairsOff,)
+
+
+def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: Arguments) -> Arguments:
+    """Parses a command line into a dataclass.
+
+    Args:
+        kind: the dataclass, whose fields and their docstrings become options and their help.
+        argv: the arguments, without the name of the program.
+        prog: the name of the program.
+        default: values of the options that are not given.
+
+    Raises:
+        InputError: an unknown option, or a value that its field refuses.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=prog, args=argv, default=default, registry=_registry(), config=_STYLE)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise InputError(_squeeze(errors.getvalue())) from None
+
+
+def read_config(path: Path) -> RunConfig:
+    """Reads a run configuration from a ``.toml`` or ``.json`` file.
+
+    Raises:
+        InputError: the file cannot be read, or what it says is not legal.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: cannot be read: {error}") from None
+    try:
+        return RunConfig.from_json(text) if path.suffix == ".json" else RunConfig.from_toml(text)
+    except InputError as error:
+        raise InputError(f"--config {path}: {error}") from None
+
+
+def _registry() -> ConstructorRegistry:
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def literal_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        parts = typing.get_args(info.type) or ()
+        if typing.get_origin(info.type) is not tuple and not any(typing.get_origin(part) is tuple for part in parts):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="VALUE|[LIST]",
+            instance_from_str=lambda words: read_literal(words[0]),
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: [_write_literal(value)],
+        )
+
+    return registry
+
+
+def _write_literal(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(_write_literal(part) for part in value)}]"
+    return str(value)
+
+
+def _squeeze(box: str) -> str:
+    """Turns tyro's boxed error into one line, without its repetition of the help."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    text = " ".join(lines)
+    for tail in ("For full helptext", "Argument helptext"):
+        text = text.split(tail)[0]
+    line = " ".join(word for word in text.split() if word.strip("─"))
+    return re.sub(r"^Error parsing [A-Za-z]+: ", "", line)

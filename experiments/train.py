@@ -1,0 +1,134 @@
+"""Trains a convolutional network and stores the result.
+
+The textbook network on MNIST, 5 epochs; the ten-second form; another network; its layer table alone::
+
+    python -m experiments.train
+    python -m experiments.train --train.epochs 1 --data.train-size 5000 --train.learning-rate 0.1
+    python -m experiments.train --model.padding same --model.filters '[16,32,64]' --seed 1
+    python -m experiments.train --model.padding same --model.filters '[16,32,64]' --summary-only
+"""
+
+import json
+import math
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cnnjax.config import RunConfig
+from cnnjax.console import format_history, make_observer, run_command, say
+from cnnjax.errors import InputError, Interrupted
+from cnnjax.summary import summarize
+from experiments.arguments import parse_arguments, read_config
+
+PROG = "python -m experiments.train"
+
+
+@dataclass(frozen=True)
+class TrainArguments(RunConfig):
+    """Trains a convolutional network and stores the result.
+
+    Values of blocks are one for all, or a list with one entry per block: --model.padding same,
+    --model.padding '[same, valid]', --model.kernel-size '[[5, 3], 3]'.
+    """
+
+    config: Path | None = None
+    """A .toml or .json file with the run; the other options change it."""
+    out: Path = Path("runs")
+    """Folder of the store and of the checkpoints."""
+    force: bool = False
+    """Run again what is stored already; the new result replaces the old one."""
+    resume: bool = False
+    """Go on from the newest checkpoint of this run."""
+    checkpoint_every: int | None = None
+    """Epochs between checkpoints; without it one is written only on Ctrl-C or SIGTERM."""
+    summary_only: bool = False
+    """Print the layer table and train nothing."""
+    without_classifier: bool = False
+    """End the layer table after the last convolution block."""
+    quiet: bool = False
+    """Print the last line only."""
+    json: bool = False
+    """Print one JSON object and nothing else on stdout."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    @property
+    def run(self) -> RunConfig:
+        """The run that is asked for."""
+        return RunConfig(**{entry.name: getattr(self, entry.name) for entry in fields(RunConfig)})
+
+
+def parse(argv: list[str]) -> TrainArguments:
+    """Returns the arguments, on top of those of ``--config`` where it is given."""
+    default = TrainArguments()
+    for index, word in enumerate(argv):
+        name, _, value = word.partition("=")
+        if name == "--config":
+            value = value or (argv[index + 1] if index + 1 < len(argv) else "")
+            run = read_config(Path(value))
+            default = TrainArguments(**{entry.name: getattr(run, entry.name) for entry in fields(RunConfig)})
+    return parse_arguments(TrainArguments, argv, PROG, default)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0, or 1 where the run diverged."""
+    arguments = parse(argv)
+    if arguments.checkpoint_every is not None and arguments.checkpoint_every < 1:
+        raise InputError(f"--checkpoint-every {arguments.checkpoint_every}: must be >= 1")
+    silent = arguments.quiet or arguments.json
+    if arguments.summary_only or not silent:
+        say(_describe(arguments), sys.stdout)
+    if arguments.summary_only:
+        return 0
+    from cnnjax.experiment import fit
+
+    try:
+        run = fit(
+            arguments.run,
+            arguments.out,
+            force=arguments.force,
+            resume=arguments.resume,
+            checkpoint_every=arguments.checkpoint_every,
+            observer=make_observer(silent),
+        )
+    except Interrupted as stop:
+        stop.args = (f"{stop}; resume with: {PROG} {_quote(argv)}",)
+        raise
+    record = run.record
+    if arguments.json:
+        say(json.dumps(_finite(record.to_dict())), sys.stdout)
+    elif not silent:
+        say(f"\n{format_history(record.history)}\n\nStored as {run.key} in {arguments.out / 'runs.sqlite'}", sys.stdout)
+    if record.status != "completed":
+        say(f"{record.status}: {record.reason}", sys.stderr)
+        return 1
+    if not arguments.json:
+        say(f"Test accuracy: {record.test_accuracy:.4f}", sys.stdout)
+    return 0
+
+
+def _describe(arguments: TrainArguments) -> str:
+    from cnnjax.datasets import load_info
+
+    info = load_info(arguments.data.name, manual_dir=arguments.data.manual_dir)
+    classes = None if arguments.without_classifier else info.classes
+    return str(summarize(arguments.model, info.image_shape, classes))
+
+
+def _quote(argv: list[str]) -> str:
+    import shlex
+
+    return shlex.join([*argv, *([] if "--resume" in argv else ["--resume"])])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    run_command(main)

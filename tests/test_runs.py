@@ -1,0 +1,182 @@
+"""The store keeps a run whole, or not at all."""
+
+import dataclasses
+import multiprocessing
+import sqlite3
+
+import numpy as np
+import pytest
+
+from cnnjax import CorruptionError, InputError, ModelConfig, RunConfig, UnavailableError
+from cnnjax.history import EpochMetrics
+from cnnjax.runs import SCHEMA_VERSION, Record, Run, Store, load_run
+
+
+def make_run(seed=0, status="completed", accuracy=0.97, **config):
+    record = Record(
+        config=RunConfig(seed=seed, **config),
+        status=status,
+        reason=None if status == "completed" else "loss not finite at step 3",
+        parameters=62346,
+        flops=7495680,
+        test_loss=0.1 if status == "completed" else None,
+        test_accuracy=accuracy if status == "completed" else None,
+        history=(EpochMetrics(1, 0.5, 0.8, None, None, 1.5), EpochMetrics(2, 0.1 + 0.2, 0.9, 0.4, 0.91, 1.25)),
+        seconds={"load": 0.1, "compile": 1.0, "train": 2.0, "evaluate": 0.2, "total": 3.5},
+        provenance={"python": "3.11", "git": {"commit": None, "dirty": None}},
+    )
+    rng = np.random.default_rng(seed)
+    params = {"Conv_0": {"kernel": rng.normal(size=(5, 5, 1, 32)).astype(np.float32)}, "Dense_0": {"bias": np.zeros(10)}}
+    predictions = rng.integers(0, 10, 100).astype(np.uint8) if status == "completed" else None
+    return Run(record, params, {}, predictions)
+
+
+def test_a_loaded_run_equals_the_stored_one(tmp_path):
+    run = make_run()
+    Store(tmp_path).add(run)
+    loaded = load_run(run.key, tmp_path)
+    assert loaded.record == run.record
+    assert loaded.params.keys() == run.params.keys()
+    np.testing.assert_array_equal(loaded.params["Conv_0"]["kernel"], run.params["Conv_0"]["kernel"])
+    np.testing.assert_array_equal(loaded.predictions, run.predictions)
+    assert loaded.predictions.dtype == np.uint8
+
+
+def test_a_diverged_run_has_nulls_and_never_zeros(tmp_path):
+    run = make_run(status="diverged")
+    Store(tmp_path).add(run)
+    loaded = load_run(run.key, tmp_path)
+    assert (loaded.record.test_accuracy, loaded.predictions) == (None, None)
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        assert connection.execute("SELECT status, test_accuracy, reason FROM runs").fetchall() == [
+            ("diverged", None, "loss not finite at step 3")
+        ]
+
+
+def test_plain_sql_reads_a_row_a_run_and_a_row_an_epoch(tmp_path):
+    for seed in range(3):
+        Store(tmp_path).add(make_run(seed, accuracy=0.9 + seed / 100))
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        assert connection.execute("SELECT seed, test_accuracy, parameters FROM runs ORDER BY seed").fetchall() == [
+            (0, 0.9, 62346),
+            (1, 0.91, 62346),
+            (2, 0.92, 62346),
+        ]
+        assert connection.execute("SELECT COUNT(*), MAX(epoch) FROM epochs").fetchone() == (6, 2)
+
+
+def test_storing_a_key_again_replaces_its_row(tmp_path):
+    store = Store(tmp_path)
+    store.add(make_run(accuracy=0.5))
+    store.add(make_run(accuracy=0.6))
+    assert [store.load(key).record.test_accuracy for key in store.keys()] == [0.6]
+
+
+def test_the_beginning_of_a_key_is_enough_where_it_is_unique(tmp_path):
+    store = Store(tmp_path)
+    runs = [make_run(seed) for seed in range(40)]
+    for run in runs:
+        store.add(run)
+    assert store.load(runs[0].key[:10]).record == runs[0].record
+    with pytest.raises(InputError, match=r"key='': .*must be one of its 40 keys"):
+        store.load("")
+    shared = next(a.key[:1] for a in runs for b in runs if a is not b and a.key[0] == b.key[0])
+    with pytest.raises(InputError, match=r"runs begin with it"):
+        store.load(shared)
+    with pytest.raises(InputError, match=r"key='xyz': no run has it in .*runs.sqlite"):
+        store.load("xyz")
+
+
+def test_reading_a_store_that_is_not_there_creates_nothing(tmp_path):
+    store = Store(tmp_path / "nowhere")
+    assert store.find("a" * 64) is None
+    assert store.keys() == []
+    with pytest.raises(InputError, match="no run has it"):
+        store.load("abc")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_file_that_is_not_a_store_is_refused_and_left_alone(tmp_path, damage):
+    path = tmp_path / "runs.sqlite"
+    path.write_bytes(damage)
+    with pytest.raises(CorruptionError, match=r"runs.sqlite: not a readable store"):
+        Store(tmp_path).add(make_run())
+    assert path.read_bytes() == damage
+
+
+def test_a_database_of_something_else_is_refused(tmp_path):
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(CorruptionError, match=r"runs.sqlite: holds other tables \(recipes\)"):
+        Store(tmp_path).add(make_run())
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    store = Store(tmp_path)
+    store.create()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(CorruptionError, match=rf"schema version {SCHEMA_VERSION + 1} is newer"):
+        store.find("a" * 64)
+
+
+def test_damaged_arrays_are_refused_by_name(tmp_path):
+    run = make_run()
+    store = Store(tmp_path)
+    store.add(run)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE arrays SET variables = substr(variables, 1, 200)")
+    with pytest.raises(CorruptionError, match=rf"the arrays of run {run.key[:12]} cannot be read"):
+        store.load(run.key)
+
+
+def test_arrays_that_would_need_unpickling_are_refused(tmp_path):
+    run = make_run()
+    evil = dataclasses.replace(run, params={"x": np.array([{"a": 1}], dtype=object)})
+    with pytest.raises(CorruptionError, match="cannot be read"):
+        Store(tmp_path).add(evil) or Store(tmp_path).load(run.key)
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UnavailableError, match=r"cannot create the output folder .*runs"):
+        Store(tmp_path / "runs").create()
+
+
+def test_many_processes_open_one_new_store_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        pool.starmap(_add, [(tmp_path, seed) for seed in range(16)])
+    assert len(Store(tmp_path).keys()) == 16
+
+
+def _add(folder, seed):
+    Store(folder).add(make_run(seed))
+
+
+def test_the_rows_survive_a_process_killed_while_it_writes(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    acknowledged = context.Queue()
+    writer = context.Process(target=_add_until_killed, args=(tmp_path, acknowledged))
+    writer.start()
+    keys = [acknowledged.get(timeout=60) for _ in range(20)]
+    writer.kill()
+    writer.join()
+    store = Store(tmp_path)
+    assert set(keys) <= set(store.keys())
+    for key in store.keys():
+        assert store.load(key).record.status == "completed"
+
+
+def _add_until_killed(folder, acknowledged):
+    for seed in range(10_000):
+        run = make_run(seed)
+        Store(folder).add(run)
+        acknowledged.put(run.key)
+
+
+def test_a_stored_network_keeps_its_configuration(tmp_path):
+    run = make_run(model=ModelConfig(filters=(8,), padding=(((1, 2), (0, 3)),), kernel_size=((5, 3),)))
+    Store(tmp_path).add(run)
+    assert load_run(run.key, tmp_path).record.config == run.record.config
