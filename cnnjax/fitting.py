@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.checkpoints import Checkpoints
+from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig, TrainConfig
 from cnnjax.datasets import Dataset
 from cnnjax.errors import InputError, Interrupted
@@ -146,16 +147,18 @@ class _Programs:
     def __init__(self, state: TrainState, splits: dict[str, Batch], batch_size: int) -> None:
         full, rest = divmod(len(splits["train"].labels), batch_size)
         self._lengths = [*[PIECE] * (full // PIECE), *([full % PIECE] if full % PIECE else []), *([0] if rest else [])]
-        self.shuffle = _compile(
-            functools.partial(shuffle, examples=full * batch_size + rest, batch_size=batch_size), state
-        )
+        examples = full * batch_size + rest
+        self.shuffle = compile_program(shuffle, state, examples=examples, batch_size=batch_size)
         arguments = (state, Metrics.zero(), splits["train"], self.shuffle(state))
+        compile_training = functools.partial(compile_program, donate=(0, 1), batch_size=batch_size)
         self._train = {
-            length: _compile(_piece_function(length, batch_size), *arguments, donate=(0, 1))
+            length: compile_training(train_epoch, *arguments, steps=length)
+            if length
+            else compile_training(train_rest, *arguments)
             for length in set(self._lengths)
         }
         evaluated = [split for name, split in splits.items() if name != "train"]
-        self._evaluate = {len(split.labels): _compile(evaluate, state, split) for split in evaluated}
+        self._evaluate = {len(split.labels): compile_program(evaluate, state, split) for split in evaluated}
 
     def remaining(self, steps_done: int) -> list[Callable[..., tuple[TrainState, Metrics, jax.Array]]]:
         """Returns the training programs still to run in an epoch of which `steps_done` steps are done."""
@@ -259,16 +262,6 @@ def _place_on_device(config: RunConfig, dataset: Dataset) -> dict[str, Batch]:
         splits["validation"] = Batch(jnp.asarray(images[-validation:]), jnp.asarray(labels[-validation:]))
     splits["test"] = Batch(jnp.asarray(dataset.test.images), jnp.asarray(dataset.test.labels))
     return splits
-
-
-def _compile(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
-    return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
-
-
-def _piece_function(length: int, batch_size: int) -> Callable[..., Any]:
-    if length == 0:
-        return functools.partial(train_rest, batch_size=batch_size)
-    return functools.partial(train_epoch, batch_size=batch_size, steps=length)
 
 
 def _save(position: _Position, checkpoints: Checkpoints) -> Path:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.blocks import Pixels
+from cnnjax.blocks import Pair, Pixels
 from cnnjax.config import ModelConfig
 from cnnjax.layers import average_pool, convolve, max_pool
 
@@ -26,7 +26,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid": nn.sigmoid,
     "linear": lambda x: x,
 }
-POOLS = {"max": max_pool, "avg": average_pool, "none": lambda images, window, strides: images}
+POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
+    "max": max_pool,
+    "avg": average_pool,
+    "none": lambda images, window, strides: images,
+}
 
 
 class Conv(nn.Module):

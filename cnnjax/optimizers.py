@@ -15,7 +15,7 @@ from cnnjax.config import TrainConfig
 
 
 def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of a run.
+    """Returns the optimizer of a run; runs of the same form share it, and `init_optimizer` gives each its numbers.
 
     The update is ``-learning_rate * schedule(step) * direction``, the direction being the gradient with decay and
     momentum (sgd) or Adam's (adam; adamw adds the decay after it). Only kernels decay: parameters of two dimensions or
@@ -29,16 +29,23 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
         Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013 (sgd);
         Kingma and Ba, "Adam", 2015; Loshchilov and Hutter, "Decoupled weight decay regularization", 2019 (adamw).
     """
-    form = _transformation(
+    scheduled = config.schedule != "constant" or config.warmup_share > 0
+    return _transformation(
         config.optimizer,
         config.nesterov,
         bool(config.momentum),
         bool(config.weight_decay),
         config.schedule,
         config.warmup_share,
-        steps,
+        steps if scheduled else 0,
     )
-    return form(learning_rate=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def init_optimizer(optimizer: optax.GradientTransformation, config: TrainConfig, params: Any) -> Any:
+    """Returns the optimizer state before the first step, with the numbers of `config` in it as float32 ()."""
+    state = optimizer.init(params)
+    numbers = {name: jnp.float32(getattr(config, name)) for name in state.hyperparams}
+    return state._replace(hyperparams=numbers)
 
 
 def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
@@ -69,7 +76,7 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
 @functools.lru_cache(maxsize=64)
 def _transformation(
     optimizer: str, nesterov: bool, has_momentum: bool, has_decay: bool, schedule: str, warmup_share: float, steps: int
-) -> Any:
+) -> optax.GradientTransformation:
     factor = make_schedule(schedule, warmup_share, steps)
 
     def build(learning_rate: jax.Array, momentum: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
@@ -81,7 +88,7 @@ def _transformation(
         ordered = (direction, decay) if optimizer == "adamw" else (decay, direction)
         return optax.chain(*ordered, optax.scale_by_schedule(factor), optax.scale(-1), optax.scale(learning_rate))
 
-    return optax.inject_hyperparams(build)
+    return optax.inject_hyperparams(build)(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
 
 
 def _is_kernel(params: Any) -> Any:

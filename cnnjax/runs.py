@@ -229,7 +229,7 @@ class Store:
             raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} cannot be read: {error}") from None
         return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), predictions)
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """Returns the keys of all runs, in the order they were stored."""
         with self._connect_existing() as connection:
             if connection is None:
@@ -237,10 +237,11 @@ class Store:
             return [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
 
     def _complete_key(self, beginning: str) -> str:
-        keys = [key for key in self.keys() if beginning and key.startswith(beginning)]
+        everything = self.list_keys()
+        keys = [key for key in everything if beginning and key.startswith(beginning)]
         if len(keys) != 1:
             found = f"{len(keys)} runs begin with it" if keys else "no run has it"
-            raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(self.keys())} keys")
+            raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(everything)} keys")
         return keys[0]
 
     def _read_record(self, row: sqlite3.Row, history: list[sqlite3.Row]) -> Record:

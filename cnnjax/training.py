@@ -17,7 +17,7 @@ from jax import lax
 
 from cnnjax.config import RunConfig
 from cnnjax.model import CNN
-from cnnjax.optimizers import make_optimizer
+from cnnjax.optimizers import init_optimizer, make_optimizer
 
 EVALUATION_BATCH = 200
 
@@ -87,7 +87,7 @@ def make_state(config: RunConfig, image_shape: tuple[int, ...], classes: int, st
         step=jnp.int32(0),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        opt_state=init_optimizer(optimizer, config.train, variables["params"]),
         key=run_key,
         label_smoothing=jnp.float32(config.train.label_smoothing),
         model=model,

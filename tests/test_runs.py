@@ -26,7 +26,10 @@ def make_run(seed=0, status="completed", accuracy=0.97, **config):
         provenance={"python": "3.11", "git": {"commit": None, "dirty": None}},
     )
     rng = np.random.default_rng(seed)
-    params = {"Conv_0": {"kernel": rng.normal(size=(5, 5, 1, 32)).astype(np.float32)}, "Dense_0": {"bias": np.zeros(10)}}
+    params = {
+        "Conv_0": {"kernel": rng.normal(size=(5, 5, 1, 32)).astype(np.float32)},
+        "Dense_0": {"bias": np.zeros(10)},
+    }
     predictions = rng.integers(0, 10, 100).astype(np.uint8) if status == "completed" else None
     return Run(record, params, {}, predictions)
 
@@ -69,7 +72,7 @@ def test_storing_a_key_again_replaces_its_row(tmp_path):
     store = Store(tmp_path)
     store.add(make_run(accuracy=0.5))
     store.add(make_run(accuracy=0.6))
-    assert [store.load(key).record.test_accuracy for key in store.keys()] == [0.6]
+    assert [store.load(key).record.test_accuracy for key in store.list_keys()] == [0.6]
 
 
 def test_the_beginning_of_a_key_is_enough_where_it_is_unique(tmp_path):
@@ -90,7 +93,7 @@ def test_the_beginning_of_a_key_is_enough_where_it_is_unique(tmp_path):
 def test_reading_a_store_that_is_not_there_creates_nothing(tmp_path):
     store = Store(tmp_path / "nowhere")
     assert store.find("a" * 64) is None
-    assert store.keys() == []
+    assert store.list_keys() == []
     with pytest.raises(InputError, match="no run has it"):
         store.load("abc")
     assert not (tmp_path / "nowhere").exists()
@@ -148,7 +151,7 @@ def test_many_processes_open_one_new_store_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
         pool.starmap(_add, [(tmp_path, seed) for seed in range(16)])
-    assert len(Store(tmp_path).keys()) == 16
+    assert len(Store(tmp_path).list_keys()) == 16
 
 
 def _add(folder, seed):
@@ -164,8 +167,8 @@ def test_the_rows_survive_a_process_killed_while_it_writes(tmp_path):
     writer.kill()
     writer.join()
     store = Store(tmp_path)
-    assert set(keys) <= set(store.keys())
-    for key in store.keys():
+    assert set(keys) <= set(store.list_keys())
+    for key in store.list_keys():
         assert store.load(key).record.status == "completed"
 
 

@@ -1,7 +1,7 @@
 """From a dataset that TFDS has prepared to arrays, without TensorFlow: records read in chunks, decoded by Pillow.
 
-Reading records one at a time takes several times as long, so chunks it is. The first image settles the
-size; any other size ends the reading, with both named.
+Reading records one at a time takes several times as long, so chunks it is. The first image settles the size; any other
+size ends the reading, with both named.
 """
 
 from collections.abc import Iterator

@@ -88,8 +88,9 @@ def _decode_and_store(reference: Reference, manual_dir: Path | None) -> Dataset:
     try:
         return cache.store(dataset, names_of(source))
     except OSError as error:
+        reason = error.strerror or error
         warnings.warn(
-            f"{cache.cache_folder()} cannot be written, so '{reference}' is decoded at every start: {error.strerror}",
+            f"{cache.cache_folder()} cannot be written, so '{reference}' is decoded at every start: {reason}",
             RuntimeWarning,
             stacklevel=3,
         )

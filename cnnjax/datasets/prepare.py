@@ -62,14 +62,12 @@ def _describe(error: Exception) -> tuple[str, str]:
     damaged = (EOFError, gzip.BadGzipFile, zlib.error, tarfile.ReadError, zipfile.BadZipFile)
     if isinstance(error, NonMatchingChecksumError):
         return "corruption", first_line(error)
-    if isinstance(error, damaged):
+    if isinstance(error, damaged) or isinstance(error.__cause__, damaged):
         return "corruption", f"a downloaded file is damaged: {first_line(error)}"
     if isinstance(error, (DownloadError, ConnectionError)) or "requests" in type(error).__module__:
         url = getattr(getattr(error, "request", None), "url", None)
         return "unavailable", f"no network, or the server is down: {url or first_line(error)}"
-    if isinstance(error, OSError | ImportError):
-        return "unavailable", first_line(error)
-    return "input", first_line(error)
+    return "input" if isinstance(error, ValueError | AssertionError) else "unavailable", first_line(error)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def prepare(source: Source, manual_dir: Path | None) -> None:
         with _locked(data_dir), _tidied_after_failure(data_dir, source.builder.name):
             _run_child([version, "--data-dir", str(data_dir)], manual_dir, where)
     except OSError as error:
-        raise UnavailableError(f"{where} cannot be prepared in {data_dir}: {error.strerror}") from None
+        raise UnavailableError(f"{where} cannot be prepared in {data_dir}: {error.strerror or error}") from None
 
 
 def _check_preparable(source: Source, manual_dir: Path | None, where: str) -> None:
@@ -114,22 +114,24 @@ def _locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def _tidied_after_failure(data_dir: Path, name: str) -> Iterator[None]:
     """Remove what the block adds to TFDS's folders and doesn't finish, unless the block succeeds."""
-    before = set(_folders(data_dir, name))
+    before = set(_paths(data_dir, name))
     try:
         yield
     except BaseException:
-        for folder in sorted(set(_folders(data_dir, name)) - before, reverse=True):
-            if ".tmp." in folder.name or folder.name.startswith("incomplete"):
-                shutil.rmtree(folder, ignore_errors=True)
+        for path in sorted(set(_paths(data_dir, name)) - before, reverse=True):
+            unfinished = ".tmp." in path.name or path.name.startswith("incomplete")
             with suppress(OSError):
-                folder.rmdir()
+                if path.is_dir():
+                    shutil.rmtree(path) if unfinished else path.rmdir()
+                elif unfinished:
+                    path.unlink()
         raise
 
 
-def _folders(data_dir: Path, name: str) -> Iterator[Path]:
-    """The folders in which TFDS works on a dataset: its own, its downloads' and the extracted archives'."""
+def _paths(data_dir: Path, name: str) -> Iterator[Path]:
+    """What there is where TFDS works on a dataset: in its own folder, its downloads' and the extracted archives'."""
     downloads = data_dir / "downloads"
     for root in (data_dir / name, downloads / name):
-        yield from (path for path in (root, *root.rglob("*")) if path.is_dir())
+        yield from (path for path in (root, *root.rglob("*")) if path.exists())
     for root in (downloads, downloads / "extracted"):
-        yield from (path for path in (root, *root.glob("*")) if path.is_dir())
+        yield from (path for path in (root, *root.glob("*")) if path.exists())

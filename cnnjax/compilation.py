@@ -1,0 +1,42 @@
+"""Programs compiled ahead of time, once for every form of their arguments.
+
+Compiling apart from calling lets a run report the two times apart. The form of the arguments is their tree, shapes and
+dtypes, and what is static in them (the network, the optimizer's form); runs that differ in traced values alone, such as
+the seed or the learning rate, share their programs.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+
+
+def compile_program(
+    function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = (), **static: Hashable
+) -> Callable[..., Any]:
+    """Returns `function` compiled for arguments like these.
+
+    Args:
+        function: a pure function of array trees.
+        arguments: examples of what it will be called with; nothing is computed.
+        donate: positions of the arguments whose memory the result may take over.
+        static: keyword arguments that are compiled in.
+
+    Returns:
+        A function of the positional arguments alone.
+    """
+    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda *trees: trees, *arguments))
+    return _compile(function, tuple(sorted(static.items())), donate, tree, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=256)
+def _compile(
+    function: Callable[..., Any],
+    static: tuple[tuple[str, Hashable], ...],
+    donate: tuple[int, ...],
+    tree: Any,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+) -> Callable[..., Any]:
+    program = jax.jit(functools.partial(function, **dict(static)), donate_argnums=donate)
+    return program.lower(*jax.tree.unflatten(tree, leaves)).compile()

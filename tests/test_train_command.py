@@ -1,0 +1,280 @@
+"""The command a newcomer types: what it prints, what it stores, how it refuses, how it stops and goes on."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnjax
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--train.epochs", "2", "--data.train-size", "450", "--model.filters", "[2]", "--train.learning-rate", "0.1"]
+
+
+def command(*arguments, module="experiments.train"):
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def run(*arguments, **kwargs):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "runs"
+    return out, run(*SMALL, "--out", out)
+
+
+def test_the_output_is_summary_epochs_history_and_accuracy(trained):
+    out, result = trained
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["Layer", "(type)", "Output", "Shape", "Param", "#", "FLOPs", "Activation", "bytes"]
+    assert any(
+        re.fullmatch(r"epoch 2/2: loss \d\.\d{4}, accuracy 0\.\d{4}, seconds .* images/s", line) for line in lines
+    )
+    assert any(re.fullmatch(r"Stored as [0-9a-f]{64} in .*runs\.sqlite", line) for line in lines)
+    assert re.fullmatch(r"Test accuracy: 0\.\d{4}", lines[-1])
+    assert result.stderr == ""
+    assert sorted(path.name for path in out.iterdir()) == ["runs.sqlite"]
+
+
+def test_a_completed_run_is_shown_and_not_run_again(trained):
+    out, first = trained
+    again = run(*SMALL, "--out", out)
+    assert again.returncode == 0
+    assert re.search(r"run [0-9a-f]{12} is already in .*runs\.sqlite; force runs it again", again.stderr)
+    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+
+
+def test_force_runs_again_and_gives_the_same_result(trained):
+    out, first = trained
+    again = run(*SMALL, "--out", out, "--force", "--json")
+    assert f"Test accuracy: {json.loads(again.stdout)['test_accuracy']:.4f}" == first.stdout.splitlines()[-1]
+    with sqlite3.connect(out / "runs.sqlite") as connection:
+        assert connection.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
+
+
+def test_json_is_one_object_and_nothing_else(trained):
+    out, _ = trained
+    result = run(*SMALL, "--out", out, "--json", "--train.validation-split", "0.1")
+    record = json.loads(result.stdout)
+    assert set(record) == {
+        "key", "config", "status", "reason", "parameters", "flops", "test_loss", "test_accuracy", "history", "seconds",
+        "provenance",
+    }  # fmt: skip
+    assert [set(epoch) for epoch in record["history"]] == [
+        {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
+    ] * 2
+    assert set(record["seconds"]) == {"load", "compile", "train", "evaluate", "total"}
+    assert record["key"] == cnnjax.RunConfig.from_dict(record["config"]).key
+    assert record["provenance"]["dataset"]["order"] == "file"
+    assert record["parameters"] == cnnjax.summarize(cnnjax.ModelConfig(filters=(2,))).parameters
+
+
+def test_quiet_prints_the_accuracy_alone(trained):
+    out, first = trained
+    result = run(*SMALL, "--out", out, "--quiet")
+    assert result.stdout == first.stdout.splitlines()[-1] + "\n"
+
+
+def test_a_stored_run_predicts_what_it_predicted(trained):
+    out, _ = trained
+    with sqlite3.connect(out / "runs.sqlite") as connection:
+        (key,) = connection.execute("SELECT key FROM runs WHERE config LIKE '%validation_split\": 0.0%'").fetchone()
+    stored = cnnjax.load_run(key[:8], out)
+    from cnnjax.datasets import load
+
+    test = load("mnist").test
+    predictions = stored.predict(test.images)
+    np.testing.assert_array_equal(predictions, stored.predictions)
+    assert np.mean(predictions == test.labels) == stored.record.test_accuracy
+    with pytest.raises(cnnjax.InputError, match=r"images: must be uint8 \(n, height, width, channels\), not float32"):
+        stored.predict(test.images.astype(np.float32))
+    with pytest.raises(cnnjax.InputError, match=r"images: of shape \(14, 28, 1\)"):
+        stored.predict(test.images[:, ::2])
+
+
+def test_the_same_run_from_python_stores_the_same_row(trained, tmp_path):
+    out, _ = trained
+    config = cnnjax.RunConfig(
+        model=cnnjax.ModelConfig(filters=(2,)),
+        train=cnnjax.TrainConfig(epochs=2, learning_rate=0.1),
+        data=cnnjax.DataConfig(train_size=450),
+    )
+    ours = cnnjax.fit(config, tmp_path)
+    theirs = cnnjax.load_run(config.key, out)
+    assert ours.record.test_loss == theirs.record.test_loss
+    np.testing.assert_array_equal(ours.predictions, theirs.predictions)
+    np.testing.assert_array_equal(ours.params["Conv_0"]["kernel"], theirs.params["Conv_0"]["kernel"])
+    assert cnnjax.fit(config, tmp_path).record == ours.record
+    assert [epoch.loss for epoch in ours.history] == [epoch.loss for epoch in theirs.history]
+
+
+def test_a_run_that_keeps_nothing_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = cnnjax.RunConfig(
+        model=cnnjax.ModelConfig(filters=()), train=cnnjax.TrainConfig(epochs=1), data=cnnjax.DataConfig(train_size=100)
+    )
+    assert cnnjax.fit(config, None).record.status == "completed"
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSALS = [
+    (["--train.epochs", "0"], 2, "train.epochs=0: must be >= 1"),
+    (["--train.epochs", "x"], 2, "Error parsing --train.epochs: invalid literal for int() with base 10: 'x'"),
+    (["--train.epoch", "3"], 2, "Unrecognized options: --train.epoch, 3 Perhaps you meant: --train.epochs"),
+    (["--train.optimizer", "sdg"], 2, "invalid choice 'sdg' for argument '--train.optimizer'"),
+    (["--train.learning-rate", "nan"], 2, "train.learning_rate=nan: must be a finite number"),
+    (["--model.filters", "[32,64,64,64]"], 2, "model: Conv_2: its 5x5 window is larger than its 4x4 input"),
+    (["--model.padding", "[same]"], 2, "model.padding=['same']: a list has one entry per block, but it has 1 for 2"),
+    (["--model.padding", "[a"], 2, "'[a': must be a number, a word, or a list of them"),
+    (["--data.train-size", "60001"], 2, "data.train_size=60001: must be <= 60000, the training examples of mnist"),
+    (["--data.name", "../../etc"], 2, "data.name='../../etc': must be a dataset name"),
+    (["--seed", "-1"], 2, "seed=-1: must be >= 0 and <= 4294967295"),
+    (["--checkpoint-every", "0"], 2, "--checkpoint-every 0: must be >= 1"),
+    (["--config", "missing.toml"], 2, "--config missing.toml: cannot be read"),
+    (["surplus"], 2, "Unrecognized options: surplus"),
+    (["--out", "README.md"], 4, "cannot create the output folder README.md"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"), REFUSALS, ids=lambda value: "_".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_refused_in_one_line_before_anything_is_written(arguments, code, message, tmp_path):
+    out = [] if "--out" in arguments else ["--out", tmp_path / "runs"]
+    result = run("--json", *arguments, *out)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_adds_the_traceback():
+    result = run("--train.epochs", "0", "--debug")
+    assert "Traceback" in result.stderr
+    assert result.returncode == 2
+
+
+def test_a_corrupt_store_is_refused_before_training(tmp_path):
+    (tmp_path / "runs.sqlite").write_bytes(b"garbage" * 1000)
+    result = run(*SMALL, "--quiet", "--out", tmp_path)
+    assert result.returncode == 3
+    assert re.fullmatch(r"error: .*runs\.sqlite: not a readable store: .*\n", result.stderr)
+
+
+def test_a_configuration_file_is_the_base_that_options_change(tmp_path):
+    config = cnnjax.RunConfig(model=cnnjax.ModelConfig(filters=(8,), padding="same"), seed=3)
+    for name, text in (("run.toml", config.to_toml()), ("run.json", config.to_json())):
+        (tmp_path / name).write_text(text)
+        result = run("--config", tmp_path / name, "--model.filters", "[8,8]", "--summary-only")
+        assert result.stdout == f"{cnnjax.summarize(cnnjax.ModelConfig(filters=(8, 8), padding='same'))}\n"
+    (tmp_path / "run.toml").write_text("[model]\nfilter = [8]\n")
+    result = run("--config", tmp_path / "run.toml", "--summary-only")
+    assert "run.toml: model: unknown key 'filter'; did you mean 'filters'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "total"),
+    [
+        (["--model.filters", "[32]", "--without-classifier"], "832"),
+        (["--without-classifier"], "52,096"),
+        ([], "62,346"),
+    ],
+)
+def test_summary_only_prints_the_textbook_tables_and_trains_nothing(arguments, total, tmp_path):
+    result = run("--summary-only", "--out", tmp_path / "runs", *arguments)
+    assert re.search(rf"^Total params: {total} ", result.stdout, re.MULTILINE)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_groups_the_options_and_imports_no_jax():
+    result = run("--help")
+    assert all(heading in result.stdout for heading in ("model options", "train options", "data options"))
+    assert "--train.learning-rate" in result.stdout
+    code = "import sys, experiments.train; assert not {'jax', 'numpy', 'rich'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_diverging_run_stops_says_at_which_step_and_is_stored(tmp_path):
+    result = run("--train.learning-rate", "1e30", "--data.train-size", "400", "--out", tmp_path)
+    assert result.returncode == 1
+    assert re.search(r"^diverged: loss not finite at step \d+$", result.stderr, re.MULTILINE)
+    assert "Test accuracy" not in result.stdout
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        rows = connection.execute("SELECT status, test_accuracy FROM runs").fetchall()
+    assert rows == [("diverged", None)]
+    again = run("--train.learning-rate", "1e30", "--data.train-size", "400", "--out", tmp_path, "--json")
+    assert json.loads(again.stdout)["status"] == "diverged"
+
+
+LONG = ["--train.epochs", "6", "--data.train-size", "9000", "--model.filters", "[2]", "--train.batch-size", "64"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    assert run(*LONG, "--out", out, "--quiet").returncode == 0
+    return out
+
+
+def assert_same_run(first, second):
+    (one,), (two,) = (cnnjax.Store(out).list_keys() for out in (first, second))
+    one, two = cnnjax.load_run(one, first), cnnjax.load_run(two, second)
+    np.testing.assert_array_equal(one.predictions, two.predictions)
+    for layer, arrays in one.params.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, two.params[layer][name])
+    assert [(e.loss, e.accuracy) for e in one.history] == [(e.loss, e.accuracy) for e in two.history]
+    assert one.record.test_loss == two.record.test_loss
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(number, code, uninterrupted, tmp_path):
+    process = subprocess.Popen(
+        command(*LONG, "--out", tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 2"):
+            process.send_signal(number)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert re.search(r"error: interrupted after step \d+; saved .*; resume with: .* --resume\n$", errors)
+    resume = shlex.split(errors.split("resume with: python ")[1])
+    resumed = subprocess.run([sys.executable, *resume], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after step" in resumed.stderr
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_a_run_killed_and_resumed_equals_one_never_interrupted(uninterrupted, tmp_path):
+    process = subprocess.Popen(command(*LONG, "--out", tmp_path, "--checkpoint-every", "1", "--quiet"), cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("checkpoints/*/*/manifest.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert cnnjax.Store(tmp_path).list_keys() == []
+    resumed = run(*LONG, "--out", tmp_path, "--checkpoint-every", "1", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after step" in resumed.stderr
+    assert_same_run(uninterrupted, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_a_closed_pipe_does_not_cost_the_run(tmp_path):
+    pipeline = f"{' '.join(command(*SMALL[:4], '--model.filters', '[]', '--out', tmp_path))} | true"
+    subprocess.run(pipeline, shell=True, cwd=ROOT, timeout=120, check=False)
+    assert len(cnnjax.Store(tmp_path).list_keys()) == 1
