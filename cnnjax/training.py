@@ -19,7 +19,7 @@ from cnnjax.config import RunConfig
 from cnnjax.model import CNN
 from cnnjax.optimizers import init_optimizer, make_optimizer
 
-EVALUATION_BATCH = 200
+EVALUATION_BATCH = 100
 
 
 class Batch(NamedTuple):

@@ -1,9 +1,11 @@
 """Two-dimensional convolution, by the algorithm that measures fastest on the backend that runs it.
 
 On CPU, XLA's own gradients of a convolution leave its fast path inside a scan (measured: 1.5 s for a step that takes
-0.04 s here), so the windows are laid out as rows of a matrix and multiplied by the kernel (im2col). Accelerators have
-fast convolutions of their own.
+0.04 s here), so the windows are laid out as rows of a matrix and multiplied by the kernel (im2col), as long as that
+matrix is not too large to hold. Accelerators have fast convolutions of their own.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from jax import lax
 from cnnjax.architecture import pad_pixels
 from cnnjax.blocks import Pixels
 from cnnjax.layers.windows import slice_windows
+
+PATCH_BYTES = 2**29
 
 
 def convolve(
@@ -42,5 +46,8 @@ def convolve(
     def by_backend(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(images, kernel, strides, pixels, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    outputs: jax.Array = lax.platform_dependent(images, kernel, cpu=by_matrix_product, default=by_backend)
-    return outputs
+    outputs = jax.eval_shape(by_backend, images, kernel)
+    patch_bytes = math.prod(outputs.shape[:3]) * height * width * channels * images.dtype.itemsize
+    on_cpu = by_matrix_product if patch_bytes <= PATCH_BYTES else by_backend
+    result: jax.Array = lax.platform_dependent(images, kernel, cpu=on_cpu, default=by_backend)
+    return result

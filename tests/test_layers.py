@@ -1,0 +1,260 @@
+"""Convolution and pooling against hand-worked values, plain loops and the reference operations of XLA and Flax."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from cnnjax.architecture import pad_pixels
+from cnnjax.layers import average_pool, convolve, max_pool
+from cnnjax.layers.windows import slice_windows
+
+property_test = settings(deadline=None, max_examples=15, derandomize=True)
+compiled_convolve = jax.jit(convolve, static_argnums=(2, 3))  # one compilation a case, rather than one an operation
+
+NUMBERED = np.arange(1, 26, dtype=np.float32).reshape(1, 5, 5, 1)
+"""The chapter's image: 5x5 pixels numbered from 1 to 25."""
+
+PLUS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.float32)[:, :, None, None]
+
+# The sum of each pixel and its four neighbours.
+VALID = [[35, 40, 45], [60, 65, 70], [85, 90, 95]]
+SAME = [
+    [9, 13, 17, 21, 19],
+    [25, 35, 40, 45, 39],
+    [45, 60, 65, 70, 59],
+    [65, 85, 90, 95, 79],
+    [59, 83, 87, 91, 69],
+]
+STRIDE_2 = [[35, 45], [85, 95]]
+SAME_STRIDE_2 = [[9, 17, 19], [45, 65, 59], [59, 87, 69]]
+WORKED = [
+    ("valid", (1, 1), VALID),
+    ("same", (1, 1), SAME),
+    (((1, 1), (1, 1)), (1, 1), SAME),
+    ("valid", (2, 2), STRIDE_2),
+    ("same", (2, 2), SAME_STRIDE_2),
+    ("valid", (1, 2), [[35, 45], [60, 70], [85, 95]]),
+    (((1, 0), (0, 0)), (2, 2), [[13, 21], [60, 70]]),
+]
+
+SEVEN = """
+............
+............
+..########..
+..########..
+........##..
+.......###..
+......###...
+......##....
+.....##.....
+.....##.....
+....##......
+............
+"""
+POOLED_SEVEN = """
+......
+.####.
+...##.
+...##.
+..##..
+..#...
+"""
+
+
+def draw_text(text: str) -> np.ndarray:
+    """Reads rows of ``#`` (1) and ``.`` (0) as an image (1, height, width, 1)."""
+    return np.array([[c == "#" for c in row] for row in text.split()], np.float32)[None, :, :, None]
+
+
+def convolve_by_loops(images: np.ndarray, kernel: np.ndarray, strides, pixels) -> np.ndarray:
+    padded = np.pad(images, ((0, 0), *pixels, (0, 0)))
+    height, width, _, filters = kernel.shape
+    rows = (padded.shape[1] - height) // strides[0] + 1
+    columns = (padded.shape[2] - width) // strides[1] + 1
+    outputs = np.zeros((len(images), rows, columns, filters))
+    for n, i, j, f in np.ndindex(*outputs.shape):
+        top, left = i * strides[0], j * strides[1]
+        outputs[n, i, j, f] = (padded[n, top : top + height, left : left + width] * kernel[..., f]).sum()
+    return outputs
+
+
+def reference(images, kernel, strides, padding):
+    pixels = padding.upper() if isinstance(padding, str) else padding
+    return lax.conv_general_dilated(
+        images, kernel, strides, pixels, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+
+
+@st.composite
+def convolutions(draw):
+    """Images, a kernel that fits them, strides and padding, with ragged sizes."""
+    ints = draw(st.tuples(*[st.integers(1, 4)] * 2))
+    window = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    size = tuple(w + draw(st.integers(0, 5)) for w in window)
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pixels = st.tuples(st.integers(0, 3), st.integers(0, 3))
+    padding = draw(st.sampled_from(["valid", "same"]) | st.tuples(pixels, pixels))
+    random = np.random.default_rng(draw(st.integers(0, 2**16)))
+    images = random.normal(size=(2, *size, ints[0])).astype(np.float32)
+    kernel = random.normal(size=(*window, *ints)).astype(np.float32)
+    return images, kernel, strides, padding
+
+
+@st.composite
+def poolings(draw):
+    window = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    strides = draw(st.just(window) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    size = tuple(w + draw(st.integers(0, 7)) for w in window)
+    random = np.random.default_rng(draw(st.integers(0, 2**16)))
+    return random.normal(size=(2, *size, 3)).astype(np.float32), window, strides
+
+
+class TestConvolve:
+    @pytest.mark.parametrize(("padding", "strides", "expected"), WORKED)
+    def test_of_the_numbered_image_is_what_one_works_out_by_hand(self, padding, strides, expected):
+        np.testing.assert_array_equal(convolve(NUMBERED, PLUS, strides, padding)[0, :, :, 0], expected)
+
+    @pytest.mark.parametrize(("padding", "strides", "expected"), WORKED)
+    def test_by_hand_and_by_loops_agree(self, padding, strides, expected):
+        pixels = pad_pixels(padding, (5, 5), (3, 3), strides)
+        np.testing.assert_array_equal(convolve_by_loops(NUMBERED, PLUS, strides, pixels)[0, :, :, 0], expected)
+
+    @pytest.mark.parametrize(
+        ("padding", "strides", "shape"),
+        [("valid", (1, 1), (3, 3)), ("same", (1, 1), (5, 5)), ("valid", (2, 2), (2, 2))],
+    )
+    def test_gives_the_chapters_sizes(self, padding, strides, shape):
+        assert convolve(NUMBERED, PLUS, strides, padding).shape == (1, *shape, 1)
+
+    def test_does_not_flip_the_kernel(self):
+        kernel = np.zeros((3, 3, 1, 1), np.float32)
+        kernel[0, 2] = 1
+        np.testing.assert_array_equal(convolve(NUMBERED, kernel)[0, :, :, 0], NUMBERED[0, :3, 2:, 0])
+
+    @property_test
+    @given(convolutions())
+    def test_equals_plain_loops(self, case):
+        images, kernel, strides, padding = case
+        pixels = pad_pixels(padding, images.shape[1:3], kernel.shape[:2], strides)
+        expected = convolve_by_loops(images, kernel, strides, pixels)
+        np.testing.assert_allclose(compiled_convolve(images, kernel, strides, padding), expected, atol=1e-4)
+
+    @property_test
+    @given(convolutions())
+    def test_equals_the_convolution_of_xla_in_values_and_both_gradients(self, case):
+        images, kernel, strides, padding = case
+
+        @jax.jit
+        def differentiate(images, kernel):
+            results = []
+            for function in (convolve, reference):
+                outputs, pull_back = jax.vjp(
+                    functools.partial(function, strides=strides, padding=padding), images, kernel
+                )
+                results.append((outputs, *pull_back(jnp.sin(jnp.arange(1.0, outputs.size + 1)).reshape(outputs.shape))))
+            return results
+
+        for ours, theirs in zip(*differentiate(images, kernel), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
+
+    @property_test
+    @given(convolutions())
+    def test_same_padding_is_explicit_zero_padding_then_valid(self, case):
+        images, kernel, strides, _ = case
+        pixels = pad_pixels("same", images.shape[1:3], kernel.shape[:2], strides)
+        padded = np.pad(images, ((0, 0), *pixels, (0, 0)))
+        same = compiled_convolve(images, kernel, strides, "same")
+        np.testing.assert_array_equal(same, compiled_convolve(padded, kernel, strides, "valid"))
+        assert same.shape[1:3] == tuple(-(-size // s) for size, s in zip(images.shape[1:3], strides, strict=True))
+
+    def test_same_padding_puts_the_odd_pixel_at_the_bottom_and_right(self):
+        assert pad_pixels("same", (5, 5), (2, 4), (1, 1)) == ((0, 1), (1, 2))
+
+    def test_is_linear_in_the_images(self):
+        random = np.random.default_rng(0)
+        images, kernel = random.normal(size=(2, 6, 5, 2)), random.normal(size=(3, 2, 2, 4))
+        outputs = convolve(jnp.float32(images), jnp.float32(kernel))
+        combined = convolve(jnp.float32(images[:1] + 2 * images[1:]), jnp.float32(kernel))
+        np.testing.assert_allclose(combined, outputs[:1] + 2 * outputs[1:], atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_keeps_the_dtype(self, dtype):
+        assert convolve(jnp.ones((1, 5, 5, 1), dtype), jnp.ones((3, 3, 1, 2), dtype)).dtype == dtype
+
+    def test_in_bfloat16_is_within_two_roundings_of_float32(self):
+        images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), jnp.bfloat16)
+        kernel = jax.random.uniform(jax.random.key(1), (3, 3, 3, 4), jnp.bfloat16)
+        exact = convolve(images.astype(jnp.float32), kernel.astype(jnp.float32))
+        np.testing.assert_allclose(convolve(images, kernel).astype(jnp.float32), exact, rtol=2 * 2**-8)
+
+    def test_many_at_once_under_vmap_equal_one_by_one(self):
+        images = jax.random.normal(jax.random.key(0), (3, 2, 6, 6, 2))
+        kernels = jax.random.normal(jax.random.key(1), (3, 3, 3, 2, 4))
+        one_by_one = jnp.stack([convolve(x, w, (2, 1), "same") for x, w in zip(images, kernels, strict=True)])
+        many = jax.vmap(lambda x, w: convolve(x, w, (2, 1), "same"))(images, kernels)
+        np.testing.assert_allclose(many, one_by_one, atol=1e-5)
+
+
+class TestPooling:
+    def test_the_12x12_seven_max_pools_to_a_6x6_seven(self):
+        pooled = max_pool(draw_text(SEVEN), (2, 2), (2, 2))
+        np.testing.assert_array_equal(pooled, draw_text(POOLED_SEVEN))
+
+    @pytest.mark.parametrize(
+        ("pool", "strides", "expected"),
+        [
+            (max_pool, (2, 2), [[7, 9], [17, 19]]),
+            (average_pool, (2, 2), [[4, 6], [14, 16]]),
+            (max_pool, (3, 1), [[7, 8, 9, 10], [22, 23, 24, 25]]),
+            (average_pool, (3, 1), [[4, 5, 6, 7], [19, 20, 21, 22]]),
+        ],
+    )
+    def test_of_the_numbered_image_is_what_one_works_out_by_hand(self, pool, strides, expected):
+        np.testing.assert_array_equal(pool(NUMBERED, (2, 2), strides)[0, :, :, 0], expected)
+
+    @property_test
+    @given(poolings())
+    def test_equals_the_pooling_of_flax_in_values_and_gradient(self, case):
+        images, window, strides = case
+
+        @jax.jit
+        def differentiate(images):
+            results = []
+            for pool in (max_pool, nn.max_pool, average_pool, nn.avg_pool):
+                outputs, pull_back = jax.vjp(lambda x, pool=pool: pool(x, window, strides), images)
+                results.append((outputs, *pull_back(jnp.sin(outputs))))
+            return results
+
+        our_max, their_max, our_average, their_average = differentiate(images)
+        np.testing.assert_array_equal(our_max[0], their_max[0])
+        np.testing.assert_allclose(our_max[1], their_max[1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(our_average[0], their_average[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(our_average[1], their_average[1], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("pool", [max_pool, average_pool])
+    @pytest.mark.parametrize("strides", [(2, 2), (1, 2)])
+    def test_keeps_the_dtype(self, pool, strides):
+        assert pool(jnp.ones((1, 5, 5, 1), jnp.bfloat16), (2, 2), strides).dtype == jnp.bfloat16
+
+
+def test_slices_are_what_every_window_position_sees():
+    slices = slice_windows(NUMBERED, (2, 3), (3, 1))
+    assert len(slices) == 6
+    np.testing.assert_array_equal(slices[0][0, :, :, 0], [[1, 2, 3], [16, 17, 18]])
+    np.testing.assert_array_equal(slices[5][0, :, :, 0], [[8, 9, 10], [23, 24, 25]])
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", ((1, 0), (0, 2))])
+def test_the_arithmetic_promotes_no_dtype_silently(padding):
+    images, kernel = jnp.ones((1, 5, 5, 1), jnp.bfloat16), jnp.ones((3, 3, 1, 2), jnp.bfloat16)
+    with jax.numpy_dtype_promotion("strict"):
+        outputs = convolve(images, kernel, (1, 2), padding)
+        pooled = [pool(outputs, (2, 1), s) for pool in (max_pool, average_pool) for s in ((2, 1), (1, 1))]
+    assert {array.dtype for array in (outputs, *pooled)} == {jnp.dtype("bfloat16")}

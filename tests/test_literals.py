@@ -1,0 +1,61 @@
+"""Values as they are typed: TOML literals and bare words."""
+
+import doctest
+
+import pytest
+
+from cnnjax import literals
+from cnnjax.errors import InputError
+from cnnjax.literals import read_literal
+
+MEANINGS = [
+    ("5", 5),
+    ("-3", -3),
+    ("1_000", 1000),
+    ("0.1", 0.1),
+    ("1e-3", 0.001),
+    ("true", True),
+    ("false", False),
+    ("valid", "valid"),
+    ('"valid"', "valid"),
+    ("'two words'", "two words"),
+    ("none", "none"),
+    ("infinite", "infinite"),
+    ("fashion_mnist", "fashion_mnist"),
+    ("emnist/letters:3.1.0", "emnist/letters:3.1.0"),
+    ("[]", []),
+    ("[32, 64]", [32, 64]),
+    ("[32,64]", [32, 64]),
+    ("[relu, tanh]", ["relu", "tanh"]),
+    ("[same, [[1, 2], [0, 0]]]", ["same", [[1, 2], [0, 0]]]),
+    ("[[5, 3], 3]", [[5, 3], 3]),
+    ("[same, 'valid', \"same\"]", ["same", "valid", "same"]),
+]
+REFUSED = [
+    *("", " ", "two words", "[1, 2", "1, 2", "5]", '"open', "5x5", "[3x3, 5]", "01", ".5", "5\n6", "5\r", "x=1"),
+    *("[" * 100_000, "a\x00"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), MEANINGS)
+def test_a_literal_reads_as_its_toml_value_and_a_bare_word_as_a_string(text, value):
+    read = read_literal(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: repr(text[:10]))
+def test_what_is_neither_is_refused_in_one_line_that_says_what_is_legal(text):
+    with pytest.raises(InputError, match=r"must be a number, a word, or a list of them such as \[32, 64\]") as refusal:
+        read_literal(text)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.xfail(strict=True, reason="int() of more than 4300 digits raises a plain ValueError")
+def test_a_number_too_long_to_read_is_refused():
+    with pytest.raises(InputError, match="must be a number"):
+        read_literal("9" * 5000)
+
+
+def test_the_examples_in_the_docstrings_are_true():
+    assert doctest.testmod(literals) == (0, 1)
