@@ -9,7 +9,8 @@ from cnnjax.summary import Summary, summarize
 if TYPE_CHECKING:
     from cnnjax.experiment import fit
     from cnnjax.model import CNN
-    from cnnjax.runs import Record, Run, Store, load_run
+    from cnnjax.records import Record, Run
+    from cnnjax.runs import Store, load_run
 
 __all__ = [
     "CNN",
@@ -34,8 +35,8 @@ __all__ = [
 # Imported when first used: they bring in numpy or JAX, which --help must not wait for.
 _LAZY = {
     "CNN": "cnnjax.model",
-    "Record": "cnnjax.runs",
-    "Run": "cnnjax.runs",
+    "Record": "cnnjax.records",
+    "Run": "cnnjax.records",
     "Store": "cnnjax.runs",
     "fit": "cnnjax.experiment",
     "load_run": "cnnjax.runs",

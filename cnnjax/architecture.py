@@ -45,10 +45,15 @@ def list_layers(config: ModelConfig, input_shape: Shape, classes: int | None) ->
         classes: outputs of the classifier; ``None`` stops after the last convolution block.
 
     Raises:
-        InputError: a window is larger than its input; the message names the layer and the shapes.
+        InputError: a window is larger than its input, by the name of the layer and the shapes; or `input_shape` or
+            `classes` is not positive.
     """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise InputError(f"input_shape={input_shape}: must be (height, width, channels), each >= 1")
+    if classes is not None and classes < 1:
+        raise InputError(f"classes={classes}: must be >= 1")
     layers: list[Layer] = []
-    shape = input_shape
+    shape: Shape = input_shape
     for index, block in enumerate(config.blocks):
         layers += _block_layers(config, block, index, shape)
         shape = layers[-1].output_shape

@@ -5,6 +5,7 @@ complete. Reading verifies the hashes first, so a truncated or altered checkpoin
 newest that verifies is used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -39,7 +40,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute() / key
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
-        """Writes a checkpoint and removes all but the newest `KEPT`.
+        """Writes a checkpoint; removes those of later steps, which are of an abandoned attempt, and all but `KEPT`.
 
         Args:
             step: steps taken, which names the checkpoint.
@@ -70,9 +71,15 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise UnavailableError(f"cannot write the checkpoint {final}: {error}") from error
-        for old in self._complete()[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        paths = self._complete()
+        upto = [path for path in paths if int(path.name) <= step]
+        for surplus in {*paths} - {*upto[-KEPT:]}:
+            shutil.rmtree(surplus, ignore_errors=True)
         return final
+
+    def exist(self) -> bool:
+        """Whether there is a checkpoint of the run, damaged or not."""
+        return bool(self._complete())
 
     def restore(self) -> Checkpoint | None:
         """Returns the newest checkpoint that verifies, or ``None`` where there is none at all.
@@ -102,6 +109,8 @@ class Checkpoints:
     def remove(self) -> None:
         """Deletes all checkpoints of the run."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*") if path.name.isdigit())

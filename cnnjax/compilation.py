@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_debug_nans", "jax_default_device")
+
 
 def compile_program(
     function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = (), **static: Hashable
@@ -27,16 +29,19 @@ def compile_program(
         A function of the positional arguments alone.
     """
     leaves, tree = jax.tree.flatten(jax.eval_shape(lambda *trees: trees, *arguments))
-    return _compile(function, tuple(sorted(static.items())), donate, tree, tuple(leaves))
+    settings = tuple(str(getattr(jax.config, name)) for name in SETTINGS)
+    return _compile(function, tuple(sorted(static.items())), donate, tree, tuple(leaves), settings)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _compile(
     function: Callable[..., Any],
     static: tuple[tuple[str, Hashable], ...],
     donate: tuple[int, ...],
     tree: Any,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
+    settings: tuple[str, ...],
 ) -> Callable[..., Any]:
+    del settings  # JAX reads them itself; here they tell programs apart
     program = jax.jit(functools.partial(function, **dict(static)), donate_argnums=donate)
     return program.lower(*jax.tree.unflatten(tree, leaves)).compile()

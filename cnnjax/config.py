@@ -5,16 +5,16 @@ form, so configurations that mean the same are equal and share a run key; they t
 defaults are the textbook network and its training. Nothing here imports JAX.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
-import re
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from cnnjax.blocks import Activation, Padding, Pair, Pixels, Pool, Size, collapse, expand, read_padding, read_window
+from cnnjax.dataset_names import parse_name
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check, choice
 from cnnjax.settings import Settings
@@ -75,36 +75,39 @@ class ModelConfig(Settings):
         super().__post_init__()
         self._set("filters", _read_widths(self.filters, "model.filters"))
         self._set("dense", _read_widths(self.dense, "model.dense"))
+        blocks = self.blocks
         for name in ("kernel_size", "strides", "padding", "pool", "pool_size", "pool_strides"):
-            entries = tuple(getattr(block, name) for block in self.blocks)
-            self._set(name, collapse(entries) if entries else getattr(type(self), name))
-        if tuple(block.pool_strides for block in self.blocks) == tuple(block.pool_size for block in self.blocks):
+            self._set(
+                name, collapse([getattr(block, name) for block in blocks]) if blocks else getattr(type(self), name)
+            )
+        if all(block.pool_strides == block.pool_size for block in blocks):
             self._set("pool_strides", None)
-        activations: tuple[str, ...] = (*(block.activation for block in self.blocks), self.dense_activation)
-        if not self.blocks and not self.dense:
+        activations: tuple[str, ...] = (*(block.activation for block in blocks), self.dense_activation)
+        if not blocks and not self.dense:
             activations = ("relu",)
+            self._set("batch_norm", False)
         self._set("activation", collapse(activations) if len(set(activations)) == 1 else activations[:-1])
 
-    @property
+    @functools.cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The convolution blocks, each with its settings in full; pooling that is absent has the default window."""
-        count = len(self.filters)
-        settings = {
-            name: expand(getattr(self, name), count, read, f"model.{name}") for name, read in _BLOCK_READERS.items()
-        }
-        sizes = tuple(
-            size if pool != "none" else (2, 2)
-            for size, pool in zip(settings["pool_size"], settings["pool"], strict=True)
+
+        def entries(name: str, read: Callable[[Any, str], Any]) -> tuple[Any, ...]:
+            return expand(getattr(self, name), len(self.filters), read, f"model.{name}")
+
+        pools = entries("pool", _read_pool)
+        pool_sizes = entries("pool_size", read_window)
+        columns = (
+            self.filters,
+            entries("kernel_size", read_window),
+            entries("strides", read_window),
+            entries("padding", read_padding),
+            entries("activation", _read_activation),
+            pools,
+            _where_pooled(pool_sizes, pools),
+            _where_pooled(pool_sizes if self.pool_strides is None else entries("pool_strides", read_window), pools),
         )
-        strides = sizes
-        if self.pool_strides is not None:
-            given = expand(self.pool_strides, count, read_window, "model.pool_strides")
-            strides = tuple(
-                stride if pool != "none" else (2, 2) for stride, pool in zip(given, settings["pool"], strict=True)
-            )
-        settings |= {"pool_size": sizes, "pool_strides": strides}
-        columns = (self.filters, *(settings[f.name] for f in dataclasses.fields(Block)[1:]))
-        return tuple(Block(*entries) for entries in zip(*columns, strict=True))
+        return tuple(Block(*settings) for settings in zip(*columns, strict=True))
 
     @property
     def dense_activation(self) -> str:
@@ -186,8 +189,7 @@ class DataConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"[A-Za-z0-9_.+\-]+(/[A-Za-z0-9_.+\-]+)?(:[0-9.]+)?", self.name) or ".." in self.name:
-            raise InputError(f"data.name={self.name!r}: must be a dataset name such as mnist or name/config:1.0.0")
+        parse_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -229,11 +231,5 @@ def _read_pool(value: Any, where: str) -> str:
     return choice(value, typing.get_args(Pool), where)  # type: ignore[no-any-return]
 
 
-_BLOCK_READERS: dict[str, typing.Callable[[Any, str], Any]] = {
-    "kernel_size": read_window,
-    "strides": read_window,
-    "padding": read_padding,
-    "activation": _read_activation,
-    "pool": _read_pool,
-    "pool_size": read_window,
-}
+def _where_pooled(windows: tuple[Pair, ...], pools: tuple[str, ...]) -> tuple[Pair, ...]:
+    return tuple(window if pool != "none" else (2, 2) for window, pool in zip(windows, pools, strict=True))

@@ -4,7 +4,6 @@ A command's ``main`` returns its exit code or raises; `run_command` turns errors
 stderr. Output that can no longer be written (a closed pipe, a full disk) never stops a run.
 """
 
-import errno
 import os
 import sys
 import traceback
@@ -13,9 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from cnnjax.errors import CnnjaxError
-from cnnjax.history import EpochMetrics, Observer, Progress
-
-_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+from cnnjax.history import EpochMetrics, Observer, Progress, Silence
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
@@ -50,18 +47,12 @@ def make_observer(quiet: bool) -> Observer:
     return BarObserver() if sys.stdout.isatty() else LineObserver()
 
 
-class NoteObserver:
+class NoteObserver(Silence):
     """Shows notes, on stderr, and nothing else."""
 
     def note(self, message: str) -> None:
         """Shows a line on stderr."""
         say(message, sys.stderr)
-
-    def advance(self, progress: Progress) -> None:
-        """Shows nothing."""
-
-    def end_epoch(self, metrics: EpochMetrics) -> None:
-        """Shows nothing."""
 
 
 class LineObserver(NoteObserver):
@@ -89,44 +80,45 @@ class BarObserver(NoteObserver):
     def __init__(self) -> None:
         self._bar: Any = None
         self._task: Any = None
+        self._rate = ""
 
     def note(self, message: str) -> None:
-        """Shows a line above the bar."""
-        self._stop()
+        """Shows a line below the bar."""
+        self.close()
         super().note(message)
 
     def advance(self, progress: Progress) -> None:
         """Moves the bar."""
         if self._bar is None:
             self._start(progress)
-        self._bar.update(
-            self._task,
-            completed=progress.seen,
-            numbers=f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {_rate(progress)}",
-        )
+        self._rate = _rate(progress)
+        numbers = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {self._rate}"
+        self._bar.update(self._task, completed=progress.seen, numbers=numbers)
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
         """Leaves the bar as it is, with the validation metrics."""
         if self._bar is not None and metrics.val_loss is not None:
             numbers = f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
             validation = f"val_loss {metrics.val_loss:.4f}  val_accuracy {metrics.val_accuracy:.4f}"
-            self._bar.update(self._task, numbers=f"{numbers}  {validation}")
-        self._stop()
+            self._bar.update(self._task, numbers=f"{numbers}  {validation}  {self._rate}")
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
 
     def _start(self, progress: Progress) -> None:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
-        self._bar = Bar(*columns, TextColumn("ETA"), TimeRemainingColumn(elapsed_when_finished=True))
+        columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+        columns += (TextColumn("ETA"), TimeRemainingColumn())
+        self._bar = Bar(*columns, redirect_stdout=False, redirect_stderr=False)
         description = f"Epoch {progress.epoch}/{progress.epochs}"
         self._task = self._bar.add_task(description, total=progress.examples, numbers="")
         self._bar.start()
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = None
 
 
 def format_history(history: Sequence[EpochMetrics]) -> str:
@@ -159,4 +151,4 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "out of memory", 4
     assert isinstance(error, OSError)
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}", 4 if error.errno in _ENVIRONMENT else 1
+    return f"{where}{error.strerror or error}", 4

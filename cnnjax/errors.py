@@ -3,6 +3,8 @@
 A message is one line that names what was wrong, where, and what is legal, so that a command can print it as it is.
 """
 
+from pathlib import Path
+
 
 class CnnjaxError(Exception):
     """Base of the errors that a user can mend; `exit_code` is what a command ends with."""
@@ -29,8 +31,9 @@ class UnavailableError(CnnjaxError):
 
 
 class Interrupted(CnnjaxError):  # noqa: N818 - not an error
-    """A signal stopped the run; the message says what was saved and how to resume."""
+    """A signal stopped the run; `checkpoint` is the folder from which it can be resumed, if there is one."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    def __init__(self, message: str, signal_number: int, checkpoint: Path | None = None) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+        self.checkpoint = checkpoint

@@ -4,19 +4,26 @@ This is the one function behind a single run and a grid point. The order matters
 configuration is known to fit the dataset, and the store is known to be writable before hours are spent.
 """
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cnnjax.architecture import list_layers
+from cnnjax.architecture import Layer, list_layers
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import RunConfig
 from cnnjax.datasets import load, load_info
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
-from cnnjax.runs import Record, Run, Store
+from cnnjax.records import FINAL, Record, Run
+from cnnjax.runs import Store
 from cnnjax.splits import split_sizes
+
+if TYPE_CHECKING:
+    from cnnjax.fitting import TrainResult
 
 
 def fit(
@@ -28,9 +35,9 @@ def fit(
     checkpoint_every: int | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Trains the network of a run and stores the result; a run that is stored already is given back as it is.
+    """Trains the network of a run and stores the result; gives a run back that is stored already with a result.
 
-    Ctrl-C and SIGTERM are obeyed between pieces of an epoch, after a checkpoint has been saved.
+    Ctrl-C, SIGTERM and SIGHUP are obeyed between pieces of an epoch, after a checkpoint has been saved.
 
     Args:
         config: the run.
@@ -57,21 +64,26 @@ def fit(
     observer = observer or Silence()
     if checkpoint_every is not None and checkpoint_every < 1:
         raise InputError(f"checkpoint_every={checkpoint_every}: must be >= 1")
+    if out is None and (resume or checkpoint_every):
+        raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
     store = None if out is None else Store(out)
-    if store and not force and store.find(config.key):
+    stored = store.find(config.key) if store and not force else None
+    if store and stored and stored.status in FINAL:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
-    parameters, flops = _check(config)
-    if store:
-        store.create()
+    layers = _check(config)
+
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
 
     dataset = load(config.data.name, manual_dir=config.data.manual_dir)
-    loaded = time.perf_counter()
+    provenance = collect_provenance(dataset.info)
+    load_seconds = time.perf_counter() - start
+    if store:
+        store.create()
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
-    with deferred_signals(lambda: observer.note("stopping at the next pause; again stops at once")) as stop_signal:
-        result = fitting.fit(
+    with deferred_signals() as stop_signal, contextlib.closing(observer), _memory_errors():
+        result = fitting.train(
             config,
             dataset,
             observer=observer,
@@ -80,28 +92,56 @@ def fit(
             resume=resume,
             stop_signal=stop_signal,
         )
-        record = Record(
-            config=config,
-            status=result.status,
-            reason=None if result.diverged_at is None else f"loss not finite at step {result.diverged_at}",
-            parameters=parameters,
-            flops=flops,
-            test_loss=result.test_loss,
-            test_accuracy=result.test_accuracy,
-            history=result.history,
-            seconds={"load": loaded - start, **result.seconds, "total": time.perf_counter() - start},
-            provenance=collect_provenance(dataset.info),
-        )
-        run = Run(record, result.params, result.batch_stats, result.predictions)
+        run = _make_run(config, layers, result, load_seconds, provenance)
         if store:
             store.add(run)
-    if checkpoints:
-        checkpoints.remove()
+        if checkpoints:
+            checkpoints.remove()
+        number = stop_signal()
+        if number is not None:
+            raise Interrupted(f"interrupted after the run {'was stored' if store else 'ended'}", number)
     return run
 
 
-def _check(config: RunConfig) -> tuple[int, int]:
+def _check(config: RunConfig) -> tuple[Layer, ...]:
     info = load_info(config.data.name, manual_dir=config.data.manual_dir)
-    split_sizes(config, info.train_size)
-    layers = list_layers(config.model, info.image_shape, info.classes)
-    return sum(layer.parameters for layer in layers), sum(layer.flops for layer in layers)
+    if info.train_size is not None:
+        split_sizes(config, info.train_size)
+    return list_layers(config.model, info.image_shape, info.classes)
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UnavailableError(f"out of memory; use a smaller train.batch_size or network: {reason}") from error
+
+
+def _make_run(
+    config: RunConfig,
+    layers: tuple[Layer, ...],
+    result: "TrainResult",
+    load_seconds: float,
+    provenance: dict[str, Any],
+) -> Run:
+    seconds = {"load": load_seconds, **result.seconds}
+    diverged = result.diverged_at is not None
+    record = Record(
+        config=config,
+        status="diverged" if diverged else "completed",
+        reason=f"loss not finite at step {result.diverged_at}" if diverged else None,
+        parameters=sum(layer.parameters for layer in layers),
+        flops=sum(layer.flops for layer in layers),
+        test_loss=result.test_loss,
+        test_accuracy=result.test_accuracy,
+        history=result.history,
+        seconds={**seconds, "total": sum(seconds.values())},
+        provenance=provenance,
+    )
+    return Run(record, result.params, result.batch_stats, result.predictions)

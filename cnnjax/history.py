@@ -42,6 +42,9 @@ class Observer(Protocol):
     def end_epoch(self, metrics: EpochMetrics) -> None:
         """Receives the metrics at the end of every epoch."""
 
+    def close(self) -> None:
+        """Learns that nothing more will come, whether the run ended or was stopped."""
+
 
 class Silence:
     """The observer that ignores everything."""
@@ -54,6 +57,9 @@ class Silence:
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
         """Ignores the metrics."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def stopped_early(history: Sequence[EpochMetrics], patience: int | None) -> bool:

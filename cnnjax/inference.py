@@ -2,14 +2,15 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.architecture import list_layers
+from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from cnnjax.model import CNN
-from cnnjax.training import EVALUATION_BATCH, scale_images
+from cnnjax.training import EVALUATION_BATCH, predict_logits
 
 
 def predict(config: RunConfig, params: dict[str, Any], batch_stats: dict[str, Any], images: np.ndarray) -> np.ndarray:
@@ -25,18 +26,22 @@ def predict(config: RunConfig, params: dict[str, Any], batch_stats: dict[str, An
         int32 (n,).
 
     Raises:
-        InputError: the images are not uint8 of four dimensions, or do not fit the network.
+        InputError: the images are not uint8 of four dimensions and at least one, or do not fit the network.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4:
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise InputError(f"images: must be uint8 (n, height, width, channels), not {images.dtype} {images.shape}")
     classes = params[f"Dense_{len(config.model.dense)}"]["kernel"].shape[-1]
+    layers = list_layers(config.model, images.shape[1:], classes)
+    fitting = {layer.name: layer.trainable for layer in layers if layer.trainable}
+    if fitting != {name: sum(array.size for array in layer.values()) for name, layer in params.items()}:
+        raise InputError(f"images: of shape {images.shape[1:]}, which is not what the network was trained on")
     model = CNN(config.model, classes, jnp.dtype(config.train.precision))
     variables = {"params": params, "batch_stats": batch_stats}
-    expected = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *images.shape[1:])))["params"]
-    if jax.tree.map(jnp.shape, expected) != jax.tree.map(jnp.shape, params):
-        raise InputError(f"images: of shape {images.shape[1:]}, which is not what the network was trained on")
-    logits = jax.jit(lambda batch: model.apply(variables, scale_images(batch)))
-    starts = range(0, len(images), EVALUATION_BATCH)
-    parts = [np.argmax(logits(images[start : start + EVALUATION_BATCH]), -1) for start in starts]
-    return np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
+    program = compile_program(predict_logits, variables, images[:1].repeat(EVALUATION_BATCH, axis=0), model=model)
+    predictions = []
+    for start in range(0, len(images), EVALUATION_BATCH):
+        batch = images[start : start + EVALUATION_BATCH]
+        padded = np.pad(batch, ((0, EVALUATION_BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
+        predictions.append(np.argmax(program(variables, padded), -1)[: len(batch)])
+    return np.concatenate(predictions).astype(np.int32)

@@ -29,5 +29,5 @@ def read_literal(text: str) -> Any:
     quoted = _BARE_WORD.sub(lambda match: match[1] or f'"{match[2]}"', text)
     try:
         return tomllib.loads(f"value = {quoted}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise refusal from None

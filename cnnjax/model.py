@@ -91,7 +91,7 @@ class CNN(nn.Module):
         norm: Callable[[], Callable[[jax.Array], jax.Array]] = functools.partial(
             nn.BatchNorm, use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype
         )
-        x = images.astype(self.dtype)
+        x = jnp.asarray(images, self.dtype)
         for block in config.blocks:
             x = Conv(block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, self.dtype)(x)
             x = norm()(x) if config.batch_norm else x

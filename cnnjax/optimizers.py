@@ -62,9 +62,7 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
     """
     warmup = round(warmup_share * steps)
     if kind == "onecycle":
-        rise = optax.cosine_decay_schedule(1 - 1 / 25, max(warmup, 1))
-        fall = optax.cosine_decay_schedule(1.0, max(steps - warmup, 1), alpha=1 / 250_000)
-        return optax.join_schedules([lambda step: 1 - rise(step), fall], [warmup])
+        return optax.cosine_onecycle_schedule(steps, 1.0, pct_start=warmup_share)
     main = optax.constant_schedule(1.0)
     if kind == "cosine":
         main = optax.cosine_decay_schedule(1.0, max(steps - warmup, 1))

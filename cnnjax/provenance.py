@@ -10,7 +10,8 @@ from typing import Any
 
 from cnnjax.datasets import DatasetInfo
 
-PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint", "numpy")
+PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow")
+JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
 def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
 
     device = jax.devices()[0]
     return {
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _find_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": {
@@ -33,6 +34,7 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
             "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         },
         "execution": "solo",
+        "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": _describe_source(),
         "dataset": {
@@ -42,6 +44,13 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
             "order": dataset.order,
         },
     }
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

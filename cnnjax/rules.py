@@ -57,12 +57,12 @@ def check(value: Any, annotation: Any, where: str) -> Any:
     if origin is Literal:
         return choice(value, arguments, where)
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = _as_float(value, where)
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise InputError(f"{where}={value!r}: must be {_TYPE_NAMES[annotation]}, not {type(value).__name__}")
     if annotation is float and not math.isfinite(value):
         raise InputError(f"{where}={value!r}: must be a finite number")
-    return value
+    return value + 0.0 if annotation is float else value  # -0.0 and 0.0 are one value, with one run key
 
 
 def choice(value: Any, legal: Iterable[str], where: str) -> Any:
@@ -77,6 +77,13 @@ def near_match(word: Any, legal: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the nearest legal word, or nothing where none is near."""
     matches = difflib.get_close_matches(str(word), list(legal), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _as_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where}: must be a finite number, not so large an integer") from None
 
 
 def _check_interval(value: Any, interval: Interval, where: str) -> Any:

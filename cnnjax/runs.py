@@ -6,22 +6,17 @@ The table ``runs`` is meant to be queried with plain SQL. Nothing here imports J
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import sqlite3
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from cnnjax.config import RunConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.history import EpochMetrics
+from cnnjax.records import Record, Run, pack_predictions, pack_variables, unpack_run
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -61,79 +56,6 @@ CREATE TABLE arrays (
 );
 """
 PHASES = ("load", "compile", "train", "evaluate", "total")
-
-
-@dataclass(frozen=True)
-class Record:
-    """All that is said of a run, apart from its arrays.
-
-    Attributes:
-        config: what was run.
-        status: ``completed``, ``diverged``, ``failed`` or ``invalid``.
-        reason: why it is not completed; ``None`` where it is.
-        parameters: number of parameters, trainable or not.
-        flops: of the forward pass of one image.
-        test_loss, test_accuracy: on the test set; ``None`` where not completed.
-        history: metrics of every whole epoch.
-        seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
-        provenance: versions, device, source and dataset.
-    """
-
-    config: RunConfig
-    status: str
-    reason: str | None
-    parameters: int
-    flops: int
-    test_loss: float | None
-    test_accuracy: float | None
-    history: tuple[EpochMetrics, ...]
-    seconds: dict[str, float]
-    provenance: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The run key."""
-        return self.config.key
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the record as JSON values, the key first."""
-        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        values["config"] = self.config.to_dict()
-        values["history"] = [dataclasses.asdict(epoch) for epoch in self.history]
-        return {"key": self.key, **values}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run with its arrays, ready to predict.
-
-    Attributes:
-        record: what is said of the run.
-        params: trainable parameters, nested dicts of float32 arrays named as in the linen module.
-        batch_stats: running statistics of batch normalisation, likewise.
-        predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` where not completed.
-    """
-
-    record: Record
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
-    predictions: np.ndarray | None
-
-    @property
-    def key(self) -> str:
-        """The run key."""
-        return self.record.key
-
-    @property
-    def history(self) -> tuple[EpochMetrics, ...]:
-        """Metrics of every whole epoch."""
-        return self.record.history
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Returns the predicted class int32 (n,) of uint8 images (n, height, width, channels)."""
-        from cnnjax.inference import predict
-
-        return predict(self.record.config, self.params, self.batch_stats, images)
 
 
 class Store:
@@ -188,15 +110,14 @@ class Store:
             "stored_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         epochs = [(record.key, *dataclasses.astuple(epoch)) for epoch in record.history]
-        variables = _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
-        predictions = None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
+        arrays = (record.key, pack_variables(run), pack_predictions(run))
         with self._connect() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM runs WHERE key = ?", (record.key,))
             names = ", ".join(row)
             connection.execute(f"INSERT INTO runs ({names}) VALUES ({', '.join('?' * len(row))})", (*row.values(),))
             connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", epochs)
-            connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", (record.key, variables, predictions))
+            connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", arrays)
             connection.commit()
 
     def find(self, key: str) -> Record | None:
@@ -223,11 +144,9 @@ class Store:
         with self._connect() as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
         try:
-            tree = _nest(_unpack(row[0]))
-            predictions = None if row[1] is None else _unpack(row[1])["predictions"]
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
-            raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} cannot be read: {error}") from None
-        return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), predictions)
+            return unpack_run(record, row["variables"], row["predictions"])
+        except CorruptionError as error:
+            raise CorruptionError(f"{self.path}: {error}") from None
 
     def list_keys(self) -> list[str]:
         """Returns the keys of all runs, in the order they were stored."""
@@ -305,32 +224,3 @@ def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:
-    buffer = io.BytesIO()
-    (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _unpack(blob: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat: dict[str, np.ndarray] = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = array
-    return tree

@@ -55,9 +55,10 @@ class Settings:
     def from_json(cls, text: str) -> Self:
         """Reads what `to_json` wrote; raises `InputError` as `from_dict` does, or where the text is not JSON."""
         try:
-            return cls.from_dict(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"configuration is not valid JSON: {error}") from None
+        return cls.from_dict(values)
 
     def to_toml(self) -> str:
         """Returns the configuration as TOML; settings that are ``None`` are left out."""
@@ -67,9 +68,10 @@ class Settings:
     def from_toml(cls, text: str) -> Self:
         """Reads what `to_toml` wrote; raises `InputError` as `from_dict` does, or where the text is not TOML."""
         try:
-            return cls.from_dict(tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            values = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"configuration is not valid TOML: {error}") from None
+        return cls.from_dict(values)
 
     def _where(self, name: str) -> str:
         return f"{self.section}.{name}" if self.section else name
@@ -89,8 +91,14 @@ def _plain(value: Any) -> Any:
 
 
 def _toml_lines(values: dict[str, Any], heading: str = "") -> list[str]:
-    lines = [f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None and not isinstance(v, dict)]
+    plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
+    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key, table in values.items():
         if isinstance(table, dict):
             lines += [f"\n[{heading}{key}]", *_toml_lines(table, f"{heading}{key}.")]
     return lines
+
+
+def _toml_value(value: Any) -> str:
+    # A JSON value is a TOML value, but for the pairs of escapes beyond the basic plane, and DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

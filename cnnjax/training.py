@@ -15,6 +15,7 @@ import optax
 from flax import struct
 from jax import lax
 
+from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig
 from cnnjax.model import CNN
 from cnnjax.optimizers import init_optimizer, make_optimizer
@@ -22,7 +23,7 @@ from cnnjax.optimizers import init_optimizer, make_optimizer
 EVALUATION_BATCH = 100
 
 
-class Batch(NamedTuple):
+class Examples(NamedTuple):
     """Examples: images uint8 (n, height, width, channels) and labels int32 (n,)."""
 
     images: jax.Array
@@ -80,8 +81,8 @@ def make_state(config: RunConfig, image_shape: tuple[int, ...], classes: int, st
         steps: all steps of the run, over which the learning-rate schedule spreads.
     """
     model = CNN(config.model, classes, jnp.dtype(config.train.precision))
-    init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    variables = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape), jnp.float32))
+    init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
+    variables = compile_program(init_variables, init_key, model=model, image_shape=image_shape)(init_key)
     optimizer = make_optimizer(config.train, steps)
     return TrainState(
         step=jnp.int32(0),
@@ -95,12 +96,17 @@ def make_state(config: RunConfig, image_shape: tuple[int, ...], classes: int, st
     )
 
 
+def init_variables(key: jax.Array, *, model: CNN, image_shape: tuple[int, ...]) -> Any:
+    """Returns the variables of an untrained network: ``params``, and ``batch_stats`` with batch normalisation."""
+    return model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+
+
 def scale_images(images: jax.Array) -> jax.Array:
     """Maps uint8 images to float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+def train_step(state: TrainState, batch: Examples) -> tuple[TrainState, Metrics]:
     """Takes one optimizer step on the mean cross-entropy of a batch.
 
     Args:
@@ -144,12 +150,12 @@ def shuffle(state: TrainState, examples: int, batch_size: int) -> jax.Array:
 
 
 def train_epoch(
-    state: TrainState, metrics: Metrics, data: Batch, order: jax.Array, *, batch_size: int, steps: int
+    state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int, steps: int
 ) -> tuple[TrainState, Metrics, jax.Array]:
-    """Trains on the next `steps` batches of an epoch, in one scan.
+    """Trains on the next `steps` batches of an epoch, all or a part of them, in one scan.
 
-    Only full batches are scanned; where `batch_size` does not divide the examples, `train_rest` takes the last, smaller
-    batch.
+    Only full batches are scanned; where `batch_size` does not divide the examples, `train_last_batch` takes the last,
+    smaller one.
 
     Args:
         state: before the first of these steps.
@@ -157,7 +163,7 @@ def train_epoch(
         data: all training examples.
         order: int32 (examples,), from `shuffle`.
         batch_size: examples per step (static).
-        steps: number of steps (static); all full batches of the epoch, or a part of them.
+        steps: number of steps (static).
 
     Returns:
         The state, the sums, and the losses float32 (steps,) of the batches.
@@ -175,8 +181,8 @@ def train_epoch(
     return state, metrics, losses
 
 
-def train_rest(
-    state: TrainState, metrics: Metrics, data: Batch, order: jax.Array, *, batch_size: int
+def train_last_batch(
+    state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Trains on the last batch of an epoch, which is smaller than the others; the rest is as for `train_epoch`."""
     rest = len(order) % batch_size
@@ -184,7 +190,7 @@ def train_rest(
     return state, _add(metrics, batch_metrics), batch_metrics.loss[None]
 
 
-def evaluate(state: TrainState, data: Batch, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
+def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
     """Returns the sums of the plain cross-entropy and of correct answers over `data`, and the predicted classes.
 
     Every example counts exactly once, whatever the batch size.
@@ -198,9 +204,10 @@ def evaluate(state: TrainState, data: Batch, batch_size: int = EVALUATION_BATCH)
         The metrics, and the predictions int32 (n,).
     """
     full = len(data.labels) // batch_size * batch_size
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
 
-    def body(total: Metrics, batch: Batch) -> tuple[Metrics, jax.Array]:
-        logits = predict_logits(state, batch.images)
+    def body(total: Metrics, batch: Examples) -> tuple[Metrics, jax.Array]:
+        logits = predict_logits(variables, batch.images, model=state.model)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         batch_metrics = Metrics(losses.sum(), _count_correct(logits, batch.labels), jnp.int32(len(batch.labels)))
         return _add(total, batch_metrics), jnp.argmax(logits, -1).astype(jnp.int32)
@@ -214,16 +221,21 @@ def evaluate(state: TrainState, data: Batch, batch_size: int = EVALUATION_BATCH)
     return metrics, predictions
 
 
-def predict_logits(state: TrainState, images: jax.Array) -> jax.Array:
-    """Returns the logits float32 (n, classes) of uint8 images (n, height, width, channels)."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = state.model.apply(variables, scale_images(images))
+def predict_logits(variables: Any, images: jax.Array, *, model: CNN) -> jax.Array:
+    """Returns the logits float32 (n, classes) of uint8 images (n, height, width, channels).
+
+    Args:
+        variables: ``params`` and ``batch_stats``.
+        images: the images.
+        model: the network (static).
+    """
+    logits = model.apply(variables, scale_images(images))
     assert isinstance(logits, jax.Array)
     return logits
 
 
-def _take(data: Batch, rows: jax.Array) -> Batch:
-    return Batch(data.images[rows], data.labels[rows])
+def _take(data: Examples, rows: jax.Array) -> Examples:
+    return Examples(data.images[rows], data.labels[rows])
 
 
 def _add(total: Metrics, more: Metrics) -> Metrics:

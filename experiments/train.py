@@ -9,11 +9,13 @@ The textbook network on MNIST, 5 epochs; the ten-second form; another network; i
 """
 
 import json
-import math
+import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import tyro
 
 from cnnjax.config import RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
@@ -25,13 +27,15 @@ PROG = "python -m experiments.train"
 
 
 @dataclass(frozen=True)
-class TrainArguments(RunConfig):
+class TrainArguments:
     """Trains a convolutional network and stores the result.
 
     Values of blocks are one for all, or a list with one entry per block: --model.padding same,
     --model.padding '[same, valid]', --model.kernel-size '[[5, 3], 3]'.
     """
 
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    """The run."""
     config: Path | None = None
     """A .toml or .json file with the run; the other options change it."""
     out: Path = Path("runs")
@@ -41,7 +45,7 @@ class TrainArguments(RunConfig):
     resume: bool = False
     """Go on from the newest checkpoint of this run."""
     checkpoint_every: int | None = None
-    """Epochs between checkpoints; without it one is written only on Ctrl-C or SIGTERM."""
+    """Epochs between checkpoints; without it one is written only on Ctrl-C, SIGTERM or a closed terminal."""
     summary_only: bool = False
     """Print the layer table and train nothing."""
     without_classifier: bool = False
@@ -53,11 +57,6 @@ class TrainArguments(RunConfig):
     debug: bool = False
     """Show the traceback of an error."""
 
-    @property
-    def run(self) -> RunConfig:
-        """The run that is asked for."""
-        return RunConfig(**{entry.name: getattr(self, entry.name) for entry in fields(RunConfig)})
-
 
 def parse(argv: list[str]) -> TrainArguments:
     """Returns the arguments, on top of those of ``--config`` where it is given."""
@@ -66,8 +65,7 @@ def parse(argv: list[str]) -> TrainArguments:
         name, _, value = word.partition("=")
         if name == "--config":
             value = value or (argv[index + 1] if index + 1 < len(argv) else "")
-            run = read_config(Path(value))
-            default = TrainArguments(**{entry.name: getattr(run, entry.name) for entry in fields(RunConfig)})
+            default = TrainArguments(run=read_config(Path(value)))
     return parse_arguments(TrainArguments, argv, PROG, default)
 
 
@@ -93,11 +91,12 @@ def main(argv: list[str]) -> int:
             observer=make_observer(silent),
         )
     except Interrupted as stop:
-        stop.args = (f"{stop}; resume with: {PROG} {_quote(argv)}",)
+        if stop.checkpoint:
+            stop.args = (f"{stop}; resume with: {PROG} {_quote(argv)}",)
         raise
     record = run.record
     if arguments.json:
-        say(json.dumps(_finite(record.to_dict())), sys.stdout)
+        say(json.dumps(record.to_dict(), allow_nan=False), sys.stdout)
     elif not silent:
         say(f"\n{format_history(record.history)}\n\nStored as {run.key} in {arguments.out / 'runs.sqlite'}", sys.stdout)
     if record.status != "completed":
@@ -111,23 +110,14 @@ def main(argv: list[str]) -> int:
 def _describe(arguments: TrainArguments) -> str:
     from cnnjax.datasets import load_info
 
-    info = load_info(arguments.data.name, manual_dir=arguments.data.manual_dir)
+    data = arguments.run.data
+    info = load_info(data.name, manual_dir=data.manual_dir)
     classes = None if arguments.without_classifier else info.classes
-    return str(summarize(arguments.model, info.image_shape, classes))
+    return str(summarize(arguments.run.model, info.image_shape, classes))
 
 
 def _quote(argv: list[str]) -> str:
-    import shlex
-
     return shlex.join([*argv, *([] if "--resume" in argv else ["--resume"])])
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -137,13 +137,13 @@ def _equal(first, second):
 
 
 def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, tmp_path):
-    whole = fitting.fit(CONFIG, dataset)
+    whole = fitting.train(CONFIG, dataset)
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
     interruptions = 0
     while True:
         stop = _StopAfter(1)
         try:
-            resumed = fitting.fit(
+            resumed = fitting.train(
                 CONFIG, dataset, observer=stop, checkpoints=checkpoints, resume=True, stop_signal=stop.signal
             )
             break
@@ -154,9 +154,9 @@ def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, t
 
 
 def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(dataset, tmp_path):
-    whole = fitting.fit(CONFIG, dataset)
+    whole = fitting.train(CONFIG, dataset)
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
-    fitting.fit(CONFIG, dataset, checkpoints=checkpoints, checkpoint_every=1)
+    fitting.train(CONFIG, dataset, checkpoints=checkpoints, checkpoint_every=1)
     newest = max(checkpoints.folder.iterdir())
     (newest / "progress.json").write_text("{}")
     notes = []
@@ -165,7 +165,7 @@ def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(da
         def note(self, message):
             notes.append(message)
 
-    _equal(whole, fitting.fit(CONFIG, dataset, checkpoints=checkpoints, resume=True, observer=Notes()))
+    _equal(whole, fitting.train(CONFIG, dataset, checkpoints=checkpoints, resume=True, observer=Notes()))
     assert "progress.json is altered or truncated" in notes[0]
     assert "an older one" in notes[0]
     assert "resuming after step 130" in notes[1]
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_refused(dataset, tmp_path
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
     checkpoints.save(3, ARRAYS, {"history": [], "epoch_seconds": 0.0, "train_seconds": 0.0})
     with pytest.raises(InputError, match=r"does not fit this network and optimizer"):
-        fitting.fit(CONFIG, dataset, checkpoints=checkpoints, resume=True)
+        fitting.train(CONFIG, dataset, checkpoints=checkpoints, resume=True)
 
 
 def test_resuming_with_no_checkpoint_says_so_and_starts_from_the_beginning(dataset, tmp_path):
@@ -186,8 +186,10 @@ def test_resuming_with_no_checkpoint_says_so_and_starts_from_the_beginning(datas
             notes.append(message)
 
     config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=1, batch_size=50))
-    result = fitting.fit(config, dataset, checkpoints=Checkpoints(tmp_path, config.key), resume=True, observer=Notes())
-    assert result.status == "completed"
+    result = fitting.train(
+        config, dataset, checkpoints=Checkpoints(tmp_path, config.key), resume=True, observer=Notes()
+    )
+    assert result.diverged_at is None
     assert notes == ["no checkpoint of this configuration yet: starting from the beginning"]
 
 

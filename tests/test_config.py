@@ -30,7 +30,7 @@ paddings = padding | st.tuples(pixels, pixels)
 pools = st.sampled_from(["max", "avg", "none"])
 activations = st.sampled_from(["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"])
 fractions = st.floats(0, 1, exclude_max=True).map(abs)
-words = st.text("abcxyz_019", min_size=1, max_size=8)
+words = st.from_regex(r"[a-z][a-z_0-9]{0,7}", fullmatch=True)
 
 
 @st.composite
@@ -177,7 +177,6 @@ def test_equal_meanings_are_equal_and_share_hash_and_key(kind, one, other):
     assert wrap(first).key == wrap(second).key
 
 
-@pytest.mark.xfail(strict=True, reason="-0.0 == 0.0, but their JSON differs")
 def test_negative_zero_is_zero():
     assert wrap(TrainConfig(momentum=-0.0)).key == RunConfig().key
 
@@ -207,7 +206,6 @@ def test_configurations_have_the_same_key_exactly_when_they_are_equal_but_for_ma
     assert (one.key == other.key) == (forget(one) == forget(other))
 
 
-@pytest.mark.xfail(strict=True, reason="JSON escapes of surrogate pairs are not legal TOML strings")
 def test_a_folder_named_outside_the_basic_plane_survives_toml():
     config = DataConfig(manual_dir="/data/\N{GRINNING FACE}")
     assert DataConfig.from_toml(config.to_toml()) == config
@@ -351,7 +349,7 @@ REFUSED = [
     (DataConfig, {"manual_dir": 3}, "data.manual_dir=3: must be a string, not int"),
     (DataConfig, {"name": None}, "data.name=None: must be a string, not NoneType"),
     *(
-        (DataConfig, {"name": name}, "data.name=.*: must be a dataset name such as mnist or name/config:1.0.0")
+        (DataConfig, {"name": name}, "data.name=.* is not a dataset name; write name, name/config, name:1.2.3")
         for name in ("../x", "x/../y", "", "a b", "/etc", "a/b/c", "a\\b", "a\n", "a:", "a:b", "a/", "mnïst")
     ),
 ]
@@ -397,7 +395,6 @@ def test_numbers_that_are_not_finite_are_refused_in_json_too(text):
         TrainConfig.from_json(f'{{"learning_rate": {text}}}')
 
 
-@pytest.mark.xfail(strict=True, reason="float() of a huge int raises OverflowError, int() of many digits ValueError")
 @pytest.mark.parametrize(
     "read",
     [

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnnjax.dataset_names import Reference, parse_name
 from cnnjax.datasets import Dataset, Split, bundled, cache, content_hash, load, load_info, load_tfds
 from cnnjax.datasets.arrays import make_dataset
 from cnnjax.datasets.idx import parse_idx, read_idx
-from cnnjax.datasets.names import Reference, parse_name
 from cnnjax.datasets.preparing import _raise_answer, _tidied_after_failure
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 

@@ -48,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without its arrays.
+    """What is known of a dataset without its arrays; None where only decoding it would tell.
 
     Attributes:
         name: TFDS name, with its configuration if it has one: `mnist`, `emnist/letters`.
@@ -65,10 +65,10 @@ class DatasetInfo:
     version: str
     image_shape: tuple[int, int, int]
     classes: int
-    train_size: int
-    test_size: int
+    train_size: int | None
+    test_size: int | None
     order: Order
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True, eq=False)

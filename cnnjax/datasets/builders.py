@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.datasets.names import Reference, full_name
+from cnnjax.dataset_names import Reference, full_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
 
 INSTALL_TENSORFLOW = "install the extra with: pip install 'cnnjax[tfds]' (or pip install -e '.[tfds]' in a checkout)"

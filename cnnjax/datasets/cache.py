@@ -22,8 +22,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnjax.dataset_names import Reference
 from cnnjax.datasets.arrays import Dataset, DatasetInfo, Split, make_dataset
-from cnnjax.datasets.names import Reference
 from cnnjax.errors import CnnjaxError, CorruptionError
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -7,9 +7,9 @@ import logging
 import warnings
 from pathlib import Path
 
+from cnnjax.dataset_names import Reference, parse_name
 from cnnjax.datasets import bundled, cache
 from cnnjax.datasets.arrays import Dataset, DatasetInfo
-from cnnjax.datasets.names import Reference, parse_name
 from cnnjax.errors import CorruptionError, InputError
 
 _log = logging.getLogger(__name__)
@@ -53,16 +53,27 @@ def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
 
 
 def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo:
-    """What `load` would load, without its arrays: sizes, image shape, classes, hash.
+    """What `load` would load, without its arrays: image shape, classes, and sizes and hash where they are known.
 
-    Takes milliseconds for `mnist` and for cached datasets, whose files are not opened; any other dataset is loaded, and
-    so prepared and cached. Arguments and errors are those of `load`.
+    Takes milliseconds for `mnist` and for cached datasets, whose files are not opened, and a second or two for others,
+    which are not prepared: sizes and hash are None then. A prepared dataset that declares no one image size is loaded,
+    to find it out. Arguments and errors are those of `load`.
     """
     reference, folder = parse_name(name), _existing_folder(manual_dir)
     if name == bundled.INFO.name:
         return bundled.INFO
     entry = cache.find_entry(reference)
-    return entry.info if entry else _load_tfds(reference, folder).info
+    if entry:
+        return entry.info
+
+    from cnnjax.datasets.builders import find_source
+
+    source = find_source(reference)
+    if None in source.declared_shape:
+        return _load_tfds(reference, folder).info
+    height, width, channels = source.declared_shape
+    shape = (int(height or 0), int(width or 0), int(channels or 0))
+    return DatasetInfo(source.name, source.version, shape, source.classes, None, None, "tfds", None)
 
 
 def _load_tfds(reference: Reference, manual_dir: Path | None) -> Dataset:

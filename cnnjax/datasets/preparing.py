@@ -1,8 +1,8 @@
 """Prepare a dataset in a TensorFlow process of its own, and leave nothing half-made behind.
 
-TensorFlow is only ever imported by the child, `python -m cnnjax.datasets.prepare`, which answers with one line of JSON.
-The parent holds a lock on the data folder meanwhile, so whatever unfinished files appear there are this attempt's, and
-removes them if the attempt fails, however it fails.
+TensorFlow is only ever imported by the child, `python -m cnnjax.datasets.prepare_worker`, which answers with one line
+of JSON. The parent holds a lock on the data folder meanwhile, so whatever unfinished files appear there are this
+attempt's, and removes them if the attempt fails, however it fails.
 """
 
 import fcntl
@@ -64,7 +64,7 @@ def _check_preparable(source: Source, manual_dir: Path | None, where: str) -> No
 
 def _run_child(arguments: list[str], manual_dir: Path | None, where: str) -> None:
     """Run the child and raise what it answers; its chatter is shown on a terminal only, as progress."""
-    command = [sys.executable, "-P", "-m", "cnnjax.datasets.prepare", *arguments]
+    command = [sys.executable, "-P", "-m", "cnnjax.datasets.prepare_worker", *arguments]
     if manual_dir is not None:
         command += ["--manual-dir", str(manual_dir)]
     paths = [str(Path(cnnjax.__path__[0]).parent), os.environ.get("PYTHONPATH", "")]

@@ -1,4 +1,4 @@
-"""python -m cnnjax.datasets.prepare NAME:VERSION --data-dir FOLDER [--manual-dir FOLDER]
+"""python -m cnnjax.datasets.prepare_worker NAME:VERSION --data-dir FOLDER [--manual-dir FOLDER]
 
 The child process that prepares a TFDS dataset with TensorFlow. It answers with one line of JSON on standard output,
 `{"kind": ..., "message": ...}`, whose kind is `prepared`, or says which error its parent should raise.

@@ -1,0 +1,142 @@
+"""What is kept of a run: its record, and its arrays in numpy's npz format, which is compact and holds no code."""
+
+import dataclasses
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cnnjax.config import RunConfig
+from cnnjax.errors import CorruptionError
+from cnnjax.history import EpochMetrics
+
+FINAL = ("completed", "diverged")
+"""The statuses of a run that has a result."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is said of a run, apart from its arrays.
+
+    Attributes:
+        config: what was run.
+        status: ``completed``, ``diverged``, ``failed`` or ``invalid``.
+        reason: why it is not completed; ``None`` where it is.
+        parameters: number of parameters, trainable or not.
+        flops: of the forward pass of one image.
+        test_loss, test_accuracy: on the test set; ``None`` where not completed.
+        history: metrics of every whole epoch.
+        seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
+        provenance: versions, device, source and dataset.
+    """
+
+    config: RunConfig
+    status: str
+    reason: str | None
+    parameters: int
+    flops: int
+    test_loss: float | None
+    test_accuracy: float | None
+    history: tuple[EpochMetrics, ...]
+    seconds: dict[str, float]
+    provenance: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.config.key
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record as JSON values, the key first."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values["config"] = self.config.to_dict()
+        values["history"] = [dataclasses.asdict(epoch) for epoch in self.history]
+        return {"key": self.key, **values}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with its arrays, ready to predict.
+
+    Attributes:
+        record: what is said of the run.
+        params: trainable parameters, nested dicts of float32 arrays named as in the linen module.
+        batch_stats: running statistics of batch normalisation, likewise.
+        predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` where not completed.
+    """
+
+    record: Record
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    predictions: np.ndarray | None
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.record.key
+
+    @property
+    def history(self) -> tuple[EpochMetrics, ...]:
+        """Metrics of every whole epoch."""
+        return self.record.history
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the predicted class int32 (n,) of uint8 images (n, height, width, channels)."""
+        from cnnjax.inference import predict
+
+        return predict(self.record.config, self.params, self.batch_stats, images)
+
+
+def pack_variables(run: Run) -> bytes:
+    """Returns the parameters and statistics of a run as npz."""
+    return _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
+
+
+def pack_predictions(run: Run) -> bytes | None:
+    """Returns the predictions of a run as compressed npz, or ``None`` where there are none."""
+    return None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
+
+
+def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> Run:
+    """Returns the run whose arrays were packed.
+
+    Raises:
+        CorruptionError: the bytes are not what was packed.
+    """
+    try:
+        tree = _nest(_unpack(variables))
+        classes = None if predictions is None else _unpack(predictions)["predictions"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
+        raise CorruptionError(f"the arrays of run {record.key[:12]} cannot be read: {error}") from None
+    return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), classes)
+
+
+def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _unpack(blob: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = array
+    return tree
