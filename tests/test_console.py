@@ -1,0 +1,123 @@
+"""What a person sees: lines where there is no terminal, a bar where there is one, one line for an error."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax import console
+from cnnjax.console import BarObserver, LineObserver, NoteObserver, format_history, make_observer, say
+from cnnjax.history import EpochMetrics, Progress
+
+PROGRESS = Progress(epoch=2, epochs=5, seen=500, examples=1000, loss=0.25, accuracy=0.9, seconds=2.0)
+EPOCH = EpochMetrics(2, 0.25, 0.9, None, None, 4.0)
+VALIDATED = EpochMetrics(3, 0.2, 0.95, 0.3, 0.92, 4.0)
+
+
+def test_a_line_an_epoch_where_there_is_no_terminal(capsys):
+    observer = make_observer(quiet=False)
+    assert isinstance(observer, LineObserver)
+    observer.advance(PROGRESS)
+    observer.end_epoch(EPOCH)
+    observer.end_epoch(VALIDATED)
+    assert capsys.readouterr().out == (
+        "epoch 2/5: loss 0.2500, accuracy 0.9000, seconds 4.0, 250 images/s\n"
+        "epoch 3/5: loss 0.2000, accuracy 0.9500, val_loss 0.3000, val_accuracy 0.9200, seconds 4.0, 250 images/s\n"
+    )
+
+
+def test_quiet_shows_notes_on_stderr_alone(capsys):
+    observer = make_observer(quiet=True)
+    assert type(observer) is NoteObserver
+    observer.advance(PROGRESS)
+    observer.end_epoch(EPOCH)
+    observer.note("look here")
+    assert capsys.readouterr() == ("", "look here\n")
+
+
+def test_the_history_table_leaves_out_empty_columns():
+    assert format_history([EPOCH]) == "epoch    loss  accuracy  seconds\n    2  0.2500    0.9000      4.0"
+    assert format_history([EPOCH, VALIDATED]).splitlines() == [
+        "epoch    loss  accuracy  val_loss  val_accuracy  seconds",
+        "    2  0.2500    0.9000                              4.0",
+        "    3  0.2000    0.9500    0.3000        0.9200      4.0",
+    ]
+
+
+def test_the_bar_shows_numbers_and_gives_the_cursor_back(monkeypatch):
+    script = (
+        "from cnnjax.console import BarObserver; from cnnjax.history import *\n"
+        "bar = BarObserver()\n"
+        "bar.advance(Progress(2, 5, 500, 1000, 0.25, 0.9, 2.0))\n"
+        "bar.note('a note of more than eighty characters ' + 'x' * 80)\n"
+        "bar.advance(Progress(2, 5, 1000, 1000, 0.25, 0.9, 2.0))\n"
+        "bar.end_epoch(EpochMetrics(2, 0.25, 0.9, 0.5, 0.8, 4.0))\n"
+        "bar.advance(Progress(3, 5, 500, 1000, 0.25, 0.9, 2.0))\n"
+        "bar.close()\n"
+    )
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    output = b""
+    with open(controller, "rb", buffering=0) as stream:
+        while True:
+            try:
+                piece = stream.read(4096)
+            except OSError:  # the terminal is closed
+                break
+            output += piece
+    assert process.wait() == 0
+    text = output.decode()
+    assert "Epoch 2/5" in text
+    assert "loss 0.2500  accuracy 0.9000  val_loss 0.5000  val_accuracy 0.8000  500 images/s" in text
+    assert "a note of more than eighty characters " + "x" * 80 in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0
+
+
+def test_a_stream_that_cannot_be_written_costs_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        say("lost", stream)
+        say("lost again", stream)
+        assert not stream.closed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (MemoryError(), 4, "error: out of memory\n"),
+        (OSError(28, "No space left on device", "/x"), 4, "error: /x: No space left on device\n"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program"])
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        console.run_command(main)
+    assert end.value.code == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program"])
+
+    def main(argv):
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError, match="a bug"):
+        console.run_command(main)
+
+
+def test_the_bar_can_be_closed_twice():
+    bar = BarObserver()
+    bar.close()
+    bar.close()
+    assert bar._bar is None

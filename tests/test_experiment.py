@@ -1,0 +1,134 @@
+"""One run from configuration to stored record: what is skipped, shared, refused and kept."""
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cnnjax import DataConfig, InputError, Interrupted, ModelConfig, RunConfig, Store, TrainConfig, compilation, fit
+from cnnjax.history import Silence
+
+CONFIG = RunConfig(
+    model=ModelConfig(filters=()), train=TrainConfig(epochs=2, batch_size=50), data=DataConfig(train_size=200)
+)
+
+
+class Recorder(Silence):
+    def __init__(self):
+        self.notes, self.epochs, self.closed = [], 0, 0
+
+    def note(self, message):
+        self.notes.append(message)
+
+    def end_epoch(self, metrics):
+        self.epochs += 1
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_stored_run_is_given_back_and_not_trained(tmp_path):
+    first, second = Recorder(), Recorder()
+    run = fit(CONFIG, tmp_path, observer=first)
+    again = fit(CONFIG, tmp_path, observer=second)
+    assert (first.epochs, second.epochs) == (2, 0)
+    assert again.record == run.record
+    assert second.notes == [f"run {run.key[:12]} is already in {tmp_path / 'runs.sqlite'}; force runs it again"]
+
+
+def test_a_failed_row_is_no_result_and_is_run_again(tmp_path):
+    import sqlite3
+
+    run = fit(CONFIG, tmp_path)
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        connection.execute("UPDATE runs SET status = 'failed', test_accuracy = NULL")
+    observer = Recorder()
+    assert fit(CONFIG, tmp_path, observer=observer).record.test_accuracy == run.record.test_accuracy
+    assert observer.epochs == 2
+
+
+def test_the_observer_is_closed_however_the_run_ends(tmp_path):
+    observer = Recorder()
+    fit(CONFIG, None, observer=observer)
+    assert observer.closed == 1
+
+
+def test_runs_that_differ_in_numbers_alone_share_their_programs():
+    fit(CONFIG, None)
+    compiled = compilation._compile.cache_info().misses
+    fit(replace(CONFIG, seed=7, train=replace(CONFIG.train, learning_rate=0.5, label_smoothing=0.1)), None)
+    assert compilation._compile.cache_info().misses == compiled
+
+
+def test_a_signal_while_the_result_is_stored_stops_after_the_commit(tmp_path, monkeypatch):
+    add = Store.add
+
+    def interrupted_add(store, run):
+        os.kill(os.getpid(), signal.SIGINT)
+        add(store, run)
+
+    monkeypatch.setattr(Store, "add", interrupted_add)
+    with pytest.raises(Interrupted, match="interrupted after the run was stored") as stop:
+        fit(CONFIG, tmp_path)
+    assert (stop.value.exit_code, stop.value.checkpoint) == (130, None)
+    assert Store(tmp_path).list_keys() == [CONFIG.key]
+
+
+class StopAtFirstEpoch(Recorder):
+    def end_epoch(self, metrics):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_starting_over_says_so_and_its_checkpoints_replace_the_abandoned_ones(tmp_path):
+    longer = replace(CONFIG, train=replace(CONFIG.train, epochs=4))
+    with pytest.raises(Interrupted) as stop:
+        fit(longer, tmp_path, observer=StopAtFirstEpoch())
+    abandoned = stop.value.checkpoint.parent / "000000900"
+    stop.value.checkpoint.rename(abandoned)
+    observer = StopAtFirstEpoch()
+    with pytest.raises(Interrupted) as stop:
+        fit(longer, tmp_path, observer=observer)
+    assert "starting over; --resume would go on" in observer.notes[0]
+    assert stop.value.checkpoint.exists()
+    assert not abandoned.exists()
+
+
+def test_a_completed_run_leaves_no_checkpoints(tmp_path):
+    fit(CONFIG, tmp_path, checkpoint_every=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.sqlite"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resume": True}, "out=None: keeps no checkpoints"),
+        ({"checkpoint_every": 2}, "out=None: keeps no checkpoints"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0: must be >= 1"),
+    ],
+)
+def test_arguments_that_would_be_ignored_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        fit(CONFIG, None, **arguments)
+
+
+def test_seconds_add_up(tmp_path):
+    seconds = fit(CONFIG, None).record.seconds
+    assert seconds["total"] == pytest.approx(sum(seconds[phase] for phase in ("load", "compile", "train", "evaluate")))
+
+
+def test_early_stopping_ends_when_validation_no_longer_improves():
+    train = TrainConfig(epochs=200, learning_rate=1.0, validation_split=0.5, early_stopping_patience=1, batch_size=50)
+    history = fit(replace(CONFIG, train=train), None).history
+    losses = [epoch.val_loss for epoch in history]
+    assert 1 < len(history) < 200
+    assert losses[-1] >= min(losses[:-1])
+    assert all(np.diff(losses[:-1]) < 0)
+
+
+def test_bfloat16_trains_with_float32_parameters():
+    train = replace(CONFIG.train, precision="bfloat16", learning_rate=0.1)
+    run = fit(replace(CONFIG, train=train, model=ModelConfig(filters=(2,))), None)
+    assert run.params["Conv_0"]["kernel"].dtype == np.float32
+    assert run.history[-1].loss < run.history[0].loss

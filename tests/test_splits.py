@@ -1,0 +1,52 @@
+"""The last training examples validate and the first ones train, whatever the size of the training set."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cnnjax import DataConfig, InputError, RunConfig, TrainConfig, fitting
+from cnnjax.datasets import Dataset, Split, content_hash
+from cnnjax.splits import split_sizes
+
+
+def make_config(validation_split=0.0, train_size=None):
+    return RunConfig(train=TrainConfig(validation_split=validation_split), data=DataConfig(train_size=train_size))
+
+
+@pytest.mark.parametrize(
+    ("validation_split", "train_size", "sizes"),
+    [
+        (0.0, None, (60000, 0)),
+        (0.1, None, (54000, 6000)),
+        (0.25, 1000, (1000, 15000)),
+        (0.0, 60000, (60000, 0)),
+    ],
+)
+def test_sizes_are_those_of_keras(validation_split, train_size, sizes):
+    assert split_sizes(make_config(validation_split, train_size), 60000) == sizes
+
+
+@pytest.mark.parametrize(
+    ("config", "examples", "message"),
+    [
+        (make_config(0.9), 5, r"train.validation_split=0.9: leaves 0 examples to train and 5 to validate"),
+        (make_config(train_size=11), 10, r"data.train_size=11: must be <= 10, the training examples of mnist"),
+        (make_config(0.5, train_size=6), 10, r"data.train_size=6: must be <= 5"),
+    ],
+)
+def test_a_split_that_leaves_nothing_is_refused(config, examples, message):
+    with pytest.raises(InputError, match=message):
+        split_sizes(config, examples)
+
+
+def test_training_takes_the_first_examples_and_validation_the_last():
+    labels = np.arange(10, dtype=np.int32)
+    images = np.zeros((10, 2, 2, 1), np.uint8)
+    split = Split(images, labels)
+    dataset = Dataset("toy", "1", split, split, 10, content_hash(split, split), "file")
+    for train_size, first in ((None, 7), (3, 3)):
+        config = dataclasses.replace(make_config(0.3), data=DataConfig(train_size=train_size))
+        splits = fitting._place_on_device(config, dataset)
+        assert splits["train"].labels.tolist() == list(range(first))
+        assert splits["validation"].labels.tolist() == [7, 8, 9]
