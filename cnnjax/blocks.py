@@ -6,6 +6,7 @@ block, so a rectangular window is written ``[[5, 3], [5, 3]]``. `expand` gives e
 `collapse` writes the entries back in the shortest form, so that equal networks have equal configurations.
 """
 
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -20,6 +21,7 @@ Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "ta
 Pool: TypeAlias = Literal["max", "avg", "none"]
 
 Entry = TypeVar("Entry")
+LARGEST = 2**16
 
 
 def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str) -> tuple[Entry, ...]:
@@ -53,8 +55,8 @@ def read_window(entry: Any, where: str) -> Pair:
 
 def read_padding(entry: Any, where: str) -> Literal["valid", "same"] | Pixels:
     """Reads a padding as ``valid``, ``same`` or ``((top, bottom), (left, right))``; zero pixels are ``valid``."""
-    if entry in ("valid", "same"):
-        return entry  # type: ignore[no-any-return]
+    if isinstance(entry, str) and entry in ("valid", "same"):
+        return entry  # type: ignore[return-value]
     if _is_integer(entry):
         rows = columns = _read_pair(entry, where, 0)
     elif isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(e, list | tuple) for e in entry):
@@ -69,9 +71,11 @@ def read_padding(entry: Any, where: str) -> Literal["valid", "same"] | Pixels:
 
 def _read_pair(entry: Any, where: str, low: int) -> Pair:
     pair = (entry, entry) if _is_integer(entry) else entry
-    if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(_is_integer(e) and e >= low for e in pair)):
-        raise InputError(f"{where}={_show(entry)}: must be an integer >= {low}, or a pair of them in a list per block")
-    return (pair[0], pair[1])
+    is_pair = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_integer, pair))
+    if not is_pair or not all(low <= size <= LARGEST for size in pair):
+        legal = f"an integer >= {low} and <= {LARGEST}"
+        raise InputError(f"{where}={_show(entry)}: must be {legal}, or a pair of them in a list per block")
+    return (int(pair[0]), int(pair[1]))
 
 
 def _shorten(entry: Any) -> Any:
@@ -82,7 +86,7 @@ def _shorten(entry: Any) -> Any:
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _show(value: Any) -> str:

@@ -8,9 +8,10 @@ newest that verifies is used.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Checkpoints:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / "arrays", dict(arrays))
             _write_json(partial / "progress.json", {"key": self.key, "step": step, **progress})
             _write_json(partial / "manifest.json", _hash_files(partial))
@@ -70,7 +71,8 @@ class Checkpoints:
             _sync(self.folder)
         except (OSError, ValueError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise UnavailableError(f"cannot write the checkpoint {final}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split(":")[0]
+            raise UnavailableError(f"cannot write the checkpoint {final}: {reason}") from error
         paths = self._complete()
         upto = [path for path in paths if int(path.name) <= step]
         for surplus in {*paths} - {*upto[-KEPT:]}:
@@ -86,11 +88,12 @@ class Checkpoints:
 
         Raises:
             CorruptionError: there are checkpoints, and none of them verifies.
-            InputError: a checkpoint is one of another configuration.
+            InputError: those that verify are of another configuration.
         """
         import orbax.checkpoint as ocp
 
         skipped: list[str] = []
+        foreign = False
         for path in reversed(self._complete()):
             damage = _find_damage(path)
             if damage:
@@ -98,12 +101,15 @@ class Checkpoints:
                 continue
             progress = json.loads((path / "progress.json").read_text())
             if progress["key"] != self.key:
-                raise InputError(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
+                skipped.append(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
+                foreign = True
+                continue
             with ocp.StandardCheckpointer() as checkpointer:
                 arrays = checkpointer.restore(path / "arrays")
             return Checkpoint({name: np.asarray(array) for name, array in arrays.items()}, progress, path, skipped)
         if skipped:
-            raise CorruptionError(f"{'; '.join(skipped)}; remove {self.folder} to start from the beginning")
+            kind = InputError if foreign else CorruptionError
+            raise kind(f"{'; '.join(skipped)}; remove {self.folder} to start from the beginning")
         return None
 
     def remove(self) -> None:
@@ -122,13 +128,25 @@ def _find_damage(path: Path) -> str | None:
         found = _hash_files(path)
     except (OSError, ValueError) as error:
         return f"unreadable manifest.json: {error}"
-    if not isinstance(manifest, dict):
-        return "unreadable manifest.json: not a table"
+    if not isinstance(manifest, dict) or "progress.json" not in manifest:
+        return "manifest.json does not list progress.json"
     found.pop("manifest.json", None)
     for name in sorted(manifest.keys() | found.keys()):
         if manifest.get(name) != found.get(name):
             return f"{name} is {'missing' if name not in found else 'altered or truncated'}"
     return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the tracebacks that Orbax logs beside the error it raises off the terminal."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check, choice
 from cnnjax.settings import Settings
 
-Count = Annotated[int, Interval(1)]
+Count = Annotated[int, Interval(1, 2**31 - 1)]
 Fraction = Annotated[float, Interval(0, 1, open_high=True)]
 
 

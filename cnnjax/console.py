@@ -4,6 +4,7 @@ A command's ``main`` returns its exit code or raises; `run_command` turns errors
 stderr. Output that can no longer be written (a closed pipe, a full disk) never stops a run.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -13,11 +14,14 @@ from typing import Any, TextIO
 
 from cnnjax.errors import CnnjaxError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence
+from cnnjax.interrupts import last_signal, raise_on_signals
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
     """Runs a command on ``sys.argv`` and exits with its code; ``--debug`` adds the traceback to an error."""
+    _open_streams()
     warnings.showwarning = lambda message, *_args, **_kwargs: say(f"warning: {message}", sys.stderr)
+    raise_on_signals()
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
@@ -142,11 +146,21 @@ def _rate(progress: Progress) -> str:
     return f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
 
 
+def _open_streams() -> None:
+    """Gives a closed stream a place to write to, and one that cannot encode a character an escape for it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CnnjaxError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130
+        return "interrupted", 128 + last_signal()
     if isinstance(error, MemoryError):
         return "out of memory", 4
     assert isinstance(error, OSError)

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from cnnjax.architecture import Layer, list_layers
 from cnnjax.checkpoints import Checkpoints
-from cnnjax.config import RunConfig
+from cnnjax.config import Count, RunConfig
 from cnnjax.datasets import load, load_info
-from cnnjax.errors import InputError, Interrupted, UnavailableError
+from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
 from cnnjax.records import FINAL, Record, Run
+from cnnjax.rules import check
 from cnnjax.runs import Store
 from cnnjax.splits import split_sizes
 
 if TYPE_CHECKING:
     from cnnjax.fitting import TrainResult
+    from cnnjax.position import Position
 
 
 def fit(
@@ -62,8 +64,9 @@ def fit(
     """
     start = time.perf_counter()
     observer = observer or Silence()
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise InputError(f"checkpoint_every={checkpoint_every}: must be >= 1")
+    if not isinstance(config, RunConfig):
+        raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
+    check(checkpoint_every, Count | None, "checkpoint_every")
     if out is None and (resume or checkpoint_every):
         raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
     store = None if out is None else Store(out)
@@ -77,15 +80,19 @@ def fit(
     from cnnjax.provenance import collect_provenance
 
     dataset = load(config.data.name, manual_dir=config.data.manual_dir)
-    provenance = collect_provenance(dataset.info)
+    try:
+        provenance = collect_provenance(dataset.info)
+    except RuntimeError as error:
+        raise UnavailableError(f"JAX cannot start: {error}") from error
     load_seconds = time.perf_counter() - start
     if store:
         store.create()
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
+    with _memory_errors():
+        prepared = fitting.prepare(config, dataset)
     with deferred_signals() as stop_signal, contextlib.closing(observer), _memory_errors():
         result = fitting.train(
-            config,
-            dataset,
+            prepared,
             observer=observer,
             checkpoints=checkpoints,
             checkpoint_every=checkpoint_every,
@@ -93,14 +100,21 @@ def fit(
             stop_signal=stop_signal,
         )
         run = _make_run(config, layers, result, load_seconds, provenance)
-        if store:
-            store.add(run)
-        if checkpoints:
-            checkpoints.remove()
+        if store and checkpoints:
+            _keep(run, result.position, store, checkpoints)
         number = stop_signal()
         if number is not None:
             raise Interrupted(f"interrupted after the run {'was stored' if store else 'ended'}", number)
     return run
+
+
+def _keep(run: Run, position: "Position", store: Store, checkpoints: Checkpoints) -> None:
+    try:
+        store.add(run)
+    except CnnjaxError as error:
+        path = position.save(checkpoints)
+        raise type(error)(f"{error}; the trained network is in {path}, and resuming stores it") from error
+    checkpoints.remove()
 
 
 def _check(config: RunConfig) -> tuple[Layer, ...]:
@@ -117,7 +131,7 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
             raise
         reason = str(error).splitlines()[0]
         raise UnavailableError(f"out of memory; use a smaller train.batch_size or network: {reason}") from error
@@ -130,6 +144,13 @@ def _make_run(
     load_seconds: float,
     provenance: dict[str, Any],
 ) -> Run:
+    import jax
+    import numpy as np
+
+    state = result.position.state
+    predictions = result.predictions
+    if predictions is not None:
+        predictions = predictions.astype(np.min_scalar_type(provenance["dataset"]["classes"] - 1))
     seconds = {"load": load_seconds, **result.seconds}
     diverged = result.diverged_at is not None
     record = Record(
@@ -140,8 +161,9 @@ def _make_run(
         flops=sum(layer.flops for layer in layers),
         test_loss=result.test_loss,
         test_accuracy=result.test_accuracy,
-        history=result.history,
+        history=result.position.history,
         seconds={**seconds, "total": sum(seconds.values())},
         provenance=provenance,
     )
-    return Run(record, result.params, result.batch_stats, result.predictions)
+    params, batch_stats = jax.tree.map(np.asarray, (state.params, state.batch_stats))
+    return Run(record, params, batch_stats, predictions)

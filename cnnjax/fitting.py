@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +16,9 @@ import numpy as np
 
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.compilation import compile_program
-from cnnjax.config import RunConfig, TrainConfig
+from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
-from cnnjax.errors import Interrupted
+from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.position import Position
 from cnnjax.splits import split_sizes
@@ -33,20 +32,15 @@ class TrainResult:
     """What training produced.
 
     Attributes:
-        params: trainable parameters, nested dicts of float32 arrays.
-        batch_stats: running statistics of batch normalisation, likewise.
-        history: metrics of every whole epoch.
+        position: after the last step, with the parameters and the history.
         diverged_at: the step, from 1, whose loss was not finite; ``None`` for a completed run.
         test_loss, test_accuracy: on the test set; ``None`` for a diverged run.
-        predictions: predicted class of every test example, (n,) uint8, or uint16 for more than 256 classes; ``None``
-            for a diverged run.
+        predictions: predicted class of every test example, int32 (n,); ``None`` for a diverged run.
         seconds: wall time of ``compile``, ``train`` (validation included; over all sessions of a resumed run) and
             ``evaluate``.
     """
 
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
-    history: tuple[EpochMetrics, ...]
+    position: Position
     diverged_at: int | None
     test_loss: float | None
     test_accuracy: float | None
@@ -54,9 +48,41 @@ class TrainResult:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to train: its examples on the device, its programs compiled.
+
+    Attributes:
+        config: the run.
+        splits: examples by ``train``, ``validation`` (if there are any) and ``test``.
+        position: before the first step.
+        programs: compiled for the shapes that occur.
+        compile_seconds: wall time of the preparation.
+    """
+
+    config: RunConfig
+    splits: dict[str, Examples]
+    position: Position
+    programs: "_Programs"
+    compile_seconds: float
+
+
+def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
+    """Puts the examples on the device, makes the first state and compiles the programs.
+
+    Raises:
+        InputError: the configuration does not fit the dataset.
+    """
+    start = time.perf_counter()
+    splits = _place_on_device(config, dataset)
+    steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
+    position = Position(make_state(config, dataset.image_shape, dataset.classes, steps))
+    programs = _Programs(position.state, splits, config.train.batch_size)
+    return Prepared(config, splits, position, programs, time.perf_counter() - start)
+
+
 def train(
-    config: RunConfig,
-    dataset: Dataset,
+    prepared: Prepared,
     *,
     observer: Observer | None = None,
     checkpoints: Checkpoints | None = None,
@@ -64,11 +90,10 @@ def train(
     resume: bool = False,
     stop_signal: Callable[[], int | None] = lambda: None,
 ) -> TrainResult:
-    """Trains the network of `config` on `dataset`, then evaluates it once on the test set.
+    """Trains a prepared run to its end, then evaluates it once on the test set.
 
     Args:
-        config: the run.
-        dataset: the images.
+        prepared: from `prepare`; its state is used up.
         observer: is told of progress.
         checkpoints: where checkpoints go.
         checkpoint_every: epochs between checkpoints; ``None`` writes one only on a signal.
@@ -76,37 +101,30 @@ def train(
         stop_signal: is asked after every piece of an epoch; a signal number stops the run.
 
     Raises:
-        InputError: the configuration does not fit the dataset, or a checkpoint does not fit the configuration.
+        CorruptionError, InputError: there are checkpoints to resume from, but none that is whole and of this run.
         Interrupted: `stop_signal` answered; a checkpoint was saved if `checkpoints` is given.
     """
     observer = observer or Silence()
-    start = time.perf_counter()
-    splits = _place_on_device(config, dataset)
-    steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
-    position = Position(make_state(config, dataset.image_shape, dataset.classes, steps))
-    programs = _Programs(position.state, splits, config.train.batch_size)
-    compile_seconds = time.perf_counter() - start
+    position = prepared.position
     if checkpoints:
         position = _find_start(position, checkpoints, observer, resume)
-    loop = _Loop(config.train, splits, programs, observer, checkpoints, checkpoint_every, stop_signal)
+    loop = _Loop(prepared, observer, checkpoints, checkpoint_every, stop_signal)
     position, diverged_at = loop.run(position)
     start = time.perf_counter()
-    test = programs.evaluate(position.state, splits["test"]) if diverged_at is None else None
+    test = prepared.programs.evaluate(position.state, prepared.splits["test"]) if diverged_at is None else None
     if test and not math.isfinite(test.loss):
         diverged_at, test = int(position.state.step), None
     seconds = {
-        "compile": compile_seconds,
+        "compile": prepared.compile_seconds,
         "train": position.train_seconds,
         "evaluate": time.perf_counter() - start,
     }
     return TrainResult(
-        params=jax.tree.map(np.asarray, position.state.params),
-        batch_stats=jax.tree.map(np.asarray, position.state.batch_stats),
-        history=position.history,
+        position=position,
         diverged_at=diverged_at,
         test_loss=test.loss if test else None,
         test_accuracy=test.accuracy if test else None,
-        predictions=test.predictions.astype(np.uint8 if dataset.classes <= 256 else np.uint16) if test else None,
+        predictions=test.predictions if test else None,
         seconds=seconds,
     )
 
@@ -152,9 +170,7 @@ class _Programs:
 class _Loop:
     """The loop over epochs and their pieces."""
 
-    config: TrainConfig
-    splits: dict[str, Examples]
-    programs: _Programs
+    prepared: Prepared
     observer: Observer
     checkpoints: Checkpoints | None
     checkpoint_every: int | None
@@ -162,20 +178,22 @@ class _Loop:
 
     def run(self, position: Position) -> tuple[Position, int | None]:
         """Trains to the end; returns the last position, and the step that diverged if one did."""
-        patience = self.config.early_stopping_patience
-        while len(position.history) < self.config.epochs and not stopped_early(position.history, patience):
+        train = self.prepared.config.train
+        patience = train.early_stopping_patience
+        while len(position.history) < train.epochs and not stopped_early(position.history, patience):
             position, diverged_at = self._train_epoch(position)
             if diverged_at is not None:
                 return position, diverged_at
         return position, None
 
     def _train_epoch(self, position: Position) -> tuple[Position, int | None]:
-        examples = len(self.splits["train"].labels)
-        order = self.programs.shuffle(position.state)
-        steps_done = int(position.state.step) % math.ceil(examples / self.config.batch_size)
-        for program in self.programs.remaining(steps_done, examples):
+        data, programs = self.prepared.splits["train"], self.prepared.programs
+        examples = len(data.labels)
+        order = programs.shuffle(position.state)
+        steps_done = int(position.state.step) % math.ceil(examples / programs.batch_size)
+        for program in programs.remaining(steps_done, examples):
             start, first = time.perf_counter(), int(position.state.step)
-            state, metrics, losses = program(position.state, position.metrics, self.splits["train"], order)
+            state, metrics, losses = program(position.state, position.metrics, data, order)
             broken = np.flatnonzero(~np.isfinite(losses))
             position = replace(position, state=state, metrics=metrics).spend(time.perf_counter() - start)
             if broken.size:
@@ -187,8 +205,8 @@ class _Loop:
 
     def _end_epoch(self, position: Position) -> tuple[Position, int | None]:
         start = time.perf_counter()
-        validation = self.splits.get("validation")
-        result = self.programs.evaluate(position.state, validation) if validation else None
+        validation = self.prepared.splits.get("validation")
+        result = self.prepared.programs.evaluate(position.state, validation) if validation else None
         position = position.spend(time.perf_counter() - start)
         epoch = EpochMetrics(
             len(position.history) + 1,
@@ -202,9 +220,15 @@ class _Loop:
         position = replace(position, metrics=Metrics.zero(), history=(*position.history, epoch), epoch_seconds=0.0)
         self.observer.end_epoch(epoch)
         if self.checkpoints and self.checkpoint_every and epoch.epoch % self.checkpoint_every == 0:
-            self.checkpoints.save(int(position.state.step), position.arrays(), position.progress())
+            self._save_or_tell(position, self.checkpoints)
         self._obey_signal(position)
         return position, None
+
+    def _save_or_tell(self, position: Position, checkpoints: Checkpoints) -> None:
+        try:
+            position.save(checkpoints)
+        except UnavailableError as error:
+            self.observer.note(f"warning: {error}; training goes on")
 
     def _obey_signal(self, position: Position) -> None:
         number = self.stop_signal()
@@ -213,16 +237,16 @@ class _Loop:
         step = int(position.state.step)
         if self.checkpoints is None:
             raise Interrupted(f"interrupted after step {step}", number)
-        path = self.checkpoints.save(step, position.arrays(), position.progress())
+        path = position.save(self.checkpoints)
         raise Interrupted(f"interrupted after step {step}; saved {path}", number, path)
 
     def _progress(self, position: Position) -> Progress:
         loss, accuracy = position.metrics.means()
         return Progress(
             epoch=len(position.history) + 1,
-            epochs=self.config.epochs,
+            epochs=self.prepared.config.train.epochs,
             seen=int(position.metrics.seen),
-            examples=len(self.splits["train"].labels),
+            examples=len(self.prepared.splits["train"].labels),
             loss=loss,
             accuracy=accuracy,
             seconds=position.epoch_seconds,

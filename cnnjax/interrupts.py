@@ -1,13 +1,34 @@
-"""Ctrl-C, SIGTERM and a closed terminal as a question asked between pieces of work; nothing is torn in the middle."""
+"""Ctrl-C, SIGTERM and a closed terminal: at once where nothing would be lost, else at the next pause.
+
+A command lets signals raise `KeyboardInterrupt` with `raise_on_signals`. Where work is under way that must not be torn,
+`deferred_signals` turns the first one into a question asked between its pieces. An exception that Python cannot raise,
+because the signal came inside a callback of the garbage collector, is lost; the question remembers such a signal too.
+"""
 
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_raised: list[int] = []
+
+
+def raise_on_signals() -> None:
+    """Makes SIGINT, SIGTERM and SIGHUP raise `KeyboardInterrupt`; those that are ignored, as under nohup, stay so."""
+    for number in _STOPPING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, _raise)
+    sys.unraisablehook = _forget_interrupts
+
+
+def last_signal() -> int:
+    """Returns the number of the last signal that `raise_on_signals` raised for, SIGINT where there was none."""
+    return _raised[-1] if _raised else signal.SIGINT
 
 
 @contextlib.contextmanager
@@ -23,7 +44,7 @@ def deferred_signals() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    received: list[int] = []
+    received = _raised.copy()
     handlers = {number: signal.getsignal(number) for number in _STOPPING}
     previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
@@ -44,3 +65,13 @@ def deferred_signals() -> Iterator[Callable[[], int | None]]:
         yield lambda: received[0] if received else None
     finally:
         restore()
+
+
+def _forget_interrupts(lost: Any) -> None:
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    _raised.append(number)
+    raise KeyboardInterrupt

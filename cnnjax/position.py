@@ -6,13 +6,14 @@ the epoch from the step, and everything else is here.
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.checkpoints import Checkpoint
+from cnnjax.checkpoints import Checkpoint, Checkpoints
 from cnnjax.errors import InputError
 from cnnjax.history import EpochMetrics
 from cnnjax.training import Metrics, TrainState
@@ -56,6 +57,10 @@ class Position:
             "epoch_seconds": self.epoch_seconds,
             "train_seconds": self.train_seconds,
         }
+
+    def save(self, checkpoints: Checkpoints) -> Path:
+        """Writes a checkpoint and returns its folder; raises `UnavailableError` where it cannot be written."""
+        return checkpoints.save(int(self.state.step), self.arrays(), self.progress())
 
     def restore(self, checkpoint: Checkpoint) -> "Position":
         """Returns the position that `checkpoint` kept, this one giving the form and the random key.

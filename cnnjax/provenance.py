@@ -42,6 +42,8 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
             "version": dataset.version,
             "sha256": dataset.sha256,
             "order": dataset.order,
+            "image_shape": list(dataset.image_shape),
+            "classes": dataset.classes,
         },
     }
 

@@ -48,6 +48,17 @@ class Record:
         """The run key."""
         return self.config.key
 
+    def check(self, key: str) -> None:
+        """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
+        if self.key != key:
+            raise ValueError(f"its configuration has the key {self.key[:12]}")
+        if self.status == "completed" and not isinstance(self.test_accuracy, float):
+            raise ValueError(f"completed, with the test accuracy {self.test_accuracy!r}")
+        if [epoch.epoch for epoch in self.history] != list(range(1, len(self.history) + 1)):
+            raise ValueError("epochs are missing")
+        if not all(isinstance(number, float) for epoch in self.history for number in (epoch.loss, epoch.accuracy)):
+            raise ValueError("the history is not made of numbers")
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON values, the key first."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
@@ -86,7 +97,8 @@ class Run:
         """Returns the predicted class int32 (n,) of uint8 images (n, height, width, channels)."""
         from cnnjax.inference import predict
 
-        return predict(self.record.config, self.params, self.batch_stats, images)
+        shape = tuple(self.record.provenance["dataset"]["image_shape"])
+        return predict(self.record.config, self.params, self.batch_stats, images, shape)
 
 
 def pack_variables(run: Run) -> bytes:

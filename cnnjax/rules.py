@@ -7,6 +7,7 @@ becomes a float), so that equal meanings become equal values.
 
 import difflib
 import math
+import numbers
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def check(value: Any, annotation: Any, where: str) -> Any:
         return None if value is None else check(value, inner, where)
     if origin is Literal:
         return choice(value, arguments, where)
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        value = _as_float(value, where)
+    if annotation in (int, float):
+        value = _as_builtin(value, annotation, where)
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise InputError(f"{where}={value!r}: must be {_TYPE_NAMES[annotation]}, not {type(value).__name__}")
     if annotation is float and not math.isfinite(value):
@@ -79,9 +80,13 @@ def near_match(word: Any, legal: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _as_float(value: int, where: str) -> float:
+def _as_builtin(value: Any, kind: type, where: str) -> Any:
+    """Turns numbers of other kinds, such as numpy's, into Python's, where nothing is lost by it."""
+    wanted = numbers.Integral if kind is int else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        return value
     try:
-        return float(value)
+        return kind(value)
     except OverflowError:
         raise InputError(f"{where}: must be a finite number, not so large an integer") from None
 

@@ -55,6 +55,16 @@ CREATE TABLE arrays (
     predictions BLOB
 );
 """
+_ENVIRONMENT = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+)
 PHASES = ("load", "compile", "train", "evaluate", "total")
 
 
@@ -138,6 +148,8 @@ class Store:
             InputError: no key, or more than one, begins with `key`.
             CorruptionError: the row cannot be read.
         """
+        if not isinstance(key, str):
+            raise InputError(f"key={key!r}: must be a string of hexadecimal digits")
         key = self._complete_key(key)
         record = self.find(key)
         assert record is not None
@@ -165,7 +177,7 @@ class Store:
 
     def _read_record(self, row: sqlite3.Row, history: list[sqlite3.Row]) -> Record:
         try:
-            return Record(
+            record = Record(
                 config=RunConfig.from_json(row["config"]),
                 status=row["status"],
                 reason=row["reason"],
@@ -177,7 +189,9 @@ class Store:
                 seconds={phase: row[f"{phase}_seconds"] for phase in PHASES},
                 provenance=json.loads(row["provenance"]),
             )
-        except (InputError, ValueError) as error:
+            record.check(row["key"])
+            return record
+        except (ValueError, TypeError, IndexError) as error:
             raise CorruptionError(f"{self.path}: the row of run {row['key'][:12]} cannot be read: {error}") from None
 
     @contextlib.contextmanager
@@ -197,14 +211,12 @@ class Store:
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute("PRAGMA foreign_keys = ON")
                 version = _version(connection)
-                if version > SCHEMA_VERSION:
-                    raise CorruptionError(
-                        f"{self.path}: its schema version {version} is newer than this cnnjax knows ({SCHEMA_VERSION})"
-                    )
+                if not 0 <= version <= SCHEMA_VERSION:
+                    raise CorruptionError(f"{self.path}: schema version {version} is not the known {SCHEMA_VERSION}")
                 yield connection
-        except sqlite3.OperationalError as error:
-            raise UnavailableError(f"{self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in _ENVIRONMENT:
+                raise UnavailableError(f"{self.path}: {error}") from None
             raise CorruptionError(f"{self.path}: not a readable store: {error}") from None
 
 

@@ -55,8 +55,8 @@ class Settings:
     def from_json(cls, text: str) -> Self:
         """Reads what `to_json` wrote; raises `InputError` as `from_dict` does, or where the text is not JSON."""
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = json.loads(text, object_pairs_hook=_refuse_duplicates)
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"configuration is not valid JSON: {error}") from None
         return cls.from_dict(values)
 
@@ -69,7 +69,7 @@ class Settings:
         """Reads what `to_toml` wrote; raises `InputError` as `from_dict` does, or where the text is not TOML."""
         try:
             values = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"configuration is not valid TOML: {error}") from None
         return cls.from_dict(values)
 
@@ -78,6 +78,14 @@ class Settings:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+    return values
 
 
 def _build(annotation: Any, value: Any) -> Any:

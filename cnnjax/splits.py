@@ -14,7 +14,8 @@ def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
     Raises:
         InputError: a part would be empty, or `train_size` is more than there are.
     """
-    rest = math.floor(examples * (1 - config.train.validation_split))
+    # Rounded first: 60000 * (1 - 0.9) is a hair below 6000.
+    rest = math.floor(round(examples * (1 - config.train.validation_split), 6))
     validation = examples - rest
     if rest == 0 or (config.train.validation_split and validation == 0):
         raise InputError(
@@ -24,4 +25,7 @@ def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
     size = rest if config.data.train_size is None else config.data.train_size
     if size > rest:
         raise InputError(f"data.train_size={size}: must be <= {rest}, the training examples of {config.data.name}")
+    steps = math.ceil(size / config.train.batch_size)
+    if config.train.epochs * steps >= 2**31:
+        raise InputError(f"train.epochs={config.train.epochs}: must be < {2**31 // steps}, for {steps} steps an epoch")
     return size, validation

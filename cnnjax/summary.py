@@ -4,7 +4,9 @@ Everything counts one image: FLOPs are those of the forward pass through convolu
 being two; activation bytes are the layer's output in float32.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from cnnjax.architecture import Layer, Shape, list_layers
 from cnnjax.config import ModelConfig, RunConfig
@@ -40,6 +42,12 @@ class Summary:
     def activation_bytes(self) -> int:
         """Bytes of all layer outputs for one image in float32."""
         return sum(layer.activation_bytes for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the layers and the totals as JSON values."""
+        totals = ("parameters", "trainable", "non_trainable", "flops", "activation_bytes")
+        layers = [dataclasses.asdict(layer) for layer in self.layers]
+        return {"layers": layers, **{name: getattr(self, name) for name in totals}}
 
     def __str__(self) -> str:
         heading = ("Layer (type)", "Output Shape", "Param #", "FLOPs", "Activation bytes")

@@ -47,11 +47,11 @@ def read_config(path: Path) -> RunConfig:
         InputError: the file cannot be read, or what it says is not legal.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path}: cannot be read: {error}") from None
     try:
-        return RunConfig.from_json(text) if path.suffix == ".json" else RunConfig.from_toml(text)
+        return RunConfig.from_json(text) if path.suffix.lower() == ".json" else RunConfig.from_toml(text)
     except InputError as error:
         raise InputError(f"--config {path}: {error}") from None
 
@@ -61,13 +61,15 @@ def _registry() -> ConstructorRegistry:
 
     @registry.primitive_rule
     def literal_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        parts = typing.get_args(info.type) or ()
-        if typing.get_origin(info.type) is not tuple and not any(typing.get_origin(part) is tuple for part in parts):
+        kinds = {typing.get_origin(part) or part for part in (typing.get_args(info.type) or (info.type,))}
+        kinds |= {info.type, typing.get_origin(info.type)}
+        is_list = tuple in kinds
+        if not is_list and kinds.isdisjoint({int, float}):
             return None
         return PrimitiveConstructorSpec(
             nargs=1,
-            metavar="VALUE|[LIST]",
-            instance_from_str=lambda words: read_literal(words[0]),
+            metavar="VALUE|[LIST]" if is_list else "NUMBER",
+            instance_from_str=lambda words: None if words[0] in ("None", "none") else read_literal(words[0]),
             is_instance=lambda value: True,
             str_from_instance=lambda value: [_write_literal(value)],
         )
@@ -88,4 +90,4 @@ def _squeeze(box: str) -> str:
     for tail in ("For full helptext", "Argument helptext"):
         text = text.split(tail)[0]
     line = " ".join(word for word in text.split() if word.strip("─"))
-    return re.sub(r"^Error parsing [A-Za-z]+: ", "", line)
+    return re.sub(r"^Error parsing [a-z.]+: ", "", line)

@@ -8,6 +8,7 @@ The textbook network on MNIST, 5 epochs; the ten-second form; another network; i
     python -m experiments.train --model.padding same --model.filters '[16,32,64]' --summary-only
 """
 
+import argparse
 import json
 import shlex
 import sys
@@ -17,10 +18,11 @@ from typing import Annotated
 
 import tyro
 
-from cnnjax.config import RunConfig
+from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
 from cnnjax.errors import InputError, Interrupted
-from cnnjax.summary import summarize
+from cnnjax.rules import check
+from cnnjax.summary import Summary, summarize
 from experiments.arguments import parse_arguments, read_config
 
 PROG = "python -m experiments.train"
@@ -60,23 +62,26 @@ class TrainArguments:
 
 def parse(argv: list[str]) -> TrainArguments:
     """Returns the arguments, on top of those of ``--config`` where it is given."""
-    default = TrainArguments()
-    for index, word in enumerate(argv):
-        name, _, value = word.partition("=")
-        if name == "--config":
-            value = value or (argv[index + 1] if index + 1 < len(argv) else "")
-            default = TrainArguments(run=read_config(Path(value)))
+    finder = argparse.ArgumentParser(prog=PROG, add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", action="append", default=[])
+    try:
+        files = finder.parse_known_args(argv)[0].config
+    except argparse.ArgumentError as error:
+        raise InputError(f"--config: {error.message}") from None
+    if len(files) > 1:
+        raise InputError(f"--config: given {len(files)} times, must be given once")
+    default = TrainArguments(run=read_config(Path(files[0]))) if files else TrainArguments()
     return parse_arguments(TrainArguments, argv, PROG, default)
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0, or 1 where the run diverged."""
     arguments = parse(argv)
-    if arguments.checkpoint_every is not None and arguments.checkpoint_every < 1:
-        raise InputError(f"--checkpoint-every {arguments.checkpoint_every}: must be >= 1")
+    check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
     silent = arguments.quiet or arguments.json
     if arguments.summary_only or not silent:
-        say(_describe(arguments), sys.stdout)
+        summary = _summarize(arguments)
+        say(json.dumps(summary.to_dict()) if arguments.json else str(summary), sys.stdout)
     if arguments.summary_only:
         return 0
     from cnnjax.experiment import fit
@@ -107,13 +112,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _describe(arguments: TrainArguments) -> str:
+def _summarize(arguments: TrainArguments) -> Summary:
     from cnnjax.datasets import load_info
 
     data = arguments.run.data
     info = load_info(data.name, manual_dir=data.manual_dir)
     classes = None if arguments.without_classifier else info.classes
-    return str(summarize(arguments.run.model, info.image_shape, classes))
+    return summarize(arguments.run.model, info.image_shape, classes)
 
 
 def _quote(argv: list[str]) -> str:

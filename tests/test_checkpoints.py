@@ -105,6 +105,21 @@ def test_a_checkpoint_of_another_configuration_is_refused(checkpoints, tmp_path)
     shutil.copytree(checkpoints.folder, other.folder)
     with pytest.raises(InputError, match=r"is of another configuration, run aaaaaaaaaaaa"):
         other.restore()
+    shutil.rmtree(other.folder)
+    other.save(1, ARRAYS, {"at": 1})
+    shutil.copytree(checkpoints.folder / "000000001", other.folder / "000000002")
+    restored = other.restore()
+    assert restored.progress["at"] == 1
+    assert "is of another configuration" in restored.skipped[0]
+
+
+def test_an_empty_manifest_proves_nothing(checkpoints):
+    path = checkpoints.save(1, ARRAYS, {})
+    for file in [file for file in path.rglob("*") if file.is_file()]:
+        file.unlink()
+    (path / "manifest.json").write_text("{}")
+    with pytest.raises(CorruptionError, match=r"manifest.json does not list progress.json"):
+        checkpoints.restore()
 
 
 class _StopAfter(Silence):
@@ -123,28 +138,33 @@ class _StopAfter(Silence):
 def _equal(first, second):
     import jax
 
-    assert jax.tree.structure(first.params) == jax.tree.structure(second.params)
+    first_state, second_state = first.position.state, second.position.state
+    assert jax.tree.structure(first_state.params) == jax.tree.structure(second_state.params)
     for a, b in zip(
-        jax.tree.leaves((first.params, first.batch_stats)),
-        jax.tree.leaves((second.params, second.batch_stats)),
+        jax.tree.leaves((first_state.params, first_state.opt_state, first_state.batch_stats)),
+        jax.tree.leaves((second_state.params, second_state.opt_state, second_state.batch_stats)),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(first.predictions, second.predictions)
     strip = lambda history: [dataclasses.replace(epoch, seconds=0) for epoch in history]  # noqa: E731
-    assert strip(first.history) == strip(second.history)
+    assert strip(first.position.history) == strip(second.position.history)
     assert first.test_loss == second.test_loss
 
 
 def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, tmp_path):
-    whole = fitting.train(CONFIG, dataset)
+    whole = fitting.train(fitting.prepare(CONFIG, dataset))
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
     interruptions = 0
     while True:
         stop = _StopAfter(1)
         try:
             resumed = fitting.train(
-                CONFIG, dataset, observer=stop, checkpoints=checkpoints, resume=True, stop_signal=stop.signal
+                fitting.prepare(CONFIG, dataset),
+                observer=stop,
+                checkpoints=checkpoints,
+                resume=True,
+                stop_signal=stop.signal,
             )
             break
         except Interrupted:
@@ -154,9 +174,9 @@ def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, t
 
 
 def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(dataset, tmp_path):
-    whole = fitting.train(CONFIG, dataset)
+    whole = fitting.train(fitting.prepare(CONFIG, dataset))
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
-    fitting.train(CONFIG, dataset, checkpoints=checkpoints, checkpoint_every=1)
+    fitting.train(fitting.prepare(CONFIG, dataset), checkpoints=checkpoints, checkpoint_every=1)
     newest = max(checkpoints.folder.iterdir())
     (newest / "progress.json").write_text("{}")
     notes = []
@@ -165,7 +185,9 @@ def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(da
         def note(self, message):
             notes.append(message)
 
-    _equal(whole, fitting.train(CONFIG, dataset, checkpoints=checkpoints, resume=True, observer=Notes()))
+    _equal(
+        whole, fitting.train(fitting.prepare(CONFIG, dataset), checkpoints=checkpoints, resume=True, observer=Notes())
+    )
     assert "progress.json is altered or truncated" in notes[0]
     assert "an older one" in notes[0]
     assert "resuming after step 130" in notes[1]
@@ -175,7 +197,7 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_refused(dataset, tmp_path
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
     checkpoints.save(3, ARRAYS, {"history": [], "epoch_seconds": 0.0, "train_seconds": 0.0})
     with pytest.raises(InputError, match=r"does not fit this network and optimizer"):
-        fitting.train(CONFIG, dataset, checkpoints=checkpoints, resume=True)
+        fitting.train(fitting.prepare(CONFIG, dataset), checkpoints=checkpoints, resume=True)
 
 
 def test_resuming_with_no_checkpoint_says_so_and_starts_from_the_beginning(dataset, tmp_path):
@@ -187,7 +209,7 @@ def test_resuming_with_no_checkpoint_says_so_and_starts_from_the_beginning(datas
 
     config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=1, batch_size=50))
     result = fitting.train(
-        config, dataset, checkpoints=Checkpoints(tmp_path, config.key), resume=True, observer=Notes()
+        fitting.prepare(config, dataset), checkpoints=Checkpoints(tmp_path, config.key), resume=True, observer=Notes()
     )
     assert result.diverged_at is None
     assert notes == ["no checkpoint of this configuration yet: starting from the beginning"]

@@ -4,12 +4,21 @@ import os
 import pty
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 from cnnjax import console
 from cnnjax.console import BarObserver, LineObserver, NoteObserver, format_history, make_observer, say
 from cnnjax.history import EpochMetrics, Progress
+
+
+@pytest.fixture(autouse=True)
+def _own_process(monkeypatch):
+    """Keeps what a command changes in its process away from the other tests."""
+    monkeypatch.setattr(console, "raise_on_signals", lambda: None)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
 
 PROGRESS = Progress(epoch=2, epochs=5, seen=500, examples=1000, loss=0.25, accuracy=0.9, seconds=2.0)
 EPOCH = EpochMetrics(2, 0.25, 0.9, None, None, 4.0)

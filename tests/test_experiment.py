@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnjax import DataConfig, InputError, Interrupted, ModelConfig, RunConfig, Store, TrainConfig, compilation, fit
+from cnnjax import (
+    DataConfig,
+    InputError,
+    Interrupted,
+    ModelConfig,
+    RunConfig,
+    Store,
+    TrainConfig,
+    UnavailableError,
+    compilation,
+    fit,
+)
 from cnnjax.history import Silence
 
 CONFIG = RunConfig(
@@ -132,3 +143,56 @@ def test_bfloat16_trains_with_float32_parameters():
     run = fit(replace(CONFIG, train=train, model=ModelConfig(filters=(2,))), None)
     assert run.params["Conv_0"]["kernel"].dtype == np.float32
     assert run.history[-1].loss < run.history[0].loss
+
+
+def test_a_result_that_cannot_be_stored_is_kept_in_a_checkpoint(tmp_path, monkeypatch):
+    def refuse(store, run):
+        raise UnavailableError(f"{store.path}: database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", refuse)
+        with pytest.raises(UnavailableError, match=r"database is locked; the trained network is in .*000000008"):
+            fit(CONFIG, tmp_path)
+    observer = Recorder()
+    run = fit(CONFIG, tmp_path, resume=True, observer=observer)
+    assert observer.epochs == 0
+    assert run.record.test_accuracy == fit(CONFIG, None).record.test_accuracy
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_training(tmp_path, monkeypatch):
+    def refuse(self, checkpoints):
+        raise UnavailableError("cannot write the checkpoint: No space left on device")
+
+    monkeypatch.setattr("cnnjax.position.Position.save", refuse)
+    observer = Recorder()
+    assert fit(CONFIG, tmp_path, checkpoint_every=1, observer=observer).record.status == "completed"
+    assert "No space left on device; training goes on" in observer.notes[0]
+
+
+def test_a_network_too_large_for_the_memory_is_refused_in_one_line(tmp_path):
+    config = replace(CONFIG, model=ModelConfig(filters=(2**31 - 1,)))
+    with pytest.raises(UnavailableError, match=r"out of memory; use a smaller train.batch_size or network"):
+        fit(config, tmp_path)
+
+
+def test_more_steps_than_can_be_counted_are_refused():
+    config = replace(CONFIG, train=TrainConfig(epochs=2**31 - 1))
+    with pytest.raises(InputError, match=r"train.epochs=2147483647: must be < 1073741824, for 2 steps an epoch"):
+        fit(config, None)
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = RunConfig(
+        seed=np.int64(3), train=TrainConfig(learning_rate=np.float64(0.1)), model=ModelConfig(kernel_size=np.int32(3))
+    )
+    assert config == RunConfig(seed=3, train=TrainConfig(learning_rate=0.1), model=ModelConfig(kernel_size=3))
+    assert type(config.seed) is int
+
+
+def test_predictions_need_images_of_the_size_that_was_trained_on():
+    run = fit(CONFIG, None)
+    assert run.predict(np.zeros((0, 28, 28, 1), np.uint8)).shape == (0,)
+    assert run.predict(np.zeros((3, 28, 28, 1), np.uint8)).shape == (3,)
+    for shape in ((3, 29, 29, 1), (3, 28, 28), (3, 28, 28, 3)):
+        with pytest.raises(InputError, match=r"images: must be uint8 \(n, 28, 28, 1\), not uint8"):
+            run.predict(np.zeros(shape, np.uint8))

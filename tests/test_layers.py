@@ -258,3 +258,12 @@ def test_the_arithmetic_promotes_no_dtype_silently(padding):
         outputs = convolve(images, kernel, (1, 2), padding)
         pooled = [pool(outputs, (2, 1), s) for pool in (max_pool, average_pool) for s in ((2, 1), (1, 1))]
     assert {array.dtype for array in (outputs, *pooled)} == {jnp.dtype("bfloat16")}
+
+
+def test_windows_of_very_many_positions_are_left_to_xla():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 30, 30, 1)), jnp.float32)
+    kernel = jnp.full((25, 25, 1, 1), 1 / 625, jnp.float32)
+    mean = jnp.mean(images[:, :25, :25], axis=(1, 2))
+    np.testing.assert_allclose(convolve(images, kernel)[:, 0, 0], mean, atol=1e-6)
+    np.testing.assert_allclose(average_pool(images, (25, 25), (1, 1))[:, 0, 0], mean, atol=1e-6)
+    np.testing.assert_array_equal(max_pool(images, (25, 25), (1, 1))[:, 0, 0], images[:, :25, :25].max((1, 2)))

@@ -120,7 +120,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     store.create()
     with sqlite3.connect(store.path) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(CorruptionError, match=rf"schema version {SCHEMA_VERSION + 1} is newer"):
+    with pytest.raises(CorruptionError, match=rf"schema version {SCHEMA_VERSION + 1} is not the known"):
         store.find("a" * 64)
 
 
@@ -183,3 +183,28 @@ def test_a_stored_network_keeps_its_configuration(tmp_path):
     run = make_run(model=ModelConfig(filters=(8,), padding=(((1, 2), (0, 3)),), kernel_size=((5, 3),)))
     Store(tmp_path).add(run)
     assert load_run(run.key, tmp_path).record.config == run.record.config
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("UPDATE runs SET test_accuracy = NULL", "completed, with the test accuracy None"),
+        ("UPDATE runs SET test_accuracy = 'high'", "completed, with the test accuracy 'high'"),
+        ("UPDATE runs SET config = '{}'", "its configuration has the key"),
+        ("UPDATE runs SET config = 'x'", "configuration is not valid JSON"),
+        ("DELETE FROM epochs WHERE epoch = 1", "epochs are missing"),
+        ("UPDATE epochs SET loss = 'x' WHERE epoch = 1", "the history is not made of numbers"),
+        ("ALTER TABLE runs RENAME COLUMN flops TO operations", "cannot be read"),
+        ("DROP TABLE epochs", "not a readable store: no such table: epochs"),
+        ("DROP TABLE runs", "not a readable store: no such table: (main.)?runs"),
+        ("PRAGMA user_version = -3", "schema version -3 is not the known 1"),
+    ],
+)
+def test_a_row_that_is_not_what_was_stored_is_refused(tmp_path, damage, message):
+    run = make_run(seed=3)
+    store = Store(tmp_path)
+    store.add(run)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(damage)
+    with pytest.raises(CorruptionError, match=message):
+        store.find(run.key)

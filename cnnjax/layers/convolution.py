@@ -13,7 +13,7 @@ from jax import lax
 
 from cnnjax.architecture import pad_pixels
 from cnnjax.blocks import Pixels
-from cnnjax.layers.windows import slice_windows
+from cnnjax.layers.windows import MOST_SLICES, slice_windows
 
 PATCH_BYTES = 2**29
 
@@ -48,6 +48,7 @@ def convolve(
 
     outputs = jax.eval_shape(by_backend, images, kernel)
     patch_bytes = math.prod(outputs.shape[:3]) * height * width * channels * images.dtype.itemsize
-    on_cpu = by_matrix_product if patch_bytes <= PATCH_BYTES else by_backend
+    sliced = height * width <= MOST_SLICES and patch_bytes <= PATCH_BYTES
+    on_cpu = by_matrix_product if sliced else by_backend
     result: jax.Array = lax.platform_dependent(images, kernel, cpu=on_cpu, default=by_backend)
     return result

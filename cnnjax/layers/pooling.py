@@ -5,10 +5,11 @@ Windows that tile the image without overlap, the usual case, are an axis of a re
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.layers.windows import slice_windows
+from cnnjax.layers.windows import MOST_SLICES, slice_windows
 
 
 def max_pool(images: jax.Array, window: tuple[int, int], strides: tuple[int, int]) -> jax.Array:
@@ -24,6 +25,9 @@ def max_pool(images: jax.Array, window: tuple[int, int], strides: tuple[int, int
     """
     if window == strides:
         return jnp.max(_tile(images, window), axis=(2, 4))
+    if window[0] * window[1] > MOST_SLICES:
+        pooled: jax.Array = nn.max_pool(images, window, strides)
+        return pooled
     return functools.reduce(jnp.maximum, slice_windows(images, window, strides))
 
 
@@ -31,6 +35,9 @@ def average_pool(images: jax.Array, window: tuple[int, int], strides: tuple[int,
     """Returns the mean of each window; arguments and result are those of `max_pool`."""
     if window == strides:
         return jnp.mean(_tile(images, window), axis=(2, 4))
+    if window[0] * window[1] > MOST_SLICES:
+        pooled: jax.Array = nn.avg_pool(images, window, strides)
+        return pooled
     return functools.reduce(jnp.add, slice_windows(images, window, strides)) / (window[0] * window[1])
 
 

@@ -7,6 +7,9 @@ combine them. Slices, unlike gathers or `lax.reduce_window`, are differentiated 
 import jax
 from jax import lax
 
+MOST_SLICES = 400
+"""Windows of more positions are left to XLA: each position is an operation to compile."""
+
 
 def slice_windows(images: jax.Array, window: tuple[int, int], strides: tuple[int, int]) -> list[jax.Array]:
     """Returns, for each position in the window in row-major order, what every output sees there.
