@@ -132,9 +132,7 @@ def _batch_norm(index: int, shape: Shape) -> Layer:
     return Layer(f"BatchNorm_{index}", "BatchNorm", shape, trainable=2 * shape[-1], non_trainable=2 * shape[-1])
 
 
-def _slide(
-    name: str, shape: Shape, padded: Shape, window: tuple[int, int], strides: tuple[int, int]
-) -> tuple[int, int]:
+def _slide(name: str, shape: Shape, padded: Shape, window: Pair, strides: Pair) -> Pair:
     if window[0] > padded[0] or window[1] > padded[1]:
         with_padding = "" if padded == shape else f", {padded[0]}x{padded[1]} with its padding"
         raise InputError(

@@ -21,7 +21,7 @@ Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "ta
 Pool: TypeAlias = Literal["max", "avg", "none"]
 
 Entry = TypeVar("Entry")
-LARGEST = 2**16
+_LARGEST = 2**16
 
 
 def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str) -> tuple[Entry, ...]:
@@ -72,8 +72,8 @@ def read_padding(entry: Any, where: str) -> Literal["valid", "same"] | Pixels:
 def _read_pair(entry: Any, where: str, low: int) -> Pair:
     pair = (entry, entry) if _is_integer(entry) else entry
     is_pair = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_integer, pair))
-    if not is_pair or not all(low <= size <= LARGEST for size in pair):
-        legal = f"an integer >= {low} and <= {LARGEST}"
+    if not is_pair or not all(low <= size <= _LARGEST for size in pair):
+        legal = f"an integer >= {low} and <= {_LARGEST}"
         raise InputError(f"{where}={_show(entry)}: must be {legal}, or a pair of them in a list per block")
     return (int(pair[0]), int(pair[1]))
 

@@ -66,7 +66,9 @@ class Checkpoints:
             _write_json(partial / "progress.json", {"key": self.key, "step": step, **progress})
             _write_json(partial / "manifest.json", _hash_files(partial))
             _sync_files(partial)
-            shutil.rmtree(final, ignore_errors=True)
+            if final.exists():
+                # A folder cannot be replaced in one step.
+                final.rename(self.folder / f"{final.name}.replaced-{os.getpid()}")
             partial.rename(final)
             _sync(self.folder)
         except (OSError, ValueError) as error:
@@ -75,7 +77,8 @@ class Checkpoints:
             raise UnavailableError(f"cannot write the checkpoint {final}: {reason}") from error
         paths = self._complete()
         upto = [path for path in paths if int(path.name) <= step]
-        for surplus in {*paths} - {*upto[-KEPT:]}:
+        leftovers = [path for path in self.folder.glob("*.*") if path.is_dir()]
+        for surplus in {*paths, *leftovers} - {*upto[-KEPT:]}:
             shutil.rmtree(surplus, ignore_errors=True)
         return final
 
@@ -127,7 +130,7 @@ def _find_damage(path: Path) -> str | None:
         manifest = json.loads((path / "manifest.json").read_text())
         found = _hash_files(path)
     except (OSError, ValueError) as error:
-        return f"unreadable manifest.json: {error}"
+        return f"unreadable: {error}"
     if not isinstance(manifest, dict) or "progress.json" not in manifest:
         return "manifest.json does not list progress.json"
     found.pop("manifest.json", None)

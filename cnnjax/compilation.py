@@ -11,7 +11,13 @@ from typing import Any
 
 import jax
 
-SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_debug_nans", "jax_default_device")
+SETTINGS = (
+    "jax_default_matmul_precision",
+    "jax_enable_x64",
+    "jax_threefry_partitionable",
+    "jax_debug_nans",
+    "jax_default_device",
+)
 
 
 def compile_program(

@@ -4,17 +4,21 @@ A command's ``main`` returns its exit code or raises; `run_command` turns errors
 stderr. Output that can no longer be written (a closed pipe, a full disk) never stops a run.
 """
 
+import contextlib
+import errno
 import io
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
-from cnnjax.errors import CnnjaxError
+from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence
 from cnnjax.interrupts import last_signal, raise_on_signals
+
+_lost: list[str] = []
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
@@ -24,10 +28,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     raise_on_signals()
     try:
         code = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        if _lost:
+            raise UnavailableError(f"cannot write the output: {_lost[0]}")
     except (CnnjaxError, KeyboardInterrupt, OSError, MemoryError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
@@ -37,10 +39,12 @@ def run_command(main: Callable[[list[str]], int]) -> None:
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Prints `text` if it can still be printed."""
+    """Prints `text` if it can still be printed; what a full disk swallows makes the command end with 4."""
     try:
         print(text, file=stream, flush=True)
-    except (OSError, ValueError):
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            _lost.append(f"{stream.name}: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -79,12 +83,13 @@ class LineObserver(NoteObserver):
 
 
 class BarObserver(NoteObserver):
-    """Shows a progress bar an epoch, which stays when the epoch ends."""
+    """Shows a progress bar an epoch, which stays when the epoch ends; nothing once the terminal is gone."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._task: Any = None
         self._rate = ""
+        self._gone = False
 
     def note(self, message: str) -> None:
         """Shows a line below the bar."""
@@ -93,24 +98,27 @@ class BarObserver(NoteObserver):
 
     def advance(self, progress: Progress) -> None:
         """Moves the bar."""
-        if self._bar is None:
-            self._start(progress)
         self._rate = _rate(progress)
         numbers = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {self._rate}"
-        self._bar.update(self._task, completed=progress.seen, numbers=numbers)
+        with self._tolerant():
+            if self._bar is None and not self._gone:
+                self._start(progress)
+            self._update(completed=progress.seen, numbers=numbers)
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
         """Leaves the bar as it is, with the validation metrics."""
-        if self._bar is not None and metrics.val_loss is not None:
+        if metrics.val_loss is not None:
             numbers = f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
             validation = f"val_loss {metrics.val_loss:.4f}  val_accuracy {metrics.val_accuracy:.4f}"
-            self._bar.update(self._task, numbers=f"{numbers}  {validation}  {self._rate}")
+            with self._tolerant():
+                self._update(numbers=f"{numbers}  {validation}  {self._rate}")
         self.close()
 
     def close(self) -> None:
         """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.stop()
+        with self._tolerant():
+            if self._bar is not None:
+                self._bar.stop()
         self._bar = None
 
     def _start(self, progress: Progress) -> None:
@@ -119,10 +127,21 @@ class BarObserver(NoteObserver):
 
         columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
         columns += (TextColumn("ETA"), TimeRemainingColumn())
-        self._bar = Bar(*columns, redirect_stdout=False, redirect_stderr=False)
+        self._bar = Bar(*columns, redirect_stdout=False, redirect_stderr=False, auto_refresh=False)
         description = f"Epoch {progress.epoch}/{progress.epochs}"
         self._task = self._bar.add_task(description, total=progress.examples, numbers="")
         self._bar.start()
+
+    def _update(self, **values: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, refresh=True, **values)
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._bar, self._gone = None, True
 
 
 def format_history(history: Sequence[EpochMetrics]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cnnjax.architecture import Layer, list_layers
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
-from cnnjax.datasets import load, load_info
+from cnnjax.datasets import DatasetInfo, load, load_info
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
@@ -74,7 +74,7 @@ def fit(
     if store and stored and stored.status in FINAL:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
-    layers = _check(config)
+    _size_layers(config, load_info(config.data.name, manual_dir=config.data.manual_dir))
 
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
@@ -84,6 +84,7 @@ def fit(
         provenance = collect_provenance(dataset.info)
     except RuntimeError as error:
         raise UnavailableError(f"JAX cannot start: {error}") from error
+    layers = _size_layers(config, dataset.info)
     load_seconds = time.perf_counter() - start
     if store:
         store.create()
@@ -112,13 +113,18 @@ def _keep(run: Run, position: "Position", store: Store, checkpoints: Checkpoints
     try:
         store.add(run)
     except CnnjaxError as error:
-        path = position.save(checkpoints)
-        raise type(error)(f"{error}; the trained network is in {path}, and resuming stores it") from error
+        if run.record.status != "completed":
+            raise
+        try:
+            saved = f"the trained network is in {position.save(checkpoints)}, and resuming stores it"
+        except UnavailableError as second:
+            saved = str(second)
+        raise type(error)(f"{error}; {saved}") from error
     checkpoints.remove()
 
 
-def _check(config: RunConfig) -> tuple[Layer, ...]:
-    info = load_info(config.data.name, manual_dir=config.data.manual_dir)
+def _size_layers(config: RunConfig, info: DatasetInfo) -> tuple[Layer, ...]:
+    """Returns the layers of the network, once it is known to fit the dataset as far as `info` tells."""
     if info.train_size is not None:
         split_sizes(config, info.train_size)
     return list_layers(config.model, info.image_shape, info.classes)

@@ -36,8 +36,8 @@ class TrainResult:
         diverged_at: the step, from 1, whose loss was not finite; ``None`` for a completed run.
         test_loss, test_accuracy: on the test set; ``None`` for a diverged run.
         predictions: predicted class of every test example, int32 (n,); ``None`` for a diverged run.
-        seconds: wall time of ``compile``, ``train`` (validation included; over all sessions of a resumed run) and
-            ``evaluate``.
+        seconds: wall time of ``compile`` (with the copy of the examples to the device), ``train`` (with validation,
+            over all sessions of a resumed run) and ``evaluate``.
     """
 
     position: Position
@@ -57,13 +57,13 @@ class Prepared:
         splits: examples by ``train``, ``validation`` (if there are any) and ``test``.
         position: before the first step.
         programs: compiled for the shapes that occur.
-        compile_seconds: wall time of the preparation.
+        compile_seconds: wall time of the preparation, nearly all of it compilation.
     """
 
     config: RunConfig
     splits: dict[str, Examples]
     position: Position
-    programs: "_Programs"
+    programs: "Programs"
     compile_seconds: float
 
 
@@ -77,7 +77,7 @@ def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
     splits = _place_on_device(config, dataset)
     steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
     position = Position(make_state(config, dataset.image_shape, dataset.classes, steps))
-    programs = _Programs(position.state, splits, config.train.batch_size)
+    programs = Programs(position.state, splits, config.train.batch_size)
     return Prepared(config, splits, position, programs, time.perf_counter() - start)
 
 
@@ -136,7 +136,7 @@ class _Evaluation:
     predictions: np.ndarray
 
 
-class _Programs:
+class Programs:
     """The programs of a run, compiled for the shapes that occur."""
 
     def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int) -> None:
@@ -219,14 +219,16 @@ class _Loop:
             return position, int(position.state.step)
         position = replace(position, metrics=Metrics.zero(), history=(*position.history, epoch), epoch_seconds=0.0)
         self.observer.end_epoch(epoch)
-        if self.checkpoints and self.checkpoint_every and epoch.epoch % self.checkpoint_every == 0:
-            self._save_or_tell(position, self.checkpoints)
         self._obey_signal(position)
+        if self.checkpoint_every and epoch.epoch % self.checkpoint_every == 0:
+            self._save_or_tell(position)
         return position, None
 
-    def _save_or_tell(self, position: Position, checkpoints: Checkpoints) -> None:
+    def _save_or_tell(self, position: Position) -> None:
+        if self.checkpoints is None:
+            return
         try:
-            position.save(checkpoints)
+            position.save(self.checkpoints)
         except UnavailableError as error:
             self.observer.note(f"warning: {error}; training goes on")
 
@@ -234,11 +236,14 @@ class _Loop:
         number = self.stop_signal()
         if number is None:
             return
-        step = int(position.state.step)
+        stopped = f"interrupted after step {int(position.state.step)}"
         if self.checkpoints is None:
-            raise Interrupted(f"interrupted after step {step}", number)
-        path = position.save(self.checkpoints)
-        raise Interrupted(f"interrupted after step {step}; saved {path}", number, path)
+            raise Interrupted(stopped, number)
+        try:
+            path = position.save(self.checkpoints)
+        except UnavailableError as error:
+            raise Interrupted(f"{stopped}; {error}", number) from error
+        raise Interrupted(f"{stopped}; saved {path}", number, path)
 
     def _progress(self, position: Position) -> Progress:
         loss, accuracy = position.metrics.means()
@@ -264,7 +269,7 @@ def _place_on_device(config: RunConfig, dataset: Dataset) -> dict[str, Examples]
 
 
 def _cut(start: int, stop: int) -> Sequence[int]:
-    """Returns the lengths of the pieces of at most `PIECE` steps from `start`, a multiple of it, to `stop`."""
+    """Returns the lengths of the pieces, of `PIECE` steps but for the last, from step `start` of an epoch to `stop`."""
     return [min(PIECE, stop - first) for first in range(start, stop, PIECE)]
 
 

@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any
 
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_raised: list[int] = []
+_last: list[int] = [signal.SIGINT]
+_lost: list[int] = []
 
 
 def raise_on_signals() -> None:
@@ -23,12 +24,12 @@ def raise_on_signals() -> None:
     for number in _STOPPING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _raise)
-    sys.unraisablehook = _forget_interrupts
+    sys.unraisablehook = _remember_interrupt
 
 
 def last_signal() -> int:
     """Returns the number of the last signal that `raise_on_signals` raised for, SIGINT where there was none."""
-    return _raised[-1] if _raised else signal.SIGINT
+    return _last[0]
 
 
 @contextlib.contextmanager
@@ -44,7 +45,8 @@ def deferred_signals() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    received = _raised.copy()
+    received = _lost.copy()
+    _lost.clear()
     handlers = {number: signal.getsignal(number) for number in _STOPPING}
     previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
@@ -67,11 +69,13 @@ def deferred_signals() -> Iterator[Callable[[], int | None]]:
         restore()
 
 
-def _forget_interrupts(lost: Any) -> None:
-    if not isinstance(lost.exc_value, KeyboardInterrupt):
+def _remember_interrupt(lost: Any) -> None:
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        _lost.append(_last[0])
+    else:
         sys.__unraisablehook__(lost)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    _raised.append(number)
+    _last[0] = number
     raise KeyboardInterrupt

@@ -62,7 +62,8 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
     """
     warmup = round(warmup_share * steps)
     if kind == "onecycle":
-        return optax.cosine_onecycle_schedule(steps, 1.0, pct_start=warmup_share)
+        # Half a step more than the whole steps of the rise, for optax rounds down; none would divide by zero.
+        return optax.cosine_onecycle_schedule(steps, 1.0, pct_start=(max(warmup, 1) + 0.5) / max(steps, 2))
     main = optax.constant_schedule(1.0)
     if kind == "cosine":
         main = optax.cosine_decay_schedule(1.0, max(steps - warmup, 1))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from cnnjax.config import RunConfig
 from cnnjax.errors import CorruptionError
 from cnnjax.history import EpochMetrics
 
+_UNREADABLE = (ValueError, KeyError, OSError, EOFError, TypeError, RuntimeError)
 FINAL = ("completed", "diverged")
 """The statuses of a run that has a result."""
 
@@ -52,12 +55,17 @@ class Record:
         """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
         if self.key != key:
             raise ValueError(f"its configuration has the key {self.key[:12]}")
-        if self.status == "completed" and not isinstance(self.test_accuracy, float):
-            raise ValueError(f"completed, with the test accuracy {self.test_accuracy!r}")
-        if [epoch.epoch for epoch in self.history] != list(range(1, len(self.history) + 1)):
+        completed = self.status == "completed"
+        train = self.config.train
+        if completed and not (isinstance(self.test_accuracy, float) and isinstance(self.test_loss, float)):
+            raise ValueError(f"completed, with test loss {self.test_loss!r} and test accuracy {self.test_accuracy!r}")
+        shortest = train.epochs if completed and train.early_stopping_patience is None else 0
+        if [epoch.epoch for epoch in self.history] != [*range(1, max(len(self.history), shortest) + 1)]:
             raise ValueError("epochs are missing")
-        if not all(isinstance(number, float) for epoch in self.history for number in (epoch.loss, epoch.accuracy)):
-            raise ValueError("the history is not made of numbers")
+        for epoch in self.history:
+            optional = (epoch.val_loss, epoch.val_accuracy) if train.validation_split else ()
+            if not all(isinstance(number, float) for number in (epoch.loss, epoch.accuracy, epoch.seconds, *optional)):
+                raise ValueError("the history is not made of numbers")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON values, the key first."""
@@ -120,7 +128,7 @@ def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> R
     try:
         tree = _nest(_unpack(variables))
         classes = None if predictions is None else _unpack(predictions)["predictions"]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise CorruptionError(f"the arrays of run {record.key[:12]} cannot be read: {error}") from None
     return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), classes)
 

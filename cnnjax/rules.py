@@ -81,7 +81,7 @@ def near_match(word: Any, legal: Iterable[str]) -> str:
 
 
 def _as_builtin(value: Any, kind: type, where: str) -> Any:
-    """Turns numbers of other kinds, such as numpy's, into Python's, where nothing is lost by it."""
+    """Turns numbers of other kinds, such as numpy's, into Python's; never a float into an integer."""
     wanted = numbers.Integral if kind is int else numbers.Real
     if isinstance(value, bool) or not isinstance(value, wanted):
         return value
@@ -92,7 +92,7 @@ def _as_builtin(value: Any, kind: type, where: str) -> Any:
 
 
 def _check_interval(value: Any, interval: Interval, where: str) -> Any:
-    if value is not None and value not in interval:
+    if value not in interval:
         raise InputError(f"{where}={value!r}: must be {interval}")
     return value
 

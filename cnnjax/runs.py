@@ -64,6 +64,7 @@ _ENVIRONMENT = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_TOOBIG,
 )
 PHASES = ("load", "compile", "train", "evaluate", "total")
 
@@ -155,6 +156,8 @@ class Store:
         assert record is not None
         with self._connect() as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} are missing")
         try:
             return unpack_run(record, row["variables"], row["predictions"])
         except CorruptionError as error:
@@ -215,7 +218,8 @@ class Store:
                     raise CorruptionError(f"{self.path}: schema version {version} is not the known {SCHEMA_VERSION}")
                 yield connection
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in _ENVIRONMENT:
+            # Errors of Python's own, such as text that is not UTF-8, have no code.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
                 raise UnavailableError(f"{self.path}: {error}") from None
             raise CorruptionError(f"{self.path}: not a readable store: {error}") from None
 

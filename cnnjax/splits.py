@@ -12,7 +12,7 @@ def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
     The validation examples are the same for every `train_size`, so learning curves are comparable.
 
     Raises:
-        InputError: a part would be empty, or `train_size` is more than there are.
+        InputError: a part would be empty, `train_size` is more than there are, or the steps are too many to count.
     """
     # Rounded first: 60000 * (1 - 0.9) is a hair below 6000.
     rest = math.floor(round(examples * (1 - config.train.validation_split), 6))

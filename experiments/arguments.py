@@ -61,20 +61,29 @@ def _registry() -> ConstructorRegistry:
 
     @registry.primitive_rule
     def literal_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        kinds = {typing.get_origin(part) or part for part in (typing.get_args(info.type) or (info.type,))}
-        kinds |= {info.type, typing.get_origin(info.type)}
+        kinds = {_kind(part) for part in (info.type, *typing.get_args(info.type))}
         is_list = tuple in kinds
         if not is_list and kinds.isdisjoint({int, float}):
             return None
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="VALUE|[LIST]" if is_list else "NUMBER",
-            instance_from_str=lambda words: None if words[0] in ("None", "none") else read_literal(words[0]),
+            instance_from_str=lambda words: _read_value(words[0], optional=type(None) in kinds),
             is_instance=lambda value: True,
             str_from_instance=lambda value: [_write_literal(value)],
         )
 
     return registry
+
+
+def _kind(annotation: Any) -> Any:
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return typing.get_origin(annotation) or annotation
+
+
+def _read_value(word: str, optional: bool) -> Any:
+    return None if optional and word in ("None", "none") else read_literal(word)
 
 
 def _write_literal(value: Any) -> str:

@@ -11,11 +11,13 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from cnnjax.config import RunConfig
 from cnnjax.console import run_command, say
 from cnnjax.datasets import Dataset, load
 from cnnjax.errors import InputError, UnavailableError
+from cnnjax.rules import Interval, check
 from cnnjax.runs import Store
 from experiments.arguments import parse_arguments
 
@@ -37,8 +39,7 @@ class KerasArguments:
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     arguments = parse_arguments(KerasArguments, argv, PROG, KerasArguments())
-    if arguments.seeds < 2:
-        raise InputError(f"--seeds {arguments.seeds}: must be >= 2")
+    check(arguments.seeds, Annotated[int, Interval(2)], "--seeds")
     ours = _read_ours(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

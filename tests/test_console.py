@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from cnnjax.history import EpochMetrics, Progress
 def _own_process(monkeypatch):
     """Keeps what a command changes in its process away from the other tests."""
     monkeypatch.setattr(console, "raise_on_signals", lambda: None)
+    monkeypatch.setattr(console, "last_signal", lambda: signal.SIGINT)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 

@@ -159,6 +159,18 @@ def test_a_result_that_cannot_be_stored_is_kept_in_a_checkpoint(tmp_path, monkey
     assert run.record.test_accuracy == fit(CONFIG, None).record.test_accuracy
 
 
+def test_a_split_that_cannot_be_is_refused_before_the_store_is_made(tmp_path, monkeypatch):
+    from cnnjax import datasets, experiment
+
+    def unknown_sizes(name, manual_dir):
+        return replace(datasets.load_info(name), train_size=None, test_size=None, sha256=None)
+
+    monkeypatch.setattr(experiment, "load_info", unknown_sizes)
+    with pytest.raises(InputError, match=r"data.train_size=60001: must be <= 60000"):
+        fit(replace(CONFIG, data=DataConfig(train_size=60001)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_training(tmp_path, monkeypatch):
     def refuse(self, checkpoints):
         raise UnavailableError("cannot write the checkpoint: No space left on device")

@@ -1,12 +1,15 @@
 """The first signal is held back and told of, the second acts, and what was ignored stays ignored."""
 
+import gc
 import os
 import signal
+import sys
 import threading
+import weakref
 
 import pytest
 
-from cnnjax.interrupts import deferred_signals
+from cnnjax.interrupts import deferred_signals, last_signal, raise_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -47,3 +50,38 @@ def test_other_threads_are_never_stopped():
     thread.start()
     thread.join()
     assert answers == [None]
+
+
+@pytest.fixture
+def _command_handlers(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    raise_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_command_handlers")
+def test_a_command_is_interrupted_at_once_and_knows_by_what():
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert last_signal() == signal.SIGTERM
+    with deferred_signals() as stop_signal:
+        assert stop_signal() is None
+
+
+@pytest.mark.usefixtures("_command_handlers")
+def test_an_interrupt_that_python_could_not_raise_is_remembered_once():
+    class Garbage:
+        pass
+
+    garbage = Garbage()
+    reference = weakref.ref(garbage, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del garbage
+    gc.collect()
+    assert reference() is None
+    with deferred_signals() as stop_signal:
+        assert stop_signal() == signal.SIGTERM
+    with deferred_signals() as stop_signal:
+        assert stop_signal() is None

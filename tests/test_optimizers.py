@@ -202,6 +202,13 @@ class TestSchedules:
         values = [float(factor(step)) for step in (0, 15, 30, 65, 100)]
         assert values == pytest.approx([1 / 25, (1 + 1 / 25) / 2, 1, (1 + 1 / 250_000) / 2, 1 / 250_000], rel=1e-4)
 
+    @pytest.mark.parametrize("steps", [1, 2, 3, 5])
+    @pytest.mark.parametrize("share", [0.001, 0.3, 0.99])
+    def test_onecycle_is_finite_and_positive_however_few_the_steps(self, steps, share):
+        values = jax.jit(jax.vmap(make_schedule("onecycle", share, steps)))(jnp.arange(steps))
+        assert np.isfinite(values).all()
+        assert (values > 0).all()
+
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.75])
     def test_onecycle_peaks_where_its_warmup_ends(self, share):
         values = jax.vmap(make_schedule("onecycle", share, 200))(jnp.arange(200))

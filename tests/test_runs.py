@@ -7,14 +7,14 @@ import sqlite3
 import numpy as np
 import pytest
 
-from cnnjax import CorruptionError, InputError, ModelConfig, RunConfig, UnavailableError
+from cnnjax import CorruptionError, InputError, ModelConfig, RunConfig, TrainConfig, UnavailableError
 from cnnjax.history import EpochMetrics
 from cnnjax.runs import SCHEMA_VERSION, Record, Run, Store, load_run
 
 
 def make_run(seed=0, status="completed", accuracy=0.97, **config):
     record = Record(
-        config=RunConfig(seed=seed, **config),
+        config=RunConfig(seed=seed, train=TrainConfig(epochs=2), **config),
         status=status,
         reason=None if status == "completed" else "loss not finite at step 3",
         parameters=62346,
@@ -134,6 +134,16 @@ def test_damaged_arrays_are_refused_by_name(tmp_path):
         store.load(run.key)
 
 
+def test_missing_arrays_are_refused_by_name(tmp_path):
+    run = make_run()
+    store = Store(tmp_path)
+    store.add(run)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DELETE FROM arrays")
+    with pytest.raises(CorruptionError, match=rf"the arrays of run {run.key[:12]} are missing"):
+        store.load(run.key)
+
+
 def test_arrays_that_would_need_unpickling_are_refused(tmp_path):
     run = make_run()
     evil = dataclasses.replace(run, params={"x": np.array([{"a": 1}], dtype=object)})
@@ -188,8 +198,10 @@ def test_a_stored_network_keeps_its_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("UPDATE runs SET test_accuracy = NULL", "completed, with the test accuracy None"),
-        ("UPDATE runs SET test_accuracy = 'high'", "completed, with the test accuracy 'high'"),
+        ("UPDATE runs SET test_accuracy = NULL", "completed, with test loss 0.1 and test accuracy None"),
+        ("UPDATE runs SET test_accuracy = 'high'", "and test accuracy 'high'"),
+        ("UPDATE runs SET reason = CAST(x'ff' AS TEXT)", "not a readable store: Could not decode"),
+        ("DELETE FROM epochs WHERE epoch = 2", "epochs are missing"),
         ("UPDATE runs SET config = '{}'", "its configuration has the key"),
         ("UPDATE runs SET config = 'x'", "configuration is not valid JSON"),
         ("DELETE FROM epochs WHERE epoch = 1", "epochs are missing"),

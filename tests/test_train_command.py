@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shlex
 import signal
@@ -204,6 +205,11 @@ def test_summary_only_prints_the_textbook_tables_and_trains_nothing(arguments, t
     assert not (tmp_path / "runs").exists()
 
 
+def test_words_that_look_like_nothing_are_values(tmp_path):
+    result = run("--summary-only", "--model.pool", "none", "--model.pool-strides", "None", "--data.train-size", "none")
+    assert result.stdout == f"{cnnjax.summarize(cnnjax.ModelConfig(pool='none'))}\n"
+
+
 def test_the_summary_is_one_json_object_where_json_is_asked_for():
     table = json.loads(run("--summary-only", "--json").stdout)
     assert (table["parameters"], table["layers"][0]["name"]) == (62346, "Conv_0")
@@ -225,6 +231,14 @@ def test_a_closed_or_full_stream_does_not_cost_the_run(closing, tmp_path):
     result = subprocess.run(f"{words} {closing}", shell=True, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert len(cnnjax.Store(tmp_path).list_keys()) == 1
     assert "Traceback" not in result.stderr
+
+
+def test_output_lost_to_a_full_disk_is_an_error_and_the_run_is_stored(tmp_path):
+    words = shlex.join(command(*SMALL[:4], "--model.filters", "[]", "--out", tmp_path, "--json"))
+    result = subprocess.run(f"{words} > /dev/full", shell=True, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert result.returncode == 4
+    assert result.stderr == "error: cannot write the output: <stdout>: No space left on device\n"
+    assert len(cnnjax.Store(tmp_path).list_keys()) == 1
 
 
 def test_errors_never_go_to_stdout(tmp_path):
@@ -305,6 +319,20 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(number, code, uninte
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming after step" in resumed.stderr
     assert_same_run(uninterrupted, tmp_path)
+
+
+def test_a_closed_terminal_saves_a_checkpoint(tmp_path):
+    controller, terminal = pty.openpty()
+    arguments = command(*LONG, "--train.epochs", "100000", "--out", tmp_path)
+    process = subprocess.Popen(arguments, stdout=terminal, stderr=terminal, cwd=ROOT)
+    os.close(terminal)
+    output = b""
+    while b"Epoch 2/" not in output:
+        output += os.read(controller, 4096)
+    os.close(controller)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    assert len(list(tmp_path.glob("checkpoints/*/*/manifest.json"))) == 1
 
 
 def test_a_run_killed_and_resumed_equals_one_never_interrupted(uninterrupted, tmp_path):
