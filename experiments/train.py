@@ -1,6 +1,6 @@
 """Trains a convolutional network and stores the result.
 
-The textbook network on MNIST, 5 epochs; the ten-second form; another network; its layer table alone::
+The textbook network on MNIST, 5 epochs; a form that takes a dozen seconds; another network; its layer table alone::
 
     python -m experiments.train
     python -m experiments.train --train.epochs 1 --data.train-size 5000 --train.learning-rate 0.1

@@ -35,7 +35,7 @@ def test_a_readme_command_runs(command, folder):
 def test_a_readme_block_of_python_runs(block, folder):
     result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=folder, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert "(5, 5, 1, 32)" in result.stdout
+    assert ("(5, 5, 1, 32)" if "fit(" in block else "loss and accuracy of the last batch: (2.") in result.stdout
 
 
 @pytest.mark.slow
