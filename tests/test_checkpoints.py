@@ -13,7 +13,10 @@ from cnnjax.checkpoints import KEPT, Checkpoints
 from cnnjax.datasets import Dataset, Split, content_hash
 from cnnjax.history import Silence
 
-ARRAYS = {"state/params/Conv_0/kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "state/step": np.int32(7)}
+ARRAYS = {
+    "state/params/Conv_0/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "state/step": np.array(7, np.int32),
+}
 MODEL = ModelConfig(filters=(4,), kernel_size=3, dense=(8,), dropout=0.2, batch_norm=True)
 CONFIG = RunConfig(
     model=MODEL,
