@@ -8,10 +8,9 @@ newest that verifies is used.
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
+from cnnjax.logs import quiet
 
 KEPT = 2
 
@@ -61,7 +61,7 @@ class Checkpoints:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            with quiet(), ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / "arrays", dict(arrays))
             _write_json(partial / "progress.json", {"key": self.key, "step": step, **progress})
             _write_json(partial / "manifest.json", _hash_files(partial))
@@ -138,18 +138,6 @@ def _find_damage(path: Path) -> str | None:
         if manifest.get(name) != found.get(name):
             return f"{name} is {'missing' if name not in found else 'altered or truncated'}"
     return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the tracebacks that Orbax logs beside the error it raises off the terminal."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

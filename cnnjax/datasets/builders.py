@@ -6,9 +6,7 @@ TFDS is imported inside the functions, as it costs a second; it needs no TensorF
 import contextlib
 import difflib
 import io
-import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from cnnjax.dataset_names import Reference, full_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
+from cnnjax.logs import quiet
 
 INSTALL_TENSORFLOW = "install the extra with: pip install 'cnnjax[tfds]' (or pip install -e '.[tfds]' in a checkout)"
 
@@ -68,18 +67,6 @@ def names_of(source: Source) -> tuple[str, ...]:
     base, _, config = source.name.partition("/")
     references = {Reference(base, c, v) for c in (None, config or None) for v in (None, source.version)}
     return tuple(sorted(str(reference) for reference in references if _leads_to(reference, source)))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep TFDS's log lines, which concern its TensorFlow users, off the terminal."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def first_line(error: BaseException) -> str:

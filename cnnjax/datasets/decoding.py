@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnjax.datasets.arrays import Dataset, Split, make_dataset
-from cnnjax.datasets.builders import Source, first_line, quiet
+from cnnjax.datasets.builders import Source, first_line
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
+from cnnjax.logs import quiet
 
 _CHUNK = 1000
 
