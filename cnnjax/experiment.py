@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cnnjax.architecture import Layer, list_layers
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
-from cnnjax.datasets import DatasetInfo, load, load_info
+from cnnjax.dataset_names import parse_name
+from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
@@ -32,6 +33,7 @@ def fit(
     config: RunConfig,
     out: str | os.PathLike[str] | None = "runs",
     *,
+    dataset: Dataset | None = None,
     force: bool = False,
     resume: bool = False,
     checkpoint_every: int | None = None,
@@ -44,6 +46,7 @@ def fit(
     Args:
         config: the run.
         out: output folder with the store and the checkpoints; ``None`` keeps nothing on disk.
+        dataset: the images that `config` names, where they are loaded already.
         force: runs it again even if it is stored; the new result replaces the old one when it is complete.
         resume: goes on from the newest checkpoint of this configuration.
         checkpoint_every: epochs between checkpoints.
@@ -67,6 +70,8 @@ def fit(
     if not isinstance(config, RunConfig):
         raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
     check(checkpoint_every, Count | None, "checkpoint_every")
+    if dataset and parse_name(dataset.name).name != parse_name(config.data.name).name:
+        raise InputError(f"dataset: is {dataset.name}, but the run's data.name={config.data.name!r}")
     if out is None and (resume or checkpoint_every):
         raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
     store = None if out is None else Store(out)
@@ -74,12 +79,12 @@ def fit(
     if store and stored and stored.status in FINAL:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
-    _size_layers(config, load_info(config.data.name, manual_dir=config.data.manual_dir))
+    _size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
 
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
 
-    dataset = load(config.data.name, manual_dir=config.data.manual_dir)
+    dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     try:
         provenance = collect_provenance(dataset.info)
     except RuntimeError as error:

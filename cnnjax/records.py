@@ -25,31 +25,46 @@ class Record:
 
     Attributes:
         config: what was run.
-        status: ``completed``, ``diverged``, ``failed`` or ``invalid``.
+        status: ``completed``, ``diverged``, ``failed``, ``invalid`` or ``pruned``.
         reason: why it is not completed; ``None`` where it is.
-        parameters: number of parameters, trainable or not.
-        flops: of the forward pass of one image.
+        parameters: number of parameters, trainable or not; ``None`` for an invalid network.
+        flops: of the forward pass of one image; ``None`` for an invalid network.
         test_loss, test_accuracy: on the test set; ``None`` where not completed.
         history: metrics of every whole epoch.
         seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
         provenance: versions, device, source and dataset.
+        output: the last lines that a failed run printed; ``None`` where there are none.
     """
 
     config: RunConfig
     status: str
     reason: str | None
-    parameters: int
-    flops: int
+    parameters: int | None
+    flops: int | None
     test_loss: float | None
     test_accuracy: float | None
     history: tuple[EpochMetrics, ...]
     seconds: dict[str, float]
     provenance: dict[str, Any]
+    output: str | None = None
 
     @property
     def key(self) -> str:
         """The run key."""
         return self.config.key
+
+    @classmethod
+    def without_result(
+        cls,
+        config: RunConfig,
+        status: str,
+        reason: str,
+        size: tuple[int, int] | None = None,
+        output: str | None = None,
+    ) -> "Record":
+        """Returns the record of a run that has no history, `size` being its parameters and FLOPs where it has any."""
+        parameters, flops = size or (None, None)
+        return cls(config, status, reason, parameters, flops, None, None, (), {}, {}, output)
 
     def check(self, key: str) -> None:
         """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
@@ -73,6 +88,14 @@ class Record:
         values["config"] = self.config.to_dict()
         values["history"] = [dataclasses.asdict(epoch) for epoch in self.history]
         return {"key": self.key, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Record":
+        """Returns the record that `to_dict` gave, also after a passage through JSON."""
+        config = RunConfig.from_dict(values["config"])
+        history = tuple(EpochMetrics(**epoch) for epoch in values["history"])
+        others = {name: value for name, value in values.items() if name != "key"}
+        return cls(**{**others, "config": config, "history": history})
 
 
 @dataclass(frozen=True)
@@ -109,14 +132,26 @@ class Run:
         return predict(self.record.config, self.params, self.batch_stats, images, shape)
 
 
-def pack_variables(run: Run) -> bytes:
-    """Returns the parameters and statistics of a run as npz."""
-    return _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
+@dataclass(frozen=True)
+class PackedRun:
+    """A run as it is stored and sent: its record, and its arrays as bytes in numpy's npz format.
+
+    Attributes:
+        record: what is said of the run.
+        variables: parameters and statistics; ``None`` for a run that has none.
+        predictions: compressed; ``None`` where not completed.
+    """
+
+    record: Record
+    variables: bytes | None = None
+    predictions: bytes | None = None
 
 
-def pack_predictions(run: Run) -> bytes | None:
-    """Returns the predictions of a run as compressed npz, or ``None`` where there are none."""
-    return None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
+def pack_run(run: Run) -> PackedRun:
+    """Returns the run with its arrays as bytes."""
+    variables = _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
+    predictions = None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
+    return PackedRun(run.record, variables, predictions)
 
 
 def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> Run:

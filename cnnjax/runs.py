@@ -9,64 +9,37 @@ import dataclasses
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cnnjax.config import RunConfig
-from cnnjax.errors import CorruptionError, InputError, UnavailableError
+from cnnjax.database import connect, connect_existing, create_database, find_version
+from cnnjax.errors import CorruptionError, InputError
 from cnnjax.history import EpochMetrics
-from cnnjax.records import Record, Run, pack_predictions, pack_variables, unpack_run
+from cnnjax.records import FINAL, PackedRun, Record, Run, pack_run, unpack_run
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE runs (
-    key TEXT PRIMARY KEY,
-    status TEXT NOT NULL CHECK (status IN ('completed', 'diverged', 'failed', 'invalid')),
-    reason TEXT,
-    dataset TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    parameters INTEGER,
-    flops INTEGER,
-    test_loss REAL,
-    test_accuracy REAL,
-    load_seconds REAL,
-    compile_seconds REAL,
-    train_seconds REAL,
-    evaluate_seconds REAL,
-    total_seconds REAL,
-    config TEXT NOT NULL,
-    provenance TEXT NOT NULL,
-    stored_at TEXT NOT NULL
-);
-CREATE TABLE epochs (
-    key TEXT NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
-    epoch INTEGER NOT NULL,
-    loss REAL NOT NULL,
-    accuracy REAL NOT NULL,
-    val_loss REAL,
-    val_accuracy REAL,
-    seconds REAL NOT NULL,
-    PRIMARY KEY (key, epoch)
-) WITHOUT ROWID;
-CREATE TABLE arrays (
-    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
-    variables BLOB NOT NULL,
-    predictions BLOB
-);
-"""
-_ENVIRONMENT = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_AUTH,
-    sqlite3.SQLITE_TOOBIG,
-)
 PHASES = ("load", "compile", "train", "evaluate", "total")
+
+
+@dataclass(frozen=True)
+class StoredGrid:
+    """What a grid was to run.
+
+    Attributes:
+        name: of its study.
+        study: the study as TOML.
+        command: as it was typed.
+        started_at: time of its last start, ISO 8601, UTC.
+        trials: the name of every trial by its run key, in the study's order.
+    """
+
+    name: str
+    study: str
+    command: str
+    started_at: str
+    trials: dict[str, str]
 
 
 class Store:
@@ -76,71 +49,83 @@ class Store:
         self.path = Path(folder) / "runs.sqlite"
 
     def create(self) -> None:
-        """Makes the folder and an empty store where there is none.
+        """Makes the folder and an empty store where there is none; brings an older store up to date.
 
         Raises:
             CorruptionError: the file is not a store, or one of a newer version.
             UnavailableError: the folder cannot be written.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UnavailableError(f"cannot create the output folder {self.path.parent}: {error.strerror}") from None
-        with self._connect() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            if _version(connection) == 0:
-                others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
-                if others:
-                    raise CorruptionError(f"{self.path}: holds other tables ({', '.join(others)}), so it is no store")
-                for statement in filter(str.strip, SCHEMA.split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.commit()
+        create_database(self.path)
 
     def add(self, run: Run) -> None:
-        """Stores a run; when this returns, it survives a crash. A run of the same key is replaced.
+        """Stores a run; when this returns, it survives a crash.
+
+        A run of the same key is replaced, unless that one has a result and this one has none.
 
         Raises:
             CorruptionError, UnavailableError: as for `create`; nothing of the run is stored.
         """
+        self.add_all([pack_run(run)])
+
+    def add_all(self, runs: Sequence[PackedRun]) -> None:
+        """Stores runs in one transaction, all of them or none; otherwise as `add`."""
         self.create()
-        record = run.record
-        row = {
-            "key": record.key,
-            "status": record.status,
-            "reason": record.reason,
-            "dataset": record.config.data.name,
-            "seed": record.config.seed,
-            "parameters": record.parameters,
-            "flops": record.flops,
-            "test_loss": record.test_loss,
-            "test_accuracy": record.test_accuracy,
-            **{f"{phase}_seconds": record.seconds.get(phase) for phase in PHASES},
-            "config": record.config.to_json(),
-            "provenance": json.dumps(record.provenance, sort_keys=True),
-            "stored_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        epochs = [(record.key, *dataclasses.astuple(epoch)) for epoch in record.history]
-        arrays = (record.key, pack_variables(run), pack_predictions(run))
-        with self._connect() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("DELETE FROM runs WHERE key = ?", (record.key,))
-            names = ", ".join(row)
-            connection.execute(f"INSERT INTO runs ({names}) VALUES ({', '.join('?' * len(row))})", (*row.values(),))
-            connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", epochs)
-            connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", arrays)
-            connection.commit()
+        with self._transaction() as connection:
+            for run in runs:
+                _insert(connection, run)
 
     def find(self, key: str) -> Record | None:
         """Returns the record of the run with this key, or ``None``."""
-        with self._connect_existing() as connection:
+        return self.find_all([key]).get(key)
+
+    def find_all(self, keys: Iterable[str] | None = None) -> dict[str, Record]:
+        """Returns the records of the runs with these keys, or of all runs, by key, in the order they were stored."""
+        with connect_existing(self.path) as connection:
             if connection is None:
-                return None
-            row = connection.execute("SELECT * FROM runs WHERE key = ?", (key,)).fetchone()
-            if row is None:
-                return None
-            history = connection.execute("SELECT * FROM epochs WHERE key = ? ORDER BY epoch", (key,)).fetchall()
-        return self._read_record(row, history)
+                return {}
+            connection.execute("BEGIN")  # rows and epochs of one moment
+            condition = "" if keys is None else " WHERE key IN (SELECT value FROM json_each(?))"
+            wanted = () if keys is None else (json.dumps([*keys]),)
+            rows = connection.execute(f"SELECT * FROM runs{condition} ORDER BY rowid", wanted).fetchall()
+            histories: dict[str, list[EpochMetrics]] = {row["key"]: [] for row in rows}
+            for key, *metrics in connection.execute(f"SELECT * FROM epochs{condition} ORDER BY key, epoch", wanted):
+                if key in histories:
+                    histories[key].append(EpochMetrics(*metrics))
+        return {row["key"]: self._read_record(row, histories[row["key"]]) for row in rows}
+
+    def list_statuses(self) -> dict[str, tuple[str, str]]:
+        """Returns status and time of storing (ISO 8601, UTC) of every run, by key, in the order they were stored."""
+        with connect_existing(self.path) as connection:
+            if connection is None:
+                return {}
+            return {
+                row[0]: (row[1], row[2])
+                for row in connection.execute("SELECT key, status, stored_at FROM runs ORDER BY rowid")
+            }
+
+    def add_grid(self, grid: StoredGrid) -> None:
+        """Stores what a grid is to run; a grid of the same name is replaced. Raises as `create` does."""
+        self.create()
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM grids WHERE name = ?", (grid.name,))
+            row = (grid.name, grid.study, grid.command, grid.started_at)
+            connection.execute("INSERT INTO grids VALUES (?, ?, ?, ?)", row)
+            trials = [(grid.name, index, *trial) for index, trial in enumerate(grid.trials.items())]
+            connection.executemany("INSERT INTO grid_trials VALUES (?, ?, ?, ?)", trials)
+
+    def list_grids(self) -> list[StoredGrid]:
+        """Returns the grids that were run on this store, the newest last."""
+        with connect_existing(self.path) as connection:
+            if connection is None or find_version(connection) < 2:
+                return []
+            connection.execute("BEGIN")
+            trials: dict[str, dict[str, str]] = {}
+            for name, key, trial in connection.execute(
+                "SELECT grid, key, trial FROM grid_trials ORDER BY grid, position"
+            ):
+                trials.setdefault(name, {})[key] = trial
+            rows = connection.execute("SELECT * FROM grids ORDER BY started_at, rowid").fetchall()
+        return [StoredGrid(**row, trials=trials.get(row["name"], {})) for row in rows]
 
     def load(self, key: str) -> Run:
         """Returns the run with this key, or with the one key that begins with it.
@@ -154,8 +139,10 @@ class Store:
         key = self._complete_key(key)
         record = self.find(key)
         assert record is not None
-        with self._connect() as connection:
+        with connect(self.path) as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
+        if row is None and record.status not in FINAL:
+            raise InputError(f"key={key[:12]!r}: the run is {record.status} and has no network: {record.reason}")
         if row is None:
             raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} are missing")
         try:
@@ -165,7 +152,7 @@ class Store:
 
     def list_keys(self) -> list[str]:
         """Returns the keys of all runs, in the order they were stored."""
-        with self._connect_existing() as connection:
+        with connect_existing(self.path) as connection:
             if connection is None:
                 return []
             return [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
@@ -178,8 +165,9 @@ class Store:
             raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(everything)} keys")
         return keys[0]
 
-    def _read_record(self, row: sqlite3.Row, history: list[sqlite3.Row]) -> Record:
+    def _read_record(self, row: sqlite3.Row, history: list[EpochMetrics]) -> Record:
         try:
+            seconds = {phase: row[f"{phase}_seconds"] for phase in PHASES}
             record = Record(
                 config=RunConfig.from_json(row["config"]),
                 status=row["status"],
@@ -188,9 +176,10 @@ class Store:
                 flops=row["flops"],
                 test_loss=row["test_loss"],
                 test_accuracy=row["test_accuracy"],
-                history=tuple(EpochMetrics(*epoch[1:]) for epoch in history),
-                seconds={phase: row[f"{phase}_seconds"] for phase in PHASES},
+                history=tuple(history),
+                seconds={phase: spent for phase, spent in seconds.items() if spent is not None},
                 provenance=json.loads(row["provenance"]),
+                output=dict(row).get("output"),  # which version 1 did not have
             )
             record.check(row["key"])
             return record
@@ -198,30 +187,11 @@ class Store:
             raise CorruptionError(f"{self.path}: the row of run {row['key'][:12]} cannot be read: {error}") from None
 
     @contextlib.contextmanager
-    def _connect_existing(self) -> Iterator[sqlite3.Connection | None]:
-        if not self.path.exists():
-            yield None
-            return
-        with self._connect() as connection:
-            yield None if _version(connection) == 0 else connection
-
-    @contextlib.contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as connection:
-                connection.row_factory = sqlite3.Row
-                # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
-                connection.execute("PRAGMA synchronous = EXTRA")
-                connection.execute("PRAGMA foreign_keys = ON")
-                version = _version(connection)
-                if not 0 <= version <= SCHEMA_VERSION:
-                    raise CorruptionError(f"{self.path}: schema version {version} is not the known {SCHEMA_VERSION}")
-                yield connection
-        except sqlite3.DatabaseError as error:
-            # Errors of Python's own, such as text that is not UTF-8, have no code.
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
-                raise UnavailableError(f"{self.path}: {error}") from None
-            raise CorruptionError(f"{self.path}: not a readable store: {error}") from None
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with connect(self.path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
 
 
 def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
@@ -238,5 +208,31 @@ def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
     return Store(out).load(key)
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
+    record = run.record
+    row = {
+        "key": record.key,
+        "status": record.status,
+        "reason": record.reason,
+        "output": record.output,
+        "dataset": record.config.data.name,
+        "seed": record.config.seed,
+        "parameters": record.parameters,
+        "flops": record.flops,
+        "test_loss": record.test_loss,
+        "test_accuracy": record.test_accuracy,
+        **{f"{phase}_seconds": record.seconds.get(phase) for phase in PHASES},
+        "config": record.config.to_json(),
+        "provenance": json.dumps(record.provenance, sort_keys=True),
+        "stored_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    stored = connection.execute("SELECT status FROM runs WHERE key = ?", (record.key,)).fetchone()
+    if stored and stored["status"] in FINAL and record.status not in FINAL:
+        return
+    connection.execute("DELETE FROM runs WHERE key = ?", (record.key,))
+    names = ", ".join(row)
+    connection.execute(f"INSERT INTO runs ({names}) VALUES ({', '.join('?' * len(row))})", (*row.values(),))
+    epochs = [(record.key, *dataclasses.astuple(epoch)) for epoch in record.history]
+    connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", epochs)
+    if run.variables is not None:
+        connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", (record.key, run.variables, run.predictions))

@@ -5,10 +5,12 @@ with the nearest legal one, and nests: a field that is itself a `Settings` is a 
 """
 
 import dataclasses
+import functools
 import json
+import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from cnnjax.errors import InputError
@@ -21,7 +23,7 @@ class Settings:
     section: typing.ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self), include_extras=True)
+        hints = _read_hints(type(self), include_extras=True)  # type: ignore[arg-type]
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
             if not entry.metadata.get("own_check"):
                 self._set(entry.name, check(getattr(self, entry.name), hints[entry.name], self._where(entry.name)))
@@ -44,7 +46,7 @@ class Settings:
         for key in values:
             if key not in names:
                 raise InputError(f"{where}: unknown key {key!r}{near_match(key, names)}; legal: {', '.join(names)}")
-        hints = typing.get_type_hints(cls)
+        hints = _read_hints(cls)  # type: ignore[arg-type]
         return cls(**{key: _build(hints[key], value) for key, value in values.items()})
 
     def to_json(self) -> str:
@@ -62,7 +64,7 @@ class Settings:
 
     def to_toml(self) -> str:
         """Returns the configuration as TOML; settings that are ``None`` are left out."""
-        return "\n".join(_toml_lines(self.to_dict())) + "\n"
+        return write_toml(dict(sorted(self.to_dict().items(), key=lambda entry: isinstance(entry[1], dict))))
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -80,12 +82,22 @@ class Settings:
         object.__setattr__(self, name, value)
 
 
+def write_toml(values: Mapping[str, Any]) -> str:
+    """Returns `values` as TOML that reads back in the same order; those that are ``None`` are left out."""
+    return "\n".join(_toml_lines(values, ())).lstrip("\n") + "\n"
+
+
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
     return values
+
+
+@functools.cache  # reading them takes most of the time of building a configuration
+def _read_hints(kind: type, include_extras: bool = False) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=include_extras)
 
 
 def _build(annotation: Any, value: Any) -> Any:
@@ -98,15 +110,42 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _toml_lines(values: dict[str, Any], heading: str = "") -> list[str]:
-    plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
-    for key, table in values.items():
-        if isinstance(table, dict):
-            lines += [f"\n[{heading}{key}]", *_toml_lines(table, f"{heading}{key}.")]
-    return lines
+def _toml_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    entries = [(key, value) for key, value in table.items() if value is not None]
+    # What stands below a heading belongs to it, so only what has no plain value after it can have one.
+    plain = max((index for index, (_, value) in enumerate(entries, 1) if not _has_heading(value, path)), default=0)
+    yield from (f"{_toml_key(key)} = {_toml_value(value)}" for key, value in entries[:plain])
+    for key, value in entries[plain:]:
+        inner = (*path, _toml_key(key))
+        name = ".".join(inner)
+        for part in value if isinstance(value, list) else [value]:
+            lines = list(_toml_lines(part, inner))
+            if isinstance(value, list):
+                yield f"\n[[{name}]]"
+            elif not lines or not lines[0].startswith("\n"):
+                yield f"\n[{name}]"
+            yield from lines
+
+
+def _has_heading(value: Any, path: tuple[str, ...]) -> bool:
+    return (isinstance(value, dict) and len(path) < 2) or (_is_tables(value) and not path)
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key, re.ASCII) else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:
-    # A JSON value is a TOML value, but for the pairs of escapes beyond the basic plane, and DEL.
+    if isinstance(value, dict):
+        entries = (f"{_toml_key(key)} = {_toml_value(part)}" for key, part in value.items() if part is not None)
+        return f"{{{', '.join(entries)}}}"
+    if _is_tables(value):
+        return "".join(["[\n", *(f"    {_toml_value(part)},\n" for part in value), "]"])
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    # Such a JSON value is a TOML value, but for the pairs of escapes beyond the basic plane, and DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -63,7 +63,8 @@ def _registry() -> ConstructorRegistry:
     def literal_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         kinds = {_kind(part) for part in (info.type, *typing.get_args(info.type))}
         is_list = tuple in kinds
-        if not is_list and kinds.isdisjoint({int, float}):
+        is_repeated = tyro.conf.UseAppendAction in info.markers
+        if is_repeated or (not is_list and kinds.isdisjoint({int, float})):
             return None
         return PrimitiveConstructorSpec(
             nargs=1,

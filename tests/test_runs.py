@@ -1,6 +1,7 @@
 """The store keeps a run whole, or not at all."""
 
 import dataclasses
+import json
 import multiprocessing
 import sqlite3
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from cnnjax import CorruptionError, InputError, ModelConfig, RunConfig, TrainConfig, UnavailableError
+from cnnjax.database import SCHEMA_VERSION
 from cnnjax.history import EpochMetrics
-from cnnjax.runs import SCHEMA_VERSION, Record, Run, Store, load_run
+from cnnjax.records import PackedRun, pack_run
+from cnnjax.runs import Record, Run, Store, StoredGrid, load_run
 
 
 def make_run(seed=0, status="completed", accuracy=0.97, **config):
@@ -157,14 +160,20 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
         Store(tmp_path / "runs").create()
 
 
-def test_many_processes_open_one_new_store_at_once(tmp_path):
+def test_sixteen_processes_open_one_new_store_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
-        pool.starmap(_add, [(tmp_path, seed) for seed in range(16)])
-    assert len(Store(tmp_path).list_keys()) == 16
+    together = context.Barrier(16)
+    processes = [context.Process(target=_add, args=(tmp_path / "new", seed, together)) for seed in range(16)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 16
+    assert sorted(record.config.seed for record in Store(tmp_path / "new").find_all().values()) == list(range(16))
 
 
-def _add(folder, seed):
+def _add(folder, seed, together):
+    together.wait(60)
     Store(folder).add(make_run(seed))
 
 
@@ -209,7 +218,7 @@ def test_a_stored_network_keeps_its_configuration(tmp_path):
         ("ALTER TABLE runs RENAME COLUMN flops TO operations", "cannot be read"),
         ("DROP TABLE epochs", "not a readable store: no such table: epochs"),
         ("DROP TABLE runs", "not a readable store: no such table: (main.)?runs"),
-        ("PRAGMA user_version = -3", "schema version -3 is not the known 1"),
+        ("PRAGMA user_version = -3", "schema version -3 is not the known 2"),
     ],
 )
 def test_a_row_that_is_not_what_was_stored_is_refused(tmp_path, damage, message):
@@ -220,3 +229,108 @@ def test_a_row_that_is_not_what_was_stored_is_refused(tmp_path, damage, message)
         connection.execute(damage)
     with pytest.raises(CorruptionError, match=message):
         store.find(run.key)
+
+
+VERSION_1 = """
+CREATE TABLE runs (key TEXT PRIMARY KEY, status TEXT NOT NULL CHECK (status IN ('completed', 'diverged', 'failed',
+'invalid')), reason TEXT, dataset TEXT NOT NULL, seed INTEGER NOT NULL, parameters INTEGER, flops INTEGER,
+test_loss REAL, test_accuracy REAL, load_seconds REAL, compile_seconds REAL, train_seconds REAL, evaluate_seconds REAL,
+total_seconds REAL, config TEXT NOT NULL, provenance TEXT NOT NULL, stored_at TEXT NOT NULL);
+CREATE TABLE epochs (key TEXT NOT NULL REFERENCES runs (key) ON DELETE CASCADE, epoch INTEGER NOT NULL, loss REAL NOT
+NULL, accuracy REAL NOT NULL, val_loss REAL, val_accuracy REAL, seconds REAL NOT NULL, PRIMARY KEY (key, epoch))
+WITHOUT ROWID;
+CREATE TABLE arrays (key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE, variables BLOB NOT NULL,
+predictions BLOB);
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def store_of_version_1(tmp_path):
+    """A store as version 1 wrote it, with the same two runs as one of today."""
+    today, old = Store(tmp_path / "today"), Store(tmp_path / "old")
+    for seed in (1, 0):
+        today.add(make_run(seed))
+    old.path.parent.mkdir()
+    with sqlite3.connect(old.path) as connection:
+        connection.executescript(VERSION_1)
+        connection.execute("ATTACH ? AS today", (str(today.path),))
+        columns = ", ".join(row[1] for row in connection.execute("PRAGMA main.table_info(runs)"))
+        connection.execute(f"INSERT INTO main.runs SELECT {columns} FROM today.runs ORDER BY rowid")
+        connection.execute("INSERT INTO main.epochs SELECT * FROM today.epochs")
+        connection.execute("INSERT INTO main.arrays SELECT * FROM today.arrays")
+    connection.close()
+    return old, today
+
+
+def test_a_store_of_version_1_is_read_as_it_is(store_of_version_1):
+    old, today = store_of_version_1
+    before = old.path.read_bytes()
+    assert old.find_all() == today.find_all()
+    assert old.list_grids() == []
+    assert old.path.read_bytes() == before
+
+
+def test_a_store_of_version_1_is_brought_up_to_date_when_written(store_of_version_1):
+    old, today = store_of_version_1
+    for store in (old, today):
+        store.add(make_run(2))
+        store.add_all([PackedRun(Record.without_result(make_run(3).record.config, "pruned", "too slow"))])
+        store.add(make_run(1, accuracy=0.5))
+    assert old.find_all() == today.find_all()
+    assert old.load(make_run(0).key).record == make_run(0).record
+    with sqlite3.connect(old.path) as one, sqlite3.connect(today.path) as other:
+        assert _schema(one) == _schema(other)
+        assert one.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert one.execute("SELECT COUNT(*) FROM epochs").fetchone() == (6,)
+
+
+def _schema(connection):
+    rows = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    return [(name, "".join((sql or "").split())) for name, sql in rows]
+
+
+def test_runs_are_stored_all_or_none(tmp_path):
+    store = Store(tmp_path)
+    good, bad = (pack_run(make_run(seed)) for seed in (0, 1))
+    object.__setattr__(bad.record, "status", "undecided")
+    with pytest.raises(CorruptionError, match="CHECK constraint failed"):
+        store.add_all([good, bad])
+    assert store.list_keys() == []
+
+
+def test_records_are_found_by_their_keys_in_the_order_they_were_stored(tmp_path):
+    store, runs = Store(tmp_path), [make_run(seed) for seed in (3, 1, 2)]
+    store.add_all([pack_run(run) for run in runs])
+    assert list(store.find_all().values()) == [run.record for run in runs]
+    assert store.find_all([runs[2].key, "a" * 64]) == {runs[2].key: runs[2].record}
+    assert [status for status, _ in store.list_statuses().values()] == ["completed"] * 3
+
+
+def test_a_run_without_a_network_says_why_when_it_is_loaded(tmp_path):
+    store, config = Store(tmp_path), make_run().record.config
+    store.add_all([PackedRun(Record.without_result(config, "failed", "the worker ended", (9, 8), "last words"))])
+    record = store.find(config.key)
+    assert (record.parameters, record.flops, record.output, record.seconds) == (9, 8, "last words", {})
+    with pytest.raises(InputError, match="the run is failed and has no network: the worker ended"):
+        store.load(config.key)
+
+
+def test_a_record_survives_its_passage_through_json():
+    record = make_run().record
+    assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_a_grid_is_kept_and_replaced_by_its_name(tmp_path):
+    store = Store(tmp_path)
+    first = StoredGrid(
+        "padding", "title = 'x'", "run padding", "2026-01-01T00:00:00", {"b" * 64: "two", "a" * 64: "one"}
+    )
+    other = StoredGrid("stride", "", "run stride", "2026-01-02T00:00:00", {})
+    for grid in (first, other):
+        store.add_grid(grid)
+    assert store.list_grids() == [first, other]
+    assert list(store.list_grids()[0].trials) == ["b" * 64, "a" * 64]
+    again = dataclasses.replace(first, started_at="2026-01-03T00:00:00", trials={"c" * 64: "three"})
+    store.add_grid(again)
+    assert store.list_grids() == [other, again]

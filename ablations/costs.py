@@ -1,0 +1,39 @@
+"""What a trial costs, by arithmetic: its size, and the floating-point operations of its training."""
+
+import functools
+
+from cnnjax.config import RunConfig
+from cnnjax.datasets import DatasetInfo, load_info
+from cnnjax.splits import split_sizes
+from cnnjax.summary import Summary, summarize
+
+TRAIN_SIZE_UNKNOWN = 50_000
+"""Training examples assumed of a dataset that has not been prepared."""
+
+
+def find_size(config: RunConfig) -> tuple[int, int]:
+    """Returns the parameters of a run's network, and the FLOPs of its forward pass on one image."""
+    summary = _summarize(config)
+    return summary.parameters, summary.flops
+
+
+def count_images(config: RunConfig) -> int:
+    """Returns how many images a run sees in training: examples times epochs."""
+    size = _find_info(config.data.name, config.data.manual_dir).train_size
+    examples = split_sizes(config, size)[0] if size else config.data.train_size or TRAIN_SIZE_UNKNOWN
+    return examples * config.train.epochs
+
+
+def training_flops(config: RunConfig) -> float:
+    """Returns the FLOPs of a run's training, the backward pass costing twice as much as the forward pass."""
+    return 3.0 * _summarize(config).flops * count_images(config)
+
+
+def _summarize(config: RunConfig) -> Summary:
+    info = _find_info(config.data.name, config.data.manual_dir)
+    return summarize(config, info.image_shape, info.classes)
+
+
+@functools.cache
+def _find_info(name: str, manual_dir: str | None) -> DatasetInfo:
+    return load_info(name, manual_dir=manual_dir)

@@ -1,0 +1,74 @@
+"""One grid a store at a time: a lock that the operating system releases whatever happens to its holder.
+
+Beside the lock lies a note of who holds it, for the messages of those who find it taken.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cnnjax.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that runs a grid: its number, host, command line and time of start (ISO 8601, UTC)."""
+
+    pid: int
+    host: str
+    command: str
+    started_at: str
+
+    def __str__(self) -> str:
+        return f"{self.command!r} (process {self.pid} on {self.host}, since {self.started_at})"
+
+
+@contextlib.contextmanager
+def hold_store(out: Path, command: str) -> Iterator[None]:
+    """Holds the lock of the store in `out`, an existing folder, while the context lasts.
+
+    Raises:
+        UnavailableError: another process holds it, by name; or the folder cannot be written.
+    """
+    owner = Owner(os.getpid(), socket.gethostname(), command, datetime.now(UTC).isoformat(timespec="seconds"))
+    try:
+        # A second is more than the moment for which a reader takes the lock, to see whether it is free.
+        with FileLock(_lock_path(out), timeout=1):
+            _note_path(out).write_text(json.dumps(asdict(owner)), encoding="utf-8")
+            try:
+                yield
+            finally:
+                _note_path(out).unlink(missing_ok=True)
+    except Timeout:
+        holder = read_owner(out) or "another process"
+        raise UnavailableError(f"{out} is in use by {holder}; wait for it, or give another --out") from None
+
+
+def read_owner(out: Path) -> Owner | None:
+    """Returns the process that runs a grid on the store in `out` now, or ``None``; creates nothing."""
+    if not _note_path(out).exists():
+        return None
+    try:
+        with FileLock(_lock_path(out), timeout=0):
+            return None
+    except (Timeout, PermissionError):
+        pass  # held, or ours to read only, in which case the note has to do
+    try:
+        return Owner(**json.loads(_note_path(out).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Owner(0, "this machine", "another process", "a moment ago")
+
+
+def _lock_path(out: Path) -> Path:
+    return out / "grid.lock"
+
+
+def _note_path(out: Path) -> Path:
+    return out / "grid.owner.json"

@@ -1,0 +1,52 @@
+"""Everything that is wrong with a study, said at once rather than one mistake a try."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from cnnjax.errors import InputError
+
+_MOST_LINES = 20
+_LONGEST_LINE = 400
+
+
+class Mistakes:
+    """Collects one line for every mistake; `refuse` raises them together.
+
+    Args:
+        source: where the study was read, which every line names.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Notes a mistake: where, what, and what is legal."""
+        self._lines.append(line)
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Notes the `InputError` that ends the block, if one does."""
+        try:
+            yield
+        except InputError as error:
+            self.add(str(error))
+
+    def refuse(self) -> None:
+        """Raises `InputError` with all mistakes, if there are any."""
+        if self._lines:
+            raise refusal(self._source, self._lines)
+
+
+def refusal(source: str, lines: Sequence[str]) -> InputError:
+    """Returns the error that says what is wrong: one line, or for several a heading and a line for each."""
+    shown = [f"{_printable(source)}: {_printable(line)}" for line in lines[:_MOST_LINES]]
+    if len(lines) == 1:
+        return InputError(shown[0])
+    more = [f"... and {len(lines) - _MOST_LINES:,} more"] if len(lines) > _MOST_LINES else []
+    return InputError("\n  ".join([f"{_printable(source)}: {len(lines):,} errors", *shown, *more]))
+
+
+def _printable(line: str) -> str:
+    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line[: _LONGEST_LINE + 1])
+    return shown if len(line) <= _LONGEST_LINE else f"{shown[:_LONGEST_LINE]} ..."

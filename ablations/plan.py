@@ -1,0 +1,116 @@
+"""Says what running a study would mean; trains nothing, writes nothing, and answers in seconds.
+
+A shipped study; with changes, as for ``ablations.run``; two short runs, stored nowhere, tell how fast this machine is;
+every cell of a large study; everything as one JSON object::
+
+    python -m ablations.plan padding
+    python -m ablations.plan padding --set train.epochs=20 --seeds 10 --workers 8
+    python -m ablations.plan padding --calibrate
+    python -m ablations.plan large.toml --all
+    python -m ablations.plan padding --json
+
+The JSON object has ``study``, ``title``, ``seeds``, ``factors``, ``trials`` (how many), ``counts`` (of trials by
+status), ``cells``, ``duplicates`` (``name``, ``kept``), ``programs`` (to compile), ``workers``, ``forecast`` (``wall``
+and ``work``, the seconds of all workers together; or null), ``basis`` (of the forecast, or null), ``sensitivity``
+(``standard_deviation``, ``basis``, ``seeds``, ``difference``: of test accuracy as a share, or null) and
+``unknown_datasets`` (of a size that is assumed). A cell has ``name``, ``labels`` (by factor), ``problem`` (why it
+cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``, ``counts`` and ``seconds`` (a trial, or null).
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ablations.expanding import expand
+from ablations.grids import Grid
+from ablations.plan_document import describe_plan
+from ablations.planning import Plan, list_infos, make_plan
+from ablations.precedents import find_timing, may_have_accelerators, read_precedents
+from ablations.sensitivity import find_sensitivity
+from ablations.sources import StudyArguments, read_study
+from ablations.timing import Timing, learn_timing
+from ablations.work import find_work
+from cnnjax.console import run_command, say
+from cnnjax.errors import InputError
+from cnnjax.rules import Interval, check
+from cnnjax.runs import Store
+from cnnjax.tables import write_terminal
+from experiments.arguments import parse_arguments
+
+PROG = "python -m ablations.plan"
+
+
+@dataclass(frozen=True)
+class PlanArguments(StudyArguments):
+    """Says what running a study would mean; trains nothing."""
+
+    out: Path = Path("runs")
+    """Folder of the store."""
+    workers: int | None = None
+    """Worker processes to plan for; left out, one a core, or a single one where there are accelerators."""
+    calibrate: bool = False
+    """Measure the speed of this machine with two short runs, in place of the store's history; takes about 30 s."""
+    all: bool = False
+    """Show all cells and duplicates, however many."""
+    json: bool = False
+    """Print one JSON object and nothing else on stdout."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0."""
+    arguments = parse_arguments(PlanArguments, argv, PROG, PlanArguments())
+    check(arguments.workers, Annotated[int, Interval(1, 4096)] | None, "--workers")
+    plan = read_plan(arguments)
+    if arguments.json:
+        say(json.dumps(plan.to_dict(), allow_nan=False), sys.stdout)
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        say(write_terminal(describe_plan(plan, arguments.all), width), sys.stdout)
+    return 0
+
+
+def read_plan(arguments: PlanArguments) -> Plan:
+    """Returns the plan that the arguments ask for.
+
+    Raises:
+        InputError: the study cannot be run; all that is wrong is listed.
+        CorruptionError: the store cannot be read.
+        UnavailableError: no worker can be started for a calibration.
+    """
+    study, store = read_study(arguments), Store(arguments.out)
+    grid = expand(study, arguments.max_trials)
+    work = find_work(grid, store)
+    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    records = read_precedents(grid, store, statuses)
+    accelerated = may_have_accelerators()
+    workers = arguments.workers or (1 if accelerated else _count_cores())
+    timing = find_timing(grid, records.values(), accelerated, str(store.path))
+    if arguments.calibrate and work.waiting:
+        workers, timing = _calibrate(grid, arguments.workers)
+    return make_plan(study.title, grid, work, statuses, workers, timing, find_sensitivity(grid, records))
+
+
+def _calibrate(grid: Grid, workers: int | None) -> tuple[int, Timing]:
+    for info in list_infos(grid).values():
+        if info.train_size is None:
+            raise InputError(f"--calibrate: the dataset {info.name} is not prepared; the first run on it does that")
+    from ablations.calibrating import calibrate
+    from ablations.slots import make_slots
+
+    slots = make_slots(workers)
+    say("calibrating: the smallest and the largest network train for a few seconds, about 30 s in all", sys.stderr)
+    return len(slots), learn_timing(calibrate(grid, slots[0]), "a calibration just now")
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,114 @@
+"""Runs a study: skips what the store holds, runs the rest, stores every trial as it ends.
+
+A shipped study; a form that takes a minute; a grid without a file; the same line again goes on where it was stopped::
+
+    python -m ablations.run padding
+    python -m ablations.run padding --set train.epochs=1 --set data.train_size=5000 --seeds 2 --out runs/quick
+    python -m ablations.run --axis model.padding=valid,same --axis 'model.filters=[16,32],[32,64]' --seeds 0..9
+"""
+
+import shlex
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import psutil
+
+from ablations.events import Executor
+from ablations.sources import StudyArguments, read_study
+from ablations.watching import make_grid_observer
+from ablations.work import Policy
+from cnnjax.config import Count
+from cnnjax.console import run_command, say
+from cnnjax.errors import InputError
+from cnnjax.rules import Interval, check
+from experiments.arguments import parse_arguments
+
+PROG = "python -m ablations.run"
+MEMORY_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class RunArguments(StudyArguments):
+    """Runs a study; what the store holds already is skipped."""
+
+    out: Path = Path("runs")
+    """Folder of the store."""
+    workers: int | None = None
+    """Worker processes; left out, one a core, or one a device on accelerators."""
+    retry_failed: bool = False
+    """Run again what the store holds as failed."""
+    fail_fast: bool = False
+    """Stop at the first trial that fails for good."""
+    max_retries: int = 1
+    """Further attempts at a trial that fails."""
+    timeout: float | None = None
+    """Seconds after which a trial has failed."""
+    memory_limit: float | None = None
+    """GiB of memory above which a trial has failed; left out, an equal share of 90% of this machine's."""
+    budget: Literal["full", "halving"] = "full"
+    """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
+    executor: Literal["local", "ray"] = "local"
+    """Worker processes on this machine, or tasks of a Ray cluster."""
+    address: str | None = None
+    """Address of the Ray cluster; left out, a Ray of its own on this machine."""
+    quiet: bool = False
+    """Print failures and the last line only."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0, or 1 where trials failed."""
+    arguments = parse_arguments(RunArguments, argv, PROG, RunArguments())
+    _check(arguments)
+    study = read_study(arguments)
+    from ablations.launching import run_study
+
+    start = time.monotonic()
+    counts = run_study(
+        study,
+        arguments.out,
+        make_executor=lambda: _make_executor(arguments),
+        policy=Policy(arguments.retry_failed, arguments.fail_fast, arguments.max_retries),
+        budget=arguments.budget,
+        observer=make_grid_observer(arguments.quiet),
+        command=shlex.join([*PROG.split(), *argv]),
+        max_trials=arguments.max_trials,
+    )
+    spent = timedelta(seconds=round(time.monotonic() - start))
+    say(f"{_describe(counts)} in {arguments.out / 'runs.sqlite'}, after {spent}", sys.stdout)
+    return 1 if counts["failed"] else 0
+
+
+def _check(arguments: RunArguments) -> None:
+    check(arguments.workers, Annotated[int, Interval(1, 4096)] | None, "--workers")
+    check(arguments.max_retries, Annotated[int, Interval(0, 1000)], "--max-retries")
+    check(arguments.max_trials, Count, "--max-trials")
+    check(arguments.timeout, Annotated[float, Interval(0, open_low=True)] | None, "--timeout")
+    if arguments.address is not None and arguments.executor != "ray":
+        raise InputError(f"--address={arguments.address!r}: needs --executor ray")
+    check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
+
+
+def _make_executor(arguments: RunArguments) -> Executor:
+    from ablations.local import LocalExecutor
+    from ablations.slots import make_slots
+
+    slots = make_slots(arguments.workers)
+    share = MEMORY_SHARE * psutil.virtual_memory().total / len(slots)
+    limit = share if arguments.memory_limit is None else arguments.memory_limit * 2**30
+    return LocalExecutor(slots, arguments.timeout, int(limit))
+
+
+def _describe(counts: Counter[str]) -> str:
+    named = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{sum(counts.values())} trials: {named}"
+
+
+if __name__ == "__main__":
+    run_command(main)

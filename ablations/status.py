@@ -1,0 +1,108 @@
+"""Shows how far the grids of a store are, also while one runs.
+
+The default store; another one; everything as one JSON object::
+
+    python -m ablations.status
+    python -m ablations.status --out /data/runs
+    python -m ablations.status --json
+
+The JSON object has ``store``, ``running`` (the process that runs a grid now, or null), ``grids`` (the newest first,
+with counts by status, trials remaining, rate, time left, best trial and last failures) and ``other_runs`` (number of
+runs of no grid by status).
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from ablations.locks import Owner, read_owner
+from ablations.progress import GridProgress, StoreProgress, measure_progress
+from cnnjax.console import run_command, say
+from cnnjax.runs import Store
+from cnnjax.tables import Column, Document, Table, write_terminal
+from experiments.arguments import parse_arguments
+
+PROG = "python -m ablations.status"
+STATUSES = ("completed", "failed", "diverged", "invalid", "pruned")
+
+
+@dataclass(frozen=True)
+class StatusArguments:
+    """Shows how far the grids of a store are, also while one runs."""
+
+    out: Path = Path("runs")
+    """Folder of the store."""
+    json: bool = False
+    """Print one JSON object and nothing else on stdout."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0."""
+    arguments = parse_arguments(StatusArguments, argv, PROG, StatusArguments())
+    store = Store(arguments.out)
+    owner = read_owner(arguments.out)
+    progress = measure_progress(store, owner)
+    if arguments.json:
+        say(json.dumps(_to_dict(store, owner, progress), allow_nan=False), sys.stdout)
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        say(write_terminal(_describe(store, owner, progress), width), sys.stdout)
+    return 0
+
+
+def _to_dict(store: Store, owner: Owner | None, progress: StoreProgress) -> dict[str, object]:
+    return {
+        "store": str(store.path),
+        "running": owner and asdict(owner),
+        "grids": [grid.to_dict() for grid in progress.grids],
+        "other_runs": dict(progress.other_runs),
+    }
+
+
+def _describe(store: Store, owner: Owner | None, progress: StoreProgress) -> Document:
+    facts = [f"running now: {owner}" if owner else "no grid runs now"]
+    if not store.path.exists():
+        facts.append("there is no store yet")
+    notes = [note for grid in progress.grids for note in _list_notes(grid)]
+    if progress.other_runs:
+        notes.append(f"runs of no grid: {', '.join(f'{n} {status}' for status, n in progress.other_runs.items())}")
+    tables = (_make_table(progress),) if progress.grids else ()
+    return Document(str(store.path), tuple(facts), tables, tuple(notes))
+
+
+def _make_table(progress: StoreProgress) -> Table:
+    found = [status for status in STATUSES[1:] if any(grid.counts.get(status) for grid in progress.grids)]
+    counts = ("completed", *found, "remaining", "trials")
+    columns = (Column("grid"), *(Column(name, ",", True) for name in counts), Column("trials/h", ",.1f", True))
+    rows = (
+        (
+            grid.name,
+            *(grid.counts.get(status, 0) for status in ("completed", *found)),
+            grid.remaining,
+            grid.total,
+            grid.trials_per_hour,
+            _write_time_left(grid),
+        )
+        for grid in progress.grids
+    )
+    return Table((*columns, Column("time left", right=True)), tuple(rows))
+
+
+def _write_time_left(grid: GridProgress) -> str | None:
+    if grid.seconds_left is None:
+        return "running" if grid.running else None
+    return str(timedelta(seconds=round(grid.seconds_left)))
+
+
+def _list_notes(grid: GridProgress) -> list[str]:
+    best = [f"{grid.name}: best test accuracy {grid.best[1]:.4f}: {grid.best[0]}"] if grid.best else []
+    return best + [f"{grid.name}: {each.status}: {each.trial}: {each.reason}" for each in grid.failures]
+
+
+if __name__ == "__main__":
+    run_command(main)

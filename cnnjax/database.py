@@ -1,0 +1,157 @@
+"""The SQLite file underneath the store: its tables, their versions, and its errors as ours.
+
+A commit is in the file, and the folder that names the file is synced, before it returns: it survives a loss of power.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from cnnjax.errors import CorruptionError, UnavailableError
+
+SCHEMA_VERSION = 2
+_RUNS = """
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY,
+    status TEXT NOT NULL CHECK (status IN ('completed', 'diverged', 'failed', 'invalid', 'pruned')),
+    reason TEXT,
+    output TEXT,
+    dataset TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    parameters INTEGER,
+    flops INTEGER,
+    test_loss REAL,
+    test_accuracy REAL,
+    load_seconds REAL,
+    compile_seconds REAL,
+    train_seconds REAL,
+    evaluate_seconds REAL,
+    total_seconds REAL,
+    config TEXT NOT NULL,
+    provenance TEXT NOT NULL,
+    stored_at TEXT NOT NULL
+);
+"""
+_PARTS_OF_RUNS = """
+CREATE TABLE epochs (
+    key TEXT NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    epoch INTEGER NOT NULL,
+    loss REAL NOT NULL,
+    accuracy REAL NOT NULL,
+    val_loss REAL,
+    val_accuracy REAL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (key, epoch)
+) WITHOUT ROWID;
+CREATE TABLE arrays (
+    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+    variables BLOB NOT NULL,
+    predictions BLOB
+);
+"""
+_GRIDS = """
+CREATE TABLE grids (
+    name TEXT PRIMARY KEY,
+    study TEXT NOT NULL,
+    command TEXT NOT NULL,
+    started_at TEXT NOT NULL
+);
+CREATE TABLE grid_trials (
+    grid TEXT NOT NULL REFERENCES grids (name) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    trial TEXT NOT NULL,
+    PRIMARY KEY (grid, position)
+) WITHOUT ROWID;
+"""
+# Version 1 knew no pruned runs, no output and no grids. A CHECK can only be changed by making the table anew.
+_FROM_1_TO_2 = f"""
+ALTER TABLE runs RENAME TO runs_of_version_1;
+{_RUNS}
+INSERT INTO runs SELECT key, status, reason, NULL, dataset, seed, parameters, flops, test_loss, test_accuracy,
+    load_seconds, compile_seconds, train_seconds, evaluate_seconds, total_seconds, config, provenance, stored_at
+    FROM runs_of_version_1 ORDER BY rowid;
+DROP TABLE runs_of_version_1;
+{_GRIDS}
+"""
+_STEPS = {0: _RUNS + _PARTS_OF_RUNS + _GRIDS, 1: _FROM_1_TO_2}
+_ENVIRONMENT = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_TOOBIG,
+)
+
+
+def create_database(path: Path) -> None:
+    """Makes the folder and an empty database where there is none; brings an older one up to `SCHEMA_VERSION`.
+
+    Raises:
+        CorruptionError: the file is not a store, or one of a newer version.
+        UnavailableError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"cannot create the output folder {path.parent}: {error.strerror}") from None
+    with connect(path) as connection:
+        if find_version(connection) == SCHEMA_VERSION:
+            return
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
+        connection.execute("BEGIN IMMEDIATE")
+        version = find_version(connection)
+        others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+        if version == 0 and others:
+            raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
+        if version < SCHEMA_VERSION:
+            for statement in filter(str.strip, _STEPS[version].split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.commit()
+
+
+@contextlib.contextmanager
+def connect(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection without implicit transactions, for the length of the context; makes an empty file if none is.
+
+    Raises:
+        CorruptionError: the file is not a database, or one of a newer version.
+        UnavailableError: it is locked for a minute, cannot be read or written, or the disk is full.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA foreign_keys = ON")
+            version = find_version(connection)
+            if not 0 <= version <= SCHEMA_VERSION:
+                raise CorruptionError(f"{path}: schema version {version} is not the known {SCHEMA_VERSION}")
+            yield connection
+    except sqlite3.DatabaseError as error:
+        # Errors of Python's own, such as text that is not UTF-8, have no code.
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
+            raise UnavailableError(f"{path}: {error}") from None
+        raise CorruptionError(f"{path}: not a readable store: {error}") from None
+
+
+@contextlib.contextmanager
+def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing; raises as `connect`."""
+    if not path.exists():
+        yield None
+        return
+    with connect(path) as connection:
+        yield None if find_version(connection) == 0 else connection
+
+
+def find_version(connection: sqlite3.Connection) -> int:
+    """Returns the version of the schema, 0 where there are no tables."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,150 @@
+"""What repeated runs say together: a mean with its interval, a pooled spread, and the difference they could show.
+
+Pure functions, numbers in, numbers out; SciPy underneath. Runs that differ in their seeds alone are taken for
+independent draws from one normal distribution.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from cnnjax.errors import InputError
+from cnnjax.rules import Interval, check
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and how sure it is.
+
+    Attributes:
+        n: number of values.
+        mean: of the values.
+        standard_deviation: of the values, with ``n - 1`` in the denominator; ``None`` for one value.
+        low, high: ends of the interval of the mean; ``None`` for one value.
+    """
+
+    n: int
+    mean: float
+    standard_deviation: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the interval; ``None`` for one value."""
+        return None if self.high is None else self.high - self.mean
+
+
+def estimate_mean(values: Iterable[float], confidence: float = 0.95) -> Estimate:
+    """Estimates the mean of a normal distribution, with Student's interval ``mean ± t * s / sqrt(n)``.
+
+    `t` is the quantile ``(1 + confidence) / 2`` of Student's distribution with ``n - 1`` degrees of freedom.
+
+    Args:
+        values: finite numbers, at least one.
+        confidence: how often such intervals cover the true mean, > 0 and < 1.
+
+    Returns:
+        The estimate; of one value, without spread and interval.
+
+    Raises:
+        InputError: there is no value, one is not finite, or the confidence is out of range.
+
+    Example:
+        >>> estimate = estimate_mean([0.97, 0.98, 0.99])
+        >>> f"{estimate.mean:.2f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+        '0.98 [0.9552, 1.0048]'
+
+    References:
+        Student (1908), The probable error of a mean, Biometrika 6.
+    """
+    check(confidence, Annotated[float, Interval(0, 1, open_low=True, open_high=True)], "confidence")
+    sample = _read_sample(values)
+    n, mean = len(sample), float(sample.mean())
+    if n == 1:
+        return Estimate(1, mean, None, None, None)
+    from scipy.special import stdtrit
+
+    deviation = float(sample.std(ddof=1))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation / math.sqrt(n)
+    return Estimate(n, mean, deviation, mean - half, mean + half)
+
+
+def pooled_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:
+    """Estimates the spread that groups of different means share: ``sqrt(sum (n_i - 1) s_i² / sum (n_i - 1))``.
+
+    Args:
+        groups: finite numbers each, such as the accuracies of a cell's seeds; groups of fewer than two say nothing.
+
+    Returns:
+        The standard deviation within groups; ``None`` where no group has two values.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    samples = [_read_sample(values) for values in map(tuple, groups) if len(values) > 1]
+    if not samples:
+        return None
+    freedom = sum(len(sample) - 1 for sample in samples)
+    return math.sqrt(sum((len(sample) - 1) * float(sample.var(ddof=1)) for sample in samples) / freedom)
+
+
+def smallest_detectable_difference(
+    standard_deviation: float, n: int, alpha: float = 0.05, power: float = 0.8
+) -> float | None:
+    """Returns the true mean difference that a two-sided paired t test would find with probability `power`.
+
+    The test statistic of `n` differences with mean `d` has the noncentral t distribution with ``n - 1`` degrees of
+    freedom and noncentrality ``d * sqrt(n) / standard_deviation``; Brent's method finds the `d` whose statistic falls
+    outside ``±t``, Student's quantile ``1 - alpha / 2``, with probability `power`.
+
+    Args:
+        standard_deviation: of the differences, >= 0.
+        n: number of pairs.
+        alpha: how often the test finds a difference where there is none, >= 0.0001 and < 1.
+        power: > alpha and < 1.
+
+    Returns:
+        The difference, in the unit of `standard_deviation`; ``None`` for fewer than two pairs.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    References:
+        Cohen (1988), Statistical Power Analysis for the Behavioral Sciences, 2nd edition, chapter 2.
+    """
+    check(standard_deviation, Annotated[float, Interval(0)], "standard_deviation")
+    check(alpha, Annotated[float, Interval(1e-4, 1, open_high=True)], "alpha")
+    if not alpha < power < 1:
+        raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
+    if n < 2:
+        return None
+    return _solve_noncentrality(n - 1, alpha, power) * standard_deviation / math.sqrt(n)
+
+
+def _solve_noncentrality(freedom: int, alpha: float, power: float) -> float:
+    from scipy.optimize import brentq
+    from scipy.special import ncfdtr, stdtrit
+
+    # The square of a noncentral t is a noncentral F, which holds both tails at once.
+    critical = stdtrit(freedom, 1 - alpha / 2) ** 2
+
+    def lack(noncentrality: float) -> float:
+        missed = ncfdtr(1, freedom, noncentrality**2, critical)
+        return float(power - 1 + np.nan_to_num(missed))  # nan is how SciPy says that it is too small for a float
+
+    high = 1.0
+    while lack(high) > 0:
+        high *= 2
+    return float(brentq(lack, 0, high))
+
+
+def _read_sample(values: Iterable[float]) -> np.ndarray:
+    sample = np.array(tuple(values), float)
+    if not len(sample) or not np.isfinite(sample).all():
+        shown = np.array2string(sample, threshold=8, separator=", ")
+        raise InputError(f"values={shown}: must be finite numbers, at least one")
+    return sample

@@ -1,0 +1,182 @@
+"""Tables as text: for a terminal, Markdown, LaTeX and CSV.
+
+A table holds raw values; a column says how they are rounded for reading. CSV alone shows them in full, every float with
+the digits that read back as the same float. Whatever characters a text has, it stays in its cell.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, the format of its numbers as for ``format()``, and whether it is set to the right."""
+
+    heading: str
+    format: str = ""
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one value per column; ``None`` is an empty cell."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Tables with what is said above and below them.
+
+    Attributes:
+        title: of all.
+        facts: short texts for the line under the title.
+        tables: in order.
+        notes: one line each, below the tables.
+    """
+
+    title: str
+    facts: tuple[str, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+
+
+def write_terminal(document: Document, width: int | None = None) -> str:
+    """Returns aligned text.
+
+    Args:
+        document: what to write.
+        width: columns of the terminal, in which long cells are folded; ``None`` gives every row one line.
+    """
+    tables = [_join_lines(_clean(table.title), _align(table, width)) for table in document.tables]
+    above = _join_lines(_clean(document.title), _clean(", ".join(document.facts)))
+    return _join_parts(above, *tables, _join_lines(*map(_clean, document.notes)))
+
+
+def write_markdown(document: Document) -> str:
+    """Returns Markdown with tables as GitHub reads them."""
+    parts = [f"## {_escape_markdown(document.title)}", _escape_markdown(", ".join(document.facts))]
+    for table in document.tables:
+        rules = tuple("---:" if column.right else "---" for column in table.columns)
+        headings, *rows = _write_rows(table, _escape_markdown)
+        parts += [f"### {_escape_markdown(table.title)}"] if table.title else []
+        parts += [_join_lines(*(f"| {' | '.join(row)} |" for row in (headings, rules, *rows)))]
+    return _join_parts(*parts, _join_lines(*(f"- {_escape_markdown(note)}" for note in document.notes)))
+
+
+def write_latex(document: Document) -> str:
+    """Returns one ``table`` environment per table, in the style of the package ``booktabs``; the last has the notes."""
+    environments = []
+    for table in document.tables:
+        texts = (document.title, table.title, ", ".join(document.facts))
+        caption = " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in texts if text)
+        notes = document.notes if table is document.tables[-1] else ()
+        environments.append(_write_environment(table, caption, notes))
+    return _join_parts(*environments)
+
+
+def write_csv(table: Table) -> str:
+    """Returns the headings and the raw values, texts in quotes, numbers in full precision; ``None`` is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(column.heading for column in table.columns)
+    writer.writerows(table.rows)
+    return text.getvalue().removesuffix("\n")
+
+
+def _write_rows(table: Table, escape: Callable[[str], str]) -> list[tuple[str, ...]]:
+    headings = tuple(escape(column.heading) for column in table.columns)
+    return [headings, *(tuple(map(escape, _write_row(table.columns, row))) for row in table.rows)]
+
+
+def _write_row(columns: Sequence[Column], row: Sequence[Value]) -> list[str]:
+    return [_write_value(value, column.format) for column, value in zip(columns, row, strict=True)]
+
+
+def _write_value(value: Value, form: str) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else format(value, form)
+
+
+def _align(table: Table, width: int | None) -> str:
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    rule_below_headings = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+    grid = Grid(box=rule_below_headings, show_edge=False, pad_edge=False, collapse_padding=True)
+    headings, *rows = _write_rows(table, _clean)
+    for column, heading in zip(table.columns, headings, strict=True):
+        grid.add_column(Text(heading), justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    text = io.StringIO()
+    Console(file=text, width=width or _ENDLESS, color_system=None).print(grid)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
+    headings, *rows = (rf"{' & '.join(row)} \\" for row in _write_rows(table, _escape_latex))
+    alignment = "".join("r" if column.right else "l" for column in table.columns)
+    return _join_lines(
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escape_latex(caption)}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        headings,
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\footnotesize {_escape_latex(note)}" for note in notes),
+        r"\end{table}",
+    )
+
+
+def _join_lines(*lines: str) -> str:
+    return "\n".join(filter(None, lines))
+
+
+def _join_parts(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
+
+
+def _clean(text: str) -> str:
+    """One line of printable characters."""
+    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in " ".join(text.split()))
+
+
+def _escape_markdown(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\g<0>", _clean(text))
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(mark, mark) for mark in _clean(text))
+
+
+_ENDLESS = 1_000_000
+# An underscore inside a word is no emphasis.
+_MARKDOWN = re.compile(r"[\\|`*<&~]|(?<![^\W_])_|_(?![^\W_])")
+# A bracket or a star that begins a row would be taken for an argument of the end of the row before.
+_LATEX = (
+    {mark: f"\\{mark}" for mark in "&%$#_{}"}
+    | {mark: f"{{{mark}}}" for mark in "[]*"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)

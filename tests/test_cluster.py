@@ -1,0 +1,218 @@
+"""Trials on a Ray cluster: the same rows as on this machine alone, whatever happens to workers and nodes."""
+
+import dataclasses
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from ablations.cluster import Cluster
+from ablations.events import Advanced, Ended, Failed, Started
+from ablations.local import LocalExecutor
+from ablations.ray_executor import RayExecutor
+from ablations.slots import make_slots
+from cnnjax import InputError, UnavailableError
+from cnnjax.config import DataConfig
+from cnnjax.runs import Store
+from grid_helpers import Watcher, make_grid
+from test_local import rows, run, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray leaves the pipes and files of the processes that it starts to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:.*ResourceWarning:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _needs_ray():
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # also for the clusters of these tests: loopback
+    pytest.importorskip("ray")
+
+
+@pytest.fixture
+def two_nodes():
+    """A cluster of a head without CPUs and two nodes of one CPU each."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes.workers = [nodes.add_node(num_cpus=1) for _ in range(2)]
+    nodes.wait_for_nodes()
+    yield nodes
+    nodes.shutdown()
+
+
+class Doer(Watcher):
+    """Does something once, when so many trials have ended."""
+
+    def __init__(self, ended, deed):
+        super().__init__()
+        self.ended, self.deed = ended, deed
+
+    def end(self, trial, record):
+        super().end(trial, record)
+        if self.count("end") == self.ended:
+            self.deed()
+
+
+def find_tasks():
+    """Returns the processes that run a trial now, which Ray names after what they run."""
+    return [process for process in psutil.process_iter() if _command(process) == "ray::run_remotely"]
+
+
+def _command(process):
+    try:
+        return next(iter(process.cmdline()), "")
+    except psutil.Error:
+        return ""
+
+
+def kill_a_task():
+    wait_until(find_tasks)
+    find_tasks()[0].kill()
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {seconds} s"
+        time.sleep(0.02)
+
+
+def test_a_local_worker_and_a_ray_task_give_the_same_rows(tmp_path):
+    grid = make_grid(widths=(8, 16), seeds=range(3), epochs=2)
+    assert run(grid, tmp_path / "one", LocalExecutor(make_slots(1))) == Counter(completed=6)
+    assert run(grid, tmp_path / "two", LocalExecutor(make_slots(2))) == Counter(completed=6)
+    watcher = Watcher()
+    assert run(grid, tmp_path / "ray", RayExecutor(workers=2), watcher) == Counter(completed=6)
+    assert rows(tmp_path / "one") == rows(tmp_path / "two") == rows(tmp_path / "ray")
+    provenance = Store(tmp_path / "ray").find(grid.trials[0].key).provenance
+    assert provenance["device"]["cpu_threads"] == 1
+    assert not find_tasks()
+
+
+def test_a_grid_outlives_the_death_of_a_worker_and_of_a_node(tmp_path, two_nodes):
+    grid = make_grid(widths=(8, 16), seeds=range(8), epochs=300)
+
+    def kill_both():
+        kill_a_task()
+        two_nodes.remove_node(two_nodes.workers.pop(), allow_graceful=False)
+
+    watcher = Doer(3, kill_both)
+    assert run(grid, tmp_path, RayExecutor(two_nodes.address), watcher) == Counter(completed=16)
+    assert watcher.count("retry") == 0
+    assert sorted(key for kind, key in watcher.told if kind == "end") == sorted(trial.key for trial in grid.trials)
+
+
+def test_nodes_that_join_are_used_and_leaving_ends_what_runs(two_nodes):
+    executor = RayExecutor(two_nodes.address)
+    try:
+        assert len(executor.free_slots()) == 3
+        executor.submit(make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials)
+        (started,) = wait_for(executor, Started)
+        (advanced, *_) = wait_for(executor, Advanced)
+        assert advanced.trial == started.trial
+        assert 0 < advanced.progress.epoch <= advanced.progress.epochs == 10**6
+        two_nodes.add_node(num_cpus=3)
+        wait_until(lambda: executor.poll(0.2) and len(executor.free_slots()) == 6)
+        assert find_tasks()
+    finally:
+        executor.close()
+    wait_until(lambda: not find_tasks())
+
+
+def test_what_goes_wrong_in_a_trial_is_its_failure_with_a_reason():
+    (fine,) = make_grid(widths=(8,), seeds=(0,)).trials
+    (endless,) = make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials
+
+    def change(data):
+        return dataclasses.replace(fine, config=dataclasses.replace(fine.config, data=data))
+
+    too_large, unknown = change(DataConfig(train_size=60_001)), change(DataConfig(name="mnits"))
+    executor = RayExecutor(workers=2, timeout=8)
+    try:
+        for trial in (endless, unknown, too_large, fine):
+            executor.submit((trial,))
+        by_trial = {}
+        while len(by_trial) < 4:
+            by_trial |= {event.trial.key: event for event in wait_for(executor, Ended | Failed)}
+    finally:
+        executor.close()
+    assert isinstance(by_trial[fine.key], Ended)
+    assert "'mnits'" in by_trial[unknown.key].reason
+    assert by_trial[endless.key].reason == "ran longer than 8 s"
+    assert re.search("train_size=60001.* 60000", by_trial[too_large.key].reason)
+    assert "Traceback" in by_trial[too_large.key].output
+
+
+def test_a_worker_that_dies_at_every_start_is_a_failure(tmp_path):
+    executor = RayExecutor(workers=1)
+    try:
+        executor.submit(make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials)
+        for _ in range(4):
+            wait_for(executor, Advanced)
+            kill_a_task()
+        (failed,) = wait_for(executor, Failed)
+    finally:
+        executor.close()
+    assert failed.reason == "its worker died at each of 4 starts"
+
+
+def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes):
+    executor = RayExecutor(two_nodes.address)
+    grid = make_grid(widths=(8, 16, 32, 64), seeds=(0,), epochs=3000)
+    watcher = Doer(1, two_nodes.head_node.kill_gcs_server)
+    start = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"the Ray cluster at \S+ is gone; what had ended is stored"):
+        run(grid, tmp_path, executor, watcher)
+    assert time.monotonic() - start < 120
+    assert len(Store(tmp_path).list_keys()) == watcher.count("end") >= 1
+
+
+def test_a_ray_of_ones_own_listens_on_the_loopback_interface_alone_and_says_nothing(tmp_path):
+    program = """
+import psutil
+from ablations.ray_executor import RayExecutor
+executor = RayExecutor(workers=1)
+processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"}
+executor.close()
+assert len(processes) > 3
+assert all(ip.removeprefix("::ffff:").startswith("127.") or ip == "::1" for ip in listening), listening
+assert not psutil.Process().children(recursive=True)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("address", ["somewhere", "ray://10.0.0.1:10001", "host:0", "host:99999", ":6379"])
+def test_an_address_that_cannot_be_is_refused(address):
+    with pytest.raises(InputError, match=rf"--address={re.escape(repr(address))}: must be host:port"):
+        Cluster(address)
+
+
+def test_an_address_that_does_not_answer_is_told_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UnavailableError, match=f"Ray cannot be joined at {address}: nothing answers there"):
+        RayExecutor(address)
+
+
+def test_no_cluster_to_be_found_is_told():
+    with pytest.raises(UnavailableError, match="Ray cannot be joined at auto: Could not find any running Ray"):
+        RayExecutor("auto")
+
+
+def test_without_ray_its_installation_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UnavailableError, match=re.escape("--executor ray needs Ray: pip install -e '.[ray]'")):
+        RayExecutor()

@@ -1,0 +1,148 @@
+"""Estimates agree with SciPy's own distributions, with values worked out by hand, and with chance itself."""
+
+import doctest
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax import InputError, estimates
+from cnnjax.estimates import Estimate, estimate_mean, pooled_standard_deviation, smallest_detectable_difference
+
+SAMPLES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
+
+
+@given(SAMPLES, st.floats(0.01, 0.99))
+def test_the_interval_is_scipys_t_interval(values, confidence):
+    estimate = estimate_mean(values, confidence)
+    error = scipy.stats.sem(values)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * error
+    assert estimate.mean == pytest.approx(np.mean(values), abs=1e-9)
+    assert estimate.standard_deviation == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+    assert estimate.half_width == pytest.approx(half, rel=1e-9, abs=1e-9)
+    if error > 1e-9:
+        interval = scipy.stats.t.interval(confidence, len(values) - 1, np.mean(values), error)
+        assert (estimate.low, estimate.high) == pytest.approx(interval, rel=1e-6, abs=1e-6)
+
+
+def test_the_examples_of_the_documentation_run():
+    assert doctest.testmod(estimates) == (0, 2)
+
+
+def test_a_case_worked_by_hand():
+    # mean 2, deviations -1, 0, 1: s = 1; t(0.975, 2) = 4.302653 from any table; half = 4.302653 / sqrt(3).
+    estimate = estimate_mean([1.0, 2.0, 3.0])
+    assert (estimate.n, estimate.mean, estimate.standard_deviation) == (3, 2.0, 1.0)
+    assert estimate.low == pytest.approx(2 - 2.484138, abs=1e-6)
+    assert estimate.high == pytest.approx(2 + 2.484138, abs=1e-6)
+
+
+def test_one_value_has_no_spread_and_no_interval():
+    assert estimate_mean([0.97]) == Estimate(1, 0.97, None, None, None)
+    assert estimate_mean([0.97]).half_width is None
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert estimate_mean(np.full(4, 0.5)) == Estimate(4, 0.5, 0.0, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "confidence", "message"),
+    [
+        ([], 0.95, r"values=\[\]: must be finite numbers, at least one"),
+        ([0.9, math.nan], 0.95, r"values=\[0.9, nan\]: must be finite numbers"),
+        ([0.9, math.inf], 0.95, "must be finite numbers"),
+        ([0.9], 1.0, r"confidence=1.0: must be > 0 and < 1"),
+        ([0.9], 0.0, r"confidence=0.0: must be > 0 and < 1"),
+    ],
+)
+def test_values_that_have_no_mean_are_refused(values, confidence, message):
+    with pytest.raises(InputError, match=message):
+        estimate_mean(values, confidence)
+
+
+@given(st.lists(SAMPLES, min_size=1, max_size=6), st.floats(-100, 100))
+def test_the_pooled_spread_does_not_see_the_means_of_the_groups(groups, shift):
+    moved = [[value + index * shift for value in group] for index, group in enumerate(groups)]
+    assert pooled_standard_deviation(moved) == pytest.approx(pooled_standard_deviation(groups), rel=1e-6, abs=1e-6)
+
+
+@given(SAMPLES)
+def test_the_pooled_spread_of_one_group_is_its_own(values):
+    assert pooled_standard_deviation([values]) == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+
+
+def test_pooling_weighs_groups_by_their_degrees_of_freedom():
+    # Variances 2 with 1 degree of freedom and 1 with 2: (1 * 2 + 2 * 1) / 3.
+    assert pooled_standard_deviation([[0.0, 2.0], [1.0, 2.0, 3.0], [7.0], []]) == pytest.approx(math.sqrt(4 / 3))
+
+
+def test_groups_of_one_have_no_pooled_spread():
+    assert pooled_standard_deviation([[0.9], [0.8], []]) is None
+    assert pooled_standard_deviation([]) is None
+
+
+def _power(difference, n, alpha):
+    noncentrality, critical = difference * math.sqrt(n), scipy.stats.t.ppf(1 - alpha / 2, n - 1)
+    missed_below = scipy.stats.nct.cdf(-critical, n - 1, noncentrality)
+    return scipy.stats.nct.sf(critical, n - 1, noncentrality) + np.nan_to_num(missed_below)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 30, 1000])
+@pytest.mark.parametrize("alpha", [1e-4, 0.05, 0.5])
+@pytest.mark.parametrize("power", [0.51, 0.8, 0.99])
+def test_the_noncentral_t_distribution_gives_the_smallest_difference_its_power(n, alpha, power):
+    difference = smallest_detectable_difference(1.0, n, alpha, power)
+    assert _power(difference, n, alpha) == pytest.approx(power, abs=1e-7)
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_statsmodels_finds_the_same_difference(n):
+    power = pytest.importorskip("statsmodels.stats.power")
+    expected = power.TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
+    assert smallest_detectable_difference(0.01, n) == pytest.approx(0.01 * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(10, 0.996), (34, 0.4944), (100, 0.2829)])
+def test_published_tables_of_power_agree(n, expected):
+    # A paired design with d = 0.5 needs 34 pairs for 80% power at 5% (Cohen 1988; G*Power).
+    assert smallest_detectable_difference(1.0, n) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_paired_test_finds_the_difference_as_often_as_promised():
+    rng = np.random.default_rng(0)
+    n, trials = 5, 20_000
+    difference = smallest_detectable_difference(0.002, n)
+    samples = rng.normal(difference, 0.002, (trials, n))
+    found = np.mean(scipy.stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05)
+    assert found == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / trials))
+
+
+@given(st.floats(1e-6, 1e3), st.integers(2, 200))
+def test_the_smallest_difference_scales_with_the_spread(deviation, n):
+    assert smallest_detectable_difference(deviation, n) == pytest.approx(
+        deviation * smallest_detectable_difference(1.0, n), rel=1e-9
+    )
+
+
+def test_without_spread_every_difference_is_found_and_with_one_pair_none():
+    assert smallest_detectable_difference(0.0, 5) == 0.0
+    assert smallest_detectable_difference(0.1, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-0.1, 5), r"standard_deviation=-0.1: must be >= 0"),
+        ((math.nan, 5), r"standard_deviation=nan: must be a finite number"),
+        ((0.1, 5, 0.0), r"alpha=0.0: must be >= 0.0001 and < 1"),
+        ((0.1, 5, 0.05, 1.0), r"power=1.0: must be > alpha \(0.05\) and < 1"),
+        ((0.1, 5, 0.05, 0.05), r"power=0.05: must be > alpha"),
+    ],
+)
+def test_impossible_tests_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        smallest_detectable_difference(*arguments)

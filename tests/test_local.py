@@ -1,0 +1,205 @@
+"""Worker processes: a crash, a hang, too much memory cost one trial, never the grid."""
+
+import os
+import re
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from ablations.events import Ended, Failed, Returned
+from ablations.local import LocalExecutor, Slot
+from ablations.running import run_grid
+from ablations.slots import make_slots
+from ablations.work import Policy
+from cnnjax import InputError, UnavailableError, fit
+from cnnjax.records import pack_run
+from cnnjax.runs import Store
+from grid_helpers import Watcher, make_grid
+
+CPU = {"JAX_PLATFORMS": "cpu"}
+FAULTS = """
+import os, signal, sys, time
+import ablations.trials as trials
+train = trials.run_trial
+def run_trial(config, dataset=None, observer=None):
+    print("seed", config.seed, "begins")
+    if config.seed == 101:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.seed == 102:
+        time.sleep(1000)
+    if config.seed == 103:
+        hoard = bytearray(3 * 2**30)
+        hoard[::4096] = b"x" * len(hoard[::4096])
+        time.sleep(1000)
+    if config.seed == 104:
+        raise ValueError("a defect\\nin two lines")
+    if config.seed == 105:
+        sys.stdout.flush()
+        os._exit(7)
+    return train(config, dataset, observer)
+trials.run_trial = run_trial
+"""
+ONCE = Policy(max_retries=0)
+
+
+@pytest.fixture
+def faulty_slots(tmp_path):
+    """Two places for workers in which the trials of some seeds go wrong."""
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(FAULTS)
+    environment = {**CPU, "PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"}
+    return [Slot(number, None, environment) for number in range(2)]
+
+
+def run(grid, folder, executor, watcher=None, policy=ONCE):
+    try:
+        return +run_grid(grid, Store(folder), executor, watcher or Watcher(), policy)
+    finally:
+        executor.close()
+
+
+def rows(folder):
+    """Returns everything of a store's runs but times, by key."""
+    store = Store(folder)
+    packed = [pack_run(store.load(key)) for key in store.list_keys()]
+    return {
+        run.record.key: (
+            {**run.record.to_dict(), "seconds": None, "history": [{**e, "seconds": None} for e in history]},
+            run.variables,
+            run.predictions,
+        )
+        for run in packed
+        for history in [run.record.to_dict()["history"]]
+    }
+
+
+def wait_for(executor, kind, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = [event for event in executor.poll(0.2) if isinstance(event, kind)]
+        if found:
+            return found
+    raise AssertionError(f"no {kind} in {seconds} s")
+
+
+@pytest.mark.slow
+def test_one_worker_two_workers_and_a_shuffled_grid_give_the_same_rows_as_single_runs(tmp_path):
+    grid = make_grid(widths=(8, 16), seeds=range(3), epochs=2)
+    shuffled = type(grid)(grid.name, grid.factors, grid.cells[::-1], (2, 0, 1))
+    for name, which, workers in (("one", grid, 1), ("two", grid, 2), ("shuffled", shuffled, 2)):
+        counts = run(which, tmp_path / name, LocalExecutor(make_slots(workers)))
+        assert counts == Counter(completed=6)
+    assert rows(tmp_path / "one") == rows(tmp_path / "two") == rows(tmp_path / "shuffled")
+    single = fit(grid.trials[0].config, out=None)
+    stored = Store(tmp_path / "one").load(grid.trials[0].key)
+    assert stored.record.test_accuracy == pytest.approx(single.record.test_accuracy, abs=0.002)
+    assert stored.record.provenance["device"]["cpu_threads"] == 1
+
+
+@pytest.mark.slow
+def test_each_kind_of_death_costs_its_trial_alone_and_is_told(tmp_path, faulty_slots):
+    grid = make_grid(widths=(8,), seeds=(0, 101, 1, 102, 2, 103, 3, 104, 4, 105, 5))
+    watcher = Watcher()
+    executor = LocalExecutor(faulty_slots, timeout=15, memory_limit=2 * 2**30)
+    counts = run(grid, tmp_path / "out", executor, watcher)
+    assert counts == Counter(completed=6, failed=5)
+    records = Store(tmp_path / "out").find_all()
+    reasons = {r.config.seed: (r.reason, r.output) for r in records.values() if r.status == "failed"}
+    assert reasons[101][0] == "the worker was killed by SIGKILL, perhaps for want of memory"
+    assert reasons[102][0] == "ran longer than 15 s"
+    assert re.fullmatch(r"used [23]\.\d\d GiB of memory, more than 2\.00 GiB", reasons[103][0])
+    assert reasons[104][0] == "ValueError: a defect"
+    assert reasons[105] == ("the worker ended with exit code 7", "seed 105 begins")
+    assert "in two lines" in reasons[104][1]
+    assert "Traceback" in reasons[104][1]
+    assert "seed 0 begins" not in "".join(output or "" for _, output in reasons.values())
+
+
+@pytest.mark.slow
+def test_a_worker_killed_from_outside_is_replaced_and_its_trial_is_run_again(tmp_path):
+    grid = make_grid(widths=(8,), seeds=range(6), epochs=3)
+    executor = LocalExecutor([Slot(0, None, CPU)])
+
+    class Killer(Watcher):
+        def start(self, trial):
+            super().start(trial)
+            if self.count("start") in (2, 4):
+                (worker,) = psutil.Process().children()
+                worker.kill()
+
+    counts = run(grid, tmp_path, executor, Killer(), Policy(max_retries=1))
+    assert counts == Counter(completed=6)
+    assert not psutil.Process().children()
+
+
+@pytest.mark.slow
+def test_a_diverged_trial_is_a_result_and_not_a_crash(tmp_path):
+    grid = make_grid(widths=(8,), seeds=(0, 1), learning_rate=1e30)
+    watcher = Watcher()
+    assert run(grid, tmp_path, LocalExecutor([Slot(0, None, CPU)]), watcher) == Counter(diverged=2)
+    assert watcher.count("retry") == 0
+    record = Store(tmp_path).find(grid.trials[0].key)
+    assert record.test_accuracy is None
+    assert "not finite at step" in record.reason
+
+
+@pytest.mark.slow
+def test_the_rest_of_a_group_whose_worker_died_comes_back_unbegun(faulty_slots):
+    executor = LocalExecutor(faulty_slots[:1], group_size=3)
+    group = tuple(make_grid(widths=(8,), seeds=(0, 101, 1)).trials)
+    try:
+        executor.submit(group)
+        assert executor.free_slots() == []
+        assert [event.trial for event in wait_for(executor, Ended)] == [group[0]]
+        assert [event.trial for event in wait_for(executor, Failed | Returned)] == [group[1], group[2]]
+        assert executor.free_slots() == [""]
+    finally:
+        executor.close()
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_coordinator_even_in_the_middle_of_a_trial(tmp_path, faulty_slots):
+    executor = LocalExecutor(faulty_slots[:1])
+    executor.submit(tuple(make_grid(widths=(8,), seeds=(102,)).trials))
+    deadline = time.monotonic() + 60
+    while not executor.poll(0.2) and time.monotonic() < deadline:
+        pass
+    (worker,) = psutil.Process().children()
+    executor._workers[faulty_slots[0]]._process.stdin.close()
+    assert worker.wait(10) == 0
+    executor.close()
+
+
+def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.exit('no JAX for this machine')")
+    executor = LocalExecutor([Slot(0, None, {"PYTHONPATH": str(tmp_path)})])
+    store = Store(tmp_path / "out")
+    with pytest.raises(UnavailableError, match=r"workers cannot start: .*no JAX for this machine"):
+        run(make_grid(), tmp_path / "out", executor)
+    assert store.list_keys() == []
+
+
+def test_a_worker_that_speaks_nonsense_is_stopped(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os, time; os.write(1, b'hello\\n'); time.sleep(100)")
+    executor = LocalExecutor([Slot(0, None, {"PYTHONPATH": str(tmp_path)})])
+    with pytest.raises(UnavailableError, match="workers cannot start: the worker sent no message"):
+        run(make_grid(), tmp_path / "out", executor)
+
+
+def test_there_is_a_slot_a_core_each_pinned(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    cores = sorted(os.sched_getaffinity(0))
+    assert [slot.core for slot in make_slots()] == cores
+    assert [slot.core for slot in make_slots(2 * len(cores))] == cores * 2
+
+
+def test_accelerators_have_a_slot_each_and_no_more(monkeypatch):
+    monkeypatch.setattr("ablations.slots._find_accelerators", lambda: ("gpu", 4))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0,2")
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in make_slots()] == ["3", "1", "0", "2"]
+    assert [slot.core for slot in make_slots(2)] == [None, None]
+    with pytest.raises(InputError, match="--workers=5: must be <= 4, the number of gpu devices"):
+        make_slots(5)

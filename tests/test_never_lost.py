@@ -1,0 +1,146 @@
+"""Nothing that was shown is ever lost: kill -9 at any moment, a full disk, two runs at once."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cnnjax.records import pack_run
+from cnnjax.runs import Store
+
+STUDY = """
+title = "Many small trials"
+seeds = 30
+[base]
+model.filters = []
+train = { epochs = 3, learning_rate = 0.1 }
+data.train_size = 1000
+[sweep.grid]
+model.dense = [[8], [16], [24], [32]]
+"""
+TRIALS = 120
+KILLS = 50
+SHOWN = re.compile(r"^\[\d+/\d+\] completed (.*?): test accuracy (0\.\d{4})", re.MULTILINE)
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "many.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def start(study, out, log, *options):
+    words = [sys.executable, "-m", "ablations.run", str(study), "--out", str(out), *options]
+    return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+
+
+def finish(study, out, *options):
+    words = [sys.executable, "-m", "ablations.run", str(study), "--out", str(out), *options]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
+
+
+def table(out):
+    """Returns everything of a store's runs but times, by key, arrays as their bytes."""
+    store, rows = Store(out), {}
+    for key in store.list_keys():
+        packed = pack_run(store.load(key))
+        values = packed.record.to_dict()
+        for timed in (values, *values["history"]):
+            del timed["seconds"]
+        rows[key] = (values, packed.variables, packed.predictions)
+    return rows
+
+
+def shown(log):
+    return dict(SHOWN.findall(Path(log).read_text()))
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, study):
+    chance, log_path, acknowledged = random.Random(7), tmp_path / "log", {}
+    out = tmp_path / "killed"
+    for _ in range(KILLS):
+        with open(log_path, "w") as log:
+            process = start(study, out, log)
+            time.sleep(chance.uniform(0.2, 5.0))
+            process.kill()
+            process.wait()
+        for trial, accuracy in shown(log_path).items():
+            assert trial not in acknowledged, "a trial that was stored has been run again"
+            acknowledged[trial] = accuracy
+        stored = {
+            f"model.dense={[*r.config.model.dense]}, seed={r.config.seed}": r for r in Store(out).find_all().values()
+        }
+        assert {trial: f"{stored[trial].test_accuracy:.4f}" for trial in acknowledged} == acknowledged
+    assert 10 < len(acknowledged) < TRIALS
+    last = finish(study, out)
+    assert last.returncode == 0, last.stderr
+    assert f"{TRIALS} trials: {TRIALS} completed" in last.stdout
+    assert finish(study, tmp_path / "whole").returncode == 0
+    killed, whole = table(out), table(tmp_path / "whole")
+    assert len(killed) == TRIALS
+    assert killed == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_grid_its_workers_and_nothing_that_was_stored(tmp_path, study, number, code):
+    log_path = tmp_path / "log"
+    with open(log_path, "w") as log:
+        process = start(study, tmp_path / "out", log)
+        while not shown(log_path) and process.poll() is None:
+            time.sleep(0.1)
+        workers = psutil.Process(process.pid).children()
+        process.send_signal(number)
+        assert process.wait(20) == code
+    assert re.search(r"error: interrupted: \d+ trials are stored, \d+ are left; the same command", log_path.read_text())
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert set(shown(log_path)) <= {
+        f"model.dense={[*r.config.model.dense]}, seed={r.config.seed}"
+        for r in Store(tmp_path / "out").find_all().values()
+    }
+
+
+@pytest.mark.slow
+def test_the_second_run_on_a_store_is_refused_and_told_who_is_there(tmp_path, study):
+    out = tmp_path / "out"
+    with open(tmp_path / "log", "w") as log:
+        first = start(study, out, log)
+        while not (out / "grid.owner.json").exists() and first.poll() is None:
+            time.sleep(0.05)
+        second = finish(study, out)
+        first.kill()
+        first.wait()
+    assert second.returncode == 4
+    message = rf"{out} is in use by 'python -m ablations.run {study} --out {out}' \(process {first.pid} on "
+    assert re.search(message, second.stderr)
+    assert second.stderr.count("\n") == 1
+    assert finish(study, out, "--seeds", "1").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_grid_in_one_line_and_the_same_command_goes_on(tmp_path, study):
+    disk, out = tmp_path / "disk", tmp_path / "disk" / "out"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("no permission to mount a small disk")
+    try:
+        full = finish(study, out)
+        assert full.returncode == 4, full.stdout
+        assert re.search(r"error: .*runs.sqlite: .*(disk is full|disk I/O error)", full.stderr.splitlines()[-1])
+        told = dict(SHOWN.findall(full.stdout))
+        assert 3 < len(told) == len(Store(out).list_keys())
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert finish(study, out).returncode == 0
+        assert len(Store(out).list_keys()) == TRIALS
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

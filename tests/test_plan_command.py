@@ -1,0 +1,148 @@
+"""The plan of a study, as it is typed: it trains nothing, writes nothing, and says all there is to know."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.plan import PROG, PlanArguments, main, read_plan
+from cnnjax import InputError
+from cnnjax.runs import Store
+from experiments.arguments import parse_arguments
+from tests.grid_helpers import make_packed
+from tests.test_planning import make_record
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("--axis", "model.dense=[8],[16]", "--set", "model.filters=[]", "--set", "data.train_size=500", "--seeds", "3")
+STRIDES = ("--axis", "model.padding=valid,same", "--axis", "model.strides=1,2")
+
+
+def plan(*arguments, out, capsys):
+    assert main([*arguments, "--out", str(out)]) == 0
+    return capsys.readouterr().out
+
+
+def plan_json(*arguments, out, capsys):
+    return json.loads(plan(*arguments, "--json", out=out, capsys=capsys))
+
+
+def trials(*arguments):
+    return read_plan(parse_arguments(PlanArguments, [*arguments], PROG, PlanArguments())).grid.trials
+
+
+def test_a_plan_creates_nothing(tmp_path, capsys):
+    out = tmp_path / "nowhere"
+    text = plan(*SMALL, out=out, capsys=capsys)
+    assert "2 cells x 3 seeds = 6 trials, 6 to run" in text
+    assert "estimated time here: not known; --calibrate measures it" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_leaves_the_store_as_it_is(tmp_path, capsys):
+    Store(tmp_path).add_all([make_packed(trial.config) for trial in trials(*SMALL)[:4]])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    found = plan_json(*SMALL, out=tmp_path, capsys=capsys)
+    assert found["counts"] == {"completed": 4, "diverged": 0, "failed": 0, "invalid": 0, "waiting": 2}
+    assert [cell["counts"]["completed"] for cell in found["cells"]] == [3, 1]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_plan_starts_no_jax_and_no_process(tmp_path):
+    code = (
+        "import subprocess, sys; from ablations.plan import main\n"
+        "subprocess.Popen = None\n"
+        f"main(['padding', '--out', {str(tmp_path / 'runs')!r}])\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_history_of_the_store_gives_the_time(tmp_path, capsys):
+    own = trials(*SMALL)
+    Store(tmp_path).add_all(
+        [dataclasses.replace(make_packed(each.config), record=make_record(each.config)) for each in own[:4]]
+    )
+    found = plan_json(*SMALL, "--workers", "1", out=tmp_path, capsys=capsys)
+    assert found["basis"] == f"4 runs in {tmp_path / 'runs.sqlite'}"
+    assert [cell["seconds"] for cell in found["cells"]] == pytest.approx([3.75, 3.75])
+    assert found["forecast"] == pytest.approx({"wall": 2 * 3.75 + 2.0, "work": 2 * 3.75 + 2.0})
+    text = plan(*SMALL, "--workers", "1", out=tmp_path, capsys=capsys)
+    assert "estimated time here: 0:00:10 on 1 worker (0:00:10 of work), from 4 runs in" in text
+    assert plan_json(*SMALL, "--workers", "2", out=tmp_path, capsys=capsys)["forecast"]["wall"] == pytest.approx(5.75)
+
+
+def test_when_all_is_done_there_is_nothing_to_run(tmp_path, capsys):
+    Store(tmp_path).add_all([make_packed(trial.config) for trial in trials(*SMALL)])
+    text = plan(*SMALL, "--calibrate", out=tmp_path, capsys=capsys)
+    assert "6 trials, 6 completed\n" in text
+    assert "to compile: 0 programs\nestimated time here: none, there is nothing to run" in text
+
+
+def test_invalid_cells_name_the_layer_and_its_shapes(tmp_path, capsys):
+    found = plan_json(*STRIDES, out=tmp_path, capsys=capsys)
+    assert found["counts"]["invalid"] == 5
+    problems = {cell["name"]: cell["problem"] for cell in found["cells"] if cell["problem"]}
+    assert list(problems) == ["model.padding=valid, model.strides=2"]
+    text = plan(*STRIDES, out=tmp_path, capsys=capsys)
+    line = next(line for line in text.splitlines() if line.startswith("invalid: "))
+    assert line == f"invalid: model.padding=valid, model.strides=2: {problems['model.padding=valid, model.strides=2']}"
+    assert "MaxPool_1: its 2x2 window is larger than its 1x1 input" in line
+
+
+def test_duplicates_are_named_and_folded_away(tmp_path, capsys):
+    arguments = ("--axis", "model.kernel_size=5,[[5,5],[5,5]],3")
+    text = plan(*arguments, out=tmp_path, capsys=capsys)
+    assert "2 cells x 5 seeds = 10 trials" in text
+    assert "duplicate: model.kernel_size=[[5,5],[5,5]] runs what model.kernel_size=5 runs" in text
+    (duplicate,) = plan_json(*arguments, out=tmp_path, capsys=capsys)["duplicates"]
+    assert duplicate["kept"] == "model.kernel_size=5"
+
+
+def test_the_plan_says_what_the_seeds_can_show(tmp_path, capsys):
+    text = plan(*STRIDES, out=tmp_path, capsys=capsys)
+    assert "with 5 seeds a paired two-sided t test at 5% finds a difference of 0.45 points of accuracy" in text
+    assert "with 80% probability, in one comparison; many comparisons need more" in text
+    assert "standard deviation over seeds 0.0019, an assumption" in text
+    assert "with one seed no test finds any difference" in plan(*STRIDES, "--seeds", "1", out=tmp_path, capsys=capsys)
+
+
+def test_a_dataset_that_is_not_prepared_has_a_size_that_is_assumed(tmp_path, capsys):
+    arguments = ("--axis", "data.name=mnist,fashion_mnist")
+    found = plan_json(*arguments, out=tmp_path, capsys=capsys)
+    assert found["unknown_datasets"] == ["fashion_mnist"]
+    text = plan(*arguments, out=tmp_path, capsys=capsys)
+    assert "fashion_mnist is not prepared: 50,000 training examples are assumed" in text
+    with pytest.raises(InputError, match="--calibrate: the dataset fashion_mnist is not prepared"):
+        main([*arguments, "--calibrate", "--out", str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["padding", "--workers", "0"], "--workers=0: must be >= 1"),
+        (["paddin"], "did you mean 'padding'"),
+        ([], "STUDY: name one of"),
+        (["padding", "--max-trials", "3"], r"--max-trials 3: the study has 10 trials \(2 cells x 5 seeds\)"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        main(arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_calibration_measures_and_stores_nothing(tmp_path):
+    out = tmp_path / "runs"
+    command = [sys.executable, "-m", "ablations.plan", *SMALL, "--calibrate", "--json", "--out", str(out)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("calibrating: ")
+    found = json.loads(result.stdout)
+    assert found["basis"] == "a calibration just now"
+    assert 0 < found["forecast"]["wall"] <= found["forecast"]["work"]
+    assert all(cell["seconds"] > 0 for cell in found["cells"])
+    assert not out.exists()

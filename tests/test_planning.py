@@ -1,0 +1,256 @@
+"""A plan is arithmetic: what waits, how large it is, how long it takes, and what it can show."""
+
+import dataclasses
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.calibrating import LEAST_IMAGES, shorten
+from ablations.costs import count_images, find_size
+from ablations.forecasting import forecast
+from ablations.grids import Cell, Grid
+from ablations.plan_document import MOST_LINES, MOST_ROWS, describe_plan
+from ablations.planning import make_plan
+from ablations.precedents import find_timing, read_precedents
+from ablations.sensitivity import ASSUMED_DEVIATION, find_sensitivity
+from ablations.timing import fit_line, learn_timing
+from ablations.work import find_work
+from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, summarize
+from cnnjax.history import EpochMetrics
+from cnnjax.runs import Store
+from tests.grid_helpers import make_grid, make_packed, tiny
+
+WORKER = {"backend": "cpu", "kind": "cpu", "count": 1, "cpu_threads": 1}
+SECONDS = {"load": 0.5, "compile": 2.0, "train": 3.0, "evaluate": 0.25, "total": 5.75}
+
+
+def make_record(config, accuracy=0.9, device=WORKER, **seconds):
+    record = make_packed(config, accuracy).record
+    return dataclasses.replace(
+        record, flops=find_size(config)[1], seconds=SECONDS | seconds, provenance={"device": device}
+    )
+
+
+def plan_of(grid, tmp_path, packed=(), workers=2, timing=None):
+    store = Store(tmp_path)
+    if packed:
+        store.add_all(packed)
+    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    return make_plan("?", grid, find_work(grid, store), statuses, workers, timing, find_sensitivity(grid, {}))
+
+
+def test_counts_add_up_to_the_trials_and_say_what_is_stored(tmp_path):
+    grid = make_grid(widths=(8, 16), seeds=(0, 1, 2), problems=(999,))
+    first, second, third = (trial.config for trial in grid.trials[:3])
+    failed = dataclasses.replace(make_packed(third).record, status="failed", reason="?", test_accuracy=None)
+    packed = [
+        make_packed(first),
+        make_packed(second, status="diverged"),
+        dataclasses.replace(make_packed(third), record=failed),
+    ]
+    plan = plan_of(grid, tmp_path, packed)
+    assert plan.counts == {"completed": 1, "diverged": 1, "failed": 1, "invalid": 3, "waiting": 3}
+    assert sum(plan.counts.values()) == len(grid.trials)
+    assert [cell.counts["waiting"] for cell in plan.cells] == [0, 3, 0]
+
+
+def test_a_cell_is_sized_as_the_summary_sizes_it_and_one_that_cannot_exist_is_not(tmp_path):
+    valid, invalid = plan_of(make_grid(widths=(8,), problems=(999,)), tmp_path).to_dict()["cells"]
+    summary = summarize(tiny())
+    assert (valid["parameters"], valid["flops"], valid["activation_bytes"]) == (
+        summary.parameters,
+        summary.flops,
+        summary.activation_bytes,
+    )
+    assert (invalid["parameters"], invalid["flops"], invalid["activation_bytes"]) == (None, None, None)
+    assert invalid["problem"] == "too wide"
+
+
+def test_a_program_is_shared_by_trials_that_differ_in_data_alone(tmp_path):
+    cells = tuple(Cell({"rate": str(rate)}, tiny(learning_rate=rate)) for rate in (0.1, 0.2))
+    grid = Grid("rates", ("rate",), (*cells, Cell({"rate": "-"}, tiny(dense=(16,)))), (0, 1))
+    assert plan_of(grid, tmp_path).programs == 2
+    stored = [make_packed(trial.config) for trial in grid.trials[:4]]
+    assert plan_of(grid, tmp_path, stored).programs == 1
+
+
+def test_without_timing_the_time_is_not_known_unless_nothing_waits(tmp_path):
+    grid = make_grid()
+    assert plan_of(grid, tmp_path).forecast is None
+    done = plan_of(grid, tmp_path, [make_packed(trial.config) for trial in grid.trials])
+    assert (done.forecast.wall, done.forecast.work) == (0, 0)
+
+
+def test_a_plan_adds_the_seconds_of_its_trials_and_of_each_program_once_a_worker(tmp_path):
+    grid = make_grid(widths=(8, 16), seeds=range(4))
+    timing = learn_timing([make_record(trial.config) for trial in grid.trials], "by hand")
+    plan = plan_of(grid, tmp_path, workers=1, timing=timing)
+    assert [cell.seconds for cell in plan.cells] == pytest.approx([3.75, 3.75])
+    assert plan.forecast.wall == plan.forecast.work == pytest.approx(8 * 3.75 + 2 * 2.0)
+    assert plan.basis == "by hand"
+
+
+@pytest.mark.parametrize(("compiling", "wall", "work"), [(0, 10, 18), (1, 13, 23)])
+def test_the_longest_trial_goes_first_to_the_worker_that_is_free_first(compiling, wall, work):
+    # Without compiling: 5, 3 and 4, 3, 3. With it: 6, 4 and 5, 4, 4.
+    seconds = {8: 3, 16: 5, 24: 3, 32: 4, 40: 3}
+    grid = make_grid(widths=tuple(seconds), seeds=(0,))
+    found = forecast(grid.trials, 2, lambda trial: seconds[trial.config.model.dense[0]], lambda trial: compiling)
+    assert (found.wall, found.work) == (wall, work)
+
+
+def test_every_worker_compiles_a_program_once():
+    grid = make_grid(widths=(8,), seeds=range(4))
+    found = forecast(grid.trials, 2, lambda trial: 2, lambda trial: 1)
+    assert (found.wall, found.work) == (5, 10)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 5))
+def test_a_forecast_lies_between_its_bounds(seconds, workers):
+    grid = make_grid(widths=range(1, len(seconds) + 1), seeds=(0,))
+    found = forecast(grid.trials, workers, lambda trial: seconds[trial.config.model.dense[0] - 1], lambda trial: 0)
+    best = max(max(seconds), math.ceil(sum(seconds) / workers))
+    assert found.work == sum(seconds)
+    assert best <= found.wall <= best * 4 / 3 + max(seconds)
+
+
+@given(st.floats(1e-7, 1e-2), st.floats(1e-13, 1e-8))
+def test_a_line_through_points_that_follow_it_is_recovered(start, slope):
+    line = fit_line([(flops, start + slope * flops) for flops in (83_520, 645_120, 7_495_680, 21_387_520)])
+    for flops in (83_520, 1_000_000, 21_387_520):
+        assert line.at(flops) == pytest.approx(start + slope * flops, rel=1e-6)
+
+
+def test_a_line_falls_nowhere_below_zero():
+    line = fit_line([(1e6, 1e-5), (2e6, 5e-5), (4e6, 2e-4)])
+    assert line.start == 0
+    assert line.slope > 0
+
+
+def test_one_network_alone_makes_a_line_through_the_origin():
+    assert fit_line([(1e6, 2.0), (1e6, 4.0)]).at(2e6) == pytest.approx(6.0)
+
+
+def test_a_network_that_was_timed_takes_its_own_mean_and_another_takes_the_line():
+    small, large = tiny(dense=(8,)), tiny(dense=(32,))
+    timing = learn_timing(
+        [make_record(small, train=1.0), make_record(tiny(1, (8,)), train=2.0), make_record(large, train=6.0)], "?"
+    )
+    assert timing.run_seconds(small) == pytest.approx(0.5 + 1.5 + timing.evaluate.at(find_size(small)[1]))
+    between = tiny(dense=(16,))
+    flops = find_size(between)[1]
+    assert timing.run_seconds(between) == pytest.approx(0.5 + 500 * timing.train.at(flops) + timing.evaluate.at(flops))
+    assert timing.run_seconds(small) < timing.run_seconds(between) < timing.run_seconds(large)
+
+
+def test_training_grows_with_the_images_seen():
+    timing = learn_timing([make_record(tiny())], "?")
+    extra = timing.run_seconds(tiny(epochs=3)) - timing.run_seconds(tiny())
+    assert extra == pytest.approx(2 * SECONDS["train"])
+
+
+def test_a_run_that_stopped_early_is_counted_by_the_epochs_it_had():
+    config = tiny(epochs=10, validation_split=0.5, early_stopping_patience=1)
+    config = dataclasses.replace(config, data=DataConfig(train_size=500))
+    record = make_record(config)
+    stopped = dataclasses.replace(record, history=tuple(EpochMetrics(e, 0.5, 0.8, 0.5, 0.8, 0.1) for e in (1, 2)))
+    timing = learn_timing([stopped], "?")
+    assert timing.run_seconds(config) == pytest.approx(0.75 + SECONDS["train"] * 10 / 2)
+
+
+def test_the_first_run_of_a_program_tells_what_compiling_takes():
+    runs = [make_record(tiny(seed), compile=seconds) for seed, seconds in enumerate((0.01, 4.0, 0.01, 0.02))]
+    assert learn_timing(runs, "?").compile_seconds(tiny(9)) == 4.0
+    runs.append(make_record(tiny(dense=(16,)), compile=6.0))
+    assert learn_timing(runs, "?").compile_seconds(tiny(dense=(24,))) == 5.0
+
+
+def test_runs_of_one_core_tell_of_workers_and_others_only_where_there_are_none():
+    grid = make_grid()
+    many_cores, gpu = WORKER | {"cpu_threads": 8}, WORKER | {"backend": "gpu", "kind": "H"}
+    alone = [make_record(tiny(seed), device=WORKER) for seed in range(2)]
+    others = [make_record(tiny(7), device=many_cores, train=9.0), make_record(tiny(8), device=gpu, train=99.0)]
+    assert find_timing(grid, alone + others, False, "S").basis == "2 runs in S"
+    assert find_timing(grid, others, False, "S").basis == "1 run in S, which had more cores than the one of a worker"
+    assert find_timing(grid, alone + others, True, "S").known_train.popitem()[1] == pytest.approx(99 / 500)
+    assert find_timing(grid, others[1:], False, "S") is None
+
+
+def test_runs_that_did_not_complete_or_saw_other_images_tell_nothing():
+    record = make_record(tiny())
+    elsewhere = dataclasses.replace(record, config=dataclasses.replace(tiny(), data=DataConfig("cifar10", 500)))
+    diverged = dataclasses.replace(record, status="diverged")
+    untimed = dataclasses.replace(record, seconds={})
+    assert find_timing(make_grid(), [elsewhere, diverged, untimed], False, "S") is None
+
+
+def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeypatch):
+    monkeypatch.setattr("ablations.precedents.MOST", 3)
+    store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))
+    others = [tiny(seed, (64,)) for seed in range(3)]
+    store.add_all([make_packed(config) for config in (grid.trials[0].config, *others, grid.trials[1].config)])
+    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    found = read_precedents(grid, store, statuses)
+    assert set(found) == {grid.trials[0].key, grid.trials[1].key, others[-1].key}
+    assert read_precedents(grid, Store(tmp_path / "nowhere"), {}) == {}
+
+
+def keyed(*records):
+    return {record.key: record for record in records}
+
+
+def test_the_spread_is_pooled_within_the_cells_of_the_study():
+    grid = make_grid(widths=(8, 16), seeds=(0, 1))
+    accuracies = {(8, 0): 0.90, (8, 1): 0.92, (16, 0): 0.80, (16, 1): 0.84, (64, 0): 0.1, (64, 1): 0.9}
+    records = keyed(*(make_record(tiny(seed, (width,)), value) for (width, seed), value in accuracies.items()))
+    found = find_sensitivity(grid, records)
+    assert found.standard_deviation == pytest.approx(math.sqrt((0.0002 + 0.0008) / 2))
+    assert found.basis == "pooled over 2 configurations of this study"
+
+
+def test_else_it_is_that_of_the_same_data_and_epochs_and_else_assumed():
+    grid = make_grid(widths=(8, 16), seeds=range(5))
+    alike = [make_record(tiny(seed, (64,)), 0.90 + 0.02 * seed) for seed in (0, 1)]
+    longer = [make_record(tiny(seed, (64,), epochs=2), 0.5 + 0.4 * seed) for seed in (0, 1)]
+    found = find_sensitivity(grid, keyed(*alike, *longer))
+    assert found.standard_deviation == pytest.approx(0.02 / math.sqrt(2))
+    assert found.basis == "pooled over 1 configuration of the same dataset, training examples and epochs"
+    assumed = find_sensitivity(grid, keyed(*longer, alike[0]))
+    assert assumed.standard_deviation == ASSUMED_DEVIATION
+    assert assumed.basis.startswith("an assumption")
+
+
+def test_the_difference_that_five_seeds_find_is_found_in_four_of_five_studies():
+    from scipy.stats import nct, t
+
+    found = find_sensitivity(make_grid(seeds=range(5)), {})
+    noncentrality = found.difference * math.sqrt(5) / (math.sqrt(2) * 0.0019)
+    critical = t.ppf(0.975, 4)
+    power = nct.sf(critical, 4, noncentrality) + nct.cdf(-critical, 4, noncentrality)
+    assert power == pytest.approx(0.8, abs=1e-6)
+    assert found.difference == pytest.approx(0.00452, abs=1e-5)
+    assert find_sensitivity(make_grid(seeds=(0,)), {}).difference is None
+
+
+def test_a_calibration_trains_the_network_as_it_is_on_fewer_images():
+    config = RunConfig(train=TrainConfig(epochs=9, batch_size=64, validation_split=0.5, early_stopping_patience=2))
+    short = shorten(config)
+    assert (short.model, short.train.batch_size, short.train.epochs) == (config.model, 64, 1)
+    assert LEAST_IMAGES <= count_images(short) < 10_000
+    assert count_images(shorten(RunConfig(model=ModelConfig(filters=())))) == 60_000
+    assert count_images(shorten(dataclasses.replace(config, data=DataConfig(train_size=300)))) == 300
+
+
+def test_a_large_plan_is_cut_and_says_by_how_much(tmp_path):
+    grid = make_grid(widths=range(1, MOST_ROWS + 3), seeds=(0,), problems=range(900, 900 + MOST_LINES + 1))
+    plan = plan_of(grid, tmp_path)
+    document = describe_plan(plan)
+    assert len(document.tables[0].rows) == MOST_ROWS
+    assert document.notes[0] == f"... and {len(grid.cells) - MOST_ROWS} more cells; --all shows them"
+    assert Counter(note.split(":")[0] for note in document.notes)["invalid"] == MOST_LINES
+    whole = describe_plan(plan, complete=True)
+    assert len(whole.tables[0].rows) == len(grid.cells)
+    assert not any("--all" in note for note in whole.notes)

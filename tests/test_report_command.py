@@ -1,0 +1,207 @@
+"""The report command: what it shows of a store, in every format, and how it refuses."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.expanding import expand
+from ablations.report import main
+from ablations.sources import StudyArguments, read_study
+from cnnjax import InputError
+from cnnjax.records import PackedRun, Record
+from cnnjax.runs import Store, StoredGrid
+from grid_helpers import make_packed
+
+ROOT = Path(__file__).parent.parent
+STUDY = """
+title = "Does padding matter?"
+seeds = 3
+[base]
+model.filters = [2]
+train.epochs = 1
+[sweep.grid]
+model.padding = ["valid", "same"]
+model.kernel_size = [3, 5, 29]
+"""
+BEST = {"valid": 0.9, "same": 0.95}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A study in a file, and a store in which one of its trials failed, one is missing and one cell is invalid."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "tiny.toml").write_text(STUDY)
+    trials = [trial for trial in make_grid(folder).trials if not trial.cell.problem]
+    runs = [
+        make_packed(trial.config, BEST[trial.config.model.padding] + trial.config.seed / 1000) for trial in trials[:-1]
+    ]
+    failed = Record.without_result(trials[0].config, "failed", "out of memory", (1, 2), output="a\nb")
+    Store(folder / "runs").add_all([PackedRun(failed), *runs[1:]])
+    return folder
+
+
+def make_grid(folder):
+    return expand(read_study(StudyArguments(study=str(folder / "tiny.toml"))))
+
+
+def report(capsys, folder, *arguments, study="tiny.toml"):
+    study = [str(folder / study)] if study else []
+    assert main([*study, "--out", str(folder / "runs"), *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_terminal_shows_header_cells_and_all_that_went_wrong(folder, capsys):
+    above, table, notes = report(capsys, folder).rstrip().split("\n\n")
+    assert above == "Does padding matter?\nstudy tiny, seeds 0..2, 18 trials, dataset mnist, epochs 1"
+    lines = table.splitlines()
+    assert lines[0].split()[:4] == ["model.padding", "model.kernel_size", "parameters", "FLOPs"]
+    assert len(lines) == 2 + 6
+    assert "0.9510 ± 0.0010  [0.9485, 0.9535]      0.3          3" in table
+    assert lines[0].split()[-4:] == ["completed", "failed", "invalid", "missing"]
+    assert lines[2].split()[-2:] == ["2", "1"]
+    assert lines[4].split() == ["valid", "29", "3"]
+    assert "interval: 95% t over seeds" in notes
+    assert "failed: model.padding=valid, model.kernel_size=3, seed=0: out of memory" in notes
+    assert "invalid: model.padding=valid, model.kernel_size=29: " in notes
+    assert "made with python 3.11" in notes
+
+
+def test_csv_has_every_cell_with_full_precision(folder, capsys):
+    rows = list(csv.DictReader(io.StringIO(report(capsys, folder, "--format", "csv"))))
+    assert len(rows) == 6
+    row = next(row for row in rows if (row["model.padding"], row["model.kernel_size"]) == ("same", "3"))
+    assert float(row["accuracy_seed_2"]) == 0.95 + 2 / 1000
+    assert (row["completed"], row["missing"]) == ("3", "0")
+    assert rows[0]["failed"] == "1"
+    assert (rows[2]["accuracy"], rows[2]["invalid"]) == ("", "3")
+
+
+def test_json_is_one_object_with_everything(folder, capsys):
+    found = json.loads(report(capsys, folder, "--format", "json"))
+    assert set(found) == {
+        "study", "title", "seeds", "factors", "confidence", "cells", "failures", "duplicates", "provenance", "remarks",
+    }  # fmt: skip
+    assert found["seeds"] == [0, 1, 2]
+    assert found["factors"] == ["model.padding", "model.kernel_size"]
+    assert [sum(cell["counts"].values()) for cell in found["cells"]] == [3] * 6
+    assert found["failures"] == [
+        {
+            "cell": "model.padding=valid, model.kernel_size=3",
+            "seed": 0,
+            "status": "failed",
+            "reason": "out of memory",
+            "output": "a\nb",
+        }
+    ]
+    first = found["cells"][0]
+    assert first["accuracies"] == {"1": 0.901, "2": 0.902}
+    assert set(first["keys"]) == {"0", "1", "2"}
+    assert first["accuracy"]["n"] == 2
+    assert found["cells"][2]["accuracy"] is None
+
+
+def test_markdown_and_latex_show_the_same_numbers(folder, capsys):
+    for form in ("markdown", "latex"):
+        text = report(capsys, folder, "--format", form, "--filter", "model.kernel_size=3")
+        assert "[0.9485, 0.9535]" in text or "{[}0.9485, 0.9535{]}" in text
+        assert text.count("0.9510 ± 0.0010") == 1
+        assert text.count("out of memory") == 1
+
+
+def test_cells_are_filtered_and_sorted(folder, capsys):
+    arguments = ["--filter", "model.kernel_size!=29", "--format", "csv"]
+    for sort in (["--sort=-accuracy"], ["--sort", "-accuracy"]):
+        rows = list(csv.DictReader(io.StringIO(report(capsys, folder, *arguments, *sort))))
+        assert [row["model.padding"] for row in rows] == ["same", "same", "valid", "valid"]
+    text = report(capsys, folder, "--filter", "model.padding=same", "--filter", "model.kernel_size=3")
+    assert "1 of 6 cells are shown" in text
+
+
+def test_a_pivot_sets_two_factors_against_each_other(folder, capsys):
+    lines = report(capsys, folder, "--pivot", "model.padding", "model.kernel_size").splitlines()
+    assert lines[3] == "model.padding by model.kernel_size"
+    assert lines[4].split() == ["model.padding", "3", "5", "29"]
+    assert lines[6].startswith("valid")
+    assert lines[6].endswith("3 invalid")
+    assert "0.9510 ± 0.0025" in lines[7]
+    assert lines[6].split()[1:7] == ["0.9015", "±", "0.0064", "(2", "of", "3)"]
+    assert "half the width of the 95% t interval" in lines[9]
+
+
+def test_the_output_file_is_replaced_as_a_whole(folder, tmp_path, capsys):
+    path = tmp_path / "report.md"
+    path.write_text("old")
+    assert report(capsys, folder, "--format", "markdown", "--output", str(path)) == ""
+    assert path.read_text(encoding="utf-8").startswith("## Does padding matter?")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_study_that_is_not_stored_is_all_missing_and_no_store_is_made(folder, tmp_path, capsys):
+    assert main([str(folder / "tiny.toml"), "--out", str(tmp_path / "nowhere")]) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[-1] for line in text.splitlines()[5:11]] == ["3"] * 6
+    assert f"nothing of this study is in {tmp_path / 'nowhere' / 'runs.sqlite'}" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grid_in_the_store_is_reported_by_its_name_and_can_be_changed_as_the_study(folder, tmp_path, capsys):
+    study = read_study(StudyArguments(study=str(folder / "tiny.toml"), seeds="1"))
+    grid = expand(study)
+    store = Store(tmp_path)
+    keys = {trial.key: trial.name for trial in grid.trials}
+    store.add_grid(StoredGrid("gone", study.to_toml(), "run it", "2026-01-01T00:00:00+00:00", keys))
+    store.add_all([make_packed(grid.trials[0].config, 0.5)])
+    assert main(["gone", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "study gone, seeds 0," in text
+    assert "0.5000" in text
+    assert "other trials" not in text
+    assert main(["gone", "--out", str(tmp_path), "--seeds", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[5].split()[-2:] == ["1", "1"]
+    assert "the store has a grid of this name with other trials, run by: run it" in text
+
+
+REFUSALS = [
+    (["--sort", "acuracy"], r"--sort='acuracy': must be one of .*did you mean 'accuracy'"),
+    (["--filter", "model.paddin=same"], r"--filter='model.paddin': must be one of .*did you mean 'model.padding'"),
+    (["--filter", "model.padding=sam"], r"--filter model.padding='sam': must be one of valid, same; did you mean"),
+    (["--filter", "model.padding=same", "--filter", "model.padding!=same"], r"--filter: leaves none of the 6 cells"),
+    (["--pivot", "model.padding", "seed"], r"--pivot='seed': must be one of model.padding, model.kernel_size"),
+    (["--pivot", "a", "b", "--format", "csv"], r"--pivot: makes tables to read; csv has every cell in full"),
+    (["--format", "html"], r"invalid choice 'html' for argument '--format'"),
+    (["--output", "no/such/folder.md"], r"--output no/such/folder.md: its folder is not there"),
+    (["--output", "."], r"--output \.: must be a file"),
+    (["--output", os.devnull], r"--output .*: must be a file"),
+    (["--max-trials", "5"], r"--max-trials 5: the study has 18 trials"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSALS, ids=[" ".join(case[0]) for case in REFUSALS])
+def test_bad_arguments_are_refused_in_one_line(folder, arguments, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        main([str(folder / "tiny.toml"), "--out", str(folder / "runs"), *arguments])
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_study_that_is_nowhere_is_refused(folder):
+    with pytest.raises(InputError, match=r"nothere: neither a file nor a shipped study"):
+        main(["nothere", "--out", str(folder / "runs")])
+
+
+def test_the_command_starts_without_jax_and_ends_with_its_exit_code(folder):
+    code = "import sys; from ablations.report import main; main(sys.argv[1:]); assert 'jax' not in sys.modules"
+    arguments = [str(folder / "tiny.toml"), "--out", str(folder / "runs")]
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-m", "ablations.report", *arguments, "--sort", "x"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: --sort='x': must be one of model.padding")

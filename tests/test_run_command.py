@@ -1,0 +1,139 @@
+"""The command runs a study, refuses what it cannot run before anything is written, and a grid point is a single run."""
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from ablations import run
+from ablations.watching import LineObserver, LiveObserver
+from ablations.work import Work
+from cnnjax import InputError
+from cnnjax.history import Progress
+from cnnjax.runs import Store
+from grid_helpers import make_grid, make_packed
+
+DENSE = "--set model.filters=[] --set data.train_size=300 --set train.epochs=1"
+WIDTHS = f"--axis model.dense=[8],[16] {DENSE}"
+
+
+def type_in(words, folder, module="ablations.run"):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", module, *shlex.split(words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "padding"),
+        ("paddin", "did you mean 'padding'"),
+        ("padding --workers 0", "--workers=0: must be >= 1 and <= 4096"),
+        ("padding --max-retries -1", "--max-retries=-1: must be >= 0"),
+        ("padding --timeout 0", "--timeout=0.0: must be > 0"),
+        ("padding --memory-limit -2", "--memory-limit=-2.0: must be > 0"),
+        ("padding --max-trials 3", "--max-trials 3"),
+        ("padding --address 10.0.0.1:6379", "--address='10.0.0.1:6379': needs --executor ray"),
+        ("padding --executor slurm", "executor"),
+        ("padding --budget halving", "validation_split=0.0"),
+        ("padding --budgt halving", "budgt"),
+        ("--axis model.padding=valid,sam", "sam"),
+        ("--axis model.paddin=valid", "did you mean 'padding'"),
+    ],
+)
+def test_bad_input_is_refused_in_a_line_and_nothing_is_written(tmp_path, words, message):
+    with pytest.raises(InputError) as refusal:
+        run.main([*shlex.split(words), "--out", str(tmp_path / "new")])
+    assert message in str(refusal.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_the_same_line_again_runs_nothing_and_more_seeds_run_only_themselves(tmp_path):
+    first = type_in(f"{WIDTHS} --seeds 2", tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "4 trials: 4 completed in runs/runs.sqlite" in first.stdout.splitlines()[-1]
+    again = type_in(f"{WIDTHS} --seeds 2", tmp_path)
+    assert again.stdout.splitlines()[0] == "4/4 trials: 4 completed; 0 to run"
+    more = type_in(f"{WIDTHS} --seeds 3", tmp_path)
+    assert more.stdout.splitlines()[0] == "4/6 trials: 4 completed; 2 to run"
+    assert len(re.findall(r"^\[\d/6\] completed", more.stdout, re.MULTILINE)) == 2
+
+
+@pytest.mark.slow
+def test_a_grid_point_and_a_single_run_are_the_same_run(tmp_path):
+    single = "--model.filters '[]' --model.dense '[8]' --data.train-size 300 --train.epochs 1 --seed 1"
+    assert type_in(single, tmp_path, "experiments.train").returncode == 0
+    grid = type_in(f"{WIDTHS} --seeds 0..1", tmp_path)
+    assert grid.stdout.splitlines()[0] == "1/4 trials: 1 completed; 3 to run"
+    again = type_in(f"{single} --seed 0", tmp_path, "experiments.train")
+    assert "is already in runs/runs.sqlite" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_failure_ends_with_1_and_is_told_in_a_line(tmp_path):
+    result = type_in(f"{WIDTHS} --seeds 1 --timeout 0.001 --max-retries 0", tmp_path)
+    assert result.returncode == 1
+    assert sorted(result.stderr.splitlines()) == [
+        f"failed model.dense=[{width}], seed=0: ran longer than 0.001 s" for width in (16, 8)
+    ]
+    assert "2 trials: 2 failed" in result.stdout
+    assert type_in(f"{WIDTHS} --seeds 1", tmp_path).returncode == 1
+    assert type_in(f"{WIDTHS} --seeds 1 --retry-failed", tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_halving_runs_to_its_end_and_resumes(tmp_path):
+    words = f"{WIDTHS} --seeds 2 --set train.epochs=2 --set train.validation_split=0.2 --budget halving"
+    words = words.replace("--set train.epochs=1 ", "")
+    result = type_in(words, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "4 trials: 2 completed, 2 pruned" in result.stdout.splitlines()[-1]
+    assert [grid.name for grid in Store(tmp_path / "runs").list_grids()] == [
+        "command-line",
+        "command-line at 1/2 of the epochs",
+    ]
+    assert type_in(words, tmp_path).stdout.splitlines()[-1].startswith("4 trials: 2 completed, 2 pruned")
+
+
+def watch(observer, grid):
+    """Lets an observer see a grid of which one trial fails, and one is under way."""
+    first, second, third, _ = grid.trials
+    observer.begin(Work(stored=Counter(), invalid=(), waiting=grid.trials))
+    observer.start(first)
+    observer.advance(first, Progress(1, 2, 100, 300, 1.5, 0.5, 0.1))
+    observer.end(first, make_packed(first.config, accuracy=0.875).record)
+    observer.start(second)
+    observer.retry(second, "the worker was killed by SIGKILL")
+    observer.start(third)
+    observer.advance(third, Progress(2, 2, 150, 300, 1.5, 0.625, 0.1))
+
+
+def test_lines_tell_of_every_trial(capsys):
+    watch(LineObserver(), make_grid())
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "0/4 trials: none yet; 4 to run"
+    assert out.splitlines()[1].startswith(
+        "[1/4] completed model.dense=8, seed=0: test accuracy 0.8750 in 0.7 s; ETA 0:00"
+    )
+    assert err == "retrying model.dense=8, seed=1: the worker was killed by SIGKILL\n"
+
+
+def test_the_live_view_shows_what_runs_what_is_done_and_the_best():
+    from rich.console import Console
+
+    observer = LiveObserver()
+    watch(observer, make_grid())
+    console = Console(file=io.StringIO(), width=150)
+    console.print(observer._render())
+    text = console.file.getvalue()
+    observer.close()
+    assert "1/4 trials: 1 completed" in text
+    assert re.search(r"running\s+model.dense=16, seed=0\s+epoch 2/2\s+50%\s+accuracy 0.6250", text)
+    assert "best test accuracy so far 0.8750, model.dense=8, seed=0" in text
+    assert "ETA 0:" in text

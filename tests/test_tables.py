@@ -1,0 +1,154 @@
+"""A table says the same in every format, whatever characters its texts have."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.tables import Column, Document, Table, write_csv, write_latex, write_markdown, write_terminal
+
+HARD = [
+    "[16,32]",
+    "x|y\nz\\|",
+    "漢字 ± é",
+    "__init__ a_b *bold* <i>",
+    "100% & $5 #1 {a} ~ ^ \\",
+    'say "hi", please',
+    "",
+]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def make_table(texts=HARD, title=""):
+    columns = (Column("model.kernel_size"), Column("count", ",", True), Column("test accuracy", ".4f", True))
+    rows = [(text, 1_000 * index, None if index % 2 else 1 / (index + 3)) for index, text in enumerate(texts)]
+    return Table(columns, tuple(rows), title)
+
+
+def make_document(*tables):
+    return Document("Does it matter?", ("study a_b", "5 seeds"), tables or (make_table(),), ("50% failed",))
+
+
+@given(st.lists(st.tuples(TEXTS, st.none() | st.integers() | st.floats(allow_nan=False)), min_size=1))
+def test_csv_reads_back_with_every_digit(rows):
+    text = write_csv(Table((Column("a,b"), Column('c"d')), tuple(rows)))
+    headings, *read = csv.reader(io.StringIO(text, newline=""))
+    assert headings == ["a,b", 'c"d']
+    assert [label for label, _ in read] == [label for label, _ in rows]
+    for (_, found), (_, value) in zip(read, rows, strict=True):
+        assert found == "" if value is None else type(value)(found) == value
+
+
+def test_markdown_rows_have_one_cell_a_column_and_keep_their_text():
+    lines = write_markdown(make_document()).splitlines()
+    assert lines[:3] == ["## Does it matter?", "", "study a_b, 5 seeds"]
+    assert lines[-1] == "- 50% failed"
+    headings, rules, *rows = [_split_markdown(line) for line in lines if line.startswith("|")]
+    assert headings == ["model.kernel_size", "count", "test accuracy"]
+    assert rules == ["---", "---:", "---:"]
+    assert [row[0] for row in rows] == [" ".join(text.split()) for text in HARD]
+    assert [row[1] for row in rows] == ["0", "1,000", "2,000", "3,000", "4,000", "5,000", "6,000"]
+    assert [row[2] for row in rows] == ["0.3333", "", "0.2000", "", "0.1429", "", "0.1111"]
+
+
+def _split_markdown(line):
+    """Reads a row as GitHub does: at the pipes without a backslash, a backslash being escaped by another one."""
+    cells = re.findall(r"((?:\\.|[^\\|])*)\|", line)[1:]
+    return [re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell.strip()) for cell in cells]
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_no_text_breaks_a_markdown_table(texts):
+    rows = [line for line in write_markdown(make_document(make_table(texts))).splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(texts)
+    assert {len(_split_markdown(row)) for row in rows} == {3}
+
+
+def test_emphasis_is_escaped_and_underscores_inside_words_are_not():
+    text = write_markdown(make_document(make_table(["__init__ kernel_size *x* <b>"])))
+    assert r"\_\_init\_\_ kernel_size \*x\* \<b>" in text
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_no_text_breaks_a_latex_table(texts):
+    latex = write_latex(make_document(make_table(texts)))
+    rows = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
+    assert len(rows) == len(texts)
+    for row in rows:
+        assert row.endswith(r" \\")
+        assert len(re.findall(r"(?<!\\)&", row)) == 2
+        # Nothing special is left but commands, their groups and the ends of cells.
+        bare = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\{[\[\]*]\}", "", row.removesuffix(r"\\"))
+        assert not set(bare.replace("&", "")) & set("\\%$#_{}~^<>|[]*")
+
+
+def test_latex_is_a_booktabs_table_with_its_caption_and_the_notes_below_the_last():
+    latex = write_latex(make_document(make_table(title="model.pool by size"), make_table()))
+    first, second = latex.split("\n\n")
+    assert first.splitlines()[:6] == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{Does it matter? model.pool by size. study a\_b, 5 seeds.}",
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"model.kernel\_size & count & test accuracy \\",
+    ]
+    assert "50" not in first
+    assert second.endswith("\\end{tabular}\n\\par\\footnotesize 50\\% failed\n\\end{table}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs LaTeX")
+def test_latex_compiles(tmp_path):
+    texts = [text for text in HARD if text.isascii()]
+    body = write_latex(make_document(make_table(texts)))
+    source = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\n\\end{{document}}"
+    (tmp_path / "a.tex").write_text(source)
+    subprocess.run(["pdflatex", "-halt-on-error", "a.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_terminal_columns_are_aligned_also_with_wide_characters():
+    text = write_terminal(make_document(make_table(["漢字", "[red]plain[/red]"])))
+    above, table, notes = text.split("\n\n")
+    assert above == "Does it matter?\nstudy a_b, 5 seeds"
+    assert notes == "50% failed"
+    heading, rule, *rows = table.splitlines()
+    assert set(rule) == {"-"}
+    assert rows[1].startswith("[red]plain[/red] ")
+    assert {_width(line) for line in (heading, rule, rows[0])} == {len(rule)}
+
+
+def _width(line):
+    return sum(2 if unicodedata.east_asian_width(mark) in "WF" else 1 for mark in line)
+
+
+def test_a_narrow_terminal_folds_cells_and_loses_nothing():
+    labels = ["a" * 40, "b" * 70]
+    text = write_terminal(make_document(make_table(labels)), width=50)
+    assert max(map(len, text.splitlines())) <= 50
+    assert (text.count("a" * 5), text.count("b" * 5)) != (0, 0)
+    table = text.split("\n\n")[1]
+    assert sum(line.split("  ")[0].count("b") for line in table.splitlines()) == 70
+
+
+def test_a_terminal_of_any_width_gets_one_line_a_row_when_none_is_given():
+    text = write_terminal(make_document(make_table(["a" * 5000])))
+    assert "a" * 5000 in text
+
+
+@pytest.mark.parametrize("write", [write_terminal, write_markdown, write_latex])
+def test_control_characters_never_reach_the_reader(write):
+    document = Document("t\x1b[31m", ("f\x07",), (make_table(["a\x1b]0;x\x07b\x9b"]),), ("n\x00\nm",))
+    assert all(mark.isprintable() or mark == "\n" for mark in write(document))
+
+
+def test_a_table_without_rows_keeps_its_headings():
+    assert write_csv(make_table([])) == '"model.kernel_size","count","test accuracy"'
+    assert "| model.kernel_size | count | test accuracy |" in write_markdown(make_document(make_table([])))
+    assert "model.kernel_size" in write_terminal(make_document(make_table([])))
