@@ -18,22 +18,22 @@ cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``, ``count
 """
 
 import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ablations.expanding import expand
-from ablations.grids import Grid
-from ablations.plan_document import describe_plan
-from ablations.planning import Plan, list_infos, make_plan
-from ablations.precedents import find_timing, may_have_accelerators, read_precedents
-from ablations.sensitivity import find_sensitivity
-from ablations.sources import StudyArguments, read_study
-from ablations.timing import Timing, learn_timing
-from ablations.work import find_work
+from ablations.language.expanding import expand
+from ablations.language.grids import Grid
+from ablations.language.sources import StudyArguments, read_study
+from ablations.planning.document import describe_plan
+from ablations.planning.plans import Plan, list_infos, make_plan
+from ablations.planning.precedents import find_timing, read_precedents
+from ablations.planning.sensitivity import find_sensitivity
+from ablations.planning.timing import Timing, learn_timing
+from ablations.running.slots import list_cores, make_slots, may_have_accelerators
+from ablations.running.work import find_work
 from cnnjax.console import run_command, say
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
@@ -89,7 +89,7 @@ def read_plan(arguments: PlanArguments) -> Plan:
     statuses = {key: status for key, (status, _) in store.list_statuses().items()}
     records = read_precedents(grid, store, statuses)
     accelerated = may_have_accelerators()
-    workers = arguments.workers or (1 if accelerated else _count_cores())
+    workers = arguments.workers or (1 if accelerated else len(list_cores()))
     timing = find_timing(grid, records.values(), accelerated, str(store.path))
     if arguments.calibrate and work.waiting:
         workers, timing = _calibrate(grid, arguments.workers)
@@ -100,16 +100,11 @@ def _calibrate(grid: Grid, workers: int | None) -> tuple[int, Timing]:
     for info in list_infos(grid).values():
         if info.train_size is None:
             raise InputError(f"--calibrate: the dataset {info.name} is not prepared; the first run on it does that")
-    from ablations.calibrating import calibrate
-    from ablations.slots import make_slots
+    from ablations.planning.calibrating import calibrate
 
     slots = make_slots(workers)
     say("calibrating: the smallest and the largest network train for a few seconds, about 30 s in all", sys.stderr)
     return len(slots), learn_timing(calibrate(grid, slots[0]), "a calibration just now")
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

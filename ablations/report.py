@@ -31,16 +31,16 @@ from typing import Annotated, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from ablations.expanding import expand
-from ablations.grids import Grid
-from ablations.mistakes import Mistakes
-from ablations.reading import read_toml
-from ablations.reporting import Report, make_report
-from ablations.result_tables import list_columns, make_data_table
-from ablations.results import summarize_cells
-from ablations.selecting import read_filters, sort_cells
-from ablations.sources import COMMAND_LINE, StudyArguments, change_study, list_shipped, read_study
-from ablations.study import Study
+from ablations.language.expanding import expand
+from ablations.language.grids import Grid
+from ablations.language.mistakes import Mistakes
+from ablations.language.reading import read_toml
+from ablations.language.sources import COMMAND_LINE, StudyArguments, change_study, list_shipped, read_study
+from ablations.language.study import Study
+from ablations.reporting.reports import Report, make_report
+from ablations.reporting.result_tables import list_columns, make_data_table
+from ablations.reporting.results import summarize_cells
+from ablations.reporting.selecting import read_filters, sort_cells
 from cnnjax.console import run_command, say
 from cnnjax.errors import InputError
 from cnnjax.runs import Store, StoredGrid

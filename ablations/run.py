@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 
 import psutil
 
-from ablations.events import Executor
-from ablations.sources import StudyArguments, read_study
-from ablations.watching import make_grid_observer
-from ablations.work import Policy
+from ablations.language.sources import StudyArguments, read_study
+from ablations.running.events import Executor
+from ablations.running.watching import make_grid_observer
+from ablations.running.work import Policy
 from cnnjax.config import Count
 from cnnjax.console import run_command, say
 from cnnjax.errors import InputError
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(RunArguments, argv, PROG, RunArguments())
     _check(arguments)
     study = read_study(arguments)
-    from ablations.launching import run_study
+    from ablations.running.launching import run_study
 
     start = time.monotonic()
     counts = run_study(
@@ -92,12 +92,20 @@ def _check(arguments: RunArguments) -> None:
     check(arguments.timeout, Annotated[float, Interval(0, open_low=True)] | None, "--timeout")
     if arguments.address is not None and arguments.executor != "ray":
         raise InputError(f"--address={arguments.address!r}: needs --executor ray")
+    if arguments.memory_limit is not None and arguments.executor == "ray":
+        raise InputError(
+            f"--memory-limit={arguments.memory_limit}: only for local workers; Ray watches its nodes itself"
+        )
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
 
 
 def _make_executor(arguments: RunArguments) -> Executor:
-    from ablations.local import LocalExecutor
-    from ablations.slots import make_slots
+    if arguments.executor == "ray":
+        from ablations.running.ray_executor import RayExecutor
+
+        return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout)
+    from ablations.running.local import LocalExecutor
+    from ablations.running.slots import make_slots
 
     slots = make_slots(arguments.workers)
     share = MEMORY_SHARE * psutil.virtual_memory().total / len(slots)

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ablations.locks import Owner, read_owner
-from ablations.progress import GridProgress, StoreProgress, measure_progress
+from ablations.reporting.progress import GridProgress, StoreProgress, measure_progress
+from ablations.running.locks import Owner, read_owner
 from cnnjax.console import run_command, say
 from cnnjax.runs import Store
 from cnnjax.tables import Column, Document, Table, write_terminal

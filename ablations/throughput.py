@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from ablations.events import Ended, Event, Started
-from ablations.grids import Cell, Grid, Trial
-from ablations.running import run_grid
-from ablations.watching import FailureObserver
+from ablations.language.grids import Cell, Grid, Trial
+from ablations.running.coordinator import run_grid
+from ablations.running.events import Ended, Event, Started
+from ablations.running.watching import FailureObserver
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import run_command, say
 from cnnjax.errors import InputError

@@ -5,8 +5,8 @@ from collections import deque
 
 import numpy as np
 
-from ablations.events import Ended, Failed, Returned, Started
-from ablations.grids import Cell, Grid
+from ablations.language.grids import Cell, Grid
+from ablations.running.events import Ended, Failed, Returned, Started
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig
 from cnnjax.history import EpochMetrics
 from cnnjax.records import Record, Run, pack_run

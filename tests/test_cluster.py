@@ -12,11 +12,11 @@ from collections import Counter
 import psutil
 import pytest
 
-from ablations.cluster import Cluster
-from ablations.events import Advanced, Ended, Failed, Started
-from ablations.local import LocalExecutor
-from ablations.ray_executor import RayExecutor
-from ablations.slots import make_slots
+from ablations.running.cluster import Cluster
+from ablations.running.events import Advanced, Ended, Failed, Started
+from ablations.running.local import LocalExecutor
+from ablations.running.ray_executor import RayExecutor
+from ablations.running.slots import make_slots
 from cnnjax import InputError, UnavailableError
 from cnnjax.config import DataConfig
 from cnnjax.runs import Store
@@ -179,7 +179,7 @@ def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes)
 def test_a_ray_of_ones_own_listens_on_the_loopback_interface_alone_and_says_nothing(tmp_path):
     program = """
 import psutil
-from ablations.ray_executor import RayExecutor
+from ablations.running.ray_executor import RayExecutor
 executor = RayExecutor(workers=1)
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"}

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from ablations.halving import run_halving
-from ablations.running import run_grid
+from ablations.running.coordinator import run_grid
+from ablations.running.halving import run_halving
 from cnnjax import InputError
 from cnnjax.runs import Store
 from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed

@@ -8,11 +8,11 @@ from collections import Counter
 import psutil
 import pytest
 
-from ablations.events import Ended, Failed, Returned
-from ablations.local import LocalExecutor, Slot
-from ablations.running import run_grid
-from ablations.slots import make_slots
-from ablations.work import Policy
+from ablations.running.coordinator import run_grid
+from ablations.running.events import Ended, Failed, Returned
+from ablations.running.local import LocalExecutor, Slot
+from ablations.running.slots import make_slots
+from ablations.running.work import Policy
 from cnnjax import InputError, UnavailableError, fit
 from cnnjax.records import pack_run
 from cnnjax.runs import Store
@@ -21,7 +21,7 @@ from grid_helpers import Watcher, make_grid
 CPU = {"JAX_PLATFORMS": "cpu"}
 FAULTS = """
 import os, signal, sys, time
-import ablations.trials as trials
+import ablations.running.trials as trials
 train = trials.run_trial
 def run_trial(config, dataset=None, observer=None):
     print("seed", config.seed, "begins")
@@ -197,7 +197,7 @@ def test_there_is_a_slot_a_core_each_pinned(monkeypatch):
 
 
 def test_accelerators_have_a_slot_each_and_no_more(monkeypatch):
-    monkeypatch.setattr("ablations.slots._find_accelerators", lambda: ("gpu", 4))
+    monkeypatch.setattr("ablations.running.slots._find_accelerators", lambda: ("gpu", 4))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0,2")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in make_slots()] == ["3", "1", "0", "2"]
     assert [slot.core for slot in make_slots(2)] == [None, None]

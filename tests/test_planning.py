@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.calibrating import LEAST_IMAGES, shorten
-from ablations.costs import count_images, find_size
-from ablations.forecasting import forecast
-from ablations.grids import Cell, Grid
-from ablations.plan_document import MOST_LINES, MOST_ROWS, describe_plan
-from ablations.planning import make_plan
-from ablations.precedents import find_timing, read_precedents
-from ablations.sensitivity import ASSUMED_DEVIATION, find_sensitivity
-from ablations.timing import fit_line, learn_timing
-from ablations.work import find_work
+from ablations.language.grids import Cell, Grid
+from ablations.planning.calibrating import LEAST_IMAGES, shorten
+from ablations.planning.document import MOST_LINES, MOST_ROWS, describe_plan
+from ablations.planning.forecasting import forecast
+from ablations.planning.plans import make_plan
+from ablations.planning.precedents import find_timing, read_precedents
+from ablations.planning.sensitivity import ASSUMED_DEVIATION, find_sensitivity
+from ablations.planning.timing import fit_line, learn_timing
+from ablations.running.costs import count_images, find_size
+from ablations.running.work import find_work
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, summarize
 from cnnjax.history import EpochMetrics
 from cnnjax.runs import Store
@@ -188,7 +188,7 @@ def test_runs_that_did_not_complete_or_saw_other_images_tell_nothing():
 
 
 def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablations.precedents.MOST", 3)
+    monkeypatch.setattr("ablations.planning.precedents.MOST", 3)
     store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))
     others = [tiny(seed, (64,)) for seed in range(3)]
     store.add_all([make_packed(config) for config in (grid.trials[0].config, *others, grid.trials[1].config)])

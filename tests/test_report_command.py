@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ablations.expanding import expand
+from ablations.language.expanding import expand
+from ablations.language.sources import StudyArguments, read_study
 from ablations.report import main
-from ablations.sources import StudyArguments, read_study
 from cnnjax import InputError
 from cnnjax.records import PackedRun, Record
 from cnnjax.runs import Store, StoredGrid

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.grids import Cell, Duplicate, Grid
-from ablations.origins import count_origins, describe_origins
-from ablations.reporting import make_report
-from ablations.result_tables import list_columns, make_data_table, make_pivot_tables, make_result_table
-from ablations.results import STATUSES, summarize_cells
-from ablations.selecting import read_filters, sort_cells
+from ablations.language.grids import Cell, Duplicate, Grid
+from ablations.reporting.origins import count_origins, describe_origins
+from ablations.reporting.reports import make_report
+from ablations.reporting.result_tables import list_columns, make_data_table, make_pivot_tables, make_result_table
+from ablations.reporting.results import STATUSES, summarize_cells
+from ablations.reporting.selecting import read_filters, sort_cells
 from cnnjax import InputError
 from cnnjax.records import Record
 from grid_helpers import make_packed, tiny

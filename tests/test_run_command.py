@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 
 from ablations import run
-from ablations.watching import LineObserver, LiveObserver
-from ablations.work import Work
+from ablations.running.watching import LineObserver, LiveObserver
+from ablations.running.work import Work
 from cnnjax import InputError
 from cnnjax.history import Progress
 from cnnjax.runs import Store

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from ablations.running import run_grid
-from ablations.work import Policy, find_work
+from ablations.running.coordinator import run_grid
+from ablations.running.work import Policy, find_work
 from cnnjax import Interrupted, UnavailableError
 from cnnjax.runs import Store
 from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed

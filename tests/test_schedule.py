@@ -1,6 +1,6 @@
 """Trials are given longest first, and to whom has their programs."""
 
-from ablations.schedule import Schedule
+from ablations.running.schedule import Schedule
 from cnnjax.signatures import static_signature
 from grid_helpers import make_grid
 

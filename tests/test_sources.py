@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ablations.expanding import expand
-from ablations.reading import read_file
-from ablations.sources import SHIPPED, StudyArguments, list_shipped, read_named, read_study
+from ablations.language.expanding import expand
+from ablations.language.reading import read_file
+from ablations.language.sources import SHIPPED, StudyArguments, list_shipped, load_study, read_study
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from experiments.arguments import parse_arguments
@@ -234,17 +234,33 @@ def test_all_mistakes_of_a_command_line_are_said_at_once():
 def test_a_shipped_name_wins_over_a_file_and_a_path_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("padding").write_text("title = 'mine'\n[sweep.grid]\nmodel.strides = [1]\n")
-    assert read_named("padding").title == "Does zero padding matter?"
-    assert read_named("./padding").title == "mine"
+    assert load_study("padding").title == "Does zero padding matter?"
+    assert load_study("./padding").title == "mine"
 
 
 def test_reading_and_expanding_imports_nothing_heavy():
     code = """
 import sys
-from ablations.expanding import expand
-from ablations.sources import StudyArguments, read_study
+from ablations.language.expanding import expand
+from ablations.language.sources import StudyArguments, read_study
 assert len(expand(read_study(StudyArguments("chapter"))).trials) == 90
 print(sorted(sys.modules.keys() & {"jax", "flax", "optax", "scipy", "rich", "pandas", "tensorflow_datasets"}))
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_a_study_is_changed_from_python_as_on_the_command_line():
+    typed = read("padding", "--set", "train.epochs=1", "--set", "model.filters=[8,16]", "--seeds", "0..2")
+    called = load_study("padding", settings={"train.epochs": 1, "model.filters": [8, 16]}, seeds=3)
+    assert called == typed
+    assert load_study("padding", seeds=[3, 1]).seeds == (3, 1)
+
+
+def test_what_is_wrong_with_a_change_is_said_at_once():
+    with pytest.raises(InputError, match=r"load_study: 3 errors\n") as refusal:
+        load_study("padding", settings={"model.padding": "same", "train.epoch": 1}, seeds=0)
+    lines = str(refusal.value).split("\n")[1:]
+    assert "settings model.padding: the factor model.padding of the study sets it already" in lines[0]
+    assert "unknown setting 'train.epoch'; did you mean 'epochs'" in lines[1]
+    assert "seeds=0: must be >= 1" in lines[2]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.locks import Owner, hold_store
-from ablations.progress import RECENT, measure_progress, measure_rate
+from ablations.reporting.progress import RECENT, measure_progress, measure_rate
+from ablations.running.locks import Owner, hold_store
 from ablations.status import main
 from cnnjax import CorruptionError
 from cnnjax.records import PackedRun, Record

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ablations.expanding import expand
-from ablations.grids import Duplicate
-from ablations.reading import read_dict, read_file, read_toml
+from ablations.language.expanding import expand
+from ablations.language.grids import Duplicate
+from ablations.language.reading import read_dict, read_file, read_toml
 from cnnjax.config import ModelConfig, RunConfig
 from cnnjax.errors import InputError
 from cnnjax.settings import write_toml

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.expanding import expand
-from ablations.paths import flatten, read_value, thaw
-from ablations.reading import read_dict, read_toml
-from ablations.study import Range
-from ablations.sweeping import count_assignments, draw_level, list_assignments
+from ablations.language.expanding import expand
+from ablations.language.paths import flatten, read_value, thaw
+from ablations.language.reading import read_dict, read_toml
+from ablations.language.study import Range
+from ablations.language.sweeping import count_assignments, draw_level, list_assignments
 
 property_test = settings(deadline=None, max_examples=60, derandomize=True)
 

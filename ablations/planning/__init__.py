@@ -1,0 +1,1 @@
+"""What a grid will cost and can show, before it is run. No JAX here."""

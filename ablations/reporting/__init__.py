@@ -1,0 +1,1 @@
+"""What the store says of a grid. No JAX here."""

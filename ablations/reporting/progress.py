@@ -1,0 +1,136 @@
+"""How far the grids of a store are, from what is stored alone."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ablations.running.locks import Owner
+from cnnjax.runs import Store, StoredGrid
+
+RECENT = 20
+"""Trials that the rate is measured over."""
+SHOWN_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial without a result, and why it has none."""
+
+    trial: str
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class GridProgress:
+    """How far a grid is.
+
+    Attributes:
+        name: of its study.
+        command: that ran it last.
+        started_at: when, ISO 8601, UTC.
+        running: whether it runs now.
+        counts: number of its stored trials by status.
+        remaining: trials that are not stored.
+        trials_per_hour: over the last trials since it was started; ``None`` where there are none.
+        seconds_left: until it ends at this rate; ``None`` where it does not run or the rate is not known.
+        best: the completed trial with the highest test accuracy, and that accuracy; ``None`` where there is none.
+        failures: the last trials that failed or diverged, the newest first.
+    """
+
+    name: str
+    command: str
+    started_at: str
+    running: bool
+    counts: Mapping[str, int]
+    remaining: int
+    trials_per_hour: float | None
+    seconds_left: float | None
+    best: tuple[str, float] | None
+    failures: tuple[FailedTrial, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of trials."""
+        return sum(self.counts.values()) + self.remaining
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values."""
+        best = {"trial": self.best[0], "test_accuracy": self.best[1]} if self.best else None
+        failures = [vars(failure) for failure in self.failures]
+        return {**vars(self), "total": self.total, "counts": dict(self.counts), "best": best, "failures": failures}
+
+
+@dataclass(frozen=True)
+class StoreProgress:
+    """How far everything in a store is: its grids, the newest first, and the runs of no grid, by status."""
+
+    grids: tuple[GridProgress, ...]
+    other_runs: Mapping[str, int]
+
+
+def measure_progress(store: Store, owner: Owner | None) -> StoreProgress:
+    """Reads from a store how far its grids are.
+
+    Args:
+        store: which need not exist.
+        owner: the process that runs a grid now, which is the one that was started last; ``None`` where none runs.
+    """
+    grids = store.list_grids()
+    statuses = store.list_statuses()
+    known = {key for grid in grids for key in grid.trials}
+    others = Counter(status for key, (status, _) in statuses.items() if key not in known)
+    progress = [_measure(store, grid, statuses, owner is not None and grid is grids[-1]) for grid in reversed(grids)]
+    return StoreProgress(tuple(progress), dict(others))
+
+
+def measure_rate(times: Sequence[datetime], started_at: datetime) -> float | None:
+    """Returns how many trials an hour were stored lately.
+
+    Args:
+        times: when trials were stored, in any order; those before the start do not count.
+        started_at: when the grid was started last.
+
+    Returns:
+        The rate over the last `RECENT` trials; ``None`` where there is none.
+    """
+    recent = sorted([started_at, *(time for time in times if time > started_at)])[-RECENT - 1 :]
+    spent = (recent[-1] - recent[0]) / timedelta(hours=1)
+    return (len(recent) - 1) / spent if spent else None
+
+
+def _measure(store: Store, grid: StoredGrid, statuses: Mapping[str, tuple[str, str]], running: bool) -> GridProgress:
+    stored = {key: statuses[key] for key in grid.trials if key in statuses}
+    remaining = len(grid.trials) - len(stored)
+    times = [datetime.fromisoformat(time) for status, time in stored.values() if status != "invalid"]
+    rate = measure_rate(times, datetime.fromisoformat(grid.started_at))
+    return GridProgress(
+        name=grid.name,
+        command=grid.command,
+        started_at=grid.started_at,
+        running=running,
+        counts=Counter(status for status, _ in stored.values()),
+        remaining=remaining,
+        trials_per_hour=rate,
+        seconds_left=3600 * remaining / rate if running and rate else None,
+        best=_find_best(store, grid, [key for key, (status, _) in stored.items() if status == "completed"]),
+        failures=_find_failures(store, grid, stored),
+    )
+
+
+def _find_best(store: Store, grid: StoredGrid, completed: Sequence[str]) -> tuple[str, float] | None:
+    records = store.find_all(completed)
+    accuracies = [(grid.trials[key], records[key].test_accuracy) for key in completed if key in records]
+    known = [(name, accuracy) for name, accuracy in accuracies if accuracy is not None]
+    return max(known, key=lambda pair: pair[1], default=None)
+
+
+def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, tuple[str, str]]) -> tuple[FailedTrial, ...]:
+    failed = [key for key, (status, _) in stored.items() if status in ("failed", "diverged")]
+    newest = sorted(failed, key=lambda key: stored[key][1], reverse=True)[:SHOWN_FAILURES]
+    records = store.find_all(newest)
+    return tuple(
+        FailedTrial(grid.trials[key], records[key].status, records[key].reason) for key in newest if key in records
+    )

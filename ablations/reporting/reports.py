@@ -1,0 +1,121 @@
+"""What a study found: its results with all that a reader must know to judge them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ablations.language.grids import Grid
+from ablations.reporting.origins import count_origins, describe_origins
+from ablations.reporting.result_tables import make_pivot_tables, make_result_table
+from ablations.reporting.results import CellResult, Failure
+from cnnjax.records import Record
+from cnnjax.tables import Document
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of a study.
+
+    Attributes:
+        title: the question.
+        grid: all that was to be run.
+        cells: the results that are shown, in their order.
+        origins: number of the runs shown by every aspect of their provenance.
+        remarks: what else is to be said below the table.
+    """
+
+    title: str
+    grid: Grid
+    cells: tuple[CellResult, ...]
+    origins: Mapping[str, Mapping[str, int]]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The trials shown that failed or diverged."""
+        return tuple(failure for cell in self.cells for failure in cell.failures)
+
+    def to_document(self, pivot: tuple[str, str] | None = None) -> Document:
+        """Returns the report for reading; with two factors to `pivot`, their tables in place of the row a cell."""
+        facts = (
+            f"study {self.grid.name}",
+            f"seeds {_write_seeds(self.grid.seeds)}",
+            f"{len(self.grid.trials)} trials",
+            f"dataset {_list_values(cell.config.data.name for cell in self.grid.cells)}",
+            f"epochs {_list_values(cell.config.train.epochs for cell in self.grid.cells)}",
+        )
+        if pivot:
+            tables = make_pivot_tables(self.grid, self.cells, *pivot)
+            spread = "±: half the width of the 95% t interval over seeds"
+        else:
+            tables = (make_result_table(self.grid, self.cells),)
+            spread = "±: standard deviation over seeds; interval: 95% t over seeds"
+        return Document(self.title, facts, tables, (spread, *self._list_notes()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as JSON values, unrounded."""
+        return {
+            "study": self.grid.name,
+            "title": self.title,
+            "seeds": list(self.grid.seeds),
+            "factors": list(self.grid.factors),
+            "confidence": 0.95,
+            "cells": [_cell_to_dict(cell) for cell in self.cells],
+            "failures": [asdict(failure) for failure in self.failures],
+            "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
+            "provenance": {aspect: dict(values) for aspect, values in self.origins.items()},
+            "remarks": list(self.remarks),
+        }
+
+    def _list_notes(self) -> list[str]:
+        hidden = len(self.grid.cells) - len(self.cells)
+        return [
+            *([f"{len(self.cells)} of {len(self.grid.cells)} cells are shown"] if hidden else []),
+            *(f"{each.status}: {each.cell}, seed={each.seed}: {each.reason}" for each in self.failures),
+            *(f"invalid: {cell.name}: {cell.problem}" for cell in self.cells if cell.problem),
+            *(f"duplicate: {each.name} runs what {each.kept} runs" for each in self.grid.duplicates),
+            *describe_origins(self.origins),
+            *self.remarks,
+        ]
+
+
+def make_report(
+    title: str, grid: Grid, cells: Sequence[CellResult], records: Mapping[str, Record], remarks: Sequence[str] = ()
+) -> Report:
+    """Returns the report of those results of a grid that are to be shown.
+
+    Args:
+        title: of the study.
+        grid: of the study.
+        cells: the results to show.
+        records: what is stored of the grid, by run key.
+        remarks: lines to show below the table.
+    """
+    used = (records[key] for cell in cells for key in cell.keys.values() if key in records)
+    return Report(title, grid, tuple(cells), count_origins(used), tuple(remarks))
+
+
+def _cell_to_dict(cell: CellResult) -> dict[str, Any]:
+    return {
+        "name": cell.name,
+        "labels": dict(cell.labels),
+        "problem": cell.problem,
+        "parameters": cell.parameters,
+        "flops": cell.flops,
+        "accuracy": cell.accuracy and asdict(cell.accuracy),
+        "keys": {str(seed): key for seed, key in cell.keys.items()},
+        "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies.items()},
+        "counts": dict(cell.counts),
+        "train_seconds": cell.train_seconds,
+        "total_seconds": cell.total_seconds,
+    }
+
+
+def _write_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}..{seeds[-1]}"
+    return " ".join(map(str, seeds))
+
+
+def _list_values(values: Iterable[str | int]) -> str:
+    return " ".join(map(str, dict.fromkeys(values)))

@@ -1,0 +1,134 @@
+"""Running a grid: what is stored is skipped, the rest is run, and every result is stored as it ends.
+
+The coordinator alone writes the store. A trial is told as ended only after its commit, so whatever has been shown
+survives; whatever had not ended is run again the next time.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ablations.language.grids import Grid, Trial
+from ablations.running.costs import find_size, training_flops
+from ablations.running.events import Advanced, Ended, Event, Executor, Failed, Returned, Started
+from ablations.running.schedule import Schedule
+from ablations.running.watching import GridObserver
+from ablations.running.work import Policy, Work, find_work
+from cnnjax.errors import Interrupted
+from cnnjax.interrupts import deferred_signals
+from cnnjax.records import PackedRun, Record
+from cnnjax.runs import Store
+
+POLL_SECONDS = 0.5
+
+
+def run_grid(
+    grid: Grid, store: Store, executor: Executor, observer: GridObserver, policy: Policy | None = None
+) -> Counter[str]:
+    """Runs what is left of a grid; what still runs when this ends early is for the executor to close.
+
+    Args:
+        grid: the study.
+        store: receives every result.
+        executor: runs the trials.
+        observer: is told what happens.
+        policy: of failures.
+
+    Returns:
+        How many trials of the grid are now ``completed``, ``diverged``, ``failed`` and ``invalid``, and how many are
+        ``waiting``, because a failure stopped the grid.
+
+    Raises:
+        UnavailableError: the store cannot be written any more, or no worker can start.
+        Interrupted: a signal arrived; what had ended is stored.
+    """
+    policy = policy or Policy()
+    work, known = find_work(grid, store, policy.retry_failed), set(store.list_keys())
+    store.add_all([_record_invalid(trial) for trial in work.invalid if trial.key not in known])
+    observer.begin(work)
+    coordinator = _Coordinator(work, store, executor, observer, policy)
+    try:
+        with deferred_signals() as stop_signal:
+            while coordinator.step():
+                number = stop_signal()
+                if number is not None:
+                    raise Interrupted(coordinator.describe_stop(), number)
+    finally:
+        observer.close()
+    return coordinator.counts
+
+
+class _Coordinator:
+    """The state between two polls: what waits, what runs, and how often it failed."""
+
+    def __init__(self, work: Work, store: Store, executor: Executor, observer: GridObserver, policy: Policy) -> None:
+        self.counts = work.stored + Counter(invalid=len(work.invalid), waiting=len(work.waiting))
+        self._schedule = Schedule(work.waiting, lambda trial: training_flops(trial.config))
+        self._store, self._executor, self._observer, self._policy = store, executor, observer, policy
+        self._running = 0
+        self._failures: Counter[str] = Counter()
+        self._stopped = False
+
+    def step(self) -> bool:
+        """Gives work to free slots, waits a little, and keeps what has come; returns whether there is more to do."""
+        for signature in self._executor.free_slots():
+            group = self._schedule.take(signature, self._executor.group_size)
+            if not group:
+                break
+            self._executor.submit(group)
+            self._running += len(group)
+        if self._running:
+            self._handle(self._executor.poll(POLL_SECONDS))
+        return not self._stopped and bool(self._running or self._schedule)
+
+    def describe_stop(self) -> str:
+        stored = sum(self.counts.values()) - self.counts["waiting"]
+        return f"interrupted: {stored} trials are stored, {self.counts['waiting']} are left; the same command goes on"
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        final: list[tuple[Trial, PackedRun]] = []
+        for event in events:
+            match event:
+                case Started(trial):
+                    self._observer.start(trial)
+                case Advanced(trial, progress):
+                    self._observer.advance(trial, progress)
+                case Ended(trial, run):
+                    final.append((trial, run))
+                case Failed(trial, reason, _):
+                    self._failures[trial.key] += 1
+                    if self._failures[trial.key] <= self._policy.max_retries:
+                        self._observer.retry(trial, reason)
+                        self._put_back(trial)
+                    else:
+                        final.append((trial, _record_failed(event, self._failures[trial.key])))
+                case Returned(trial):
+                    self._put_back(trial)
+        self._keep(final)
+
+    def _put_back(self, trial: Trial) -> None:
+        self._running -= 1
+        self._schedule.put_back(trial)
+
+    def _keep(self, final: Iterable[tuple[Trial, PackedRun]]) -> None:
+        final = tuple(final)
+        if not final:
+            return
+        self._store.add_all([run for _, run in final])
+        for trial, run in final:
+            self._running -= 1
+            self._schedule.end(trial)
+            self.counts[run.record.status] += 1
+            self.counts["waiting"] -= 1
+            self._observer.end(trial, run.record)
+            self._stopped |= self._policy.fail_fast and run.record.status == "failed"
+
+
+def _record_invalid(trial: Trial) -> PackedRun:
+    assert trial.cell.problem is not None
+    return PackedRun(Record.without_result(trial.config, "invalid", trial.cell.problem))
+
+
+def _record_failed(event: Failed, attempts: int) -> PackedRun:
+    reason = event.reason if attempts == 1 else f"{event.reason}, at the last of {attempts} attempts"
+    size = find_size(event.trial.config)
+    return PackedRun(Record.without_result(event.trial.config, "failed", reason, size, output=event.output))

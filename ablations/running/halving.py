@@ -1,0 +1,131 @@
+"""Successive halving: every cell gets a small budget, the better half goes on with twice as much, and so on.
+
+The budget is epochs. A rung is a grid of its own, whose trials are ordinary runs of fewer epochs with keys of their
+own, so they are stored, skipped and resumed as any other. Cells are ranked by their mean validation accuracy over the
+seeds of the study, never by test accuracy. Trials of cells that do not reach their full epochs are stored as
+``pruned``.
+
+Reference: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ablations.language.grids import Cell, Grid
+from cnnjax.config import RunConfig
+from cnnjax.errors import InputError
+from cnnjax.records import PackedRun, Record
+from cnnjax.runs import Store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A cell at the end of a rung.
+
+    Attributes:
+        cell: with its full epochs.
+        unfinished: seeds without a result.
+        accuracy: mean validation accuracy after the last epoch, over the seeds that completed; NaN where none did.
+    """
+
+    cell: Cell
+    unfinished: int
+    accuracy: float
+
+
+def check_halving(grid: Grid) -> None:
+    """Raises `InputError` where a cell has no validation examples to be judged by."""
+    if any(cell.config.train.validation_split == 0 for cell in grid.cells):
+        raise InputError(
+            "--budget halving: train.validation_split=0.0 leaves no examples to select on; must be > 0 for every cell, "
+            "such as --set train.validation_split=0.1"
+        )
+
+
+def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]]) -> Counter[str]:
+    """Runs a grid by successive halving.
+
+    Args:
+        grid: the study.
+        store: holds what `run` has run.
+        run: runs a grid into the store and returns its counts by status.
+
+    Returns:
+        The counts of the last rung, with the trials ``pruned`` on the way.
+
+    Raises:
+        InputError: there are no validation examples.
+    """
+    check_halving(grid)
+    pruned = 0
+    for divisor in _divisors(grid):
+        rung = _at(grid, divisor)
+        counts = run(rung)
+        if counts["waiting"]:
+            return counts
+        standings = rank(grid, rung, store)
+        kept = math.ceil(len(standings) / 2)
+        store.add_all(_record_pruned(standings, kept, divisor, grid.seeds))
+        pruned += (len(standings) - kept) * len(grid.seeds)
+        survivors = {id(standing.cell) for standing in standings[:kept]}
+        grid = replace(grid, cells=tuple(cell for cell in grid.cells if cell.problem or id(cell) in survivors))
+    return run(grid) + Counter(pruned=pruned)
+
+
+def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
+    """Returns the valid cells of a grid, the best first, by what the same cells of a rung have in the store.
+
+    Fewer seeds without a result come first, then the higher accuracy, then the study's order.
+    """
+    records = store.find_all(trial.key for trial in rung.trials)
+    standings = []
+    for cell, tried in zip(grid.cells, rung.cells, strict=True):
+        if cell.problem is not None:
+            continue
+        runs = [records.get(tried.seeded(seed).key) for seed in grid.seeds]
+        accuracies = [a for a in map(_validation_accuracy, runs) if a is not None]
+        mean = sum(accuracies) / len(accuracies) if accuracies else math.nan
+        standings.append(Standing(cell, len(runs) - len(accuracies), mean))
+    # Where no seed completed, the accuracy is NaN, which compares with nothing.
+    return sorted(standings, key=lambda s: (s.unfinished, 0.0 if math.isnan(s.accuracy) else -s.accuracy))
+
+
+def _divisors(grid: Grid) -> list[int]:
+    """Returns by how much the epochs are divided in every rung but the last: halving leaves one cell, or one epoch."""
+    valid = [cell for cell in grid.cells if cell.problem is None]
+    epochs = max((cell.config.train.epochs for cell in valid), default=1)
+    rungs = int(math.log2(max(min(len(valid), epochs), 1)))
+    return [2**rung for rung in range(rungs, 0, -1)]
+
+
+def _at(grid: Grid, divisor: int) -> Grid:
+    cells = tuple(replace(cell, config=_shorten(cell, divisor)) for cell in grid.cells)
+    return replace(grid, name=f"{grid.name} at 1/{divisor} of the epochs", cells=cells)
+
+
+def _shorten(cell: Cell, divisor: int) -> RunConfig:
+    epochs = max(cell.config.train.epochs // divisor, 1)
+    return replace(cell.config, train=replace(cell.config.train, epochs=epochs))
+
+
+def _validation_accuracy(record: Record | None) -> float | None:
+    return record.history[-1].val_accuracy if record and record.status == "completed" else None
+
+
+def _record_pruned(standings: Sequence[Standing], kept: int, divisor: int, seeds: Sequence[int]) -> list[PackedRun]:
+    packed = []
+    for place, standing in enumerate(standings[kept:], start=kept + 1):
+        cell = standing.cell
+        found = (
+            "no seed completed"
+            if math.isnan(standing.accuracy)
+            else (f"mean validation accuracy {standing.accuracy:.4f}")
+        )
+        reason = (
+            f"pruned after {_shorten(cell, divisor).train.epochs} of {cell.config.train.epochs} epochs: {found}, "
+            f"place {place} of {len(standings)}, of which {kept} went on"
+        )
+        packed += [PackedRun(Record.without_result(cell.seeded(s).config, "pruned", reason)) for s in seeds]
+    return packed

@@ -1,0 +1,87 @@
+"""A whole study: expanded, checked, its datasets at hand, the store held, then run."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ablations.language.expanding import expand
+from ablations.language.grids import Grid
+from ablations.language.study import Study
+from ablations.running.coordinator import run_grid
+from ablations.running.events import Executor
+from ablations.running.halving import check_halving, run_halving
+from ablations.running.local import LocalExecutor
+from ablations.running.locks import hold_store
+from ablations.running.slots import make_slots
+from ablations.running.watching import FailureObserver, GridObserver
+from ablations.running.work import Policy, find_work
+from cnnjax.datasets import load
+from cnnjax.runs import Store, StoredGrid
+
+Budget = Literal["full", "halving"]
+
+
+def run_study(
+    study: Study,
+    out: str | os.PathLike[str] = "runs",
+    *,
+    make_executor: Callable[[], Executor] | None = None,
+    policy: Policy | None = None,
+    budget: Budget = "full",
+    observer: GridObserver | None = None,
+    command: str = "run_study",
+    max_trials: int = 10_000,
+) -> Counter[str]:
+    """Runs a study into a store; what the store holds already is skipped, so the same call goes on where one stopped.
+
+    Args:
+        study: what to run.
+        out: folder of the store.
+        make_executor: makes what runs the trials; left out, a worker process a core or a device.
+        policy: of failures.
+        budget: ``full`` trains every cell to its end, ``halving`` prunes the worse half at 1/2, 1/4, ... of the epochs.
+        observer: is told what happens; left out, failures are shown on stderr.
+        command: what other processes that find the store taken are told.
+        max_trials: the most trials to accept.
+
+    Returns:
+        How many trials are now ``completed``, ``diverged``, ``failed``, ``invalid``, ``pruned`` and ``waiting``.
+
+    Raises:
+        InputError: the study cannot be run; all that is wrong is listed, and nothing has been written.
+        CorruptionError: a dataset or the store is damaged.
+        UnavailableError: the store is in use or cannot be written, or no worker can start.
+        Interrupted: a signal arrived; what had ended is stored.
+    """
+    grid = expand(study, max_trials)
+    if budget == "halving":
+        check_halving(grid)
+    store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
+    for name, manual_dir in sorted({(c.config.data.name, c.config.data.manual_dir) for c in grid.cells}, key=str):
+        load(name, manual_dir=manual_dir)  # once, before the workers; the error of a damaged one is ours
+    store.create()
+    with hold_store(Path(out), command), contextlib.ExitStack() as stack:
+        store.add_grid(_describe(study, grid, command))
+        left = budget == "halving" or find_work(grid, store, policy.retry_failed).waiting
+        executor = (make_executor or _make_local_executor)() if left else LocalExecutor([])
+        stack.callback(executor.close)
+
+        def run(part: Grid) -> Counter[str]:
+            if part.name != grid.name:
+                store.add_grid(_describe(study, part, command))
+            return run_grid(part, store, executor, observer, policy)
+
+        return run_halving(grid, store, run) if budget == "halving" else run(grid)
+
+
+def _make_local_executor() -> Executor:
+    return LocalExecutor(make_slots())
+
+
+def _describe(study: Study, grid: Grid, command: str) -> StoredGrid:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return StoredGrid(grid.name, study.to_toml(), command, now, {trial.key: trial.name for trial in grid.trials})

@@ -1,0 +1,49 @@
+"""Which trials to run next: those of the programs at hand first, else the longest that nobody has begun.
+
+Longest first keeps the last workers from waiting for each other; staying with a signature saves compiling it again.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+
+from ablations.language.grids import Trial
+from cnnjax.signatures import static_signature
+
+
+class Schedule:
+    """The trials that are not begun, in groups by static signature.
+
+    Args:
+        trials: all that is to be run.
+        cost: how long a trial takes, in any unit.
+    """
+
+    def __init__(self, trials: Iterable[Trial], cost: Callable[[Trial], float]) -> None:
+        self._waiting: dict[str, deque[Trial]] = {}
+        for trial in sorted(trials, key=cost, reverse=True):  # so the groups, too, come in the order of their longest
+            self._waiting.setdefault(static_signature(trial.config), deque()).append(trial)
+        self._running: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, signature: str, size: int) -> tuple[Trial, ...]:
+        """Removes and returns up to `size` trials of one signature, that of the programs at hand if any are left."""
+        if signature not in self._waiting:
+            nobodys = (other for other in self._waiting if not self._running[other])
+            signature = next(nobodys, next(iter(self._waiting), ""))
+        group = self._waiting.get(signature, deque())
+        taken = tuple(group.popleft() for _ in range(min(size, len(group))))
+        if not group:
+            self._waiting.pop(signature, None)
+        self._running[signature] += len(taken)
+        return taken
+
+    def put_back(self, trial: Trial) -> None:
+        """Takes up a trial again that was taken, to be run after the others of its signature."""
+        self._waiting.setdefault(static_signature(trial.config), deque()).append(trial)
+        self.end(trial)
+
+    def end(self, trial: Trial) -> None:
+        """Learns that a trial that was taken runs no more."""
+        self._running[static_signature(trial.config)] -= 1

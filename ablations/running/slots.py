@@ -1,0 +1,70 @@
+"""The places for workers on this machine: one a core on CPU, one a device on accelerators."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ablations.running.local import Slot
+from cnnjax.errors import InputError, UnavailableError
+
+PROBE_SECONDS = 300
+_PROBE = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
+
+
+def make_slots(workers: int | None = None) -> list[Slot]:
+    """Returns the places for workers.
+
+    On CPU a worker is pinned to one core: side by side they train more than one process with all cores. On GPUs and
+    TPUs a worker sees one device.
+
+    Args:
+        workers: how many; ``None`` is one a core, or one a device.
+
+    Raises:
+        InputError: more workers than devices.
+        UnavailableError: JAX cannot start.
+    """
+    backend, devices = _find_accelerators()
+    if backend == "cpu":
+        cores = list_cores()
+        return [Slot(i, cores[i % len(cores)], {"JAX_PLATFORMS": "cpu"}) for i in range(workers or len(cores))]
+    if workers and workers > devices:
+        raise InputError(f"--workers={workers}: must be <= {devices}, the number of {backend} devices, one worker each")
+    return [Slot(index, None, _show_device(backend, index)) for index in range(workers or devices)]
+
+
+def list_cores() -> Sequence[int | None]:
+    """Returns the cores of this process, as the system numbers them; ``None`` for each where it cannot pin to one."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return [None] * (os.cpu_count() or 1)
+
+
+def may_have_accelerators() -> bool:
+    """Whether JAX might find another device than the CPU here; which one, only starting it would tell."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return os.environ.get("JAX_PLATFORMS") != "cpu" and bool(plugins or importlib.util.find_spec("libtpu"))
+
+
+def _find_accelerators() -> tuple[str, int]:
+    if not may_have_accelerators():
+        return "cpu", 0
+    # In a process of its own, for JAX would take the devices that the workers need.
+    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+    if probe.returncode:
+        raise UnavailableError(f"JAX cannot start: {(probe.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    backend, count = json.loads(probe.stdout.splitlines()[-1])
+    return backend, count
+
+
+def _show_device(backend: str, index: int) -> dict[str, Any]:
+    if backend == "tpu":
+        bounds = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
+        return {"TPU_VISIBLE_CHIPS": str(index), **bounds}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"CUDA_VISIBLE_DEVICES": visible[index] if visible != [""] else str(index)}

@@ -1,0 +1,214 @@
+"""Who watches a grid run: a live view on a terminal, a line a trial elsewhere, failures alone where quiet."""
+
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Protocol
+
+from ablations.language.grids import Trial
+from ablations.running.costs import training_flops
+from ablations.running.work import Work
+from cnnjax.console import say
+from cnnjax.history import Progress
+from cnnjax.records import Record
+
+REFRESH_SECONDS = 0.2
+
+
+class GridObserver(Protocol):
+    """Is told what happens in a grid."""
+
+    def begin(self, work: Work) -> None:
+        """Learns what is stored already and what is to be run."""
+
+    def start(self, trial: Trial) -> None:
+        """Learns that a trial has begun."""
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Learns how far a trial is."""
+
+    def retry(self, trial: Trial, reason: str) -> None:
+        """Learns that a trial failed and will be tried again."""
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Learns that a trial has ended, and is stored."""
+
+    def close(self) -> None:
+        """Learns that nothing more will come."""
+
+
+def make_grid_observer(quiet: bool) -> GridObserver:
+    """Returns what shows a grid: a live view on a terminal, lines elsewhere; failures alone where `quiet`."""
+    if quiet:
+        return FailureObserver()
+    return LiveObserver() if sys.stdout.isatty() else LineObserver()
+
+
+class FailureObserver:
+    """Shows failures, on stderr, and nothing else; keeps the counts that the others show."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.best: tuple[float, str] | None = None
+        self.running: dict[str, tuple[Trial, Progress | None]] = {}
+        self._begun = time.monotonic()
+        self._cost = self._cost_ended = 0.0
+
+    def begin(self, work: Work) -> None:
+        """Counts what is there."""
+        self.counts = work.stored + Counter(invalid=len(work.invalid), waiting=len(work.waiting))
+        self._begun = time.monotonic()
+        self._cost = sum(training_flops(trial.config) for trial in work.waiting)
+        self._cost_ended = 0.0
+
+    def start(self, trial: Trial) -> None:
+        """Notes the trial."""
+        self.running[trial.key] = (trial, None)
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Notes the progress."""
+        self.running[trial.key] = (trial, progress)
+
+    def retry(self, trial: Trial, reason: str) -> None:
+        """Shows the reason."""
+        self.running.pop(trial.key, None)
+        self.show_failure(f"retrying {trial.name}: {reason}")
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Counts the trial, and shows a failure."""
+        self.running.pop(trial.key, None)
+        self.counts["waiting"] -= 1
+        self.counts[record.status] += 1
+        self._cost_ended += training_flops(trial.config)
+        if record.test_accuracy is not None and (self.best is None or record.test_accuracy > self.best[0]):
+            self.best = (record.test_accuracy, trial.name)
+        if record.status == "failed":
+            self.show_failure(f"failed {trial.name}: {record.reason}")
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def show_failure(self, text: str) -> None:
+        """Shows a line on stderr."""
+        say(text, sys.stderr)
+
+    def estimate_rest(self) -> str:
+        """Returns how long the rest will take, at the speed so far, such as ``0:12:30``; ``-`` where none is known."""
+        done = self._cost_ended + sum(
+            _share(progress) * training_flops(t.config) for t, progress in self.running.values()
+        )
+        if not done:
+            return "-"
+        seconds = (time.monotonic() - self._begun) * (self._cost - done) / done
+        return str(timedelta(seconds=round(max(seconds, 0))))
+
+    def describe_counts(self) -> str:
+        """Returns the counts in one line."""
+        total = sum(self.counts.values())
+        named = [f"{count} {status}" for status, count in self.counts.items() if count and status != "waiting"]
+        return f"{total - self.counts['waiting']}/{total} trials: {', '.join(named) or 'none yet'}"
+
+
+class LineObserver(FailureObserver):
+    """Shows a line a trial."""
+
+    def begin(self, work: Work) -> None:
+        """Shows what is stored and what is to be run."""
+        super().begin(work)
+        say(f"{self.describe_counts()}; {self.counts['waiting']} to run", sys.stdout)
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Shows the result, once it is stored."""
+        super().end(trial, record)
+        total = sum(self.counts.values())
+        result = f"test accuracy {record.test_accuracy:.4f}" if record.status == "completed" else record.reason
+        spent = f" in {record.seconds['total']:.1f} s" if "total" in record.seconds else ""
+        line = f"[{total - self.counts['waiting']}/{total}] {record.status} {trial.name}: {result}{spent}"
+        say(f"{line}; ETA {self.estimate_rest()}", sys.stdout)
+
+
+class LiveObserver(FailureObserver):
+    """Shows a bar over all trials, the running ones, the counts, and the best so far; stays when the grid ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: Any = None
+        self._refreshed = 0.0
+
+    def begin(self, work: Work) -> None:
+        """Starts the view."""
+        from rich.live import Live
+
+        super().begin(work)
+        with self._tolerant():
+            self._live = Live(self._render(), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            self._live.start()
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Moves the trial on."""
+        super().advance(trial, progress)
+        self._refresh(REFRESH_SECONDS)
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Counts the trial."""
+        super().end(trial, record)
+        self._refresh()
+
+    def close(self) -> None:
+        """Leaves the view as it is."""
+        self.running.clear()
+        self._refresh()
+        with self._tolerant():
+            if self._live:
+                self._live.stop()
+        self._live = None
+
+    def show_failure(self, text: str) -> None:
+        """Shows a line above the view."""
+        with self._tolerant():
+            if self._live:
+                self._live.console.print(text, style="red", markup=False, highlight=False)
+
+    def _refresh(self, at_most_every: float = 0.0) -> None:
+        if self._live and time.monotonic() - self._refreshed >= at_most_every:
+            self._refreshed = time.monotonic()
+            with self._tolerant():
+                self._live.update(self._render(), refresh=True)
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        total = sum(self.counts.values())
+        heading = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=max(total, 1), completed=total - self.counts["waiting"], width=40)
+        heading.add_row(bar, Text(f"{self.describe_counts()}  ETA {self.estimate_rest()}"))
+        trials = Table.grid(padding=(0, 2))
+        for trial, progress in self.running.values():
+            trials.add_row("  running", Text(trial.name, overflow="ellipsis", no_wrap=True), _describe(progress))
+        best = f"  best test accuracy so far {self.best[0]:.4f}, {self.best[1]}" if self.best else ""
+        return Group(heading, trials, Text(best, overflow="ellipsis", no_wrap=True))
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Lets the grid go on where the terminal is gone."""
+        try:
+            yield
+        except OSError:
+            self._live = None
+
+
+def _describe(progress: Progress | None) -> str:
+    if progress is None:
+        return "compiling"
+    share = 100 * progress.seen / progress.examples
+    return f"epoch {progress.epoch}/{progress.epochs} {share:3.0f}%  accuracy {progress.accuracy:.4f}"
+
+
+def _share(progress: Progress | None) -> float:
+    return 0.0 if progress is None else (progress.epoch - 1 + progress.seen / progress.examples) / progress.epochs

@@ -1,0 +1,56 @@
+"""A grid against a store: what is stored already, and what is left to run."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ablations.language.grids import Grid, Trial
+from cnnjax.records import FINAL
+from cnnjax.runs import Store
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What becomes of failures.
+
+    Attributes:
+        retry_failed: runs what the store holds as failed again; otherwise it stays so.
+        fail_fast: stops the grid at the first trial that fails for good.
+        max_retries: further attempts at a trial that fails.
+    """
+
+    retry_failed: bool = False
+    fail_fast: bool = False
+    max_retries: int = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is stored and what is not.
+
+    Attributes:
+        stored: how many trials have which status in the store and stay as they are.
+        invalid: trials whose network cannot exist.
+        waiting: trials to run.
+    """
+
+    stored: Counter[str]
+    invalid: tuple[Trial, ...]
+    waiting: tuple[Trial, ...]
+
+
+def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
+    """Compares a grid with a store, which need not exist yet.
+
+    Args:
+        grid: the study.
+        store: where its results are.
+        retry_failed: counts trials that failed as waiting.
+    """
+    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    kept = FINAL if retry_failed else (*FINAL, "failed")
+    valid = [trial for trial in grid.trials if trial.cell.problem is None]
+    return Work(
+        stored=Counter(statuses[trial.key] for trial in valid if statuses.get(trial.key) in kept),
+        invalid=tuple(trial for trial in grid.trials if trial.cell.problem is not None),
+        waiting=tuple(trial for trial in valid if statuses.get(trial.key) not in kept),
+    )
