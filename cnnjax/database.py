@@ -89,34 +89,6 @@ _ENVIRONMENT = (
 )
 
 
-def create_database(path: Path) -> None:
-    """Makes the folder and an empty database where there is none; brings an older one up to `SCHEMA_VERSION`.
-
-    Raises:
-        CorruptionError: the file is not a store, or one of a newer version.
-        UnavailableError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(f"cannot create the output folder {path.parent}: {error.strerror}") from None
-    with connect(path) as connection:
-        if find_version(connection) == SCHEMA_VERSION:
-            return
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
-        connection.execute("BEGIN IMMEDIATE")
-        version = find_version(connection)
-        others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
-        if version == 0 and others:
-            raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
-        if version < SCHEMA_VERSION:
-            for statement in filter(str.strip, _STEPS[version].split(";")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.commit()
-
-
 @contextlib.contextmanager
 def connect(path: Path) -> Iterator[sqlite3.Connection]:
     """Opens a connection without implicit transactions, for the length of the context; makes an empty file if none is.
@@ -143,6 +115,24 @@ def connect(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
+def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection to a database of today's version, made in a new folder or brought up to date if need be.
+
+    Raises:
+        CorruptionError: as `connect`, or it is a database of something else.
+        UnavailableError: as `connect`, or the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"cannot create the output folder {path.parent}: {error.strerror}") from None
+    with connect(path) as connection:
+        if find_version(connection) < SCHEMA_VERSION:
+            _bring_up_to_date(connection, path)
+        yield connection
+
+
+@contextlib.contextmanager
 def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
     """Opens a connection to a database that has tables, or yields ``None`` and makes nothing; raises as `connect`."""
     if not path.exists():
@@ -155,3 +145,19 @@ def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
 def find_version(connection: sqlite3.Connection) -> int:
     """Returns the version of the schema, 0 where there are no tables."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
+    connection.execute("BEGIN IMMEDIATE")
+    version = find_version(connection)
+    others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    if version == 0 and others:
+        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
+    if version < SCHEMA_VERSION:
+        for statement in filter(str.strip, _STEPS[version].split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.commit()
+    connection.execute("PRAGMA foreign_keys = ON")

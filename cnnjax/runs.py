@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cnnjax.config import RunConfig
-from cnnjax.database import connect, connect_existing, create_database, find_version
+from cnnjax.database import connect, connect_existing, connect_for_writing, find_version
 from cnnjax.errors import CorruptionError, InputError
 from cnnjax.history import EpochMetrics
 from cnnjax.records import FINAL, PackedRun, Record, Run, pack_run, unpack_run
@@ -55,7 +55,8 @@ class Store:
             CorruptionError: the file is not a store, or one of a newer version.
             UnavailableError: the folder cannot be written.
         """
-        create_database(self.path)
+        with connect_for_writing(self.path):
+            pass
 
     def add(self, run: Run) -> None:
         """Stores a run; when this returns, it survives a crash.
@@ -69,7 +70,6 @@ class Store:
 
     def add_all(self, runs: Sequence[PackedRun]) -> None:
         """Stores runs in one transaction, all of them or none; otherwise as `add`."""
-        self.create()
         with self._transaction() as connection:
             for run in runs:
                 _insert(connection, run)
@@ -105,7 +105,6 @@ class Store:
 
     def add_grid(self, grid: StoredGrid) -> None:
         """Stores what a grid is to run; a grid of the same name is replaced. Raises as `create` does."""
-        self.create()
         with self._transaction() as connection:
             connection.execute("DELETE FROM grids WHERE name = ?", (grid.name,))
             row = (grid.name, grid.study, grid.command, grid.started_at)
@@ -188,7 +187,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with connect(self.path) as connection:
+        with connect_for_writing(self.path) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.commit()

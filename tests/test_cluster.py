@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -63,8 +64,8 @@ class Doer(Watcher):
 
 
 def find_tasks():
-    """Returns the processes that run a trial now, which Ray names after what they run."""
-    return [process for process in psutil.process_iter() if _command(process) == "ray::run_remotely"]
+    """Returns the processes below this one that run a trial now, which Ray names after what they run."""
+    return [p for p in psutil.Process().children(recursive=True) if _command(p) == "ray::run_remotely"]
 
 
 def _command(process):
@@ -72,6 +73,12 @@ def _command(process):
         return next(iter(process.cmdline()), "")
     except psutil.Error:
         return ""
+
+
+def run_alone(program):
+    """Runs a program that finds the environment as it was before these tests."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
 
 
 def kill_a_task():
@@ -176,7 +183,7 @@ def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes)
     assert len(Store(tmp_path).list_keys()) == watcher.count("end") >= 1
 
 
-def test_a_ray_of_ones_own_listens_on_the_loopback_interface_alone_and_says_nothing(tmp_path):
+def test_a_ray_of_ones_own_listens_on_the_loopback_interface_alone_and_says_nothing():
     program = """
 import psutil
 from ablations.running.ray_executor import RayExecutor
@@ -186,10 +193,9 @@ listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.sta
 executor.close()
 assert len(processes) > 3
 assert all(ip.removeprefix("::ffff:").startswith("127.") or ip == "::1" for ip in listening), listening
-assert not psutil.Process().children(recursive=True)
+assert not [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
 """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    result = run_alone(program)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -205,6 +211,42 @@ def test_an_address_that_does_not_answer_is_told_at_once():
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(UnavailableError, match=f"Ray cannot be joined at {address}: nothing answers there"):
         RayExecutor(address)
+
+
+def test_what_answers_and_is_no_ray_is_refused_in_time(monkeypatch):
+    monkeypatch.setattr("ablations.running.cluster.HEALTH_SECONDS", 5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=f"Ray cannot be joined at {address}: what answers there is no Ray"):
+            RayExecutor(address)
+
+
+def test_a_ray_of_ones_own_that_others_could_reach_is_not_kept():
+    program = """
+import ray
+from cnnjax import UnavailableError
+from ablations.running.ray_executor import RayExecutor
+try:
+    RayExecutor(workers=1)
+except UnavailableError as error:
+    print(ray.is_initialized(), error)
+"""
+    result = run_alone(program)
+    assert result.stdout.startswith("False Ray cannot be started on this machine: it would be open to others")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_grid_on_ray_in_order(tmp_path, number):
+    command = ["-m", "ablations.run", "--axis", "model.dense=[8],[16]", "--set", "model.filters=[]"]
+    command += ["--set", "train.epochs=100000", "--executor", "ray", "--workers", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_until(find_tasks)
+    time.sleep(1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "interrupted: 0 trials are stored, 10 are left; the same command goes on" in errors
+    wait_until(lambda: not find_tasks())
 
 
 def test_no_cluster_to_be_found_is_told():

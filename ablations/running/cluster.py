@@ -6,18 +6,26 @@ on the loopback interface alone. Ray is imported here and nowhere else on the co
 
 import contextlib
 import importlib
+import ipaddress
 import logging
 import os
 import re
+import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ablations.running.slots import list_cores
-from cnnjax.errors import InputError, UnavailableError
+from cnnjax.errors import InputError, Interrupted, UnavailableError
 
 MISSING = "--executor ray needs Ray: pip install -e '.[ray]'"
+IMPORTED = "it was imported before; set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before that"
 ANSWER_SECONDS = 5.0
+HEALTH_SECONDS = 30.0
 CHECK_SECONDS = 5.0
 SILENT_CHECKS = 3
 _QUIET = {
@@ -44,13 +52,19 @@ class Cluster:
         if address not in (None, "auto"):
             _check_address(address)
         self.ray = _import_ray(alone=address is None)
+        if address not in (None, "auto"):
+            _check_health(address)
         own = {"num_cpus": cpus or len(list_cores()), "include_dashboard": False} if address is None else {}
         try:
-            self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (Exception, SystemExit) as error:  # Ray exits where what answers is no Ray
+            with _signals_kept():
+                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        except Exception as error:
             where = f"joined at {address}" if address else "started on this machine"
             raise UnavailableError(f"Ray cannot be {where}: {describe_ray_error(error)}") from None
         self.address: str = self.ray.get_runtime_context().gcs_address
+        if address is None and not _is_loopback(self.address):
+            self.leave()
+            raise UnavailableError(f"Ray cannot be started on this machine: it would be open to others; {IMPORTED}")
         self._resources: dict[str, float] = self.ray.cluster_resources()
         self._checked = time.monotonic()
         self._silent = 0
@@ -83,11 +97,11 @@ class Cluster:
 def describe_ray_error(error: BaseException) -> str:
     """Returns the first line of what Ray says, without its colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    return text.splitlines()[0] if text and not isinstance(error, SystemExit) else "no answer"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _check_address(address: str) -> None:
-    """Refuses what is no address at once, and what does not answer long before Ray would give up."""
+    """Refuses what is no address, or does not answer, at once."""
     if address.startswith("ray://"):
         raise InputError(f"--address={address!r}: must be host:port; run the command on a machine of the cluster")
     host, _, port = address.rpartition(":")
@@ -95,6 +109,35 @@ def _check_address(address: str) -> None:
         raise InputError(f"--address={address!r}: must be host:port, such as 10.0.0.1:6379, or auto")
     if not _answers(address):
         raise UnavailableError(f"Ray cannot be joined at {address}: nothing answers there")
+
+
+def _check_health(address: str) -> None:
+    """Refuses what answers and is no Ray of ours, by Ray's own check; Ray would try to join it for very long."""
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        result = subprocess.run(check, capture_output=True, text=True, timeout=HEALTH_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"Ray cannot be joined at {address}: what answers there is no Ray cluster") from None
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["it is not healthy"])[-1]
+        raise UnavailableError(f"Ray cannot be joined at {address}: {reason}")
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Puts back the handler of SIGTERM, for which Ray installs one of its own that ends the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise Interrupted("interrupted while Ray was starting", signal.SIGTERM) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
 
 
 def _answers(address: str) -> bool:
