@@ -16,12 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-import psutil
-
 from ablations.language.sources import StudyArguments, read_study
 from ablations.running.events import Executor
 from ablations.running.watching import make_grid_observer
-from ablations.running.work import Policy
+from ablations.running.work import Budget, Policy
 from cnnjax.config import Count
 from cnnjax.console import run_command, say
 from cnnjax.errors import InputError
@@ -29,7 +27,6 @@ from cnnjax.rules import Interval, check
 from experiments.arguments import parse_arguments
 
 PROG = "python -m ablations.run"
-MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class RunArguments(StudyArguments):
     """Seconds after which a trial has failed."""
     memory_limit: float | None = None
     """GiB of memory above which a trial has failed; left out, an equal share of 90% of this machine's."""
-    budget: Literal["full", "halving"] = "full"
+    budget: Budget = "full"
     """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes on this machine, or tasks of a Ray cluster."""
@@ -104,13 +101,10 @@ def _make_executor(arguments: RunArguments) -> Executor:
         from ablations.running.ray_executor import RayExecutor
 
         return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout)
-    from ablations.running.local import LocalExecutor
-    from ablations.running.slots import make_slots
+    from ablations.running.local import make_local_executor
 
-    slots = make_slots(arguments.workers)
-    share = MEMORY_SHARE * psutil.virtual_memory().total / len(slots)
-    limit = share if arguments.memory_limit is None else arguments.memory_limit * 2**30
-    return LocalExecutor(slots, arguments.timeout, int(limit))
+    limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
+    return make_local_executor(arguments.workers, arguments.timeout, limit)
 
 
 def _describe(counts: Counter[str]) -> str:

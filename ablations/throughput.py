@@ -76,11 +76,11 @@ class InstantExecutor:
         self._waiting: deque[Trial] = deque()
         self.memory_halfway = 0
 
-    def free_slots(self) -> list[str]:
+    def free_slots(self) -> dict[int, str]:
         """Returns the slots that have no trial."""
-        return [""] * (self._slots - len(self._waiting))
+        return dict.fromkeys(range(self._slots - len(self._waiting)), "")
 
-    def submit(self, group: tuple[Trial, ...]) -> None:
+    def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
         """Takes a trial."""
         self._waiting.extend(group)
 

@@ -60,9 +60,9 @@ class ScriptedExecutor:
         self._queue = deque()
 
     def free_slots(self):
-        return [""] * (self.slots - len(self._queue))
+        return dict.fromkeys(range(self.slots - len(self._queue)), "")
 
-    def submit(self, group):
+    def submit(self, slot, group):
         self.given.append(group)
         self._queue.append(group)
 

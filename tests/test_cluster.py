@@ -122,7 +122,7 @@ def test_nodes_that_join_are_used_and_leaving_ends_what_runs(two_nodes):
     executor = RayExecutor(two_nodes.address)
     try:
         assert len(executor.free_slots()) == 3
-        executor.submit(make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials)
+        executor.submit(0, make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials)
         (started,) = wait_for(executor, Started)
         (advanced, *_) = wait_for(executor, Advanced)
         assert advanced.trial == started.trial
@@ -146,7 +146,7 @@ def test_what_goes_wrong_in_a_trial_is_its_failure_with_a_reason():
     executor = RayExecutor(workers=2, timeout=8)
     try:
         for trial in (endless, unknown, too_large, fine):
-            executor.submit((trial,))
+            executor.submit(0, (trial,))
         by_trial = {}
         while len(by_trial) < 4:
             by_trial |= {event.trial.key: event for event in wait_for(executor, Ended | Failed)}
@@ -162,7 +162,7 @@ def test_what_goes_wrong_in_a_trial_is_its_failure_with_a_reason():
 def test_a_worker_that_dies_at_every_start_is_a_failure(tmp_path):
     executor = RayExecutor(workers=1)
     try:
-        executor.submit(make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials)
+        executor.submit(0, make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials)
         for _ in range(4):
             wait_for(executor, Advanced)
             kill_a_task()

@@ -6,6 +6,7 @@ import pytest
 
 from ablations.running.coordinator import run_grid
 from ablations.running.halving import run_halving
+from ablations.running.work import Policy
 from cnnjax import InputError
 from cnnjax.runs import Store
 from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed
@@ -19,14 +20,14 @@ def by_width(config):
     return run
 
 
-def halve(grid, store, script=by_width):
-    executors = []
+def halve(grid, store, script=by_width, fail_fast=False):
+    executors, policy = [], Policy(fail_fast=fail_fast, max_retries=0)
 
     def run(part):
         executors.append(ScriptedExecutor(script))
-        return run_grid(part, store, executors[-1], Watcher())
+        return run_grid(part, store, executors[-1], Watcher(), policy)
 
-    counts = run_halving(grid, store, run)
+    counts = run_halving(grid, store, run, fail_fast)
     return +counts, [[trial for group in executor.given for trial in group] for executor in executors]
 
 
@@ -84,3 +85,27 @@ def test_without_validation_examples_it_is_refused_before_anything_runs(tmp_path
     with pytest.raises(InputError, match=r"validation_split=0.0 .* must be > 0 for every cell, such as --set"):
         halve(make_grid(epochs=4), Store(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+def one_fails(config):
+    return ("the worker ended", "last words") if config.model.dense == (40,) and config.seed else by_width(config)
+
+
+def test_a_failure_on_the_way_is_counted_and_kept_with_its_reason(tmp_path):
+    grid, store = make_grid(widths=(10, 20, 30, 40), epochs=2, validation_split=0.5), Store(tmp_path)
+    counts, _ = halve(grid, store, one_fails)
+    assert counts == Counter(completed=4, pruned=3, failed=1)
+    record = store.find(grid.trials[-1].key)
+    assert (record.status, record.reason, record.output) == (
+        "failed",
+        "at 1 of 2 epochs: the worker ended",
+        "last words",
+    )
+    assert store.find(grid.trials[-2].key).status == "pruned"
+
+
+def test_fail_fast_goes_to_no_further_rung(tmp_path):
+    grid = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5)
+    counts, rungs = halve(grid, Store(tmp_path), one_fails, fail_fast=True)
+    assert counts["failed"] == 1
+    assert len(rungs) == 1

@@ -2,16 +2,18 @@
 
 import os
 import re
+import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
 
 from ablations.running.coordinator import run_grid
-from ablations.running.events import Ended, Failed, Returned
-from ablations.running.local import LocalExecutor, Slot
-from ablations.running.slots import make_slots
+from ablations.running.events import Ended, Failed, Returned, Started
+from ablations.running.local import LocalExecutor
+from ablations.running.slots import Slot, make_slots
 from ablations.running.work import Policy
 from cnnjax import InputError, UnavailableError, fit
 from cnnjax.records import pack_run
@@ -36,12 +38,28 @@ def run_trial(config, dataset=None, observer=None):
     if config.seed == 104:
         raise ValueError("a defect\\nin two lines")
     if config.seed == 105:
-        sys.stdout.flush()
         os._exit(7)
     return train(config, dataset, observer)
 trials.run_trial = run_trial
 """
 ONCE = Policy(max_retries=0)
+SERVE = """
+import os, sys, time
+from ablations.running.messages import read_message, write_message
+from cnnjax.config import RunConfig
+from grid_helpers import make_packed
+out = os.fdopen(1, "wb")
+write_message(out, {"kind": "ready"})
+while (message := read_message(sys.stdin.buffer)) is not None:
+"""
+
+
+def make_fake(folder, program, number=0):
+    """Returns a slot in which another program takes the place of the worker."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(f"import os, sys, time\n{program}\nos._exit(0)\n")
+    path = os.pathsep.join([str(folder), os.getcwd(), str(Path(__file__).parent)])
+    return Slot(number, None, {"PYTHONPATH": path})
 
 
 @pytest.fixture
@@ -50,7 +68,7 @@ def faulty_slots(tmp_path):
     folder = tmp_path / "faults"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(FAULTS)
-    environment = {**CPU, "PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"}
+    environment = {**CPU, "PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}", "PYTHONUNBUFFERED": ""}
     return [Slot(number, None, environment) for number in range(2)]
 
 
@@ -74,6 +92,11 @@ def rows(folder):
         for run in packed
         for history in [run.record.to_dict()["history"]]
     }
+
+
+def find_workers():
+    """Returns the worker processes of this one."""
+    return [child for child in psutil.Process().children() if "ablations.running.worker" in child.cmdline()]
 
 
 def wait_for(executor, kind, seconds=60):
@@ -127,12 +150,12 @@ def test_a_worker_killed_from_outside_is_replaced_and_its_trial_is_run_again(tmp
         def start(self, trial):
             super().start(trial)
             if self.count("start") in (2, 4):
-                (worker,) = psutil.Process().children()
+                (worker,) = find_workers()
                 worker.kill()
 
     counts = run(grid, tmp_path, executor, Killer(), Policy(max_retries=1))
     assert counts == Counter(completed=6)
-    assert not psutil.Process().children()
+    assert not find_workers()
 
 
 @pytest.mark.slow
@@ -151,42 +174,76 @@ def test_the_rest_of_a_group_whose_worker_died_comes_back_unbegun(faulty_slots):
     executor = LocalExecutor(faulty_slots[:1], group_size=3)
     group = tuple(make_grid(widths=(8,), seeds=(0, 101, 1)).trials)
     try:
-        executor.submit(group)
-        assert executor.free_slots() == []
+        executor.submit(0, group)
+        assert executor.free_slots() == {}
         assert [event.trial for event in wait_for(executor, Ended)] == [group[0]]
         assert [event.trial for event in wait_for(executor, Failed | Returned)] == [group[1], group[2]]
-        assert executor.free_slots() == [""]
+        assert executor.free_slots() == {0: ""}
     finally:
         executor.close()
 
 
-@pytest.mark.slow
-def test_workers_end_with_their_coordinator_even_in_the_middle_of_a_trial(tmp_path, faulty_slots):
-    executor = LocalExecutor(faulty_slots[:1])
-    executor.submit(tuple(make_grid(widths=(8,), seeds=(102,)).trials))
-    deadline = time.monotonic() + 60
-    while not executor.poll(0.2) and time.monotonic() < deadline:
-        pass
-    (worker,) = psutil.Process().children()
-    executor._workers[faulty_slots[0]]._process.stdin.close()
-    assert worker.wait(10) == 0
-    executor.close()
-
-
 def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.exit('no JAX for this machine')")
-    executor = LocalExecutor([Slot(0, None, {"PYTHONPATH": str(tmp_path)})])
+    executor = LocalExecutor([make_fake(tmp_path, "sys.exit('no JAX for this machine')")])
     store = Store(tmp_path / "out")
     with pytest.raises(UnavailableError, match=r"workers cannot start: .*no JAX for this machine"):
         run(make_grid(), tmp_path / "out", executor)
     assert store.list_keys() == []
 
 
-def test_a_worker_that_speaks_nonsense_is_stopped(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import os, time; os.write(1, b'hello\\n'); time.sleep(100)")
-    executor = LocalExecutor([Slot(0, None, {"PYTHONPATH": str(tmp_path)})])
+@pytest.mark.parametrize("nonsense", ["hello", "5", "[]", "{}", '{"blobs": [-1]}', '{"blobs": [], "kind": "started"}'])
+def test_a_worker_that_speaks_nonsense_is_stopped(tmp_path, nonsense):
+    slot = make_fake(tmp_path, f"os.write(1, {nonsense.encode()!r} + b'\\n'); time.sleep(100)")
     with pytest.raises(UnavailableError, match="workers cannot start: the worker sent no message"):
-        run(make_grid(), tmp_path / "out", executor)
+        run(make_grid(), tmp_path / "out", LocalExecutor([slot]))
+
+
+ANSWER = """
+    for values in message[0]["configs"]:
+        config = RunConfig.from_dict(values)
+        run = make_packed(config)
+        write_message(out, {"kind": "started", "key": config.key})
+        header = {"kind": "ended", "key": config.key, "record": run.record.to_dict()}
+        write_message(out, header, (run.variables, run.predictions))
+"""
+
+
+def test_a_worker_that_dies_idle_costs_no_trial(tmp_path):
+    slot = make_fake(tmp_path, f"{SERVE}{ANSWER}    time.sleep(0.02)\n    os._exit(9)")
+    counts = run(make_grid(seeds=range(3)), tmp_path / "out", LocalExecutor([slot]))
+    assert counts == Counter(completed=6)
+
+
+def test_a_slot_where_no_worker_can_start_is_given_up_and_the_others_go_on(tmp_path):
+    broken = make_fake(tmp_path / "broken", "sys.exit('no JAX on this device')", number=0)
+    sound = make_fake(tmp_path / "sound", f"{SERVE}{ANSWER}    time.sleep(0.05)", number=1)
+    with pytest.warns(RuntimeWarning, match="the grid goes on with 1: .*no JAX on this device"):
+        counts = run(make_grid(seeds=range(10)), tmp_path / "out", LocalExecutor([broken, sound]))
+    assert counts == Counter(completed=20)
+
+
+def test_workers_leave_signals_to_their_coordinator(tmp_path, faulty_slots):
+    executor = LocalExecutor(faulty_slots[:1])
+    executor.submit(0, tuple(make_grid(widths=(8,), seeds=(102,)).trials))
+    try:
+        wait_for(executor, Started)
+        (worker,) = find_workers()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            worker.send_signal(number)
+        assert executor.poll(0.5) == []
+        assert worker.is_running()
+    finally:
+        executor.close()
+
+
+def test_a_worker_ends_when_its_input_ends_even_in_the_middle_of_a_trial(tmp_path, faulty_slots):
+    executor = LocalExecutor(faulty_slots[:1])
+    executor.submit(0, tuple(make_grid(widths=(8,), seeds=(102,)).trials))
+    wait_for(executor, Started)
+    (worker,) = find_workers()
+    executor._workers[0]._stdin.close()
+    assert worker.wait(10) == 0
+    executor.close()
 
 
 def test_there_is_a_slot_a_core_each_pinned(monkeypatch):

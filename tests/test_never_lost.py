@@ -17,7 +17,7 @@ from cnnjax.runs import Store
 
 STUDY = """
 title = "Many small trials"
-seeds = 30
+seeds = 60
 [base]
 model.filters = []
 train = { epochs = 3, learning_rate = 0.1 }
@@ -25,7 +25,7 @@ data.train_size = 1000
 [sweep.grid]
 model.dense = [[8], [16], [24], [32]]
 """
-TRIALS = 120
+TRIALS = 240
 KILLS = 50
 SHOWN = re.compile(r"^\[\d+/\d+\] completed (.*?): test accuracy (0\.\d{4})", re.MULTILINE)
 
@@ -60,6 +60,13 @@ def table(out):
     return rows
 
 
+def wait_for_lines(log, count, seconds=60):
+    deadline = time.monotonic() + seconds
+    while len(shown(log)) < count:
+        assert time.monotonic() < deadline, f"not {count} trials in {seconds} s"
+        time.sleep(0.02)
+
+
 def shown(log):
     return dict(SHOWN.findall(Path(log).read_text()))
 
@@ -68,12 +75,18 @@ def shown(log):
 def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, study):
     chance, log_path, acknowledged = random.Random(7), tmp_path / "log", {}
     out = tmp_path / "killed"
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         with open(log_path, "w") as log:
-            process = start(study, out, log)
-            time.sleep(chance.uniform(0.2, 5.0))
+            process = start(study, out, log, "--workers", "2")
+            if kill % 2:  # while it starts, or at its work
+                time.sleep(chance.uniform(0.1, 3.0))
+            else:
+                wait_for_lines(log_path, chance.randint(1, 3))
+                time.sleep(chance.uniform(0.0, 0.3))
+            workers = psutil.Process(process.pid).children()
             process.kill()
             process.wait()
+            assert psutil.wait_procs(workers, timeout=20)[1] == []
         for trial, accuracy in shown(log_path).items():
             assert trial not in acknowledged, "a trial that was stored has been run again"
             acknowledged[trial] = accuracy
@@ -81,7 +94,7 @@ def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path,
             f"model.dense={[*r.config.model.dense]}, seed={r.config.seed}": r for r in Store(out).find_all().values()
         }
         assert {trial: f"{stored[trial].test_accuracy:.4f}" for trial in acknowledged} == acknowledged
-    assert 10 < len(acknowledged) < TRIALS
+    assert KILLS / 2 <= len(acknowledged) < TRIALS
     last = finish(study, out)
     assert last.returncode == 0, last.stderr
     assert f"{TRIALS} trials: {TRIALS} completed" in last.stdout

@@ -12,8 +12,8 @@ from ablations.plan import PROG, PlanArguments, main, read_plan
 from cnnjax import InputError
 from cnnjax.runs import Store
 from experiments.arguments import parse_arguments
-from tests.grid_helpers import make_packed
-from tests.test_planning import make_record
+from grid_helpers import make_packed
+from test_planning import make_record
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--axis", "model.dense=[8],[16]", "--set", "model.filters=[]", "--set", "data.train_size=500", "--seeds", "3")

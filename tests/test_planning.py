@@ -21,7 +21,7 @@ from ablations.running.work import find_work
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, summarize
 from cnnjax.history import EpochMetrics
 from cnnjax.runs import Store
-from tests.grid_helpers import make_grid, make_packed, tiny
+from grid_helpers import make_grid, make_packed, tiny
 
 WORKER = {"backend": "cpu", "kind": "cpu", "count": 1, "cpu_threads": 1}
 SECONDS = {"load": 0.5, "compile": 2.0, "train": 3.0, "evaluate": 0.25, "total": 5.75}

@@ -12,6 +12,12 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 FULL_TRAINING = "python -m experiments.train"
+EXPECTED = {
+    "cnnjax.fit(": "(5, 5, 1, 32)",
+    "train_step": "loss and accuracy of the last batch: (2.",
+    "run_study(": "4 [0.",
+}
+"""What a block of Python prints, by a call that is in it alone."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,8 @@ def test_a_readme_command_runs(command, folder):
 def test_a_readme_block_of_python_runs(block, folder):
     result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=folder, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert ("(5, 5, 1, 32)" if "fit(" in block else "loss and accuracy of the last batch: (2.") in result.stdout
+    (expected,) = (text for call, text in EXPECTED.items() if call in block)
+    assert expected in result.stdout
 
 
 @pytest.mark.slow

@@ -191,3 +191,23 @@ def test_stored_rows_are_those_of_the_trials_in_any_order(tmp_path):
             rows.append(connection.execute("SELECT key, status, test_accuracy FROM runs ORDER BY key").fetchall())
     assert rows[0] == rows[1]
     assert len(rows[0]) == 9
+
+
+def test_a_signal_as_the_last_trial_ends_still_interrupts(tmp_path):
+    class Interrupter(Watcher):
+        def end(self, trial, record):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="1 trials are stored, 0 are left"):
+        run(make_grid(widths=(8,), seeds=(0,)), Store(tmp_path), watcher=Interrupter())
+
+
+def test_an_observer_that_breaks_loses_no_result(tmp_path):
+    class Broken(Watcher):
+        def start(self, trial):
+            raise OSError("the terminal is gone")
+
+    store = Store(tmp_path)
+    with pytest.raises(OSError, match="the terminal is gone"):
+        run(make_grid(widths=(8,), seeds=(0,)), store, watcher=Broken())
+    assert len(store.list_keys()) == 1

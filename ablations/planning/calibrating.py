@@ -9,7 +9,8 @@ from dataclasses import replace
 from ablations.language.grids import Grid, Trial
 from ablations.running.costs import count_images, find_size, training_flops
 from ablations.running.events import Ended, Executor, Failed, Returned
-from ablations.running.local import LocalExecutor, Slot
+from ablations.running.local import LocalExecutor
+from ablations.running.slots import Slot
 from cnnjax.config import RunConfig
 from cnnjax.errors import UnavailableError
 from cnnjax.records import Record
@@ -34,7 +35,7 @@ def calibrate(grid: Grid, slot: Slot) -> list[Record]:
     configs = dict.fromkeys(shorten(cell.config) for cell in (cells[0], cells[-1]))
     executor = LocalExecutor([slot])
     with contextlib.closing(executor):
-        return [_run(executor, Trial(cells[0], config)) for config in configs]
+        return [_run(executor, slot.number, Trial(cells[0], config)) for config in configs]
 
 
 def shorten(config: RunConfig) -> RunConfig:
@@ -47,8 +48,8 @@ def shorten(config: RunConfig) -> RunConfig:
     return replace(short, data=replace(config.data, train_size=images))
 
 
-def _run(executor: Executor, trial: Trial) -> Record:
-    executor.submit((trial,))
+def _run(executor: Executor, slot: int, trial: Trial) -> Record:
+    executor.submit(slot, (trial,))
     while True:
         for event in executor.poll(POLL_SECONDS):
             match event:
@@ -57,4 +58,4 @@ def _run(executor: Executor, trial: Trial) -> Record:
                 case Failed(_, reason, _):
                     raise UnavailableError(f"--calibrate: {reason}")
                 case Returned():
-                    executor.submit((trial,))
+                    executor.submit(slot, (trial,))

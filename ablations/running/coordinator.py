@@ -5,7 +5,7 @@ survives; whatever had not ended is run again the next time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ablations.language.grids import Grid, Trial
 from ablations.running.costs import find_size, training_flops
@@ -44,11 +44,13 @@ def run_grid(
     policy = policy or Policy()
     work, known = find_work(grid, store, policy.retry_failed), set(store.list_keys())
     store.add_all([_record_invalid(trial) for trial in work.invalid if trial.key not in known])
-    observer.begin(work)
     coordinator = _Coordinator(work, store, executor, observer, policy)
     try:
         with deferred_signals() as stop_signal:
-            while coordinator.step():
+            observer.begin(work)
+            is_going_on = True
+            while is_going_on:
+                is_going_on = coordinator.step()
                 number = stop_signal()
                 if number is not None:
                     raise Interrupted(coordinator.describe_stop(), number)
@@ -70,13 +72,14 @@ class _Coordinator:
 
     def step(self) -> bool:
         """Gives work to free slots, waits a little, and keeps what has come; returns whether there is more to do."""
-        for signature in self._executor.free_slots():
+        free = self._executor.free_slots()
+        for slot, signature in sorted(free.items(), key=lambda item: not self._schedule.has(item[1])):
             group = self._schedule.take(signature, self._executor.group_size)
             if not group:
                 break
-            self._executor.submit(group)
+            self._executor.submit(slot, group)
             self._running += len(group)
-        if self._running:
+        if self._running or self._schedule:
             self._handle(self._executor.poll(POLL_SECONDS))
         return not self._stopped and bool(self._running or self._schedule)
 
@@ -85,42 +88,42 @@ class _Coordinator:
         return f"interrupted: {stored} trials are stored, {self.counts['waiting']} are left; the same command goes on"
 
     def _handle(self, events: Sequence[Event]) -> None:
-        final: list[tuple[Trial, PackedRun]] = []
+        """Stores what is final, and only then tells of anything."""
+        final = {event.trial.key: run for event in events if (run := self._settle(event))}
+        if final:
+            self._store.add_all([*final.values()])
         for event in events:
             match event:
                 case Started(trial):
                     self._observer.start(trial)
                 case Advanced(trial, progress):
                     self._observer.advance(trial, progress)
-                case Ended(trial, run):
-                    final.append((trial, run))
-                case Failed(trial, reason, _):
-                    self._failures[trial.key] += 1
-                    if self._failures[trial.key] <= self._policy.max_retries:
-                        self._observer.retry(trial, reason)
-                        self._put_back(trial)
-                    else:
-                        final.append((trial, _record_failed(event, self._failures[trial.key])))
-                case Returned(trial):
-                    self._put_back(trial)
-        self._keep(final)
+                case Ended(trial) | Failed(trial) if trial.key in final:
+                    self._end(trial, final[trial.key].record)
+                case Failed(trial, reason):
+                    self._observer.retry(trial, reason)
 
-    def _put_back(self, trial: Trial) -> None:
-        self._running -= 1
-        self._schedule.put_back(trial)
-
-    def _keep(self, final: Iterable[tuple[Trial, PackedRun]]) -> None:
-        final = tuple(final)
-        if not final:
-            return
-        self._store.add_all([run for _, run in final])
-        for trial, run in final:
+    def _settle(self, event: Event) -> PackedRun | None:
+        """Returns the run of a trial that has ended for good; takes up again one that has not."""
+        if isinstance(event, Ended):
+            return event.run
+        if isinstance(event, Failed):
+            self._failures[event.trial.key] += 1
+            attempts = self._failures[event.trial.key]
+            if attempts > self._policy.max_retries:
+                return _record_failed(event, attempts)
+        if isinstance(event, Failed | Returned):
             self._running -= 1
-            self._schedule.end(trial)
-            self.counts[run.record.status] += 1
-            self.counts["waiting"] -= 1
-            self._observer.end(trial, run.record)
-            self._stopped |= self._policy.fail_fast and run.record.status == "failed"
+            self._schedule.put_back(event.trial)
+        return None
+
+    def _end(self, trial: Trial, record: Record) -> None:
+        self._running -= 1
+        self._schedule.end(trial)
+        self.counts[record.status] += 1
+        self.counts["waiting"] -= 1
+        self._stopped |= self._policy.fail_fast and record.status == "failed"
+        self._observer.end(trial, record)
 
 
 def _record_invalid(trial: Trial) -> PackedRun:

@@ -1,5 +1,6 @@
 """What an executor tells of the trials it was given."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,11 +60,11 @@ class Executor(Protocol):
     group_size: int
     """Trials that one slot takes at once."""
 
-    def free_slots(self) -> list[str]:
+    def free_slots(self) -> Mapping[int, str]:
         """Returns, for every slot without work, the static signature it has the programs of (`""` for none)."""
 
-    def submit(self, group: tuple[Trial, ...]) -> None:
-        """Begins a group on a free slot, one that has its programs if there is such a slot."""
+    def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
+        """Begins a group on a free slot."""
 
     def poll(self, seconds: float) -> list[Event]:
         """Returns what has happened, after waiting at most so long for something to happen."""

@@ -9,8 +9,9 @@ Reference: Jamieson and Talwalkar, "Non-stochastic best arm identification and h
 """
 
 import math
+import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.language.grids import Cell, Grid
@@ -26,13 +27,18 @@ class Standing:
 
     Attributes:
         cell: with its full epochs.
-        unfinished: seeds without a result.
+        runs: what the store has of it at the epochs of the rung, by seed.
         accuracy: mean validation accuracy after the last epoch, over the seeds that completed; NaN where none did.
     """
 
     cell: Cell
-    unfinished: int
+    runs: Mapping[int, Record | None]
     accuracy: float
+
+    @property
+    def unfinished(self) -> int:
+        """Seeds that did not complete."""
+        return sum(_validation_accuracy(run) is None for run in self.runs.values())
 
 
 def check_halving(grid: Grid) -> None:
@@ -44,34 +50,39 @@ def check_halving(grid: Grid) -> None:
         )
 
 
-def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]]) -> Counter[str]:
+def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]], fail_fast: bool = False) -> Counter[str]:
     """Runs a grid by successive halving.
 
     Args:
         grid: the study.
         store: holds what `run` has run.
         run: runs a grid into the store and returns its counts by status.
+        fail_fast: stops after the rung in which a trial has failed.
 
     Returns:
-        The counts of the last rung, with the trials ``pruned`` on the way.
+        How many trials of the grid are now in which status. A trial that failed in a rung after which its cell was
+        pruned has ``failed``.
 
     Raises:
         InputError: there are no validation examples.
     """
     check_halving(grid)
-    pruned = 0
+    dropped: Counter[str] = Counter()
     for divisor in _divisors(grid):
-        rung = _at(grid, divisor)
+        rung = _make_rung(grid, divisor)
         counts = run(rung)
-        if counts["waiting"]:
+        if counts["waiting"] or (fail_fast and counts["failed"]):
             return counts
         standings = rank(grid, rung, store)
         kept = math.ceil(len(standings) / 2)
-        store.add_all(_record_pruned(standings, kept, divisor, grid.seeds))
-        pruned += (len(standings) - kept) * len(grid.seeds)
-        survivors = {id(standing.cell) for standing in standings[:kept]}
-        grid = replace(grid, cells=tuple(cell for cell in grid.cells if cell.problem or id(cell) in survivors))
-    return run(grid) + Counter(pruned=pruned)
+        losers = [
+            run for place in range(kept, len(standings)) for run in _record_losers(standings, place, kept, divisor)
+        ]
+        store.add_all(losers)
+        dropped.update(run.record.status for run in losers)
+        survivors = {standing.cell.config.key for standing in standings[:kept]}
+        grid = replace(grid, cells=tuple(c for c in grid.cells if c.problem or c.config.key in survivors))
+    return run(grid) + dropped
 
 
 def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
@@ -82,12 +93,10 @@ def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
     records = store.find_all(trial.key for trial in rung.trials)
     standings = []
     for cell, tried in zip(grid.cells, rung.cells, strict=True):
-        if cell.problem is not None:
-            continue
-        runs = [records.get(tried.seeded(seed).key) for seed in grid.seeds]
-        accuracies = [a for a in map(_validation_accuracy, runs) if a is not None]
-        mean = sum(accuracies) / len(accuracies) if accuracies else math.nan
-        standings.append(Standing(cell, len(runs) - len(accuracies), mean))
+        if cell.problem is None:
+            runs = {seed: records.get(tried.seeded(seed).key) for seed in grid.seeds}
+            accuracies = [a for a in map(_validation_accuracy, runs.values()) if a is not None]
+            standings.append(Standing(cell, runs, statistics.fmean(accuracies) if accuracies else math.nan))
     # Where no seed completed, the accuracy is NaN, which compares with nothing.
     return sorted(standings, key=lambda s: (s.unfinished, 0.0 if math.isnan(s.accuracy) else -s.accuracy))
 
@@ -100,7 +109,7 @@ def _divisors(grid: Grid) -> list[int]:
     return [2**rung for rung in range(rungs, 0, -1)]
 
 
-def _at(grid: Grid, divisor: int) -> Grid:
+def _make_rung(grid: Grid, divisor: int) -> Grid:
     cells = tuple(replace(cell, config=_shorten(cell, divisor)) for cell in grid.cells)
     return replace(grid, name=f"{grid.name} at 1/{divisor} of the epochs", cells=cells)
 
@@ -114,18 +123,19 @@ def _validation_accuracy(record: Record | None) -> float | None:
     return record.history[-1].val_accuracy if record and record.status == "completed" else None
 
 
-def _record_pruned(standings: Sequence[Standing], kept: int, divisor: int, seeds: Sequence[int]) -> list[PackedRun]:
+def _record_losers(standings: Sequence[Standing], place: int, kept: int, divisor: int) -> list[PackedRun]:
+    """Returns what is stored of the trials of a cell that does not go on: pruned, or failed where they failed."""
+    standing = standings[place]
+    cell = standing.cell
+    epochs = f"{_shorten(cell, divisor).train.epochs} of {cell.config.train.epochs} epochs"
+    found = f"mean validation accuracy {standing.accuracy:.4f}"
+    if math.isnan(standing.accuracy):
+        found = "no seed completed"
+    pruned = f"pruned after {epochs}: {found}, place {place + 1} of {len(standings)}, of which {kept} went on"
     packed = []
-    for place, standing in enumerate(standings[kept:], start=kept + 1):
-        cell = standing.cell
-        found = (
-            "no seed completed"
-            if math.isnan(standing.accuracy)
-            else (f"mean validation accuracy {standing.accuracy:.4f}")
-        )
-        reason = (
-            f"pruned after {_shorten(cell, divisor).train.epochs} of {cell.config.train.epochs} epochs: {found}, "
-            f"place {place} of {len(standings)}, of which {kept} went on"
-        )
-        packed += [PackedRun(Record.without_result(cell.seeded(s).config, "pruned", reason)) for s in seeds]
+    for seed, run in standing.runs.items():
+        status, reason, output = "pruned", pruned, None
+        if run and run.status == "failed":
+            status, reason, output = "failed", f"at {epochs}: {run.reason}", run.output
+        packed.append(PackedRun(Record.without_result(cell.seeded(seed).config, status, reason, output=output)))
     return packed

@@ -6,23 +6,19 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
-from ablations.language.expanding import expand
+from ablations.language.expanding import MOST_TRIALS, expand
 from ablations.language.grids import Grid
 from ablations.language.study import Study
 from ablations.running.coordinator import run_grid
 from ablations.running.events import Executor
 from ablations.running.halving import check_halving, run_halving
-from ablations.running.local import LocalExecutor
+from ablations.running.local import LocalExecutor, make_local_executor
 from ablations.running.locks import hold_store
-from ablations.running.slots import make_slots
 from ablations.running.watching import FailureObserver, GridObserver
-from ablations.running.work import Policy, find_work
+from ablations.running.work import Budget, Policy, find_work
 from cnnjax.datasets import load
 from cnnjax.runs import Store, StoredGrid
-
-Budget = Literal["full", "halving"]
 
 
 def run_study(
@@ -34,7 +30,7 @@ def run_study(
     budget: Budget = "full",
     observer: GridObserver | None = None,
     command: str = "run_study",
-    max_trials: int = 10_000,
+    max_trials: int = MOST_TRIALS,
 ) -> Counter[str]:
     """Runs a study into a store; what the store holds already is skipped, so the same call goes on where one stopped.
 
@@ -63,23 +59,19 @@ def run_study(
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for name, manual_dir in sorted({(c.config.data.name, c.config.data.manual_dir) for c in grid.cells}, key=str):
         load(name, manual_dir=manual_dir)  # once, before the workers; the error of a damaged one is ours
-    store.create()
-    with hold_store(Path(out), command), contextlib.ExitStack() as stack:
-        store.add_grid(_describe(study, grid, command))
-        left = budget == "halving" or find_work(grid, store, policy.retry_failed).waiting
-        executor = (make_executor or _make_local_executor)() if left else LocalExecutor([])
+    left = budget == "halving" or find_work(grid, store, policy.retry_failed).waiting
+    with contextlib.ExitStack() as stack:
+        executor = (make_executor or make_local_executor)() if left else LocalExecutor([])
         stack.callback(executor.close)
+        store.create()
+        stack.enter_context(hold_store(Path(out), command))
 
         def run(part: Grid) -> Counter[str]:
-            if part.name != grid.name:
-                store.add_grid(_describe(study, part, command))
+            # The last part of halving is what is left of the grid, which is kept whole.
+            store.add_grid(_describe(study, grid if part.name == grid.name else part, command))
             return run_grid(part, store, executor, observer, policy)
 
-        return run_halving(grid, store, run) if budget == "halving" else run(grid)
-
-
-def _make_local_executor() -> Executor:
-    return LocalExecutor(make_slots())
+        return run_halving(grid, store, run, policy.fail_fast) if budget == "halving" else run(grid)
 
 
 def _describe(study: Study, grid: Grid, command: str) -> StoredGrid:

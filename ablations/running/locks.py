@@ -38,17 +38,20 @@ def hold_store(out: Path, command: str) -> Iterator[None]:
         UnavailableError: another process holds it, by name; or the folder cannot be written.
     """
     owner = Owner(os.getpid(), socket.gethostname(), command, datetime.now(UTC).isoformat(timespec="seconds"))
+    lock = FileLock(_lock_path(out))
     try:
-        # A second is more than the moment for which a reader takes the lock, to see whether it is free.
-        with FileLock(_lock_path(out), timeout=1):
-            _note_path(out).write_text(json.dumps(asdict(owner)), encoding="utf-8")
-            try:
-                yield
-            finally:
-                _note_path(out).unlink(missing_ok=True)
+        lock.acquire(timeout=1)  # more than the moment for which a reader takes it, to see whether it is free
+        _note_path(out).write_text(json.dumps(asdict(owner)), encoding="utf-8")
     except Timeout:
         holder = read_owner(out) or "another process"
         raise UnavailableError(f"{out} is in use by {holder}; wait for it, or give another --out") from None
+    except OSError as error:
+        raise UnavailableError(f"cannot write in the output folder {out}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        _note_path(out).unlink(missing_ok=True)
+        lock.release()
 
 
 def read_owner(out: Path) -> Owner | None:

@@ -33,7 +33,9 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes | None]]
     if not line.endswith(b"\n"):
         return None
     header = json.loads(line)
-    sizes = header.pop("blobs")
+    sizes = header.pop("blobs", None) if isinstance(header, dict) else None
+    if not isinstance(sizes, list) or not all(size is None or (isinstance(size, int) and size >= 0) for size in sizes):
+        raise ValueError(f"{line[:40]!r}")
     blobs = [None if size is None else stream.read(size) for size in sizes]
     torn = any(len(blob or b"") < (size or 0) for blob, size in zip(blobs, sizes, strict=True))
     return None if torn else (header, blobs)

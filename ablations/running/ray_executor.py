@@ -14,6 +14,7 @@ from ablations.language.grids import Trial
 from ablations.running.cluster import Cluster, describe_ray_error
 from ablations.running.events import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.running.remote import Note, Notes, run_remotely
+from ablations.running.slots import ONE_THREAD
 from ablations.running.trials import describe_error
 from cnnjax.config import DataConfig
 from cnnjax.datasets import load
@@ -26,7 +27,6 @@ RAY_RETRIES = 3
 NOTE_SECONDS = 1.0
 FETCH_SECONDS = 60.0
 DataKey = tuple[str, str | None]
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass
@@ -77,15 +77,16 @@ class RayExecutor:
         self._datasets: dict[DataKey, Any] = {}
         self._flights: dict[Any, _Flight] = {}
         self._refused: list[Event] = []
+        self._error: UnavailableError | None = None
 
-    def free_slots(self) -> list[str]:
+    def free_slots(self) -> dict[int, str]:
         """Returns `""` for every trial that there is room for, and for a few that will wait on the cluster."""
         slots = self._cluster.count(self._resource)
         room = slots + 1 + slots // 4 if self._workers is None else self._workers
-        return [""] * (room - len(self._flights))
+        return dict.fromkeys(range(room - len(self._flights)), "")
 
-    def submit(self, group: tuple[Trial, ...]) -> None:
-        """Hands a trial to Ray."""
+    def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
+        """Hands a trial to Ray, which finds a place for it."""
         (trial,) = group
         try:
             dataset = self._put(trial.config.data)
@@ -97,6 +98,8 @@ class RayExecutor:
 
     def poll(self, seconds: float) -> list[Event]:
         """Returns what has happened, after waiting at most so long for something to happen."""
+        if self._error:
+            raise self._error
         self._cluster.check()
         events, self._refused = self._refused, []
         if self._flights:
@@ -125,7 +128,8 @@ class RayExecutor:
             text, *blobs = self._ray.get(task, timeout=FETCH_SECONDS)
         except self._ray.exceptions.RayTaskError as error:
             cause = describe_ray_error(error.cause or error)
-            raise UnavailableError(f"the nodes of the cluster cannot run trials: {cause}") from None
+            self._error = UnavailableError(f"the nodes of the cluster cannot run trials: {cause}")
+            return Returned(trial)
         except self._ray.exceptions.RayError as error:
             return Failed(trial, _explain(error))
         header = json.loads(text)
@@ -178,7 +182,7 @@ def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
     """Returns what JAX is to start with on the nodes: the settings of this process, as local workers have them."""
     chosen = {name: value for name, value in os.environ.items() if name == "XLA_FLAGS" or name.startswith("JAX_")}
     if resource == "CPU":
-        chosen |= {"JAX_PLATFORMS": "cpu", **dict.fromkeys(_THREADS, "1")}
+        chosen |= {"JAX_PLATFORMS": "cpu", **ONE_THREAD}
     return tuple(sorted(chosen.items()))
 
 

@@ -5,12 +5,10 @@ local worker. What comes back is JSON and bytes. Nothing here imports Ray: it is
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
 import tempfile
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from filelock import FileLock, Timeout
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
 from cnnjax.errors import Interrupted
-from cnnjax.history import Progress, Silence
 
 PROGRESS_SECONDS = 1.0
 TAIL_CHARACTERS = 4000
@@ -43,13 +40,17 @@ def run_remotely(config: str, dataset: Dataset, notes: Any, environment: tuple[t
         ``failed`` with a ``reason`` and the ``output``; ``interrupted``, when the node sent a signal.
     """
     run_config = RunConfig.from_json(config)
-    reporter = _Reporter(run_config.key, notes)
-    reporter.send(None)
+
+    def send(progress: dict[str, Any] | None) -> None:
+        with contextlib.suppress(Exception):  # a trial does not depend on who listens
+            notes.add.options(num_returns=0).remote(run_config.key, progress)
+
+    send(None)
     _prepare(environment)
-    from ablations.running.trials import describe_error, run_trial
+    from ablations.running.trials import Reporter, describe_error, run_trial
 
     try:
-        run = run_trial(run_config, dataset, reporter)
+        run = run_trial(run_config, dataset, Reporter(send, PROGRESS_SECONDS))
     except Interrupted:
         return json.dumps({"kind": "interrupted"}), None, None
     except BaseException as error:
@@ -72,24 +73,6 @@ class Notes:
         """Returns what has been received since the last time."""
         notes, self._notes = self._notes, []
         return notes
-
-
-class _Reporter(Silence):
-    """Sends the progress of a trial, now and then, without waiting for anybody."""
-
-    def __init__(self, key: str, notes: Any) -> None:
-        self._key, self._notes = key, notes
-        self._sent = 0.0
-
-    def advance(self, progress: Progress) -> None:
-        """Sends the progress, unless some was sent a moment ago."""
-        if time.monotonic() - self._sent >= PROGRESS_SECONDS:
-            self.send(dataclasses.asdict(progress))
-
-    def send(self, progress: dict[str, Any] | None) -> None:
-        self._sent = time.monotonic()
-        with contextlib.suppress(Exception):  # a trial does not depend on who listens
-            self._notes.add.options(num_returns=0).remote(self._key, progress)
 
 
 @functools.cache

@@ -27,6 +27,10 @@ class Schedule:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    def has(self, signature: str) -> bool:
+        """Whether trials of this signature are waiting."""
+        return signature in self._waiting
+
     def take(self, signature: str, size: int) -> tuple[Trial, ...]:
         """Removes and returns up to `size` trials of one signature, that of the programs at hand if any are left."""
         if signature not in self._waiting:

@@ -6,14 +6,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from ablations.running.local import Slot
 from cnnjax.errors import InputError, UnavailableError
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Environment of a process that is pinned to a core."""
 PROBE_SECONDS = 300
 _PROBE = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a worker: its number, the one core it runs on, if it is pinned, and its environment beyond ours."""
+
+    number: int
+    core: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_slots(workers: int | None = None) -> list[Slot]:
@@ -55,14 +65,17 @@ def _find_accelerators() -> tuple[str, int]:
     if not may_have_accelerators():
         return "cpu", 0
     # In a process of its own, for JAX would take the devices that the workers need.
-    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+    try:
+        probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"JAX cannot start: it has not found its devices in {PROBE_SECONDS} s") from None
     if probe.returncode:
         raise UnavailableError(f"JAX cannot start: {(probe.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     backend, count = json.loads(probe.stdout.splitlines()[-1])
     return backend, count
 
 
-def _show_device(backend: str, index: int) -> dict[str, Any]:
+def _show_device(backend: str, index: int) -> dict[str, str]:
     if backend == "tpu":
         bounds = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
         return {"TPU_VISIBLE_CHIPS": str(index), **bounds}

@@ -1,10 +1,15 @@
 """One trial, wherever it runs: the same call as a single run's, without a store."""
 
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
 from cnnjax.errors import CnnjaxError
 from cnnjax.experiment import fit
-from cnnjax.history import Observer
+from cnnjax.history import Observer, Progress, Silence
 from cnnjax.records import PackedRun, pack_run
 
 
@@ -19,3 +24,22 @@ def describe_error(error: BaseException) -> str:
         return str(error)
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+class Reporter(Silence):
+    """Sends the progress of a trial to the coordinator, now and then.
+
+    Args:
+        send: takes the progress as JSON values.
+        seconds: the least time between two of them.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], seconds: float) -> None:
+        self._send, self._seconds = send, seconds
+        self._sent = float("-inf")
+
+    def advance(self, progress: Progress) -> None:
+        """Sends the progress, unless some was sent a moment ago."""
+        if time.monotonic() - self._sent >= self._seconds:
+            self._sent = time.monotonic()
+            self._send(dataclasses.asdict(progress))

@@ -2,10 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 from ablations.language.grids import Grid, Trial
 from cnnjax.records import FINAL
 from cnnjax.runs import Store
+
+Budget = Literal["full", "halving"]
+"""Whether every cell trains to its end, or the worse half is pruned again and again."""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,18 @@ is gone, by whatever death, the end of the input ends the worker too, in the mid
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import os
 import queue
+import signal
 import sys
 import threading
-import time
 import traceback
 from typing import IO, Any
 
 from ablations.running.messages import read_message, write_message
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset, load
-from cnnjax.history import Progress, Silence
 
 PROGRESS_SECONDS = 0.5
 
@@ -32,8 +30,11 @@ def main() -> None:
     core = parser.parse_args().core
     if core is not None:
         os.sched_setaffinity(0, {core})  # before JAX counts the cores
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the coordinator has them too, and ends its workers itself
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses nothing
     jobs: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
     import jax
@@ -52,23 +53,27 @@ def _read_jobs(stream: IO[bytes], jobs: "queue.SimpleQueue[list[dict[str, Any]]]
 
 
 def _run(config: RunConfig, replies: IO[bytes]) -> None:
-    from ablations.running.trials import describe_error, run_trial
+    from ablations.running.trials import Reporter, describe_error, run_trial
+
+    def report(progress: dict[str, Any]) -> None:
+        write_message(replies, {"kind": "advanced", "key": config.key, "progress": progress})
 
     _forget_output()
     write_message(replies, {"kind": "started", "key": config.key})
     try:
         dataset = _load(config.data.name, config.data.manual_dir)
-        run = run_trial(config, dataset, _Reporter(config.key, replies))
+        run = run_trial(config, dataset, Reporter(report, PROGRESS_SECONDS))
     except BaseException as error:
         traceback.print_exc()
         write_message(replies, {"kind": "failed", "key": config.key, "reason": describe_error(error)})
-        sys.exit(1)  # the next trial deserves a process that nothing has gone wrong in
+        os._exit(1)  # the next trial deserves a process that nothing has gone wrong in
     header = {"kind": "ended", "key": config.key, "record": run.record.to_dict()}
     write_message(replies, header, (run.variables, run.predictions))
 
 
 def _forget_output() -> None:
     """Empties the file behind standard error, so that it holds what this trial prints alone."""
+    sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.lseek(2, 0, os.SEEK_SET)
         os.ftruncate(2, 0)
@@ -77,22 +82,6 @@ def _forget_output() -> None:
 @functools.lru_cache(maxsize=1)
 def _load(name: str, manual_dir: str | None) -> Dataset:
     return load(name, manual_dir=manual_dir)
-
-
-class _Reporter(Silence):
-    """Sends the progress of a trial, now and then."""
-
-    def __init__(self, key: str, replies: IO[bytes]) -> None:
-        self._key, self._replies = key, replies
-        self._sent = 0.0
-
-    def advance(self, progress: Progress) -> None:
-        """Sends the progress, unless some was sent a moment ago."""
-        if time.monotonic() - self._sent < PROGRESS_SECONDS:
-            return
-        self._sent = time.monotonic()
-        header = {"kind": "advanced", "key": self._key, "progress": dataclasses.asdict(progress)}
-        write_message(self._replies, header)
 
 
 if __name__ == "__main__":
