@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from ablations.arguments import StudyArguments, read_study
 from ablations.language.expanding import expand
 from ablations.language.grids import Grid
-from ablations.language.sources import StudyArguments, read_study
 from ablations.planning.document import describe_plan
 from ablations.planning.plans import Plan, list_infos, make_plan
 from ablations.planning.precedents import find_timing, read_precedents
@@ -86,7 +86,7 @@ def read_plan(arguments: PlanArguments) -> Plan:
     study, store = read_study(arguments), Store(arguments.out)
     grid = expand(study, arguments.max_trials)
     work = find_work(grid, store)
-    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
     records = read_precedents(grid, store, statuses)
     accelerated = may_have_accelerators()
     workers = arguments.workers or (1 if accelerated else len(list_cores()))

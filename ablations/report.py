@@ -31,11 +31,11 @@ from typing import Annotated, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from ablations.arguments import StudyArguments, read_study
 from ablations.language.expanding import expand
 from ablations.language.grids import Grid
-from ablations.language.mistakes import Mistakes
 from ablations.language.reading import read_toml
-from ablations.language.sources import COMMAND_LINE, StudyArguments, change_study, list_shipped, read_study
+from ablations.language.sources import find_study, list_shipped
 from ablations.language.study import Study
 from ablations.reporting.reports import Report, make_report
 from ablations.reporting.result_tables import list_columns, make_data_table
@@ -100,7 +100,7 @@ def read_report(arguments: ReportArguments) -> Report:
     """
     store = Store(arguments.out)
     grids = {grid.name: grid for grid in store.list_grids()}
-    study = _read_study(arguments, grids)
+    study = read_study(arguments, lambda name: _find_study(name, grids))
     grid = expand(study, arguments.max_trials)
     is_shown = read_filters(arguments.filter, grid)
     records = store.find_all(trial.key for trial in grid.trials)
@@ -111,14 +111,10 @@ def read_report(arguments: ReportArguments) -> Report:
     return make_report(study.title, grid, cells, records, _remark(grid, len(records), grids.get(grid.name), store))
 
 
-def _read_study(arguments: ReportArguments, grids: Mapping[str, StoredGrid]) -> Study:
-    name = arguments.study
-    if name is None or name not in grids or name in list_shipped() or os.path.lexists(name) or arguments.axis:
-        return read_study(arguments)
-    mistakes = Mistakes(COMMAND_LINE)
-    study = change_study(read_toml(grids[name].study, name, f"grid {name} of the store"), arguments, mistakes)
-    mistakes.refuse()
-    return study
+def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
+    if name not in grids or name in list_shipped() or os.path.lexists(name):
+        return find_study(name)
+    return read_toml(grids[name].study, name, f"grid {name} of the store")
 
 
 def _remark(grid: Grid, stored: int, known: StoredGrid | None, store: Store) -> list[str]:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ablations.language.sources import StudyArguments, read_study
+from ablations.arguments import StudyArguments, read_study
 from ablations.running.events import Executor
 from ablations.running.watching import make_grid_observer
 from ablations.running.work import Budget, Policy

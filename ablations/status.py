@@ -21,12 +21,12 @@ from pathlib import Path
 from ablations.reporting.progress import GridProgress, StoreProgress, measure_progress
 from ablations.running.locks import Owner, read_owner
 from cnnjax.console import run_command, say
+from cnnjax.records import STATUSES
 from cnnjax.runs import Store
 from cnnjax.tables import Column, Document, Table, write_terminal
 from experiments.arguments import parse_arguments
 
 PROG = "python -m ablations.status"
-STATUSES = ("completed", "failed", "diverged", "invalid", "pruned")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(StatusArguments, argv, PROG, StatusArguments())
     store = Store(arguments.out)
     owner = read_owner(arguments.out)
-    progress = measure_progress(store, owner)
+    progress = measure_progress(store, owner is not None)
     if arguments.json:
         say(json.dumps(_to_dict(store, owner, progress), allow_nan=False), sys.stdout)
     else:

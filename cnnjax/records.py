@@ -17,6 +17,8 @@ from cnnjax.history import EpochMetrics
 _UNREADABLE = (ValueError, KeyError, OSError, EOFError, TypeError, RuntimeError)
 FINAL = ("completed", "diverged")
 """The statuses of a run that has a result."""
+STATUSES = (*FINAL, "failed", "invalid", "pruned")
+"""What can become of a run."""
 
 
 @dataclass(frozen=True)

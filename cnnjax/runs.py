@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from cnnjax.config import RunConfig
 from cnnjax.database import connect, connect_existing, connect_for_writing, find_version
@@ -21,6 +22,14 @@ from cnnjax.history import EpochMetrics
 from cnnjax.records import FINAL, PackedRun, Record, Run, pack_run, unpack_run
 
 PHASES = ("load", "compile", "train", "evaluate", "total")
+
+
+class Outcome(NamedTuple):
+    """What became of a run: its status, when it was stored (ISO 8601, UTC), and its test accuracy, if it has one."""
+
+    status: str
+    stored_at: str
+    test_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -93,15 +102,13 @@ class Store:
                     histories[key].append(EpochMetrics(*metrics))
         return {row["key"]: self._read_record(row, histories[row["key"]]) for row in rows}
 
-    def list_statuses(self) -> dict[str, tuple[str, str]]:
-        """Returns status and time of storing (ISO 8601, UTC) of every run, by key, in the order they were stored."""
+    def list_outcomes(self) -> dict[str, Outcome]:
+        """Returns what became of every run, by key, in the order they were stored; much faster than `find_all`."""
         with connect_existing(self.path) as connection:
             if connection is None:
                 return {}
-            return {
-                row[0]: (row[1], row[2])
-                for row in connection.execute("SELECT key, status, stored_at FROM runs ORDER BY rowid")
-            }
+            rows = connection.execute("SELECT key, status, stored_at, test_accuracy FROM runs ORDER BY rowid")
+            return {key: Outcome(*outcome) for key, *outcome in rows}
 
     def add_grid(self, grid: StoredGrid) -> None:
         """Stores what a grid is to run; a grid of the same name is replaced. Raises as `create` does."""

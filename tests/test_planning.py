@@ -38,7 +38,7 @@ def plan_of(grid, tmp_path, packed=(), workers=2, timing=None):
     store = Store(tmp_path)
     if packed:
         store.add_all(packed)
-    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
     return make_plan("?", grid, find_work(grid, store), statuses, workers, timing, find_sensitivity(grid, {}))
 
 
@@ -192,7 +192,7 @@ def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeyp
     store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))
     others = [tiny(seed, (64,)) for seed in range(3)]
     store.add_all([make_packed(config) for config in (grid.trials[0].config, *others, grid.trials[1].config)])
-    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
     found = read_precedents(grid, store, statuses)
     assert set(found) == {grid.trials[0].key, grid.trials[1].key, others[-1].key}
     assert read_precedents(grid, Store(tmp_path / "nowhere"), {}) == {}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ablations.arguments import StudyArguments, read_study
 from ablations.language.expanding import expand
-from ablations.language.sources import StudyArguments, read_study
 from ablations.report import main
 from cnnjax import InputError
 from cnnjax.records import PackedRun, Record

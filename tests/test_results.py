@@ -11,7 +11,7 @@ from ablations.language.grids import Cell, Duplicate, Grid
 from ablations.reporting.origins import count_origins, describe_origins
 from ablations.reporting.reports import make_report
 from ablations.reporting.result_tables import list_columns, make_data_table, make_pivot_tables, make_result_table
-from ablations.reporting.results import STATUSES, summarize_cells
+from ablations.reporting.results import TRIAL_STATUSES, summarize_cells
 from ablations.reporting.selecting import read_filters, sort_cells
 from cnnjax import InputError
 from cnnjax.records import Record
@@ -80,7 +80,7 @@ def test_every_trial_is_counted_once_and_none_without_a_result_becomes_a_number(
         elif status != "missing":
             records[trial.key] = Record.without_result(trial.config, status, "boom", output="the last line")
     cell = by_name(GRID, records)[CELL]
-    assert cell.counts == {status: statuses.count(status) for status in STATUSES}
+    assert cell.counts == {status: statuses.count(status) for status in TRIAL_STATUSES}
     assert [failure.status for failure in cell.failures] == [s for s in statuses if s in ("failed", "diverged")]
     assert all((failure.reason, failure.output) == ("boom", "the last line") for failure in cell.failures)
     if "completed" in statuses:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ablations.arguments import StudyArguments, read_study
 from ablations.language.expanding import expand
 from ablations.language.reading import read_file
-from ablations.language.sources import SHIPPED, StudyArguments, list_shipped, load_study, read_study
+from ablations.language.sources import SHIPPED, list_shipped, load_study
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from experiments.arguments import parse_arguments
@@ -242,7 +243,7 @@ def test_reading_and_expanding_imports_nothing_heavy():
     code = """
 import sys
 from ablations.language.expanding import expand
-from ablations.language.sources import StudyArguments, read_study
+from ablations.arguments import StudyArguments, read_study
 assert len(expand(read_study(StudyArguments("chapter"))).trials) == 90
 print(sorted(sys.modules.keys() & {"jax", "flax", "optax", "scipy", "rich", "pandas", "tensorflow_datasets"}))
 """

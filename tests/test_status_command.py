@@ -48,7 +48,7 @@ def store(tmp_path):
 
 
 def test_every_trial_of_a_grid_is_counted_once(store):
-    (grid,) = measure_progress(store, None).grids
+    (grid,) = measure_progress(store, False).grids
     assert grid.counts == {"completed": 2, "failed": 1, "diverged": 1, "pruned": 1}
     assert (grid.remaining, grid.total, grid.running, grid.seconds_left) == (1, 6, False, None)
     assert grid.best == ("model.dense=8, seed=1", 0.95)
@@ -60,20 +60,20 @@ def test_every_trial_of_a_grid_is_counted_once(store):
 
 def test_runs_of_no_grid_are_counted_apart(store):
     store.add_all([make_packed(tiny(seed=50)), make_packed(tiny(seed=51))])
-    progress = measure_progress(store, None)
+    progress = measure_progress(store, False)
     assert progress.other_runs == {"completed": 2}
     assert progress.grids[0].total == 6
 
 
 def test_the_newest_grid_comes_first_and_is_the_one_that_runs(store):
     add_grid(store, make_grid(widths=(32,), seeds=(0, 1)).__class__("later", (), (), ()), START + timedelta(hours=1))
-    later, earlier = measure_progress(store, OWNER).grids
+    later, earlier = measure_progress(store, True).grids
     assert (later.name, later.running, later.total, later.trials_per_hour) == ("later", True, 0, None)
     assert (earlier.name, earlier.running) == ("tiny", False)
 
 
 def test_the_time_left_is_what_remains_at_the_rate_so_far(store):
-    (grid,) = measure_progress(store, OWNER).grids
+    (grid,) = measure_progress(store, True).grids
     assert grid.trials_per_hour > 0
     assert grid.seconds_left == pytest.approx(3600 / grid.trials_per_hour)
 
@@ -99,7 +99,7 @@ def test_the_table_shows_the_grids_and_the_notes_what_stands_out(store, tmp_path
     above, table, notes = capsys.readouterr().out.rstrip().split("\n\n")
     assert above == f"{tmp_path / 'runs.sqlite'}\nno grid runs now"
     heading, _, row = table.splitlines()
-    assert heading.split()[:7] == ["grid", "completed", "failed", "diverged", "pruned", "remaining", "trials"]
+    assert heading.split()[:7] == ["grid", "completed", "diverged", "failed", "pruned", "remaining", "trials"]
     assert row.split()[:7] == ["tiny", "2", "1", "1", "1", "1", "6"]
     assert "tiny: best test accuracy 0.9500: model.dense=8, seed=1" in notes
     assert "tiny: failed: model.dense=8, seed=2: out of memory" in notes

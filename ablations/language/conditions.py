@@ -7,13 +7,11 @@ A condition speaks of factors. A level meets a clause by its label, or by its va
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from ablations.language.levels import Level
 from ablations.language.paths import read_value, thaw
 from cnnjax.errors import InputError
-
-if TYPE_CHECKING:
-    from ablations.language.study import Level
 
 Operator = Literal["is", "not", "any_of", "at_least", "at_most"]
 
@@ -32,7 +30,7 @@ class Clause:
     operator: Operator
     value: Any
 
-    def holds(self, level: "Level") -> bool:
+    def holds(self, level: Level) -> bool:
         """Whether the level of the factor passes."""
         value = level.values.get(self.factor)
         if self.operator in ("at_least", "at_most"):
@@ -44,13 +42,15 @@ class Clause:
 
     @functools.cached_property
     def _meanings(self) -> list[tuple[Any, bool, Any]]:
-        return [_mean(self.factor, word) for word in (self.value if self.operator == "any_of" else (self.value,))]
+        return [
+            _read_meaning(self.factor, word) for word in (self.value if self.operator == "any_of" else (self.value,))
+        ]
 
 
 Condition = tuple[Clause, ...]
 
 
-def meets(condition: Condition, levels: Mapping[str, "Level"]) -> bool:
+def meets(condition: Condition, levels: Mapping[str, Level]) -> bool:
     """Whether every clause holds, given the level of every factor."""
     return all(clause.holds(levels[clause.factor]) for clause in condition)
 
@@ -66,7 +66,7 @@ def write_condition(condition: Condition) -> dict[str, Any]:
     return table
 
 
-def _mean(factor: str, word: Any) -> tuple[Any, bool, Any]:
+def _read_meaning(factor: str, word: Any) -> tuple[Any, bool, Any]:
     """Returns `word` as a label, and as a value of the factor where it can be one."""
     try:
         return (word, True, read_value(factor, word)) if "." in factor else (word, False, None)

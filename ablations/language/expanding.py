@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ablations.language.grids import Cell, Duplicate, Grid
+from ablations.language.levels import Factor, Level, write_label
 from ablations.language.mistakes import Mistakes
 from ablations.language.paths import list_defaults, nest, read_value, write_literal
-from ablations.language.study import Factor, Level, Study, Sweep, write_label
+from ablations.language.study import Study, Sweep
 from ablations.language.sweeping import Assignment, count_assignments, list_assignments
 from cnnjax.architecture import list_layers
 from cnnjax.config import DataConfig, RunConfig

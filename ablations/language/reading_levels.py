@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ablations.language.levels import Factor, Level, Range, write_label
 from ablations.language.mistakes import Mistakes
 from ablations.language.paths import (
     SECTIONS,
@@ -16,7 +17,6 @@ from ablations.language.paths import (
     unnest,
     write_literal,
 )
-from ablations.language.study import Factor, Level, Range, write_label
 from cnnjax.errors import InputError
 from cnnjax.literals import read_literal
 from cnnjax.rules import check, choice, near_match

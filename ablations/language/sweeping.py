@@ -10,8 +10,9 @@ import random
 from collections.abc import Iterator, Mapping
 
 from ablations.language.conditions import meets
+from ablations.language.levels import Factor, Level
 from ablations.language.paths import write_literal
-from ablations.language.study import Factor, Level, Sweep
+from ablations.language.study import Sweep
 
 Assignment = dict[str, Level]
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ablations.running.locks import Owner
-from cnnjax.runs import Store, StoredGrid
+from cnnjax.runs import Outcome, Store, StoredGrid
 
 RECENT = 20
 """Trials that the rate is measured over."""
@@ -71,18 +70,18 @@ class StoreProgress:
     other_runs: Mapping[str, int]
 
 
-def measure_progress(store: Store, owner: Owner | None) -> StoreProgress:
+def measure_progress(store: Store, is_running: bool) -> StoreProgress:
     """Reads from a store how far its grids are.
 
     Args:
         store: which need not exist.
-        owner: the process that runs a grid now, which is the one that was started last; ``None`` where none runs.
+        is_running: whether a grid runs now, which is the one that was started last.
     """
     grids = store.list_grids()
-    statuses = store.list_statuses()
+    outcomes = store.list_outcomes()
     known = {key for grid in grids for key in grid.trials}
-    others = Counter(status for key, (status, _) in statuses.items() if key not in known)
-    progress = [_measure(store, grid, statuses, owner is not None and grid is grids[-1]) for grid in reversed(grids)]
+    others = Counter(outcome.status for key, outcome in outcomes.items() if key not in known)
+    progress = [_measure(store, grid, outcomes, is_running and grid is grids[-1]) for grid in reversed(grids)]
     return StoreProgress(tuple(progress), dict(others))
 
 
@@ -101,35 +100,33 @@ def measure_rate(times: Sequence[datetime], started_at: datetime) -> float | Non
     return (len(recent) - 1) / spent if spent else None
 
 
-def _measure(store: Store, grid: StoredGrid, statuses: Mapping[str, tuple[str, str]], running: bool) -> GridProgress:
-    stored = {key: statuses[key] for key in grid.trials if key in statuses}
+def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], running: bool) -> GridProgress:
+    stored = {key: outcomes[key] for key in grid.trials if key in outcomes}
     remaining = len(grid.trials) - len(stored)
-    times = [datetime.fromisoformat(time) for status, time in stored.values() if status != "invalid"]
+    times = [datetime.fromisoformat(o.stored_at) for o in stored.values() if o.status != "invalid"]
     rate = measure_rate(times, datetime.fromisoformat(grid.started_at))
     return GridProgress(
         name=grid.name,
         command=grid.command,
         started_at=grid.started_at,
         running=running,
-        counts=Counter(status for status, _ in stored.values()),
+        counts=Counter(outcome.status for outcome in stored.values()),
         remaining=remaining,
         trials_per_hour=rate,
         seconds_left=3600 * remaining / rate if running and rate else None,
-        best=_find_best(store, grid, [key for key, (status, _) in stored.items() if status == "completed"]),
+        best=_find_best(grid, stored),
         failures=_find_failures(store, grid, stored),
     )
 
 
-def _find_best(store: Store, grid: StoredGrid, completed: Sequence[str]) -> tuple[str, float] | None:
-    records = store.find_all(completed)
-    accuracies = [(grid.trials[key], records[key].test_accuracy) for key in completed if key in records]
-    known = [(name, accuracy) for name, accuracy in accuracies if accuracy is not None]
-    return max(known, key=lambda pair: pair[1], default=None)
+def _find_best(grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[str, float] | None:
+    found = [(grid.trials[key], o.test_accuracy) for key, o in stored.items() if o.test_accuracy is not None]
+    return max(found, key=lambda pair: pair[1], default=None)
 
 
-def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, tuple[str, str]]) -> tuple[FailedTrial, ...]:
-    failed = [key for key, (status, _) in stored.items() if status in ("failed", "diverged")]
-    newest = sorted(failed, key=lambda key: stored[key][1], reverse=True)[:SHOWN_FAILURES]
+def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[FailedTrial, ...]:
+    failed = [key for key, outcome in stored.items() if outcome.status in ("failed", "diverged")]
+    newest = sorted(failed, key=lambda key: stored[key].stored_at, reverse=True)[:SHOWN_FAILURES]
     records = store.find_all(newest)
     return tuple(
         FailedTrial(grid.trials[key], records[key].status, records[key].reason) for key in newest if key in records

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ablations.language.grids import Grid
-from ablations.reporting.results import STATUSES, CellResult
+from ablations.reporting.results import TRIAL_STATUSES, CellResult
 from ablations.reporting.selecting import list_labels
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate
@@ -19,7 +19,7 @@ def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
         Column("test accuracy", right=True): lambda cell: _write_spread(cell.accuracy),
         Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
         Column("train s", ".1f", True): lambda cell: cell.train_seconds,
-        **{Column(status, ",", True): _read_count(status) for status in STATUSES},
+        **{Column(status, ",", True): _read_count(status) for status in TRIAL_STATUSES},
     }
     values = {column: [read(cell) or None for cell in cells] for column, read in columns.items()}
     used = {column: entries for column, entries in values.items() if any(entry is not None for entry in entries)}
@@ -77,7 +77,7 @@ def list_columns(grid: Grid) -> dict[str, Callable[[CellResult], Value]]:
         **{f"accuracy_seed_{seed}": _read_accuracy(seed) for seed in grid.seeds},
         "train_seconds": lambda cell: cell.train_seconds,
         "total_seconds": lambda cell: cell.total_seconds,
-        **{status: _read_count(status) for status in STATUSES},
+        **{status: _read_count(status) for status in TRIAL_STATUSES},
         "problem": lambda cell: cell.problem,
     }
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ablations.language.grids import Cell, Grid, Trial
 from cnnjax.estimates import Estimate, estimate_mean
-from cnnjax.records import Record
+from cnnjax.records import STATUSES, Record
 
-STATUSES = ("completed", "failed", "diverged", "invalid", "pruned", "missing")
+TRIAL_STATUSES = (*STATUSES, "missing")
 """What can be said of a trial; ``missing`` is not in the store."""
 
 
@@ -48,7 +48,7 @@ class CellResult:
         parameters, flops: of its network; ``None`` where no trial of it is stored.
         keys: the run key of every trial, by seed.
         accuracies: test accuracy of every completed trial, by seed.
-        counts: number of trials by status, one entry for each of `STATUSES`.
+        counts: number of trials by status, one entry for each of `TRIAL_STATUSES`.
         train_seconds: mean time of training of the completed trials; ``None`` where there is none.
         total_seconds: time spent on all its trials.
         failures: its trials that failed or diverged.
@@ -103,7 +103,7 @@ def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -
         accuracies={
             seed: record.test_accuracy for seed, record in completed.items() if record.test_accuracy is not None
         },
-        counts={status: counted[status] for status in STATUSES},
+        counts={status: counted[status] for status in TRIAL_STATUSES},
         train_seconds=_mean(record.seconds.get("train") for record in completed.values()),
         total_seconds=sum(record.seconds.get("total") or 0.0 for record in stored.values()),
         failures=tuple(

@@ -50,7 +50,7 @@ def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
         store: where its results are.
         retry_failed: counts trials that failed as waiting.
     """
-    statuses = {key: status for key, (status, _) in store.list_statuses().items()}
+    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
     kept = FINAL if retry_failed else (*FINAL, "failed")
     valid = [trial for trial in grid.trials if trial.cell.problem is None]
     return Work(

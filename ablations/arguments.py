@@ -1,0 +1,114 @@
+"""What plan, run and report share on the command line: a study, or axes, and what is changed of it.
+
+``--set`` changes the base and ``--seeds`` the seeds of either. What is typed means what it means in a file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from ablations.language.expanding import MOST_TRIALS
+from ablations.language.mistakes import Mistakes
+from ablations.language.paths import check_path
+from ablations.language.reading_levels import read_factors
+from ablations.language.sources import change_study, find_study, list_shipped
+from ablations.language.study import DEFAULT_SEEDS, Study, Sweep
+from cnnjax.config import Count
+from cnnjax.errors import InputError
+from cnnjax.literals import read_literal
+from cnnjax.rules import check
+
+COMMAND_LINE = "command line"
+_TEXTS = ("data.name", "data.manual_dir")
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Which study, and what is changed of it."""
+
+    study: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = None
+    """A shipped study, such as padding, or a .toml file."""
+    axis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LEVEL,...")] = ()
+    """A factor and its levels, such as model.padding=valid,same; several make a grid. In place of STUDY."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    """A setting of the base, such as train.epochs=1."""
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="SEEDS")] = None
+    """The seeds in place of the study's: 5 for 0 to 4, 3..9, or 1,5,7."""
+    max_trials: int = MOST_TRIALS
+    """Refuse a study of more trials, which are cells times seeds."""
+
+
+def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_study) -> Study:
+    """Returns the study that a command line asks for.
+
+    Args:
+        arguments: as they were typed.
+        find: reads the study that goes by a name.
+
+    Raises:
+        InputError: no study or two, or all that is wrong with it.
+    """
+    check(arguments.max_trials, Count, "--max-trials")
+    if arguments.study is None and not arguments.axis:
+        raise InputError(f"STUDY: name one of {', '.join(list_shipped())}, or a .toml file, or give --axis")
+    if arguments.study is not None and arguments.axis:
+        raise InputError(f"--axis: the study {arguments.study} has factors of its own; give STUDY or --axis, not both")
+    mistakes = Mistakes(COMMAND_LINE)
+    study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, mistakes)
+    settings = _read_assignments(arguments.set, mistakes)
+    seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
+    study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
+    mistakes.refuse()
+    return study
+
+
+def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
+    table: dict[str, Any] = {}
+    for axis in axes:
+        with mistakes.noted():
+            name, text = _split(axis, "--axis", "model.padding=valid,same")
+            if name in table:
+                raise InputError(f"--axis {name}: given twice")
+            table[name] = _read_list(text, f"--axis {name}")
+    factors = read_factors(table, "--axis ", mistakes) if table else ()
+    title = " x ".join(factor.name for factor in factors)
+    return Study("command-line", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
+
+
+def _read_assignments(assignments: tuple[str, ...], mistakes: Mistakes) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        with mistakes.noted():
+            path, text = _split(assignment, "--set", "train.epochs=1")
+            if path == "seed":
+                raise InputError("--set seed: the seeds are given with --seeds")
+            check_path(path, "--set")
+            if path in settings:
+                raise InputError(f"--set {path}: given twice")
+            settings[path] = text if path in _TEXTS else read_literal(text)
+    return settings
+
+
+def _split(text: str, option: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"{option} {text!r}: must be such as {example}")
+    return name.strip(), value.strip()
+
+
+def _read_list(text: str, where: str) -> Any:
+    try:
+        return read_literal(f"[{text}]")
+    except InputError:
+        raise InputError(f"{where}={text!r}: must be levels with commas between them, such as valid,same") from None
+
+
+def _read_seed_text(text: str) -> Any:
+    if ".." in text:
+        return text.strip()
+    try:
+        return read_literal(f"[{text}]" if "," in text and not text.startswith("[") else text)
+    except InputError:
+        return text
