@@ -171,9 +171,9 @@ def test_the_table_for_reading_rounds_and_shows_what_is_missing():
     assert rows["8", "0.01"] == (None, None, None, None, None, 3)
 
 
-def test_a_table_of_nothing_stored_has_labels_and_counts_alone():
+def test_a_table_of_nothing_stored_has_labels_sizes_and_counts_alone():
     table = make_result_table(GRID, summarize_cells(GRID, {}))
-    assert [column.heading for column in table.columns] == [*GRID.factors, "invalid", "missing"]
+    assert [column.heading for column in table.columns] == [*GRID.factors, "parameters", "FLOPs", "invalid", "missing"]
     assert len(make_result_table(GRID, ()).columns) == 2
 
 

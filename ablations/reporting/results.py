@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ablations.language.grids import Cell, Grid, Trial
+from ablations.running.costs import find_size
 from cnnjax.estimates import Estimate, estimate_mean
 from cnnjax.records import STATUSES, Record
 
@@ -45,7 +46,7 @@ class CellResult:
         name: of the cell.
         labels: the label of its level of every factor.
         problem: why its network cannot exist; ``None`` where it can.
-        parameters, flops: of its network; ``None`` where no trial of it is stored.
+        parameters, flops: of its network; ``None`` where it cannot exist.
         keys: the run key of every trial, by seed.
         accuracies: test accuracy of every completed trial, by seed.
         counts: number of trials by status, one entry for each of `TRIAL_STATUSES`.
@@ -90,6 +91,7 @@ def summarize_cells(grid: Grid, records: Mapping[str, Record]) -> tuple[CellResu
 def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -> CellResult:
     found = {trial.config.seed: records.get(trial.key) for trial in trials}
     stored = {seed: record for seed, record in found.items() if record is not None}
+    size = find_size(cell.config) if cell.problem is None else (None, None)
     completed = {seed: record for seed, record in stored.items() if record.status == "completed"}
     counted = Counter(_find_status(cell, record) for record in found.values())
     reasons = [record.reason for record in stored.values() if record.status == "invalid"]
@@ -97,8 +99,8 @@ def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -
         name=cell.name,
         labels=cell.labels,
         problem=cell.problem or next(iter(reasons), None),
-        parameters=_first(record.parameters for record in stored.values()),
-        flops=_first(record.flops for record in stored.values()),
+        parameters=size[0],
+        flops=size[1],
         keys={trial.config.seed: trial.key for trial in trials},
         accuracies={
             seed: record.test_accuracy for seed, record in completed.items() if record.test_accuracy is not None
@@ -118,10 +120,6 @@ def _find_status(cell: Cell, record: Record | None) -> str:
     if record is not None:
         return record.status
     return "invalid" if cell.problem else "missing"
-
-
-def _first(values: Iterable[int | None]) -> int | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
