@@ -11,7 +11,8 @@ Where a study was run with options of its own (``--set``, ``--seeds``), they are
 that was run from a file is enough where its file is gone, for the store keeps what it ran.
 
 CSV has one row a cell, with every column that ``--sort`` knows. The JSON object has ``study``, ``title``, ``seeds``,
-``factors``, ``confidence`` (of all intervals), ``cells``, ``failures`` (``cell``, ``seed``, ``status``, ``reason``,
+``base`` (settings that all cells share and the study gives), ``factors``, ``confidence`` (of all intervals),
+``cells``, ``failures`` (``cell``, ``seed``, ``status``, ``reason``,
 ``output``), ``duplicates`` (``name``, ``kept``), ``provenance`` (number of runs by value, by aspect) and ``remarks``.
 A cell has ``name``, ``labels`` (by factor), ``problem`` (why it cannot exist, or null), ``parameters``, ``flops``,
 ``accuracy`` (``n``, ``mean``, ``standard_deviation``, ``low``, ``high``; or null), ``keys`` (of its runs) and
@@ -34,6 +35,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from ablations.arguments import StudyArguments, read_study
 from ablations.language.expanding import expand
 from ablations.language.grids import Grid
+from ablations.language.paths import write_literal
 from ablations.language.reading import read_toml
 from ablations.language.sources import find_study, list_shipped
 from ablations.language.study import Study
@@ -42,12 +44,14 @@ from ablations.reporting.result_tables import list_columns, make_data_table
 from ablations.reporting.results import summarize_cells
 from ablations.reporting.selecting import read_filters, sort_cells
 from cnnjax.console import run_command, say
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, UnavailableError
 from cnnjax.runs import Store, StoredGrid
 from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
 from experiments.arguments import parse_arguments
 
 PROG = "python -m ablations.report"
+SQLITE = b"SQLite format 3\0"
+SHOWN_OF_BASE = ("data.name", "train.epochs")
 _TWO_FACTORS = PrimitiveConstructorSpec(
     nargs=2,
     metavar="ROWS COLUMNS",
@@ -82,7 +86,11 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(ReportArguments, _join_sort(argv), PROG, ReportArguments())
     if arguments.pivot and arguments.format in ("csv", "json"):
         raise InputError(f"--pivot: makes tables to read; {arguments.format} has every cell in full without it")
-    output = arguments.output and _check_output(arguments.output)
+    if arguments.pivot and arguments.sort:
+        raise InputError(
+            f"--sort {arguments.sort}: tables of two factors keep the study's order; give --sort or --pivot"
+        )
+    output = arguments.output and _check_output(arguments.output, arguments.study)
     text = _write(read_report(arguments), arguments)
     if output:
         _replace(output, text + "\n")
@@ -108,7 +116,9 @@ def read_report(arguments: ReportArguments) -> Report:
     if not shown:
         raise InputError(f"--filter: leaves none of the {len(grid.cells)} cells")
     cells = sort_cells(shown, arguments.sort, grid, list_columns(grid))
-    return make_report(study.title, grid, cells, records, _remark(grid, len(records), grids.get(grid.name), store))
+    remarks = _remark(grid, len(records), grids.get(grid.name), store)
+    base = {path: write_literal(value) for path, value in study.settings.items() if path not in SHOWN_OF_BASE}
+    return make_report(study.title, grid, cells, records, remarks, base)
 
 
 def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
@@ -150,20 +160,34 @@ def _join_sort(argv: list[str]) -> list[str]:
     return joined
 
 
-def _check_output(path: Path) -> Path:
-    target = path.resolve()
-    if not target.parent.is_dir():
-        raise InputError(f"--output {path}: its folder is not there")
-    if target.exists() and not target.is_file():
-        raise InputError(f"--output {path}: must be a file")
+def _check_output(path: Path, study: str | None) -> Path:
+    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+        raise InputError(f"--output {path}: must be a file; without --output the report goes to the standard output")
+    try:
+        target = path.resolve()
+        if not target.parent.is_dir():
+            raise InputError(f"--output {path}: its folder is not there")
+        if not target.exists():
+            return target
+        if not target.is_file():
+            raise InputError(f"--output {path}: must be a file")
+        if study and os.path.exists(study) and target.samefile(study):
+            raise InputError(f"--output {path}: is the file of the study itself")
+        with target.open("rb") as file:
+            if file.read(len(SQLITE)) == SQLITE:
+                raise InputError(f"--output {path}: is a database; a report does not replace it")
+    except (OSError, RuntimeError) as error:
+        raise UnavailableError(f"--output {path}: {getattr(error, 'strerror', None) or error}") from None
     return target
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".report-{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+    except OSError as error:
+        raise UnavailableError(f"--output {path}: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +20,7 @@ from ablations.running.events import Executor
 from ablations.running.watching import make_grid_observer
 from ablations.running.work import Budget, Policy
 from cnnjax.config import Count
-from cnnjax.console import run_command, say
+from cnnjax.console import format_seconds, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
 from experiments.arguments import parse_arguments
@@ -46,7 +45,7 @@ class RunArguments(StudyArguments):
     timeout: float | None = None
     """Seconds after which a trial has failed."""
     memory_limit: float | None = None
-    """GiB of memory above which a trial has failed; left out, an equal share of 90% of this machine's."""
+    """GiB of memory above which a trial has failed; left out, a share of 90% of this machine's, at least 2."""
     budget: Budget = "full"
     """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
     executor: Literal["local", "ray"] = "local"
@@ -74,10 +73,10 @@ def main(argv: list[str]) -> int:
         policy=Policy(arguments.retry_failed, arguments.fail_fast, arguments.max_retries),
         budget=arguments.budget,
         observer=make_grid_observer(arguments.quiet),
-        command=shlex.join([*PROG.split(), *argv]),
+        command=shlex.join([*PROG.split(), *argv]).encode(errors="backslashreplace").decode(),
         max_trials=arguments.max_trials,
     )
-    spent = timedelta(seconds=round(time.monotonic() - start))
+    spent = format_seconds(time.monotonic() - start)
     say(f"{_describe(counts)} in {arguments.out / 'runs.sqlite'}, after {spent}", sys.stdout)
     return 1 if counts["failed"] else 0
 

@@ -15,12 +15,11 @@ import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from ablations.reporting.progress import GridProgress, StoreProgress, measure_progress
 from ablations.running.locks import Owner, read_owner
-from cnnjax.console import run_command, say
+from cnnjax.console import format_seconds, run_command, say
 from cnnjax.records import STATUSES
 from cnnjax.runs import Store
 from cnnjax.tables import Column, Document, Table, write_terminal
@@ -96,11 +95,11 @@ def _make_table(progress: StoreProgress) -> Table:
 def _write_time_left(grid: GridProgress) -> str | None:
     if grid.seconds_left is None:
         return "running" if grid.running else None
-    return str(timedelta(seconds=round(grid.seconds_left)))
+    return format_seconds(grid.seconds_left)
 
 
 def _list_notes(grid: GridProgress) -> list[str]:
-    best = [f"{grid.name}: best test accuracy {grid.best[1]:.4f}: {grid.best[0]}"] if grid.best else []
+    best = [f"{grid.name}: highest single test accuracy {grid.best[1]:.4f}: {grid.best[0]}"] if grid.best else []
     return best + [f"{grid.name}: {each.status}: {each.trial}: {each.reason}" for each in grid.failures]
 
 

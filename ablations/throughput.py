@@ -1,11 +1,11 @@
 """Measures how many trials a second the coordinator and the store keep up with, and what memory it takes.
 
 The trials are instant and their results made by hand, of the size of the default network's on MNIST, so that all the
-time is the grid's own; 10,000 of them in a temporary folder; a commit for every one; fewer in a given folder::
+time is the grid's own; 10,000 of them in a temporary folder; a commit for every one; fewer, on the disk of a folder::
 
     python -m ablations.throughput
     python -m ablations.throughput --slots 1
-    python -m ablations.throughput --trials 500 --out runs/throughput
+    python -m ablations.throughput --trials 500 --out .
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class ThroughputArguments:
     slots: int = 64
     """How many of them end at a time, and are stored by one commit."""
     out: Path | None = None
-    """Folder of the store, which must not have one; left out, a temporary one."""
+    """Folder on the disk to measure; the store in it is deleted afterwards. Left out, the system's temporary folder."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -140,10 +140,11 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(ThroughputArguments, argv, PROG, ThroughputArguments())
     check(arguments.trials, Count, "--trials")
     check(arguments.slots, Count, "--slots")
-    if arguments.out and Store(arguments.out).path.exists():
-        raise InputError(f"--out {arguments.out}: has a store already; give a folder without one")
-    with tempfile.TemporaryDirectory(prefix="cnnjax-") as temporary:
-        say(str(measure_throughput(arguments.trials, arguments.slots, arguments.out or Path(temporary))), sys.stdout)
+    if arguments.out and not arguments.out.is_dir():
+        raise InputError(f"--out {arguments.out}: must be a folder")
+    # What was never trained must not stay where it could be taken for a result.
+    with tempfile.TemporaryDirectory(prefix="cnnjax-", dir=arguments.out) as temporary:
+        say(str(measure_throughput(arguments.trials, arguments.slots, Path(temporary))), sys.stdout)
     return 0
 
 

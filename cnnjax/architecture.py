@@ -12,6 +12,8 @@ from cnnjax.config import Block, ModelConfig
 from cnnjax.errors import InputError
 
 Shape = tuple[int, ...]
+LARGEST = 2**63 - 1
+"""Parameters or FLOPs that a store can hold."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ def list_layers(config: ModelConfig, input_shape: Shape, classes: int | None) ->
         classes: outputs of the classifier; ``None`` stops after the last convolution block.
 
     Raises:
-        InputError: a window is larger than its input, by the name of the layer and the shapes; or `input_shape` or
-            `classes` is not positive.
+        InputError: a window is larger than its input, by the name of the layer and the shapes; the network is larger
+            than any; or `input_shape` or `classes` is not positive.
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise InputError(f"input_shape={input_shape}: must be (height, width, channels), each >= 1")
@@ -59,6 +61,7 @@ def list_layers(config: ModelConfig, input_shape: Shape, classes: int | None) ->
         shape = layers[-1].output_shape
     if classes is not None:
         layers += _dense_layers(config, shape, classes)
+    _check_size(layers)
     return tuple(layers)
 
 
@@ -130,6 +133,13 @@ def _dense_layers(config: ModelConfig, shape: Shape, classes: int) -> list[Layer
 
 def _batch_norm(index: int, shape: Shape) -> Layer:
     return Layer(f"BatchNorm_{index}", "BatchNorm", shape, trainable=2 * shape[-1], non_trainable=2 * shape[-1])
+
+
+def _check_size(layers: list[Layer]) -> None:
+    for what in ("parameters", "flops"):
+        total = sum(getattr(layer, what) for layer in layers)
+        if total > LARGEST:
+            raise InputError(f"model: the network has {total:.2e} {what}; must be < 2**63")
 
 
 def _slide(name: str, shape: Shape, padded: Shape, window: Pair, strides: Pair) -> Pair:

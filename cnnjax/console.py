@@ -12,12 +12,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TextIO
 
 from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence
 from cnnjax.interrupts import last_signal, raise_on_signals
 
+CENTURY = 100 * 365 * 86400.0
 _lost: list[str] = []
 
 
@@ -142,6 +144,13 @@ class BarObserver(NoteObserver):
             yield
         except OSError:
             self._bar, self._gone = None, True
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a time as hours, minutes and seconds: ``0:12:30``, ``2 days, 1:00:00``."""
+    if not seconds < CENTURY:
+        return "more than 100 years"
+    return str(timedelta(seconds=round(max(seconds, 0.0))))
 
 
 def format_history(history: Sequence[EpochMetrics]) -> str:

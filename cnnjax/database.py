@@ -107,7 +107,7 @@ def connect(path: Path) -> Iterator[sqlite3.Connection]:
             if not 0 <= version <= SCHEMA_VERSION:
                 raise CorruptionError(f"{path}: schema version {version} is not the known {SCHEMA_VERSION}")
             yield connection
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         # Errors of Python's own, such as text that is not UTF-8, have no code.
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
             raise UnavailableError(f"{path}: {error}") from None
@@ -134,12 +134,22 @@ def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing; raises as `connect`."""
+    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing.
+
+    Raises:
+        CorruptionError, UnavailableError: as `connect`, or the folder is none, or it is a database of something else.
+    """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UnavailableError(f"{path.parent} is not a folder")
     if not path.exists():
         yield None
         return
     with connect(path) as connection:
-        yield None if find_version(connection) == 0 else connection
+        if find_version(connection) > 0:
+            yield connection
+        else:
+            _refuse_others(connection, path)
+            yield None
 
 
 def find_version(connection: sqlite3.Connection) -> int:
@@ -152,12 +162,17 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
     connection.execute("BEGIN IMMEDIATE")
     version = find_version(connection)
-    others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
-    if version == 0 and others:
-        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
+    if version == 0:
+        _refuse_others(connection, path)
     if version < SCHEMA_VERSION:
         for statement in filter(str.strip, _STEPS[version].split(";")):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.commit()
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    if others:
+        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")

@@ -1,4 +1,4 @@
-"""What repeated runs say together: a mean with its interval, a pooled spread, and the difference they could show.
+"""What repeated runs say together: a mean with its interval, a typical spread, and the difference they could show.
 
 Pure functions, numbers in, numbers out; SciPy underneath. Runs that differ in their seeds alone are taken for
 independent draws from one normal distribution.
@@ -73,23 +73,28 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95) -> Estimate
     return Estimate(n, mean, deviation, mean - half, mean + half)
 
 
-def pooled_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:
-    """Estimates the spread that groups of different means share: ``sqrt(sum (n_i - 1) s_i² / sum (n_i - 1))``.
+def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:
+    """Estimates the spread within a typical group, whatever the means, and however wild a minority of the groups is.
+
+    The median over groups of ``s_i² v_i / median(chi²(v_i))``, with ``v_i = n_i - 1`` degrees of freedom: for normal
+    groups of one variance every term has that variance as its median. The result is the square root.
 
     Args:
         groups: finite numbers each, such as the accuracies of a cell's seeds; groups of fewer than two say nothing.
 
     Returns:
-        The standard deviation within groups; ``None`` where no group has two values.
+        The standard deviation; ``None`` where no group has two values.
 
     Raises:
         InputError: a value is not finite.
     """
+    from scipy.stats import chi2
+
     samples = [_read_sample(values) for values in map(tuple, groups) if len(values) > 1]
     if not samples:
         return None
-    freedom = sum(len(sample) - 1 for sample in samples)
-    return math.sqrt(sum((len(sample) - 1) * float(sample.var(ddof=1)) for sample in samples) / freedom)
+    terms = [sample.var(ddof=1) * (len(sample) - 1) / chi2.median(len(sample) - 1) for sample in samples]
+    return math.sqrt(float(np.median(terms)))
 
 
 def smallest_detectable_difference(

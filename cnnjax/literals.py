@@ -12,6 +12,8 @@ from cnnjax.errors import InputError
 
 _BARE_WORD = re.compile(r"""("[^"]*"|'[^']*')|(?<![\w.+-])(?!(?:true|false|inf|nan)\b)([A-Za-z_][\w./:-]*)""")
 
+_QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
+
 
 def read_literal(text: str) -> Any:
     """Returns the value that `text` stands for.
@@ -24,7 +26,7 @@ def read_literal(text: str) -> Any:
         ['same', [[1, 2], [0, 0]]]
     """
     refusal = InputError(f"{text!r}: must be a number, a word, or a list of them such as [32, 64]")
-    if "\n" in text:
+    if "\n" in text or "#" in _QUOTED.sub("", text):  # which would begin a comment
         raise refusal
     quoted = _BARE_WORD.sub(lambda match: match[1] or f'"{match[2]}"', text)
     try:

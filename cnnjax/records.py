@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -72,6 +73,7 @@ class Record:
         """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
         if self.key != key:
             raise ValueError(f"its configuration has the key {self.key[:12]}")
+        self._check_types()
         completed = self.status == "completed"
         train = self.config.train
         if completed and not (isinstance(self.test_accuracy, float) and isinstance(self.test_loss, float)):
@@ -83,6 +85,16 @@ class Record:
             optional = (epoch.val_loss, epoch.val_accuracy) if train.validation_split else ()
             if not all(isinstance(number, float) for number in (epoch.loss, epoch.accuracy, epoch.seconds, *optional)):
                 raise ValueError("the history is not made of numbers")
+
+    def _check_types(self) -> None:
+        numbers = (self.test_loss, self.test_accuracy, *self.seconds.values())
+        if not all(number is None or (isinstance(number, float) and math.isfinite(number)) for number in numbers):
+            raise ValueError("its results and times are not all finite numbers")
+        if not all(size is None or isinstance(size, int) for size in (self.parameters, self.flops)):
+            raise ValueError(f"{self.parameters!r} parameters and {self.flops!r} FLOPs")
+        parts = (self.provenance, *(self.provenance.get(name, {}) for name in ("device", "git", "dataset", "packages")))
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError("its provenance is not made of tables")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON values, the key first."""

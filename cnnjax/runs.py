@@ -108,7 +108,12 @@ class Store:
             if connection is None:
                 return {}
             rows = connection.execute("SELECT key, status, stored_at, test_accuracy FROM runs ORDER BY rowid")
-            return {key: Outcome(*outcome) for key, *outcome in rows}
+            outcomes = {key: Outcome(*outcome) for key, *outcome in rows}
+        for key, outcome in outcomes.items():
+            self._check_time(outcome.stored_at, f"run {key[:12]}")
+            if not isinstance(outcome.test_accuracy, float | None):
+                raise CorruptionError(f"{self.path}: run {key[:12]} has a test accuracy of {outcome.test_accuracy!r}")
+        return outcomes
 
     def add_grid(self, grid: StoredGrid) -> None:
         """Stores what a grid is to run; a grid of the same name is replaced. Raises as `create` does."""
@@ -131,6 +136,8 @@ class Store:
             ):
                 trials.setdefault(name, {})[key] = trial
             rows = connection.execute("SELECT * FROM grids ORDER BY started_at, rowid").fetchall()
+        for row in rows:
+            self._check_time(row["started_at"], f"grid {row['name']}")
         return [StoredGrid(**row, trials=trials.get(row["name"], {})) for row in rows]
 
     def load(self, key: str) -> Run:
@@ -163,6 +170,13 @@ class Store:
                 return []
             return [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
 
+    def _check_time(self, text: str, whose: str) -> None:
+        try:
+            if datetime.fromisoformat(text).tzinfo is None:
+                raise ValueError
+        except (ValueError, TypeError):
+            raise CorruptionError(f"{self.path}: {whose} has the time {text!r}, which is none") from None
+
     def _complete_key(self, beginning: str) -> str:
         everything = self.list_keys()
         keys = [key for key in everything if beginning and key.startswith(beginning)]
@@ -189,7 +203,7 @@ class Store:
             )
             record.check(row["key"])
             return record
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise CorruptionError(f"{self.path}: the row of run {row['key'][:12]} cannot be read: {error}") from None
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax import InputError, estimates
-from cnnjax.estimates import Estimate, estimate_mean, pooled_standard_deviation, smallest_detectable_difference
+from cnnjax.estimates import Estimate, estimate_mean, smallest_detectable_difference, typical_standard_deviation
 
 SAMPLES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 
@@ -65,24 +65,31 @@ def test_values_that_have_no_mean_are_refused(values, confidence, message):
 
 
 @given(st.lists(SAMPLES, min_size=1, max_size=6), st.floats(-100, 100))
-def test_the_pooled_spread_does_not_see_the_means_of_the_groups(groups, shift):
+def test_the_typical_spread_does_not_see_the_means_of_the_groups(groups, shift):
     moved = [[value + index * shift for value in group] for index, group in enumerate(groups)]
-    assert pooled_standard_deviation(moved) == pytest.approx(pooled_standard_deviation(groups), rel=1e-6, abs=1e-6)
+    assert typical_standard_deviation(moved) == pytest.approx(typical_standard_deviation(groups), rel=1e-6, abs=1e-6)
 
 
-@given(SAMPLES)
-def test_the_pooled_spread_of_one_group_is_its_own(values):
-    assert pooled_standard_deviation([values]) == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_the_typical_spread_of_normal_groups_is_theirs(n):
+    groups = np.random.default_rng(n).normal(size=(4001, n)) * 3
+    assert typical_standard_deviation(groups) == pytest.approx(3, rel=0.05)
 
 
-def test_pooling_weighs_groups_by_their_degrees_of_freedom():
-    # Variances 2 with 1 degree of freedom and 1 with 2: (1 * 2 + 2 * 1) / 3.
-    assert pooled_standard_deviation([[0.0, 2.0], [1.0, 2.0, 3.0], [7.0], []]) == pytest.approx(math.sqrt(4 / 3))
+def test_the_typical_spread_is_worked_out_by_hand():
+    # Variances 2, 1 and 8 with 1, 2 and 1 degrees of freedom; the medians of chi² are 0.4549 and 2 log 2.
+    groups = [[0.0, 2.0], [1.0, 2.0, 3.0], [0.0, 4.0], [7.0], []]
+    assert typical_standard_deviation(groups) == pytest.approx(math.sqrt(2 / 0.454936), rel=1e-5)
 
 
-def test_groups_of_one_have_no_pooled_spread():
-    assert pooled_standard_deviation([[0.9], [0.8], []]) is None
-    assert pooled_standard_deviation([]) is None
+def test_one_wild_group_does_not_carry_the_typical_spread_away():
+    calm = [[0.96, 0.97, 0.965]] * 4
+    assert typical_standard_deviation([*calm, [0.1, 0.9, 0.1]]) == typical_standard_deviation(calm)
+
+
+def test_groups_of_one_have_no_spread():
+    assert typical_standard_deviation([[0.9], [0.8], []]) is None
+    assert typical_standard_deviation([]) is None
 
 
 def _power(difference, n, alpha):

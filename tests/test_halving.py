@@ -88,20 +88,47 @@ def test_without_validation_examples_it_is_refused_before_anything_runs(tmp_path
 
 
 def one_fails(config):
-    return ("the worker ended", "last words") if config.model.dense == (40,) and config.seed else by_width(config)
+    return ("the worker ended", "last words") if config.model.dense == (10,) and config.seed else by_width(config)
 
 
 def test_a_failure_on_the_way_is_counted_and_kept_with_its_reason(tmp_path):
     grid, store = make_grid(widths=(10, 20, 30, 40), epochs=2, validation_split=0.5), Store(tmp_path)
     counts, _ = halve(grid, store, one_fails)
     assert counts == Counter(completed=4, pruned=3, failed=1)
-    record = store.find(grid.trials[-1].key)
+    record = store.find(grid.trials[1].key)
     assert (record.status, record.reason, record.output) == (
         "failed",
         "at 1 of 2 epochs: the worker ended",
         "last words",
     )
-    assert store.find(grid.trials[-2].key).status == "pruned"
+    other = store.find(grid.trials[0].key)
+    assert other.status == "pruned"
+    assert "mean validation accuracy 0.1000 of 1 of 2 seeds, 0 diverged, place 4 of 4" in other.reason
+
+
+def test_a_crash_does_not_prune_the_best_cell_and_a_divergence_does(tmp_path):
+    def with_trouble(outcome):
+        def script(config):
+            is_hit = config.model.dense == (40,) and config.seed and config.train.epochs == 1
+            return outcome(config) if is_hit else by_width(config)
+
+        return script
+
+    grid = make_grid(widths=(10, 20, 30, 40), epochs=2, validation_split=0.5)
+    counts, rungs = halve(grid, Store(tmp_path / "crash"), with_trouble(lambda config: ("the worker ended",)))
+    assert {trial.config.model.dense[0] for trial in rungs[-1]} == {30, 40}
+    assert counts == Counter(completed=4, pruned=4)
+    diverge = with_trouble(lambda config: make_packed(config, status="diverged"))
+    _, rungs = halve(grid, Store(tmp_path / "divergence"), diverge)
+    assert {trial.config.model.dense[0] for trial in rungs[-1]} == {20, 30}
+
+
+def test_cells_that_other_examples_would_judge_are_refused(tmp_path):
+    grid = make_grid(epochs=2, validation_split=0.5)
+    other = make_grid(epochs=2, validation_split=0.1)
+    mixed = type(grid)("mixed", grid.factors, (*grid.cells, *other.cells), grid.seeds)
+    with pytest.raises(InputError, match=r"the cells differ in data.name or train.validation_split"):
+        halve(mixed, Store(tmp_path))
 
 
 def test_fail_fast_goes_to_no_further_rung(tmp_path):

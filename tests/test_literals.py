@@ -19,6 +19,7 @@ MEANINGS = [
     ("valid", "valid"),
     ('"valid"', "valid"),
     ("'two words'", "two words"),
+    ("'a # b'", "a # b"),
     ("none", "none"),
     ("infinite", "infinite"),
     ("fashion_mnist", "fashion_mnist"),
@@ -32,7 +33,24 @@ MEANINGS = [
     ("[same, 'valid', \"same\"]", ["same", "valid", "same"]),
 ]
 REFUSED = [
-    *("", " ", "two words", "[1, 2", "1, 2", "5]", '"open', "5x5", "[3x3, 5]", "01", ".5", "5\n6", "5\r", "x=1"),
+    *(
+        "",
+        " ",
+        "two words",
+        "[1, 2",
+        "1, 2",
+        "5]",
+        '"open',
+        "5x5",
+        "[3x3, 5]",
+        "01",
+        ".5",
+        "5 # x",
+        "valid] #, same",
+        "5\n6",
+        "5\r",
+        "x=1",
+    ),
     *("[" * 100_000, "a\x00"),
 ]
 

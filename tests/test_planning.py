@@ -4,9 +4,11 @@ import dataclasses
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from ablations.language.grids import Cell, Grid
 from ablations.planning.calibrating import LEAST_IMAGES, shorten
@@ -202,25 +204,32 @@ def keyed(*records):
     return {record.key: record for record in records}
 
 
-def test_the_spread_is_pooled_within_the_cells_of_the_study():
-    grid = make_grid(widths=(8, 16), seeds=(0, 1))
-    accuracies = {(8, 0): 0.90, (8, 1): 0.92, (16, 0): 0.80, (16, 1): 0.84, (64, 0): 0.1, (64, 1): 0.9}
-    records = keyed(*(make_record(tiny(seed, (width,)), value) for (width, seed), value in accuracies.items()))
-    found = find_sensitivity(grid, records)
-    assert found.standard_deviation == pytest.approx(math.sqrt((0.0002 + 0.0008) / 2))
-    assert found.basis == "pooled over 2 configurations of this study"
+def spread_records(config_of, deviation, seeds):
+    """Returns runs whose accuracies have this standard deviation over the seeds."""
+    values = np.linspace(-1, 1, len(seeds))
+    values *= deviation / values.std(ddof=1)
+    return [make_record(config_of(seed), 0.9 + value) for seed, value in zip(seeds, values, strict=True)]
+
+
+def test_the_spread_is_the_typical_one_of_the_cells_of_the_study():
+    grid = make_grid(widths=(8, 16), seeds=range(5))
+    own = [spread_records(lambda seed, w=width: tiny(seed, (w,)), 0.02, range(5)) for width in (8, 16)]
+    other = spread_records(lambda seed: tiny(seed, (64,)), 0.4, range(5))
+    found = find_sensitivity(grid, keyed(*own[0], *own[1], *other))
+    assert found.standard_deviation == pytest.approx(0.02 / math.sqrt(chi2.median(4) / 4))
+    assert found.basis == "typical of 2 configurations of this study, 0.0200 to 0.0200, 8 degrees of freedom"
 
 
 def test_else_it_is_that_of_the_same_data_and_epochs_and_else_assumed():
     grid = make_grid(widths=(8, 16), seeds=range(5))
-    alike = [make_record(tiny(seed, (64,)), 0.90 + 0.02 * seed) for seed in (0, 1)]
-    longer = [make_record(tiny(seed, (64,), epochs=2), 0.5 + 0.4 * seed) for seed in (0, 1)]
+    alike = spread_records(lambda seed: tiny(seed, (64,)), 0.01, range(9))
+    longer = spread_records(lambda seed: tiny(seed, (64,), epochs=2), 0.3, range(9))
     found = find_sensitivity(grid, keyed(*alike, *longer))
-    assert found.standard_deviation == pytest.approx(0.02 / math.sqrt(2))
-    assert found.basis == "pooled over 1 configuration of the same dataset, training examples and epochs"
-    assumed = find_sensitivity(grid, keyed(*longer, alike[0]))
-    assert assumed.standard_deviation == ASSUMED_DEVIATION
-    assert assumed.basis.startswith("an assumption")
+    assert found.standard_deviation == pytest.approx(0.01 / math.sqrt(chi2.median(8) / 8))
+    assert found.basis.startswith("typical of 1 configuration of the same dataset, training examples and epochs, 8 deg")
+    too_few = find_sensitivity(grid, keyed(*longer, *alike[:8]))
+    assert too_few.standard_deviation == ASSUMED_DEVIATION
+    assert too_few.basis.startswith("an assumption")
 
 
 def test_the_difference_that_five_seeds_find_is_found_in_four_of_five_studies():

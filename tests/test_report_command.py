@@ -58,7 +58,9 @@ def report(capsys, folder, *arguments, study="tiny.toml"):
 
 def test_the_terminal_shows_header_cells_and_all_that_went_wrong(folder, capsys):
     above, table, notes = report(capsys, folder).rstrip().split("\n\n")
-    assert above == "Does padding matter?\nstudy tiny, seeds 0..2, 18 trials, dataset mnist, epochs 1"
+    assert (
+        above == "Does padding matter?\nstudy tiny, seeds 0..2, 18 trials, dataset mnist, epochs 1, model.filters [2]"
+    )
     lines = table.splitlines()
     assert lines[0].split()[:4] == ["model.padding", "model.kernel_size", "parameters", "FLOPs"]
     assert len(lines) == 2 + 6
@@ -66,7 +68,7 @@ def test_the_terminal_shows_header_cells_and_all_that_went_wrong(folder, capsys)
     assert lines[0].split()[-4:] == ["completed", "failed", "invalid", "missing"]
     assert lines[2].split()[-2:] == ["2", "1"]
     assert lines[4].split() == ["valid", "29", "3"]
-    assert "interval: 95% t over seeds" in notes
+    assert "95% t interval of the mean over seeds" in notes
     assert "failed: model.padding=valid, model.kernel_size=3, seed=0: out of memory" in notes
     assert "invalid: model.padding=valid, model.kernel_size=29: " in notes
     assert "made with python 3.11" in notes
@@ -85,7 +87,8 @@ def test_csv_has_every_cell_with_full_precision(folder, capsys):
 def test_json_is_one_object_with_everything(folder, capsys):
     found = json.loads(report(capsys, folder, "--format", "json"))
     assert set(found) == {
-        "study", "title", "seeds", "factors", "confidence", "cells", "failures", "duplicates", "provenance", "remarks",
+        "study", "title", "seeds", "base", "factors", "confidence", "cells", "failures", "duplicates", "provenance",
+        "remarks",
     }  # fmt: skip
     assert found["seeds"] == [0, 1, 2]
     assert found["factors"] == ["model.padding", "model.kernel_size"]
@@ -129,9 +132,9 @@ def test_a_pivot_sets_two_factors_against_each_other(folder, capsys):
     assert lines[4].split() == ["model.padding", "3", "5", "29"]
     assert lines[6].startswith("valid")
     assert lines[6].endswith("3 invalid")
-    assert "0.9510 ± 0.0025" in lines[7]
-    assert lines[6].split()[1:7] == ["0.9015", "±", "0.0064", "(2", "of", "3)"]
-    assert "half the width of the 95% t interval" in lines[9]
+    assert "0.9510 ± 0.0010" in lines[7]
+    assert lines[6].split()[1:7] == ["0.9015", "±", "0.0007", "(2", "of", "3)"]
+    assert "standard deviation over seeds" in lines[9]
 
 
 def test_the_output_file_is_replaced_as_a_whole(folder, tmp_path, capsys):

@@ -204,7 +204,7 @@ def test_a_pivot_has_a_cell_an_entry_and_one_table_for_every_combination_of_the_
     for table in tables:
         assert [column.heading for column in table.columns] == ["train.learning_rate", "8", "16", "4"]
         # t(0.975, 1) = 12.7062, s / sqrt(2) = 0.01.
-        mean = "0.9100 ± 0.1271"
+        mean = "0.9100 ± 0.0141"
         assert table.rows == (("0.1", mean, mean, mean), ("0.01", "2 invalid", mean, mean))
 
 
@@ -254,7 +254,7 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
     document = report.to_document()
     assert document.title == "Does it?"
     assert document.facts == ("study tiny", "seeds 0 1 7", "18 trials", "dataset mnist", "epochs 1")
-    assert document.notes[1:5] == (
+    assert document.notes[2:6] == (
         "3 of 6 cells are shown",
         f"failed: {CELL}, seed=0: boom\nbang",
         "invalid: model.dense=8, train.learning_rate=0.01: too wide",

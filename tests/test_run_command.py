@@ -97,8 +97,8 @@ def test_halving_runs_to_its_end_and_resumes(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "4 trials: 2 completed, 2 pruned" in result.stdout.splitlines()[-1]
     assert [grid.name for grid in Store(tmp_path / "runs").list_grids()] == [
-        "command-line",
         "command-line at 1/2 of the epochs",
+        "command-line",
     ]
     assert type_in(words, tmp_path).stdout.splitlines()[-1].startswith("4 trials: 2 completed, 2 pruned")
 
@@ -137,5 +137,5 @@ def test_the_live_view_shows_what_runs_what_is_done_and_the_best():
     observer.close()
     assert "1/4 trials: 1 completed" in text
     assert re.search(r"running\s+model.dense=16, seed=0\s+epoch 2/2\s+50%\s+accuracy 0.6250", text)
-    assert "best test accuracy so far 0.8750, model.dense=8, seed=0" in text
+    assert "highest test accuracy so far 0.8750, model.dense=8, seed=0" in text
     assert "ETA 0:" in text

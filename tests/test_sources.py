@@ -25,7 +25,7 @@ CELLS = {
     "padding": 2,
     "pooling": 5,
     "stride": 4,
-    "train_size": 7,
+    "train_size": 6,
 }
 
 

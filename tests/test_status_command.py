@@ -101,7 +101,7 @@ def test_the_table_shows_the_grids_and_the_notes_what_stands_out(store, tmp_path
     heading, _, row = table.splitlines()
     assert heading.split()[:7] == ["grid", "completed", "diverged", "failed", "pruned", "remaining", "trials"]
     assert row.split()[:7] == ["tiny", "2", "1", "1", "1", "1", "6"]
-    assert "tiny: best test accuracy 0.9500: model.dense=8, seed=1" in notes
+    assert "tiny: highest single test accuracy 0.9500: model.dense=8, seed=1" in notes
     assert "tiny: failed: model.dense=8, seed=2: out of memory" in notes
 
 

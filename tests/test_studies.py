@@ -490,7 +490,7 @@ class TestFiles:
             read_file(tmp_path / "missing.toml")
         with pytest.raises(InputError, match="cannot be read: Is a directory"):
             read_file(tmp_path)
-        with pytest.raises(InputError, match=r"a\\x00: cannot be read: embedded null byte"):
+        with pytest.raises(InputError, match=r"a\\x00: must be a file named in printable characters"):
             read_file(Path("a\x00"))
         with pytest.raises(InputError, match="at most 1 MiB"):
             read_file(Path("/dev/zero"))

@@ -26,9 +26,12 @@ def test_a_result_made_by_hand_has_the_size_of_a_real_one():
 def test_the_command_tells_rate_and_memory(capsys, tmp_path):
     assert main(["--trials", "20", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert re.match(r"20 trials stored in \d+\.\d s: [\d,]+ a second\nresident memory [\d,]+ MiB before, [\d,]+ MiB", out)
-    with pytest.raises(InputError, match="has a store already"):
-        main(["--trials", "20", "--out", str(tmp_path)])
+    assert re.match(
+        r"20 trials stored in \d+\.\d s: [\d,]+ a second\nresident memory [\d,]+ MiB before, [\d,]+ MiB", out
+    )
+    assert list(tmp_path.iterdir()) == []  # what nobody trained does not stay
+    with pytest.raises(InputError, match="must be a folder"):
+        main(["--trials", "20", "--out", str(tmp_path / "nowhere")])
     with pytest.raises(InputError, match="--slots=0: must be >= 1"):
         main(["--slots", "0"])
 

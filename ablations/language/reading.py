@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +65,8 @@ def read_file(path: Path, source: str | None = None) -> Study:
         InputError: the file cannot be read, or all that is wrong with it.
     """
     source = source or str(path)
+    if not path.stem.isprintable():
+        raise refusal(source, ["must be a file named in printable characters"])
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -88,12 +91,12 @@ def read_seeds(value: Any, where: str) -> tuple[int, ...]:
     if isinstance(value, str):
         return _read_interval(value, where)
     if isinstance(value, list | tuple):
+        if not 1 <= len(value) <= _MOST_SEEDS:
+            raise InputError(f"{where}: must be at least one seed and at most {_MOST_SEEDS:,}, not {len(value):,}")
         seeds = tuple(check(seed, _Seed, f"{where}[{index}]") for index, seed in enumerate(value))
-        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None) if len(set(seeds)) < len(seeds) else None
-        if twice is not None:
-            raise InputError(f"{where}: {twice} is given twice")
-        if not 1 <= len(seeds) <= _MOST_SEEDS:
-            raise InputError(f"{where}: must be at least one seed and at most {_MOST_SEEDS:,}, not {len(seeds):,}")
+        twice = [seed for seed, count in Counter(seeds).items() if count > 1]
+        if twice:
+            raise InputError(f"{where}: {twice[0]} is given twice")
         return seeds
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{where}={value!r}: must be a number of seeds, such as 5, or '0..9', or [0, 3, 7]")

@@ -34,7 +34,7 @@ def read_factors(table: Any, where: str, mistakes: Mistakes, *, ranges: bool = F
         mistakes: takes what is wrong; a factor with a mistake is left out.
         ranges: whether ``{low, high}`` may stand for levels.
     """
-    if not isinstance(table, dict) or not table:
+    if not isinstance(table, dict) or not unnest(table):
         mistakes.add(f"{where.rstrip('. ')}={table!r}: must be a table of factors, such as model.padding = [...]")
         return ()
     entries = unnest(table)
@@ -109,7 +109,7 @@ def read_range(path: str, table: Mapping[str, Any], where: str) -> Range:
         raise InputError(f"{where}: low={low} must be < high={high}")
     if scale == "log" and low <= 0:
         raise InputError(f"{where}.low={low}: must be > 0 on a log scale")
-    if not math.isfinite(high - low):
+    if not integer and not math.isfinite(high - low):
         raise InputError(f"{where}: high - low must be a finite number")
     if not integer and _takes(path, int(high)) and not _takes(path, high):
         raise InputError(f"{where}: must be a range of integers; add integer = true")

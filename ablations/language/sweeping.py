@@ -4,6 +4,7 @@ An assignment gives some factors of a sweep a level; the others keep the base's 
 sweep gives the same assignments in the same order, and a draw depends on nothing but its seed, factor and index.
 """
 
+import graphlib
 import itertools
 import math
 import random
@@ -78,12 +79,12 @@ def _combine(sweep: Sweep) -> Iterator[Assignment]:
 
 def _keep_applicable(combination: Assignment, sweep: Sweep, base: Mapping[str, Level]) -> Assignment:
     """Drops the factors whose `only_if` does not hold, which a factor dropped itself can bring about."""
-
-    def applies(name: str) -> bool:
-        condition = sweep.only_if.get(name, ())
-        return meets(condition, {clause.factor: find_level(clause.factor) for clause in condition})
-
-    def find_level(name: str) -> Level:
-        return combination[name] if name in combination and applies(name) else base[name]
-
-    return {name: level for name, level in combination.items() if applies(name)}
+    if not sweep.only_if:
+        return combination
+    kept, levels = dict(combination), {**base, **combination}
+    needs = {name: {clause.factor for clause in condition} for name, condition in sweep.only_if.items()}
+    for name in graphlib.TopologicalSorter(needs).static_order():
+        if name in kept and not meets(sweep.only_if.get(name, ()), levels):
+            del kept[name]
+            levels[name] = base[name]
+    return kept

@@ -1,11 +1,11 @@
 """A plan for reading: a row a cell, and below it a line for everything else."""
 
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 
 from ablations.planning.plans import CellPlan, Plan
 from ablations.planning.sensitivity import ALPHA, POWER, Sensitivity
 from ablations.running.costs import TRAIN_SIZE_UNKNOWN
+from cnnjax.console import format_seconds
 from cnnjax.tables import Column, Document, Table
 
 MOST_ROWS = 50
@@ -73,7 +73,7 @@ def _write_time(plan: Plan) -> str:
         return "not known; --calibrate measures it in about 30 s"
     if not plan.counts["waiting"]:
         return "none, there is nothing to run"
-    wall, work = (timedelta(seconds=round(seconds)) for seconds in (plan.forecast.wall, plan.forecast.work))
+    wall, work = (format_seconds(seconds) for seconds in (plan.forecast.wall, plan.forecast.work))
     return f"{wall} on {_count(plan.workers, 'worker')} ({work} of work), from {plan.basis}"
 
 
@@ -84,7 +84,7 @@ def _write_sensitivity(sensitivity: Sensitivity) -> str:
     return (
         f"with {sensitivity.seeds} seeds a paired two-sided t test at {ALPHA:.0%} finds a difference of "
         f"{100 * sensitivity.difference:.2f} points of accuracy with {POWER:.0%} probability, in one comparison; many "
-        f"comparisons need more ({spread}; arms taken as uncorrelated)"
+        f"comparisons need more ({spread}; arms taken as uncorrelated, which overstates it where seeds agree)"
     )
 
 

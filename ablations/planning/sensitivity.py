@@ -1,17 +1,20 @@
 """How small a difference between two arms this many seeds can show."""
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ablations.language.grids import Grid
 from cnnjax.config import RunConfig
-from cnnjax.estimates import pooled_standard_deviation, smallest_detectable_difference
+from cnnjax.estimates import smallest_detectable_difference, typical_standard_deviation
 from cnnjax.records import Record
 
 ASSUMED_DEVIATION = 0.0019
 """Standard deviation of the test accuracy of the default run over ten seeds (docs/accuracy.md)."""
 ALPHA, POWER = 0.05, 0.8
+LEAST_FREEDOM = 8
+"""Degrees of freedom that a spread must have to take the place of the assumed one, which has 9."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Sensitivity:
 def find_sensitivity(grid: Grid, records: Mapping[str, Record]) -> Sensitivity:
     """Returns the smallest difference that a grid would find.
 
-    The spread over seeds is that of the grid's own cells if two of them have two completed seeds, else that of any
-    configurations of the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`.
+    The spread over seeds is the typical one of the grid's own cells if their completed seeds tell enough of it, else
+    that of any configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`.
 
     Args:
         grid: of the study.
@@ -54,12 +57,17 @@ def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:
     repeated = {config: values for config, values in _group_accuracies(records).items() if len(values) > 1}
     of_study = [values for config, values in repeated.items() if config.key in own]
     alike = [values for config, values in repeated.items() if _find_data(config) in likes]
-    pooled = of_study if len(of_study) > 1 else alike
-    deviation = pooled_standard_deviation(pooled)
-    if deviation is None:
-        return ASSUMED_DEVIATION, "an assumption: that of the default run on mnist over ten seeds"
-    whose = "of this study" if pooled is of_study else "of the same dataset, training examples and epochs"
-    return deviation, f"pooled over {len(pooled)} configuration{'s' * (len(pooled) != 1)} {whose}"
+    for groups, whose in ((of_study, "of this study"), (alike, "of the same dataset, training examples and epochs")):
+        freedom = sum(len(values) - 1 for values in groups)
+        deviation = typical_standard_deviation(groups)
+        if deviation is not None and freedom >= LEAST_FREEDOM:
+            spreads = [statistics.stdev(values) for values in groups]
+            reach = f", {min(spreads):.4f} to {max(spreads):.4f}" if len(groups) > 1 else ""
+            cells = f"{len(groups)} configuration{'s' * (len(groups) != 1)} {whose}"
+            return deviation, f"typical of {cells}{reach}, {freedom} degrees of freedom"
+    return ASSUMED_DEVIATION, (
+        "an assumption: that of the default run on mnist over ten seeds; small networks and short training vary more"
+    )
 
 
 def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]:
@@ -71,5 +79,5 @@ def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]
     return groups
 
 
-def _find_data(config: RunConfig) -> tuple[str, int | None, int]:
-    return config.data.name, config.data.train_size, config.train.epochs
+def _find_data(config: RunConfig) -> tuple[str, int | None, float, int]:
+    return config.data.name, config.data.train_size, config.train.validation_split, config.train.epochs

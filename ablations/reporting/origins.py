@@ -46,7 +46,11 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
     commit = source.get("commit")
     aspects = {
         "device": device and f"{device.get('kind')} ({device.get('backend')})",
+        "cpu_threads": device.get("cpu_threads"),
         "execution": provenance.get("execution"),
+        "platform": provenance.get("platform"),
+        "xla_flags": provenance.get("xla_flags"),
+        "jax_settings": ", ".join(f"{name}={value}" for name, value in (provenance.get("jax_settings") or {}).items()),
         "commit": commit and commit[:12] + (" with changes" if source.get("dirty") else ""),
         f"dataset {dataset.get('name')}": dataset and f"{dataset.get('version')} {str(dataset.get('sha256'))[:12]}",
         **versions,

@@ -1,7 +1,7 @@
 """What a study found: its results with all that a reader must know to judge them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ablations.language.grids import Grid
@@ -10,6 +10,12 @@ from ablations.reporting.result_tables import make_pivot_tables, make_result_tab
 from ablations.reporting.results import CellResult, Failure
 from cnnjax.records import Record
 from cnnjax.tables import Document
+
+INTERPRETATION = (
+    "±: standard deviation over seeds; [low, high]: 95% t interval of the mean over seeds, of that cell alone and for "
+    "these training and test images",
+    "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,7 @@ class Report:
         cells: the results that are shown, in their order.
         origins: number of the runs shown by every aspect of their provenance.
         remarks: what else is to be said below the table.
+        base: the settings that the study's cells share and that are not defaults, by path, as they are typed.
     """
 
     title: str
@@ -29,6 +36,7 @@ class Report:
     cells: tuple[CellResult, ...]
     origins: Mapping[str, Mapping[str, int]]
     remarks: tuple[str, ...] = ()
+    base: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -43,14 +51,12 @@ class Report:
             f"{len(self.grid.trials)} trials",
             f"dataset {_list_values(cell.config.data.name for cell in self.grid.cells)}",
             f"epochs {_list_values(cell.config.train.epochs for cell in self.grid.cells)}",
+            *(f"{path} {value}" for path, value in self.base.items()),
         )
-        if pivot:
-            tables = make_pivot_tables(self.grid, self.cells, *pivot)
-            spread = "±: half the width of the 95% t interval over seeds"
-        else:
-            tables = (make_result_table(self.grid, self.cells),)
-            spread = "±: standard deviation over seeds; interval: 95% t over seeds"
-        return Document(self.title, facts, tables, (spread, *self._list_notes()))
+        tables = (
+            make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
+        )
+        return Document(self.title, facts, tables, (*INTERPRETATION, *self._list_notes()))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
@@ -58,6 +64,7 @@ class Report:
             "study": self.grid.name,
             "title": self.title,
             "seeds": list(self.grid.seeds),
+            "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
             "cells": [_cell_to_dict(cell) for cell in self.cells],
@@ -72,6 +79,7 @@ class Report:
         return [
             *([f"{len(self.cells)} of {len(self.grid.cells)} cells are shown"] if hidden else []),
             *(f"{each.status}: {each.cell}, seed={each.seed}: {each.reason}" for each in self.failures),
+            *(f"pruned: {cell.name}: {cell.pruned}" for cell in self.cells if cell.pruned),
             *(f"invalid: {cell.name}: {cell.problem}" for cell in self.cells if cell.problem),
             *(f"duplicate: {each.name} runs what {each.kept} runs" for each in self.grid.duplicates),
             *describe_origins(self.origins),
@@ -80,7 +88,12 @@ class Report:
 
 
 def make_report(
-    title: str, grid: Grid, cells: Sequence[CellResult], records: Mapping[str, Record], remarks: Sequence[str] = ()
+    title: str,
+    grid: Grid,
+    cells: Sequence[CellResult],
+    records: Mapping[str, Record],
+    remarks: Sequence[str] = (),
+    base: Mapping[str, str] | None = None,
 ) -> Report:
     """Returns the report of those results of a grid that are to be shown.
 
@@ -90,9 +103,10 @@ def make_report(
         cells: the results to show.
         records: what is stored of the grid, by run key.
         remarks: lines to show below the table.
+        base: settings of the study's base, as they are typed.
     """
     used = (records[key] for cell in cells for key in cell.keys.values() if key in records)
-    return Report(title, grid, tuple(cells), count_origins(used), tuple(remarks))
+    return Report(title, grid, tuple(cells), count_origins(used), tuple(remarks), base or {})
 
 
 def _cell_to_dict(cell: CellResult) -> dict[str, Any]:
@@ -106,6 +120,7 @@ def _cell_to_dict(cell: CellResult) -> dict[str, Any]:
         "keys": {str(seed): key for seed, key in cell.keys.items()},
         "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies.items()},
         "counts": dict(cell.counts),
+        "pruned": cell.pruned,
         "train_seconds": cell.train_seconds,
         "total_seconds": cell.total_seconds,
     }

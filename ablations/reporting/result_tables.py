@@ -16,7 +16,7 @@ def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
     columns: dict[Column, Callable[[CellResult], Value]] = {
         Column("parameters", ",", True): lambda cell: cell.parameters,
         Column("FLOPs", ",", True): lambda cell: cell.flops,
-        Column("test accuracy", right=True): lambda cell: _write_spread(cell.accuracy),
+        Column("test accuracy", right=True): _write_spread,
         Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
         Column("train s", ".1f", True): lambda cell: cell.train_seconds,
         **{Column(status, ",", True): _read_count(status) for status in TRIAL_STATUSES},
@@ -28,7 +28,7 @@ def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
 
 
 def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column: str) -> tuple[Table, ...]:
-    """Returns the accuracy, mean ± half the width of its interval, by two factors.
+    """Returns the accuracy, as mean and standard deviation, by two factors.
 
     Every combination of the other factors has a table of its own, so that each entry is one cell and nothing is
     averaged over. An entry that lacks seeds says so: ``(2 of 5)``.
@@ -102,18 +102,16 @@ def _pivot(grid: Grid, cells: Sequence[CellResult], row: str, column: str, other
 
 
 def _write_entry(cell: CellResult) -> str:
-    if cell.accuracy is None:
-        return ", ".join(f"{count} {status}" for status, count in cell.counts.items() if count)
-    partly = f" ({cell.accuracy.n} of {cell.trials})" if cell.accuracy.n < cell.trials else ""
-    return _write_mean(cell.accuracy.mean, cell.accuracy.half_width) + partly
+    return _write_spread(cell) or ", ".join(f"{count} {status}" for status, count in cell.counts.items() if count)
 
 
-def _write_mean(mean: float, spread: float | None) -> str:
-    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
-
-
-def _write_spread(estimate: Estimate | None) -> str | None:
-    return None if estimate is None else _write_mean(estimate.mean, estimate.standard_deviation)
+def _write_spread(cell: CellResult) -> str | None:
+    estimate = cell.accuracy
+    if estimate is None:
+        return None
+    spread = "" if estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
+    partly = f" ({estimate.n} of {cell.trials})" if estimate.n < cell.trials else ""
+    return f"{estimate.mean:.4f}{spread}{partly}"
 
 
 def _write_interval(estimate: Estimate | None) -> str | None:

@@ -53,6 +53,7 @@ class CellResult:
         train_seconds: mean time of training of the completed trials; ``None`` where there is none.
         total_seconds: time spent on all its trials.
         failures: its trials that failed or diverged.
+        pruned: why successive halving did not take its trials further; ``None`` where it did, or had no part in it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class CellResult:
     train_seconds: float | None
     total_seconds: float
     failures: tuple[Failure, ...]
+    pruned: str | None = None
 
     @functools.cached_property
     def accuracy(self) -> Estimate | None:
@@ -113,6 +115,7 @@ def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -
             for seed, record in stored.items()
             if record.status in ("failed", "diverged")
         ),
+        pruned=next((record.reason for record in stored.values() if record.status == "pruned"), None),
     )
 
 

@@ -35,14 +35,19 @@ class Standing:
     runs: Mapping[int, Record | None]
     accuracy: float
 
-    @property
-    def unfinished(self) -> int:
-        """Seeds that did not complete."""
-        return sum(_validation_accuracy(run) is None for run in self.runs.values())
+    def count(self, status: str) -> int:
+        """Returns how many of its seeds ended so."""
+        return sum(run is not None and run.status == status for run in self.runs.values())
 
 
 def check_halving(grid: Grid) -> None:
-    """Raises `InputError` where a cell has no validation examples to be judged by."""
+    """Raises `InputError` where the cells do not all have the same validation examples to be judged by."""
+    judges = {(cell.config.data.name, cell.config.train.validation_split) for cell in grid.cells}
+    if len(judges) > 1:
+        raise InputError(
+            "--budget halving: the cells differ in data.name or train.validation_split, so in the examples that would "
+            "judge them; must be the same for all"
+        )
     if any(cell.config.train.validation_split == 0 for cell in grid.cells):
         raise InputError(
             "--budget halving: train.validation_split=0.0 leaves no examples to select on; must be > 0 for every cell, "
@@ -74,7 +79,7 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]], f
         if counts["waiting"] or (fail_fast and counts["failed"]):
             return counts
         standings = rank(grid, rung, store)
-        kept = math.ceil(len(standings) / 2)
+        kept = min(math.ceil(len(standings) / 2), sum(not math.isnan(standing.accuracy) for standing in standings))
         losers = [
             run for place in range(kept, len(standings)) for run in _record_losers(standings, place, kept, divisor)
         ]
@@ -88,7 +93,8 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]], f
 def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
     """Returns the valid cells of a grid, the best first, by what the same cells of a rung have in the store.
 
-    Fewer seeds without a result come first, then the higher accuracy, then the study's order.
+    Cells none of whose seeds completed come last. Fewer seeds that diverged come first, then the higher accuracy, then
+    the study's order; seeds that failed, which is no fault of the cell, do not count.
     """
     records = store.find_all(trial.key for trial in rung.trials)
     standings = []
@@ -98,7 +104,7 @@ def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
             accuracies = [a for a in map(_validation_accuracy, runs.values()) if a is not None]
             standings.append(Standing(cell, runs, statistics.fmean(accuracies) if accuracies else math.nan))
     # Where no seed completed, the accuracy is NaN, which compares with nothing.
-    return sorted(standings, key=lambda s: (s.unfinished, 0.0 if math.isnan(s.accuracy) else -s.accuracy))
+    return sorted(standings, key=lambda s: (math.isnan(s.accuracy), s.count("diverged"), -s.accuracy))
 
 
 def _divisors(grid: Grid) -> list[int]:
@@ -131,6 +137,10 @@ def _record_losers(standings: Sequence[Standing], place: int, kept: int, divisor
     found = f"mean validation accuracy {standing.accuracy:.4f}"
     if math.isnan(standing.accuracy):
         found = "no seed completed"
+    elif standing.count("completed") < len(standing.runs):
+        found += (
+            f" of {standing.count('completed')} of {len(standing.runs)} seeds, {standing.count('diverged')} diverged"
+        )
     pruned = f"pruned after {epochs}: {found}, place {place + 1} of {len(standings)}, of which {kept} went on"
     packed = []
     for seed, run in standing.runs.items():

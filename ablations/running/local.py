@@ -22,6 +22,7 @@ from cnnjax.signatures import static_signature
 WATCH_SECONDS = 0.5
 FAILED_STARTS = 3
 MEMORY_SHARE = 0.9
+LEAST_MEMORY = 2 * 2**30
 
 
 def make_local_executor(
@@ -32,13 +33,14 @@ def make_local_executor(
     Args:
         workers: how many; ``None`` is one a core, or one a device.
         timeout: seconds after which a trial has failed; ``None`` for ever.
-        memory_limit: bytes above which a trial has failed; ``None`` is an equal share of 90% of this machine's.
+        memory_limit: bytes above which a trial has failed; ``None`` is an equal share of 90% of this machine's,
+            but at least 2 GiB.
 
     Raises:
         InputError, UnavailableError: as `make_slots`.
     """
     slots = make_slots(workers)
-    share = MEMORY_SHARE * psutil.virtual_memory().total / len(slots)
+    share = max(MEMORY_SHARE * psutil.virtual_memory().total / len(slots), LEAST_MEMORY)
     return LocalExecutor(slots, timeout, share if memory_limit is None else memory_limit)
 
 

@@ -4,6 +4,7 @@ Beside the lock lies a note of who holds it, for the messages of those who find 
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -56,17 +57,24 @@ def hold_store(out: Path, command: str) -> Iterator[None]:
 
 def read_owner(out: Path) -> Owner | None:
     """Returns the process that runs a grid on the store in `out` now, or ``None``; creates nothing."""
-    if not _note_path(out).exists():
+    if not _is_held(_lock_path(out)):
         return None
     try:
-        with FileLock(_lock_path(out), timeout=0):
-            return None
-    except (Timeout, PermissionError):
-        pass  # held, or ours to read only, in which case the note has to do
-    try:
         return Owner(**json.loads(_note_path(out).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return Owner(0, "this machine", "another process", "a moment ago")
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds the lock, found without writing, so that whoever may read the store may ask."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _lock_path(out: Path) -> Path:

@@ -5,13 +5,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any, Protocol
 
 from ablations.language.grids import Trial
 from ablations.running.costs import training_flops
 from ablations.running.work import Work
-from cnnjax.console import say
+from cnnjax.console import format_seconds, say
 from cnnjax.history import Progress
 from cnnjax.records import Record
 
@@ -102,8 +101,7 @@ class FailureObserver:
         )
         if not done:
             return "-"
-        seconds = (time.monotonic() - self._begun) * (self._cost - done) / done
-        return str(timedelta(seconds=round(max(seconds, 0))))
+        return format_seconds((time.monotonic() - self._begun) * (self._cost - done) / done)
 
     def describe_counts(self) -> str:
         """Returns the counts in one line."""
@@ -191,7 +189,7 @@ class LiveObserver(FailureObserver):
         trials = Table.grid(padding=(0, 2))
         for trial, progress in self.running.values():
             trials.add_row("  running", Text(trial.name, overflow="ellipsis", no_wrap=True), _describe(progress))
-        best = f"  best test accuracy so far {self.best[0]:.4f}, {self.best[1]}" if self.best else ""
+        best = f"  highest test accuracy so far {self.best[0]:.4f}, {self.best[1]}" if self.best else ""
         return Group(heading, trials, Text(best, overflow="ellipsis", no_wrap=True))
 
     @contextlib.contextmanager
