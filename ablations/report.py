@@ -15,7 +15,8 @@ CSV has one row a cell, with every column that ``--sort`` knows. The JSON object
 ``cells``, ``failures`` (``cell``, ``seed``, ``status``, ``reason``,
 ``output``), ``duplicates`` (``name``, ``kept``), ``provenance`` (number of runs by value, by aspect) and ``remarks``.
 A cell has ``name``, ``labels`` (by factor), ``problem`` (why it cannot exist, or null), ``parameters``, ``flops``,
-``accuracy`` (``n``, ``mean``, ``standard_deviation``, ``low``, ``high``; or null), ``keys`` (of its runs) and
+``accuracy`` on the test set and ``val_accuracy`` (``n``, ``mean``, ``standard_deviation``, ``low``, ``high``; or
+null), ``keys`` (of its runs) and
 ``accuracies`` by seed, ``counts`` (of trials by status), ``train_seconds`` (mean of the completed trials) and
 ``total_seconds`` (spent on all).
 """

@@ -15,7 +15,7 @@ from ablations.reporting.results import TRIAL_STATUSES, summarize_cells
 from ablations.reporting.selecting import read_filters, sort_cells
 from cnnjax import InputError
 from cnnjax.records import Record
-from grid_helpers import make_packed, tiny
+from grid_helpers import make_grid, make_packed, tiny
 
 WIDTHS, RATES, SEEDS = ("8", "16", "4"), ("0.1", "0.01"), (0, 1, 7)
 PROVENANCE = {
@@ -262,3 +262,17 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
     )
     assert document.notes[-1] == "a remark"
     assert report.origins["device"] == {"cpu (cpu)": 5}
+
+
+def test_validation_accuracy_is_shown_where_there_is_any():
+    grid = make_grid(widths=(8, 16), seeds=(0, 1), validation_split=0.5)
+    records = {t.key: make_packed(t.config, accuracy=0.8 + t.config.seed / 10).record for t in grid.trials}
+    first = summarize_cells(grid, records)[0]
+    assert first.val_accuracies == {0: 0.8, 1: 0.9}
+    assert first.val_accuracy.mean == pytest.approx(0.85)
+    headings = [column.heading for column in make_result_table(grid, [first]).columns]
+    assert headings.index("validation accuracy") < headings.index("test accuracy")
+    plain = make_grid(widths=(8,), seeds=(0,))
+    (cell,) = summarize_cells(plain, {plain.trials[0].key: make_packed(plain.trials[0].config).record})
+    assert cell.val_accuracy is None
+    assert "validation accuracy" not in [column.heading for column in make_result_table(plain, [cell]).columns]

@@ -48,7 +48,6 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
         "device": device and f"{device.get('kind')} ({device.get('backend')})",
         "cpu_threads": device.get("cpu_threads"),
         "execution": provenance.get("execution"),
-        "platform": provenance.get("platform"),
         "xla_flags": provenance.get("xla_flags"),
         "jax_settings": ", ".join(f"{name}={value}" for name, value in (provenance.get("jax_settings") or {}).items()),
         "commit": commit and commit[:12] + (" with changes" if source.get("dirty") else ""),

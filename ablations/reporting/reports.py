@@ -117,6 +117,7 @@ def _cell_to_dict(cell: CellResult) -> dict[str, Any]:
         "parameters": cell.parameters,
         "flops": cell.flops,
         "accuracy": cell.accuracy and asdict(cell.accuracy),
+        "val_accuracy": cell.val_accuracy and asdict(cell.val_accuracy),
         "keys": {str(seed): key for seed, key in cell.keys.items()},
         "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies.items()},
         "counts": dict(cell.counts),

@@ -16,7 +16,8 @@ def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
     columns: dict[Column, Callable[[CellResult], Value]] = {
         Column("parameters", ",", True): lambda cell: cell.parameters,
         Column("FLOPs", ",", True): lambda cell: cell.flops,
-        Column("test accuracy", right=True): _write_spread,
+        Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
+        Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
         Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
         Column("train s", ".1f", True): lambda cell: cell.train_seconds,
         **{Column(status, ",", True): _read_count(status) for status in TRIAL_STATUSES},
@@ -70,6 +71,7 @@ def list_columns(grid: Grid) -> dict[str, Callable[[CellResult], Value]]:
     return {
         "parameters": lambda cell: cell.parameters,
         "flops": lambda cell: cell.flops,
+        "val_accuracy": lambda cell: cell.val_accuracy and cell.val_accuracy.mean,
         "accuracy": lambda cell: cell.accuracy and cell.accuracy.mean,
         "accuracy_sd": lambda cell: cell.accuracy and cell.accuracy.standard_deviation,
         "accuracy_low": lambda cell: cell.accuracy and cell.accuracy.low,
@@ -102,11 +104,12 @@ def _pivot(grid: Grid, cells: Sequence[CellResult], row: str, column: str, other
 
 
 def _write_entry(cell: CellResult) -> str:
-    return _write_spread(cell) or ", ".join(f"{count} {status}" for status, count in cell.counts.items() if count)
+    return _write_spread(cell, cell.accuracy) or ", ".join(
+        f"{count} {status}" for status, count in cell.counts.items() if count
+    )
 
 
-def _write_spread(cell: CellResult) -> str | None:
-    estimate = cell.accuracy
+def _write_spread(cell: CellResult, estimate: Estimate | None) -> str | None:
     if estimate is None:
         return None
     spread = "" if estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"

@@ -49,6 +49,7 @@ class CellResult:
         parameters, flops: of its network; ``None`` where it cannot exist.
         keys: the run key of every trial, by seed.
         accuracies: test accuracy of every completed trial, by seed.
+        val_accuracies: validation accuracy after the last epoch of every completed trial that has validation examples.
         counts: number of trials by status, one entry for each of `TRIAL_STATUSES`.
         train_seconds: mean time of training of the completed trials; ``None`` where there is none.
         total_seconds: time spent on all its trials.
@@ -63,6 +64,7 @@ class CellResult:
     flops: int | None
     keys: Mapping[int, str]
     accuracies: Mapping[int, float]
+    val_accuracies: Mapping[int, float]
     counts: Mapping[str, int]
     train_seconds: float | None
     total_seconds: float
@@ -73,6 +75,11 @@ class CellResult:
     def accuracy(self) -> Estimate | None:
         """The mean test accuracy with its 95% interval over the completed seeds; ``None`` where there is none."""
         return estimate_mean(self.accuracies.values()) if self.accuracies else None
+
+    @functools.cached_property
+    def val_accuracy(self) -> Estimate | None:
+        """The mean validation accuracy likewise, on which to choose a cell; ``None`` without validation examples."""
+        return estimate_mean(self.val_accuracies.values()) if self.val_accuracies else None
 
     @property
     def trials(self) -> int:
@@ -106,6 +113,11 @@ def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -
         keys={trial.config.seed: trial.key for trial in trials},
         accuracies={
             seed: record.test_accuracy for seed, record in completed.items() if record.test_accuracy is not None
+        },
+        val_accuracies={
+            seed: record.history[-1].val_accuracy
+            for seed, record in completed.items()
+            if record.history and record.history[-1].val_accuracy is not None
         },
         counts={status: counted[status] for status in TRIAL_STATUSES},
         train_seconds=_mean(record.seconds.get("train") for record in completed.values()),
