@@ -187,3 +187,8 @@ def test_a_window_as_large_as_its_padded_input_fits(padding):
     config = ModelConfig(filters=(2,), kernel_size=(window,), padding=(padding,), pool="none")
     smallest = list_layers(config, (4, 3, 1), 10)[0].output_shape
     assert smallest == ((4, 3, 2) if padding == "same" else (1, 1, 2))
+
+
+def test_a_network_that_no_store_could_hold_is_refused():
+    with pytest.raises(InputError, match=r"model: the network has 9.22e\+18 parameters; must be < 2\*\*63"):
+        list_layers(ModelConfig(filters=(), dense=(2**31 - 1, 2**31 - 1, 2**31 - 1)), (28, 28, 1), 10)

@@ -132,3 +132,18 @@ def test_the_bar_can_be_closed_twice():
     bar.close()
     bar.close()
     assert bar._bar is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00:00"),
+        (-3, "0:00:00"),
+        (90061.4, "1 day, 1:01:01"),
+        (1e300, "more than 100 years"),
+        (float("inf"), "more than 100 years"),
+        (float("nan"), "more than 100 years"),
+    ],
+)
+def test_a_time_is_written_however_long(seconds, text):
+    assert console.format_seconds(seconds) == text

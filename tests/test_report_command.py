@@ -208,3 +208,21 @@ def test_the_command_starts_without_jax_and_ends_with_its_exit_code(folder):
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: --sort='x': must be one of model.padding")
+
+
+def test_a_report_never_replaces_a_store_or_its_study(folder):
+    study, store = folder / "tiny.toml", folder / "runs" / "runs.sqlite"
+    before = study.read_bytes(), store.read_bytes()
+    arguments = [str(study), "--out", str(folder / "runs"), "--output"]
+    with pytest.raises(InputError, match=r"runs.sqlite: is a database; a report does not replace it"):
+        main([*arguments, str(store)])
+    with pytest.raises(InputError, match=r"tiny.toml: is the file of the study itself"):
+        main([*arguments, str(study)])
+    with pytest.raises(InputError, match=r"/dev/stdout: must be a file; without --output the report goes to"):
+        main([*arguments, "/dev/stdout"])
+    assert (study.read_bytes(), store.read_bytes()) == before
+
+
+def test_sorting_tables_of_two_factors_is_refused(folder):
+    with pytest.raises(InputError, match="tables of two factors keep the study's order"):
+        main([str(folder / "tiny.toml"), "--pivot", "model.padding", "model.kernel_size", "--sort", "accuracy"])

@@ -209,6 +209,11 @@ def test_a_stored_network_keeps_its_configuration(tmp_path):
     [
         ("UPDATE runs SET test_accuracy = NULL", "completed, with test loss 0.1 and test accuracy None"),
         ("UPDATE runs SET test_accuracy = 'high'", "its results and times are not all finite numbers"),
+        ("UPDATE runs SET test_accuracy = 9e999", "its results and times are not all finite numbers"),
+        ("UPDATE runs SET train_seconds = 'long'", "its results and times are not all finite numbers"),
+        ("UPDATE runs SET flops = 'many'", "62346 parameters and 'many' FLOPs"),
+        ("UPDATE runs SET provenance = '[]'", "cannot be read"),
+        ("UPDATE runs SET provenance = '{\"device\": [1]}'", "its provenance is not made of tables"),
         ("UPDATE runs SET reason = CAST(x'ff' AS TEXT)", "not a readable store: Could not decode"),
         ("DELETE FROM epochs WHERE epoch = 2", "epochs are missing"),
         ("UPDATE runs SET config = '{}'", "its configuration has the key"),
@@ -334,3 +339,26 @@ def test_a_grid_is_kept_and_replaced_by_its_name(tmp_path):
     again = dataclasses.replace(first, started_at="2026-01-03T00:00:00+00:00", trials={"c" * 64: "three"})
     store.add_grid(again)
     assert store.list_grids() == [other, again]
+
+
+@pytest.mark.parametrize("time", ["noon", "", "2026-01-01T00:00:00"])
+def test_a_time_that_is_none_is_refused(tmp_path, time):
+    store, run = Store(tmp_path), make_run()
+    store.add(run)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE runs SET stored_at = ?", (time,))
+    with pytest.raises(CorruptionError, match=rf"run {run.key[:12]} has the time '{time}', which is none"):
+        store.list_outcomes()
+
+
+def test_a_database_of_something_else_is_not_read_as_an_empty_store(tmp_path):
+    with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(CorruptionError, match=r"holds other tables \(recipes\), so it is no store"):
+        Store(tmp_path).find_all()
+
+
+def test_a_folder_that_is_a_file_is_not_read_as_an_empty_store(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match="file is not a folder"):
+        Store(tmp_path / "file").list_keys()

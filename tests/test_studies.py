@@ -558,3 +558,21 @@ def test_a_study_has_the_configuration_it_varies():
     assert one.base == RunConfig(model=ModelConfig(padding="same"))
     assert one.name == "any"
     assert one.source == "any.toml"
+
+
+def test_an_empty_section_is_no_table_of_factors():
+    for kind in ("grid", "zip", "one_at_a_time", "leave_one_out"):
+        (line,) = refuse(f"[sweep.{kind}]\nmodel = {{}}")
+        assert "must be a table of factors, such as model.padding = [...]" in line
+
+
+def test_a_range_of_huge_integers_is_refused_by_its_end():
+    nines = "9" * 400
+    (line,) = refuse(f"sweep = {{ draws = 3, random.train.epochs = {{ low = 1, high = {nines}, integer = true }} }}")
+    assert "random.train.epochs.high=" in line
+
+
+def test_a_seed_given_twice_in_a_long_list_is_found_at_once():
+    seeds = ", ".join(map(str, [*range(99_999), 5]))
+    (line,) = refuse(f"seeds = [{seeds}]\n[sweep.grid]\ntrain.epochs = [1]")
+    assert "seeds: 5 is given twice" in line

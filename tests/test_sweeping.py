@@ -380,3 +380,15 @@ def test_drawing_leaves_the_generator_of_others_alone():
     before = random.getstate()
     expand(random_study(["train.weight_decay"], 5))
     assert random.getstate() == before
+
+
+def test_a_long_chain_of_conditions_is_decided_in_no_time():
+    names = [f"f{index}" for index in range(800)]
+    factors = {name: [{"label": "on", "set": {"train.epochs": 2}}] for name in names[:1]}
+    factors |= {name: [{"label": "on", "set": {}}] for name in names[1:]}
+    only_if = {
+        name: {other: "on" for other in names[max(index - 2, 0) : index]} for index, name in enumerate(names) if index
+    }
+    study = read_dict({"title": "a chain", "seeds": 1, "sweep": {"grid": factors, "only_if": only_if}}, "chain")
+    (cell,) = expand(study).cells
+    assert set(cell.labels.values()) == {"on"}
