@@ -125,6 +125,8 @@ def read_report(arguments: ReportArguments) -> Report:
 def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
     if name not in grids or name in list_shipped() or os.path.lexists(name):
         return find_study(name)
+    if not grids[name].study:
+        raise InputError(f"{name}: is a rung of successive halving, which has no report; `status` tells how far it is")
     return read_toml(grids[name].study, name, f"grid {name} of the store")
 
 

@@ -38,7 +38,7 @@ class StoredGrid:
 
     Attributes:
         name: of its study.
-        study: the study as TOML.
+        study: the study as TOML; empty for a grid that is part of another.
         command: as it was typed.
         started_at: time of its last start, ISO 8601, UTC.
         trials: the name of every trial by its run key, in the study's order.

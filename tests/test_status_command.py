@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablations.language.expanding import expand
+from ablations.language.reading import read_toml
 from ablations.reporting.progress import RECENT, measure_progress, measure_rate
+from ablations.running.costs import training_flops
 from ablations.running.locks import Owner, hold_store
 from ablations.status import main
 from cnnjax import CorruptionError
@@ -160,3 +163,22 @@ def test_the_command_starts_without_jax(tmp_path):
     code = "import sys; from ablations.status import main; main(sys.argv[1:]); assert 'jax' not in sys.modules"
     arguments = [sys.executable, "-c", code, "--out", str(tmp_path)]
     subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+def test_the_time_left_follows_the_cost_of_the_trials(tmp_path):
+    text = """
+    title = "small and large"
+    seeds = 1
+    base.model.filters = []
+    [sweep.grid]
+    model.dense = [[800], [8]]
+    """
+    grid = expand(read_toml(text, "sizes"))
+    store, (large, small) = Store(tmp_path), grid.trials
+    started = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
+    store.add_grid(StoredGrid("sizes", text, "run sizes", started, {large.key: "large", small.key: "small"}))
+    store.add_all([make_packed(large.config)])
+    (progress,) = measure_progress(store, True).grids
+    expected = 100 * training_flops(small.config) / training_flops(large.config)
+    assert progress.seconds_left == pytest.approx(expected, rel=0.05)
+    assert progress.seconds_left < 2

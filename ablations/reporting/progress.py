@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from ablations.language.expanding import expand
+from ablations.language.reading import read_toml
+from ablations.running.costs import training_flops
+from cnnjax.errors import CnnjaxError
 from cnnjax.runs import Outcome, Store, StoredGrid
 
 RECENT = 20
@@ -34,7 +38,8 @@ class GridProgress:
         counts: number of its stored trials by status.
         remaining: trials that are not stored.
         trials_per_hour: over the last trials since it was started; ``None`` where there are none.
-        seconds_left: until it ends at this rate; ``None`` where it does not run or the rate is not known.
+        seconds_left: until it ends, the trials taking as long for their FLOPs as those since its start; ``None`` where
+            it does not run, or nothing has ended.
         best: the completed trial with the highest test accuracy, and that accuracy; ``None`` where there is none.
         failures: the last trials that failed or diverged, the newest first.
     """
@@ -113,10 +118,33 @@ def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], ru
         counts=Counter(outcome.status for outcome in stored.values()),
         remaining=remaining,
         trials_per_hour=rate,
-        seconds_left=3600 * remaining / rate if running and rate else None,
+        seconds_left=_estimate_rest(grid, stored) if running else None,
         best=_find_best(grid, stored),
         failures=_find_failures(store, grid, stored),
     )
+
+
+def _estimate_rest(grid: StoredGrid, stored: Mapping[str, Outcome]) -> float | None:
+    """Returns the seconds until a running grid ends, if trials go on to take as long for their FLOPs as they did."""
+    costs = _find_costs(grid)
+    started_at = datetime.fromisoformat(grid.started_at)
+    times = {key: datetime.fromisoformat(outcome.stored_at) for key, outcome in stored.items()}
+    ended = [key for key, time in times.items() if time > started_at and stored[key].status != "invalid"]
+    if not ended:
+        return None
+    spent = (max(times[key] for key in ended) - started_at).total_seconds()
+    left = sum(costs.get(key, 1.0) for key in grid.trials if key not in stored)
+    return spent * left / sum(costs.get(key, 1.0) for key in ended)
+
+
+def _find_costs(grid: StoredGrid) -> dict[str, float]:
+    """Returns the FLOPs of the training of every trial that can be made out; a rung of halving keeps no study."""
+    try:
+        study = read_toml(grid.study, grid.name)
+        trials = expand(study, len(grid.trials)).trials
+        return {trial.key: training_flops(trial.config) for trial in trials if trial.cell.problem is None}
+    except CnnjaxError:
+        return {}
 
 
 def _find_best(grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[str, float] | None:

@@ -67,13 +67,14 @@ def run_study(
         stack.enter_context(hold_store(Path(out), command))
 
         def run(part: Grid) -> Counter[str]:
-            # The last part of halving is what is left of the grid, which is kept whole.
-            store.add_grid(_describe(study, grid if part.name == grid.name else part, command))
+            # The last part of halving is what is left of the grid, which is kept whole; a rung is no study of its own.
+            is_rung = part.name != grid.name
+            store.add_grid(_describe("" if is_rung else study.to_toml(), part if is_rung else grid, command))
             return run_grid(part, store, executor, observer, policy)
 
         return run_halving(grid, store, run, policy.fail_fast) if budget == "halving" else run(grid)
 
 
-def _describe(study: Study, grid: Grid, command: str) -> StoredGrid:
+def _describe(study: str, grid: Grid, command: str) -> StoredGrid:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return StoredGrid(grid.name, study.to_toml(), command, now, {trial.key: trial.name for trial in grid.trials})
+    return StoredGrid(grid.name, study, command, now, {trial.key: trial.name for trial in grid.trials})
