@@ -3,8 +3,9 @@
 ``--set`` changes the base and ``--seeds`` the seeds of either. What is typed means what it means in a file.
 """
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
@@ -61,7 +62,13 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
     seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
     study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
     mistakes.refuse()
-    return study
+    return study if arguments.axis == () else replace(study, name=_name_axes(study))
+
+
+def _name_axes(study: Study) -> str:
+    """Returns a name that is the same for the same axes and base, so that a store tells grids without a file apart."""
+    digest = hashlib.sha256(replace(study, seeds=(0,)).to_toml().encode()).hexdigest()
+    return f"axes-{digest[:8]}"
 
 
 def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
@@ -74,7 +81,7 @@ def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
             table[name] = _read_list(text, f"--axis {name}")
     factors = read_factors(table, "--axis ", mistakes) if table else ()
     title = " x ".join(factor.name for factor in factors)
-    return Study("command-line", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
+    return Study("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
 
 
 def _read_assignments(assignments: tuple[str, ...], mistakes: Mistakes) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a command line says of a study: a name, a file, axes, and what is changed of it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +112,8 @@ class TestFiles:
 class TestAxes:
     def test_axes_are_a_grid(self):
         study = read("--axis", "model.padding=valid,same,[same,valid]", "--axis", "model.filters=[16,32],[32,64]")
-        assert (study.name, study.title) == ("command-line", "model.padding x model.filters")
+        assert re.fullmatch("axes-[0-9a-f]{8}", study.name)
+        assert study.title == "model.padding x model.filters"
         grid = expand(study)
         assert [cell.labels["model.padding"] for cell in grid.cells][::2] == ["valid", "same", "[same,valid]"]
         assert [cell.config.model.filters for cell in grid.cells][:2] == [(16, 32), (32, 64)]
@@ -135,8 +137,8 @@ class TestAxes:
 
     def test_a_study_of_axes_is_written_as_any_other(self, tmp_path):
         study = read("--axis", "model.padding=valid,same", "--seeds", "2")
-        (tmp_path / "command-line.toml").write_text(study.to_toml())
-        assert read_file(tmp_path / "command-line.toml") == study
+        (tmp_path / f"{study.name}.toml").write_text(study.to_toml())
+        assert read_file(tmp_path / f"{study.name}.toml") == study
 
 
 class TestChanges:
@@ -265,3 +267,9 @@ def test_what_is_wrong_with_a_change_is_said_at_once():
     assert "settings model.padding: the factor model.padding of the study sets it already" in lines[0]
     assert "unknown setting 'train.epoch'; did you mean 'epochs'" in lines[1]
     assert "seeds=0: must be >= 1" in lines[2]
+
+
+def test_grids_without_a_file_go_by_what_they_vary_and_not_by_their_seeds():
+    axes = ("--axis", "model.padding=valid,same")
+    assert read(*axes).name == read(*axes, "--seeds", "9").name
+    assert read(*axes).name != read(*axes, "--set", "train.epochs=1").name
