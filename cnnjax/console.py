@@ -36,7 +36,7 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         if "--debug" in sys.argv:
             traceback.print_exc()
         message, code = _explain(error)
-        say(f"error: {message}", sys.stderr)
+        say(f"error: {_printable(message)}", sys.stderr)
     sys.exit(code)
 
 
@@ -182,6 +182,11 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _printable(text: str) -> str:
+    """Escapes what would move the cursor or change colours; line breaks stay, for lists of mistakes have them."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else ascii(mark)[1:-1] for mark in text)
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

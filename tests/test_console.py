@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from cnnjax import console
+from cnnjax import InputError, console
 from cnnjax.console import BarObserver, LineObserver, NoteObserver, format_history, make_observer, say
 from cnnjax.history import EpochMetrics, Progress
 
@@ -103,6 +103,7 @@ def test_a_stream_that_cannot_be_written_costs_nothing():
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (MemoryError(), 4, "error: out of memory\n"),
         (OSError(28, "No space left on device", "/x"), 4, "error: /x: No space left on device\n"),
+        (InputError("no \x1b[31mcolour\r here"), 2, "error: no \\x1b[31mcolour\\r here\n"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys, monkeypatch):
