@@ -44,8 +44,14 @@ class Range:
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
             value = low + share * (high - low)
-        rounded = math.floor(value) if self.integer else float(f"{value:.4g}")
+        rounded = math.floor(value) if self.integer else float(f"{value:.{self._digits}g}")
         return min(max(rounded, self.low), self.high)
+
+    @property
+    def _digits(self) -> int:
+        """Significant digits of a number: 4, and as many more as both ends of a narrow range have in common."""
+        largest = max(abs(self.low), abs(self.high))
+        return 4 + max(0, math.floor(math.log10(largest / (self.high - self.low))))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the range as a table of the study language."""
