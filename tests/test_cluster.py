@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.slow,
     # Ray leaves the pipes and files of the processes that it starts to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # Other tests have started JAX in this process, from which Ray forks; a coordinator never does.
+    pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*ResourceWarning:pytest.PytestUnraisableExceptionWarning"),
 ]
 
