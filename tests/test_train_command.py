@@ -149,7 +149,7 @@ REFUSALS = [
     (["--config", "README.md", "--config", "README.md"], 2, "--config: given 2 times, must be given once"),
     (["--config"], 2, "--config: expected one argument"),
     (["surplus"], 2, "Unrecognized options: surplus"),
-    (["--out", "README.md"], 4, "cannot create the output folder README.md"),
+    (["--out", "README.md"], 4, "README.md is not a folder"),
 ]
 
 
