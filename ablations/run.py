@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ablations.arguments import StudyArguments, read_study
+from ablations.running.cluster import check_address
 from ablations.running.events import Executor
 from ablations.running.watching import make_grid_observer
 from ablations.running.work import Budget, Policy
@@ -88,6 +89,8 @@ def _check(arguments: RunArguments) -> None:
     check(arguments.timeout, Annotated[float, Interval(0, open_low=True)] | None, "--timeout")
     if arguments.address is not None and arguments.executor != "ray":
         raise InputError(f"--address={arguments.address!r}: needs --executor ray")
+    if arguments.address is not None:
+        check_address(arguments.address)
     if arguments.memory_limit is not None and arguments.executor == "ray":
         raise InputError(
             f"--memory-limit={arguments.memory_limit}: only for local workers; Ray watches its nodes itself"

@@ -50,7 +50,9 @@ class Cluster:
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
         if address not in (None, "auto"):
-            _check_address(address)
+            check_address(address)
+            if not _answers(address):
+                raise UnavailableError(f"Ray cannot be joined at {address}: nothing answers there")
         self.ray = _import_ray(alone=address is None)
         if address not in (None, "auto"):
             _check_health(address)
@@ -100,15 +102,15 @@ def describe_ray_error(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _check_address(address: str) -> None:
-    """Refuses what is no address, or does not answer, at once."""
+def check_address(address: str) -> None:
+    """Raises `InputError` where this is neither ``host:port`` nor ``auto``."""
+    if address == "auto":
+        return
     if address.startswith("ray://"):
         raise InputError(f"--address={address!r}: must be host:port; run the command on a machine of the cluster")
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InputError(f"--address={address!r}: must be host:port, such as 10.0.0.1:6379, or auto")
-    if not _answers(address):
-        raise UnavailableError(f"Ray cannot be joined at {address}: nothing answers there")
 
 
 def _check_health(address: str) -> None:
