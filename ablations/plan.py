@@ -18,7 +18,6 @@ cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``, ``count
 """
 
 import json
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from ablations.planning.sensitivity import find_sensitivity
 from ablations.planning.timing import Timing, learn_timing
 from ablations.running.slots import list_cores, make_slots, may_have_accelerators
 from ablations.running.work import find_work
-from cnnjax.console import run_command, say
+from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
 from cnnjax.runs import Store
@@ -70,8 +69,7 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         say(json.dumps(plan.to_dict(), allow_nan=False), sys.stdout)
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        say(write_terminal(describe_plan(plan, arguments.all), width), sys.stdout)
+        say(write_terminal(describe_plan(plan, arguments.all), find_width()), sys.stdout)
     return 0
 
 
@@ -86,14 +84,13 @@ def read_plan(arguments: PlanArguments) -> Plan:
     study, store = read_study(arguments), Store(arguments.out)
     grid = expand(study, arguments.max_trials)
     work = find_work(grid, store)
-    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
-    records = read_precedents(grid, store, statuses)
+    records = read_precedents(grid, store, work.statuses)
     accelerated = may_have_accelerators()
     workers = arguments.workers or (1 if accelerated else len(list_cores()))
     timing = find_timing(grid, records.values(), accelerated, str(store.path))
     if arguments.calibrate and work.waiting:
         workers, timing = _calibrate(grid, arguments.workers)
-    return make_plan(study.title, grid, work, statuses, workers, timing, find_sensitivity(grid, records))
+    return make_plan(study.title, grid, work, work.statuses, workers, timing, find_sensitivity(grid, records))
 
 
 def _calibrate(grid: Grid, workers: int | None) -> tuple[int, Timing]:

@@ -23,7 +23,6 @@ null), ``keys`` (of its runs) and
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from ablations.reporting.reports import Report, make_report
 from ablations.reporting.result_tables import list_columns, make_data_table
 from ablations.reporting.results import summarize_cells
 from ablations.reporting.selecting import read_filters, sort_cells
-from cnnjax.console import run_command, say
+from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.runs import Store, StoredGrid
 from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
@@ -148,8 +147,7 @@ def _write(report: Report, arguments: ReportArguments) -> str:
     document = report.to_document(arguments.pivot)
     if arguments.format != "terminal":
         return write_markdown(document) if arguments.format == "markdown" else write_latex(document)
-    is_shown = arguments.output is None and sys.stdout.isatty()
-    return write_terminal(document, shutil.get_terminal_size().columns if is_shown else None)
+    return write_terminal(document, find_width() if arguments.output is None else None)
 
 
 def _join_sort(argv: list[str]) -> list[str]:

@@ -12,14 +12,13 @@ runs of no grid by status).
 """
 
 import json
-import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ablations.reporting.progress import GridProgress, StoreProgress, measure_progress
 from ablations.running.locks import Owner, read_owner
-from cnnjax.console import format_seconds, run_command, say
+from cnnjax.console import find_width, format_seconds, run_command, say
 from cnnjax.records import STATUSES
 from cnnjax.runs import Store
 from cnnjax.tables import Column, Document, Table, write_terminal
@@ -49,8 +48,7 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         say(json.dumps(_to_dict(store, owner, progress), allow_nan=False), sys.stdout)
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        say(write_terminal(_describe(store, owner, progress), width), sys.stdout)
+        say(write_terminal(_describe(store, owner, progress), find_width()), sys.stdout)
     return 0
 
 

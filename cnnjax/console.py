@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TextIO
 
-from cnnjax.errors import CnnjaxError, UnavailableError
+from cnnjax.errors import CnnjaxError, UnavailableError, printable
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence
 from cnnjax.interrupts import last_signal, raise_on_signals
 
@@ -36,7 +37,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         if "--debug" in sys.argv:
             traceback.print_exc()
         message, code = _explain(error)
-        say(f"error: {_printable(message)}", sys.stderr)
+        lines = printable(message, keep="\n")  # the mistakes of a study have a line each
+        say(f"error: {lines}", sys.stderr)
     sys.exit(code)
 
 
@@ -146,6 +148,11 @@ class BarObserver(NoteObserver):
             self._bar, self._gone = None, True
 
 
+def find_width() -> int | None:
+    """Returns the columns of the terminal that stdout is, or ``None`` where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def format_seconds(seconds: float) -> str:
     """Returns a time as hours, minutes and seconds: ``0:12:30``, ``2 days, 1:00:00``."""
     if not seconds < CENTURY:
@@ -182,11 +189,6 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _printable(text: str) -> str:
-    """Escapes what would move the cursor or change colours; line breaks stay, for lists of mistakes have them."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else ascii(mark)[1:-1] for mark in text)
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

@@ -37,3 +37,8 @@ class Interrupted(CnnjaxError):  # noqa: N818 - not an error
         super().__init__(message)
         self.exit_code = 128 + signal_number
         self.checkpoint = checkpoint
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Returns `text` with escapes for what would move the cursor or change colours, other than what is in `keep`."""
+    return "".join(mark if mark.isprintable() or mark in keep else ascii(mark)[1:-1] for mark in text)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cnnjax.config import RunConfig
+from cnnjax.signatures import static_signature
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Trial:
     def key(self) -> str:
         """The run key."""
         return self.config.key
+
+    @functools.cached_property
+    def signature(self) -> str:
+        """The static signature of its run: trials of one signature share their programs."""
+        return static_signature(self.config)
 
     @property
     def name(self) -> str:

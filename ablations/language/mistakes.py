@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, printable
 
 _MOST_LINES = 20
 _LONGEST_LINE = 400
@@ -40,13 +40,13 @@ class Mistakes:
 
 def refusal(source: str, lines: Sequence[str]) -> InputError:
     """Returns the error that says what is wrong: one line, or for several a heading and a line for each."""
-    shown = [f"{_printable(source)}: {_printable(line)}" for line in lines[:_MOST_LINES]]
+    shown = [f"{_shorten(source)}: {_shorten(line)}" for line in lines[:_MOST_LINES]]
     if len(lines) == 1:
         return InputError(shown[0])
     more = [f"... and {len(lines) - _MOST_LINES:,} more"] if len(lines) > _MOST_LINES else []
-    return InputError("\n  ".join([f"{_printable(source)}: {len(lines):,} errors", *shown, *more]))
+    return InputError("\n  ".join([f"{_shorten(source)}: {len(lines):,} errors", *shown, *more]))
 
 
-def _printable(line: str) -> str:
-    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line[: _LONGEST_LINE + 1])
+def _shorten(line: str) -> str:
+    shown = printable(line[: _LONGEST_LINE + 1])
     return shown if len(line) <= _LONGEST_LINE else f"{shown[:_LONGEST_LINE]} ..."

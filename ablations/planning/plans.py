@@ -12,10 +12,10 @@ from ablations.language.grids import Cell, Grid
 from ablations.planning.forecasting import Forecast, forecast
 from ablations.planning.sensitivity import Sensitivity
 from ablations.planning.timing import Timing
+from ablations.running.costs import summarize_run
 from ablations.running.work import Work
 from cnnjax.datasets import DatasetInfo, load_info
-from cnnjax.signatures import static_signature
-from cnnjax.summary import Summary, summarize
+from cnnjax.summary import Summary
 
 STATUSES = ("completed", "diverged", "failed", "invalid", "waiting")
 """What can be said of a trial; ``waiting`` is to be run."""
@@ -127,7 +127,7 @@ def make_plan(
         title=title,
         grid=grid,
         cells=cells,
-        programs=len({static_signature(trial.config) for trial in work.waiting}),
+        programs=len({trial.signature for trial in work.waiting}),
         workers=workers,
         forecast=_forecast(cells, work, workers, timing),
         basis=timing.basis if timing else None,
@@ -143,17 +143,15 @@ def list_infos(grid: Grid) -> dict[tuple[str, str | None], DatasetInfo]:
 
 
 def _plan_cells(grid: Grid, statuses: Mapping[str, str], timing: Timing | None) -> tuple[CellPlan, ...]:
-    infos = list_infos(grid)
     trials = iter(grid.trials)  # cell by cell
     plans = []
     for cell in grid.cells:
         own = itertools.islice(trials, len(grid.seeds))
         found = ["invalid" if cell.problem else statuses[trial.key] for trial in own]
-        info = infos[cell.config.data.name, cell.config.data.manual_dir]
         plans.append(
             CellPlan(
                 cell=cell,
-                size=None if cell.problem else summarize(cell.config, info.image_shape, info.classes),
+                size=None if cell.problem else summarize_run(cell.config),
                 counts={status: found.count(status) for status in STATUSES},
                 seconds=timing.run_seconds(cell.config) if timing and not cell.problem else None,
             )

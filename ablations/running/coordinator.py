@@ -42,8 +42,8 @@ def run_grid(
         Interrupted: a signal arrived; what had ended is stored.
     """
     policy = policy or Policy()
-    work, known = find_work(grid, store, policy.retry_failed), set(store.list_keys())
-    store.add_all([_record_invalid(trial) for trial in work.invalid if trial.key not in known])
+    work = find_work(grid, store, policy.retry_failed)
+    store.add_all([_record_invalid(trial) for trial in work.invalid if trial.key not in work.statuses])
     coordinator = _Coordinator(work, store, executor, observer, policy)
     try:
         with deferred_signals() as stop_signal:
@@ -63,7 +63,7 @@ class _Coordinator:
     """The state between two polls: what waits, what runs, and how often it failed."""
 
     def __init__(self, work: Work, store: Store, executor: Executor, observer: GridObserver, policy: Policy) -> None:
-        self.counts = work.stored + Counter(invalid=len(work.invalid), waiting=len(work.waiting))
+        self.counts = work.counts
         self._schedule = Schedule(work.waiting, lambda trial: training_flops(trial.config))
         self._store, self._executor, self._observer, self._policy = store, executor, observer, policy
         self._running = 0

@@ -13,7 +13,7 @@ TRAIN_SIZE_UNKNOWN = 50_000
 
 def find_size(config: RunConfig) -> tuple[int, int]:
     """Returns the parameters of a run's network, and the FLOPs of its forward pass on one image."""
-    summary = _summarize(config)
+    summary = summarize_run(config)
     return summary.parameters, summary.flops
 
 
@@ -26,10 +26,11 @@ def count_images(config: RunConfig) -> int:
 
 def training_flops(config: RunConfig) -> float:
     """Returns the FLOPs of a run's training, the backward pass costing twice as much as the forward pass."""
-    return 3.0 * _summarize(config).flops * count_images(config)
+    return 3.0 * summarize_run(config).flops * count_images(config)
 
 
-def _summarize(config: RunConfig) -> Summary:
+def summarize_run(config: RunConfig) -> Summary:
+    """Returns the layers of a run's network on its dataset, which is looked up once."""
     info = _find_info(config.data.name, config.data.manual_dir)
     return summarize(config, info.image_shape, info.classes)
 

@@ -17,7 +17,6 @@ from ablations.running.events import Event
 from ablations.running.slots import Slot, make_slots
 from ablations.running.worker_process import Message, WorkerProcess
 from cnnjax.errors import UnavailableError
-from cnnjax.signatures import static_signature
 
 WATCH_SECONDS = 0.5
 FAILED_STARTS = 3
@@ -82,7 +81,7 @@ class LocalExecutor:
         """Begins a group on a free slot."""
         if slot not in self._workers:
             self._workers[slot] = WorkerProcess(self._slots[slot], self._inbox)
-        self._workers[slot].give(group, static_signature(group[0].config))
+        self._workers[slot].give(group, group[0].signature)
 
     def poll(self, seconds: float) -> list[Event]:
         """Returns what has happened, after waiting at most so long for something to happen."""

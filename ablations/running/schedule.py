@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from ablations.language.grids import Trial
-from cnnjax.signatures import static_signature
 
 
 class Schedule:
@@ -21,7 +20,7 @@ class Schedule:
     def __init__(self, trials: Iterable[Trial], cost: Callable[[Trial], float]) -> None:
         self._waiting: dict[str, deque[Trial]] = {}
         for trial in sorted(trials, key=cost, reverse=True):  # so the groups, too, come in the order of their longest
-            self._waiting.setdefault(static_signature(trial.config), deque()).append(trial)
+            self._waiting.setdefault(trial.signature, deque()).append(trial)
         self._running: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
@@ -45,9 +44,9 @@ class Schedule:
 
     def put_back(self, trial: Trial) -> None:
         """Takes up a trial again that was taken, to be run after the others of its signature."""
-        self._waiting.setdefault(static_signature(trial.config), deque()).append(trial)
+        self._waiting.setdefault(trial.signature, deque()).append(trial)
         self.end(trial)
 
     def end(self, trial: Trial) -> None:
         """Learns that a trial that was taken runs no more."""
-        self._running[static_signature(trial.config)] -= 1
+        self._running[trial.signature] -= 1

@@ -58,7 +58,7 @@ class FailureObserver:
 
     def begin(self, work: Work) -> None:
         """Counts what is there."""
-        self.counts = work.stored + Counter(invalid=len(work.invalid), waiting=len(work.waiting))
+        self.counts = work.counts
         self._begun = time.monotonic()
         self._cost = sum(training_flops(trial.config) for trial in work.waiting)
         self._cost_ended = 0.0

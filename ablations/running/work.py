@@ -1,7 +1,8 @@
 """A grid against a store: what is stored already, and what is left to run."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ablations.language.grids import Grid, Trial
@@ -35,11 +36,18 @@ class Work:
         stored: how many trials have which status in the store and stay as they are.
         invalid: trials whose network cannot exist.
         waiting: trials to run.
+        statuses: of every run in the store, of the grid or not, by run key, in the order they were stored.
     """
 
     stored: Counter[str]
     invalid: tuple[Trial, ...]
     waiting: tuple[Trial, ...]
+    statuses: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of trials by status, those to run being ``waiting``."""
+        return self.stored + Counter(invalid=len(self.invalid), waiting=len(self.waiting))
 
 
 def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
@@ -57,4 +65,5 @@ def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
         stored=Counter(statuses[trial.key] for trial in valid if statuses.get(trial.key) in kept),
         invalid=tuple(trial for trial in grid.trials if trial.cell.problem is not None),
         waiting=tuple(trial for trial in valid if statuses.get(trial.key) not in kept),
+        statuses=statuses,
     )
