@@ -17,15 +17,15 @@ from cnnjax.runs import Store
 
 STUDY = """
 title = "Many small trials"
-seeds = 60
+seeds = 100
 [base]
 model.filters = []
-train = { epochs = 3, learning_rate = 0.1 }
+train = { epochs = 100, learning_rate = 0.1 }
 data.train_size = 1000
 [sweep.grid]
 model.dense = [[8], [16], [24], [32]]
 """
-TRIALS = 240
+TRIALS = 400
 KILLS = 50
 SHOWN = re.compile(r"^\[\d+/\d+\] completed (.*?): test accuracy (0\.\d{4})", re.MULTILINE)
 
@@ -37,9 +37,20 @@ def study(tmp_path):
     return path
 
 
-def start(study, out, log, *options):
-    words = [sys.executable, "-m", "ablations.run", str(study), "--out", str(out), *options]
-    return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+@pytest.fixture
+def start():
+    """Starts grids, of which none outlives its test."""
+    started = []
+
+    def start(study, out, log, *options):
+        words = [sys.executable, "-m", "ablations.run", str(study), "--out", str(out), *options]
+        started.append(subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "JAX_PLATFORMS": "cpu"}))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def finish(study, out, *options):
@@ -60,10 +71,11 @@ def table(out):
     return rows
 
 
-def wait_for_lines(log, count, seconds=60):
+def wait_for_lines(log, count, process, seconds=180):
     deadline = time.monotonic() + seconds
     while len(shown(log)) < count:
-        assert time.monotonic() < deadline, f"not {count} trials in {seconds} s"
+        assert process.poll() is None, f"ended before {count} trials: {log.read_text()}"
+        assert time.monotonic() < deadline, f"not {count} trials in {seconds} s: {log.read_text()}"
         time.sleep(0.02)
 
 
@@ -72,7 +84,7 @@ def shown(log):
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, study):
+def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, study, start):
     chance, log_path, acknowledged = random.Random(7), tmp_path / "log", {}
     out = tmp_path / "killed"
     for kill in range(KILLS):
@@ -81,7 +93,7 @@ def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path,
             if kill % 2:  # while it starts, or at its work
                 time.sleep(chance.uniform(0.1, 3.0))
             else:
-                wait_for_lines(log_path, chance.randint(1, 3))
+                wait_for_lines(log_path, chance.randint(1, 3), process)
                 time.sleep(chance.uniform(0.0, 0.3))
             workers = psutil.Process(process.pid).children()
             process.kill()
@@ -106,7 +118,7 @@ def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_grid_its_workers_and_nothing_that_was_stored(tmp_path, study, number, code):
+def test_a_signal_ends_the_grid_its_workers_and_nothing_that_was_stored(tmp_path, study, start, number, code):
     log_path = tmp_path / "log"
     with open(log_path, "w") as log:
         process = start(study, tmp_path / "out", log)
@@ -124,7 +136,7 @@ def test_a_signal_ends_the_grid_its_workers_and_nothing_that_was_stored(tmp_path
 
 
 @pytest.mark.slow
-def test_the_second_run_on_a_store_is_refused_and_told_who_is_there(tmp_path, study):
+def test_the_second_run_on_a_store_is_refused_and_told_who_is_there(tmp_path, study, start):
     out = tmp_path / "out"
     with open(tmp_path / "log", "w") as log:
         first = start(study, out, log)
@@ -144,7 +156,7 @@ def test_the_second_run_on_a_store_is_refused_and_told_who_is_there(tmp_path, st
 def test_a_full_disk_ends_the_grid_in_one_line_and_the_same_command_goes_on(tmp_path, study):
     disk, out = tmp_path / "disk", tmp_path / "disk" / "out"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("no permission to mount a small disk")
     try:
         full = finish(study, out)

@@ -41,4 +41,3 @@ def test_memory_does_not_grow_with_the_trials(tmp_path):
     measured = measure_throughput(3000, 64, tmp_path)
     _, halfway, after = measured.memory
     assert after - halfway < 16 * 2**20
-    assert measured.trials / measured.seconds > 100
