@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.blocks import Pair, Pixels
-from cnnjax.config import ModelConfig
-from cnnjax.layers import average_pool, convolve, max_pool
+from cnnjax.config import Block, ModelConfig
+from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -26,6 +26,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid": nn.sigmoid,
     "linear": lambda x: x,
 }
+MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear"})
+"""Activations that never fall, so that a maximum before them is the maximum after them."""
 POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
     "max": max_pool,
     "avg": average_pool,
@@ -34,7 +36,10 @@ POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
 
 
 class Conv(nn.Module):
-    """A convolution with the parameters of ``nn.Conv``: ``kernel`` (height, width, channels, filters) and ``bias``."""
+    """A convolution with the parameters of ``nn.Conv``: ``kernel`` (height, width, channels, filters) and ``bias``.
+
+    With a `pool`, a window of a max-pooling with the same strides, it gives the maxima alone.
+    """
 
     filters: int
     kernel_size: tuple[int, int]
@@ -42,13 +47,15 @@ class Conv(nn.Module):
     padding: str | Pixels
     use_bias: bool
     dtype: jnp.dtype
+    pool: Pair | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, channels) to (batch, rows, columns, filters)."""
+        """Maps images (height, width, batch, channels) to (rows, columns, batch, filters)."""
         shape = (*self.kernel_size, images.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
-        outputs = convolve(images.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
+        operands = images.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding
+        outputs = convolve_and_pool(*operands, self.pool) if self.pool else convolve(*operands)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.filters,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
@@ -91,15 +98,31 @@ class CNN(nn.Module):
         norm: Callable[[], Callable[[jax.Array], jax.Array]] = functools.partial(
             nn.BatchNorm, use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype
         )
-        x = jnp.asarray(images, self.dtype)
+        x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for block in config.blocks:
-            x = Conv(block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, self.dtype)(x)
+            conv = functools.partial(
+                Conv, block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, self.dtype
+            )
+            activation = ACTIVATIONS[block.activation]
+            if pools_first(block, config.batch_norm):
+                x = activation(conv(block.pool_size)(x))
+                continue
+            x = conv()(x)
             x = norm()(x) if config.batch_norm else x
-            x = POOLS[block.pool](ACTIVATIONS[block.activation](x), block.pool_size, block.pool_strides)
-        x = x.reshape(x.shape[0], -1)
+            x = POOLS[block.pool](activation(x), block.pool_size, block.pool_strides)
+        x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
         for width in config.dense:
             x = dense(width)(nn.Dropout(config.dropout, deterministic=not train)(x))
             x = norm()(x) if config.batch_norm else x
             x = ACTIVATIONS[config.dense_activation](x)
         logits = dense(self.classes)(nn.Dropout(config.dropout, deterministic=not train)(x))
         return logits.astype(jnp.float32)
+
+
+def pools_first(block: Block, batch_norm: bool) -> bool:
+    """Whether a block gives the same if the maximum is taken right after the convolution, before bias and activation.
+
+    Adding a number and a monotone activation keep the order, also rounded; batch normalisation may turn it around.
+    """
+    in_tiles = block.pool == "max" and block.pool_size == block.pool_strides
+    return in_tiles and block.activation in MONOTONE and not batch_norm

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cnnjax.architecture import Layer, list_layers, pad_pixels
 from cnnjax.config import ModelConfig
 from cnnjax.errors import InputError
-from cnnjax.model import CNN
+from cnnjax.model import CNN, pools_first
 
 CLASSES = 3
 
@@ -55,10 +55,15 @@ def build_module(config: ModelConfig, input_shape: tuple[int, ...]):
         return variables, extra["intermediates"]
 
     variables, intermediates = jax.eval_shape(run)
-    outputs = {name: calls["__call__"][0].shape[1:] for name, calls in intermediates.items() if name != "__call__"}
+    outputs = {name: _drop_batch(calls["__call__"][0]) for name, calls in intermediates.items() if name != "__call__"}
     if not config.dropout:  # a dropout of rate 0 is no layer
         outputs = {name: shape for name, shape in outputs.items() if not name.startswith("Dropout")}
     return variables, outputs
+
+
+def _drop_batch(output):
+    """Returns the shape of a layer's output for one image; convolution blocks are (height, width, batch, channels)."""
+    return output.shape[1:] if output.ndim == 2 else (*output.shape[:2], output.shape[3])
 
 
 def can_be_built(config: ModelConfig, input_shape: tuple[int, ...]) -> bool:
@@ -94,6 +99,9 @@ def test_layers_are_those_of_the_module_or_refused_exactly_when_it_cannot_be_bui
     computed = {
         layer.name: layer.output_shape for layer in layers if layer.kind not in ("MaxPool", "AvgPool", "Flatten")
     }
+    for index, block in enumerate(config.blocks):
+        if pools_first(block, config.batch_norm):
+            computed[f"Conv_{index}"] = by_name[f"MaxPool_{index}"].output_shape
     assert computed == outputs
 
 

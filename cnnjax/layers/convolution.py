@@ -1,54 +1,188 @@
-"""Two-dimensional convolution, by the algorithm that measures fastest on the backend that runs it.
+"""Two-dimensional convolution, alone or with a max-pooling after it, by the algorithm that measures fastest.
 
-On CPU, XLA's own gradients of a convolution leave its fast path inside a scan (measured: 1.5 s for a step that takes
-0.04 s here), so the windows are laid out as rows of a matrix and multiplied by the kernel (im2col), as long as that
-matrix is not too large to hold. Accelerators have fast convolutions of their own.
+A convolution is linear in its images and in its kernel, so each of its three modes (the outputs, the gradient of the
+kernel, the gradient of the images) may be computed by another algorithm. On CPU, XLA's own gradients of a convolution
+leave its fast path inside a scan (measured: 1.5 s for a step that takes 0.04 s as matrix products), so there the choice
+is between matrix products: minimal filtering where it saves multiplications, patches elsewhere. Accelerators have fast
+convolutions of their own. `docs/performance.md` has the measurements.
 """
 
-import math
+import functools
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.architecture import pad_pixels
-from cnnjax.blocks import Pixels
-from cnnjax.layers.windows import MOST_SLICES, slice_windows
+from cnnjax.blocks import Pair, Pixels
+from cnnjax.errors import InputError
+from cnnjax.layers.maximum import take_maximum
+from cnnjax.layers.minimal_filtering import (
+    convolve_and_pool_by_tiles,
+    convolve_by_tiles,
+    count_multiplications,
+)
+from cnnjax.layers.patches import FEW_CHANNELS, convolve_by_patches, count_patch_bytes
+from cnnjax.layers.pooling import max_pool
+from cnnjax.layers.toom_cook import MOST_POINTS
+from cnnjax.layers.windows import MOST_SLICES, count_steps, size_of
+from cnnjax.rules import choice
+
+Algorithm = Literal["xla", "patches", "tiles"]
+"""XLA's own convolution; a matrix product of patches (im2col); minimal filtering (Winograd), at stride 1 only."""
 
 PATCH_BYTES = 2**29
+TILE_MARGIN = 1.5
+"""How many times the multiplications of minimal filtering must be saved for it to be faster."""
+
+
+class Plan(NamedTuple):
+    """The algorithm of each mode of a convolution."""
+
+    outputs: Algorithm
+    kernel_gradient: Algorithm
+    image_gradient: Algorithm
 
 
 def convolve(
-    images: jax.Array, kernel: jax.Array, strides: tuple[int, int] = (1, 1), padding: str | Pixels = "valid"
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Pair = (1, 1),
+    padding: str | Pixels = "valid",
+    algorithm: Algorithm | Plan | None = None,
 ) -> jax.Array:
-    """Convolves images with a kernel: ``y[n, i, j, f] = sum x[n, i*s + a, j*t + b, c] * kernel[a, b, c, f]``.
+    """Convolves images with a kernel: ``y[i, j, n, f] = sum x[i*s + a, j*t + b, n, c] * kernel[a, b, c, f]``.
 
     Args:
-        images: (batch, height, width, channels), float32 or bfloat16.
+        images: (height, width, batch, channels), float32 or bfloat16.
         kernel: (window height, window width, channels, filters), of the same dtype.
         strides: ``(s, t)``, steps of the window down and across.
         padding: ``valid``, ``same`` or ``((top, bottom), (left, right))`` zeros.
+        algorithm: one for all modes, or one each; ``None`` chooses by shape and backend.
 
     Returns:
-        (batch, rows, columns, filters), of the same dtype.
+        (rows, columns, batch, filters), of the same dtype.
 
-    References:
-        Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing", 2006.
+    Raises:
+        InputError: there is no such algorithm, or it cannot do this.
     """
-    height, width, channels, filters = kernel.shape
-    pixels = pad_pixels(padding, (images.shape[1], images.shape[2]), (height, width), strides)
-
-    def by_matrix_product(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        padded = jnp.pad(images, ((0, 0), *pixels, (0, 0)))
-        patches = jnp.concatenate(slice_windows(padded, (height, width), strides), axis=-1)
-        return patches @ kernel.reshape(height * width * channels, filters)
-
-    def by_backend(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(images, kernel, strides, pixels, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    outputs = jax.eval_shape(by_backend, images, kernel)
-    patch_bytes = math.prod(outputs.shape[:3]) * height * width * channels * images.dtype.itemsize
-    sliced = height * width <= MOST_SLICES and patch_bytes <= PATCH_BYTES
-    on_cpu = by_matrix_product if sliced else by_backend
-    result: jax.Array = lax.platform_dependent(images, kernel, cpu=on_cpu, default=by_backend)
+    padded = _pad(images, kernel, strides, padding)
+    if algorithm is not None:
+        plan = Plan(algorithm, algorithm, algorithm) if isinstance(algorithm, str) else algorithm
+        _check_plan(plan, size_of(kernel), strides)
+        return _convolve(padded, kernel, strides, plan)
+    on_cpu = functools.partial(_convolve, strides=strides, plan=choose_plan(padded, kernel, strides))
+    elsewhere = functools.partial(_convolve_by_xla, strides=strides)
+    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=on_cpu, default=elsewhere)
     return result
+
+
+def convolve_and_pool(
+    images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels, window: Pair
+) -> jax.Array:
+    """Returns the maxima over windows, side by side, of a convolution whose other outputs are needed nowhere.
+
+    Args:
+        images, kernel, strides, padding: as for `convolve`.
+        window: height and width of the pooling, whose strides are the same.
+
+    Returns:
+        (rows, columns, batch, filters), of the same dtype.
+    """
+    padded = _pad(images, kernel, strides, padding)
+
+    def one_after_the_other(padded: jax.Array, kernel: jax.Array) -> jax.Array:
+        return max_pool(convolve(padded, kernel, strides), window, window)
+
+    def by_patches(padded: jax.Array, kernel: jax.Array) -> jax.Array:
+        return take_maximum(convolve_by_patches(padded, kernel, strides, window), 3)
+
+    def by_tiles(padded: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve_and_pool_by_tiles(padded, kernel, window)
+
+    on_cpu = one_after_the_other
+    if _is_worth_tiling(padded, kernel, strides, window):
+        on_cpu = by_tiles
+    elif padded.shape[3] <= FEW_CHANNELS and _can_be_patches(padded, kernel, strides):
+        on_cpu = by_patches
+    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=on_cpu, default=one_after_the_other)
+    return result
+
+
+def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> Plan:
+    """Returns the algorithms that measure fastest on CPU; of the arguments, padded already, only the shapes count."""
+    if _is_worth_tiling(images, kernel, strides):
+        return Plan("tiles", "tiles", "tiles")
+    if _can_be_patches(images, kernel, strides):
+        return Plan("patches", "patches", "patches")
+    return Plan("xla", "xla", "xla")
+
+
+def _check_plan(plan: Plan, window: Pair, strides: Pair) -> None:
+    for algorithm in plan:
+        choice(algorithm, get_args(Algorithm), "algorithm")
+        if algorithm == "tiles" and strides != (1, 1):
+            raise InputError(f"algorithm='tiles': needs strides (1, 1), not {strides}")
+        if algorithm == "tiles" and max(window) > MOST_POINTS:
+            size = "x".join(map(str, window))
+            raise InputError(f"algorithm='tiles': needs a window of at most {MOST_POINTS}x{MOST_POINTS}, not {size}")
+
+
+def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group: Pair = (1, 1)) -> bool:
+    if strides != (1, 1) or images.dtype != jnp.float32:
+        return False
+    height, width, channels, filters = kernel.shape
+    size = count_steps(size_of(images), (height, width))
+    tiled = count_multiplications(size, (height, width), channels, filters, group)
+    return TILE_MARGIN * tiled < size[0] * size[1] * height * width * channels * filters
+
+
+def _can_be_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> bool:
+    window = size_of(kernel)
+    return window[0] * window[1] <= MOST_SLICES and count_patch_bytes(images, window, strides) <= PATCH_BYTES
+
+
+def _pad(images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels) -> jax.Array:
+    pixels = pad_pixels(padding, size_of(images), size_of(kernel), strides)
+    return jnp.pad(images, (*pixels, (0, 0), (0, 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(images: jax.Array, kernel: jax.Array, strides: Pair, plan: Plan) -> jax.Array:
+    return _ALGORITHMS[plan.outputs](images, kernel, strides)
+
+
+def _forward(
+    images: jax.Array, kernel: jax.Array, strides: Pair, plan: Plan
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(images, kernel, strides, plan), (images, kernel)
+
+
+def _backward(
+    strides: Pair, plan: Plan, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    images, kernel = operands
+    # What an algorithm shares with the forward pass, such as transformed images, XLA computes once.
+    _, pull_to_images = jax.vjp(lambda images: _ALGORITHMS[plan.image_gradient](images, kernel, strides), images)
+    _, pull_to_kernel = jax.vjp(lambda kernel: _ALGORITHMS[plan.kernel_gradient](images, kernel, strides), kernel)
+    return *pull_to_images(cotangent), *pull_to_kernel(cotangent)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _convolve_by_xla(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
+    return lax.conv_general_dilated(images, kernel, strides, "VALID", dimension_numbers=("HWNC", "HWIO", "HWNC"))
+
+
+def _convolve_by_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
+    return convolve_by_patches(images, kernel, strides)[..., 0, :]
+
+
+def _convolve_by_tiles(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
+    assert strides == (1, 1)
+    return convolve_by_tiles(images, kernel)
+
+
+_ALGORITHMS = {"xla": _convolve_by_xla, "patches": _convolve_by_patches, "tiles": _convolve_by_tiles}

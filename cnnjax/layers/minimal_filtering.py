@@ -1,0 +1,129 @@
+"""Convolution at stride 1 by minimal filtering (Winograd): few multiplications, in large matrix products.
+
+The image is cut into tiles that overlap by the window less one. Transformed tiles and transformed kernel are multiplied
+point by point, which over channels and filters is one matrix product a point, and a last transform gives the outputs of
+every tile. The transforms are matrix products too: both dimensions at once, as a Kronecker product, so that each is
+one pass over memory.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnnjax.blocks import Pair
+from cnnjax.layers.maximum import take_maximum
+from cnnjax.layers.toom_cook import MOST_POINTS, Transforms, make_transforms
+from cnnjax.layers.windows import count_steps, size_of
+
+
+def choose_tile(window: Pair, group: Pair = (1, 1)) -> Pair | None:
+    """Returns the outputs of a tile: 4 along each dimension, or as many as its points allow.
+
+    Args:
+        window: height and width.
+        group: height and width of the windows of a pooling that follows, of which a tile holds whole ones.
+
+    Returns:
+        Rows and columns, >= 1; ``None`` where no tile is.
+    """
+    most = [min(max(4, multiple), MOST_POINTS + 1 - taps) for taps, multiple in zip(window, group, strict=True)]
+    rows, columns = (count // multiple * multiple for count, multiple in zip(most, group, strict=True))
+    return (rows, columns) if min(rows, columns) > 0 else None
+
+
+def convolve_by_tiles(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves images at stride 1 without padding.
+
+    Args:
+        images: (height, width, batch, channels), float32.
+        kernel: (window height, window width, channels, filters), float32, of a window that `choose_tile` can tile.
+
+    Returns:
+        (rows, columns, batch, filters).
+    """
+    size = count_steps(size_of(images), size_of(kernel))
+    return _join_tiles(_convolve_tiles(images, kernel, (1, 1))[0], size)
+
+
+def convolve_and_pool_by_tiles(images: jax.Array, kernel: jax.Array, window: Pair) -> jax.Array:
+    """Returns the maxima over windows, side by side, of what `convolve_by_tiles` returns; whole windows only."""
+    size = count_steps(count_steps(size_of(images), size_of(kernel)), window, window)
+    # Tiles hold whole windows, so their maxima can be taken before the tiles are joined.
+    return _join_tiles(take_maximum(_convolve_tiles(images, kernel, window), 0), size)
+
+
+def count_multiplications(size: Pair, window: Pair, channels: int, filters: int, group: Pair = (1, 1)) -> float:
+    """Returns the multiplications an image, those of the transforms included; infinite where no tile exists.
+
+    Args:
+        size: rows and columns of the outputs.
+        window: height and width.
+        channels: of the input.
+        filters: of the output.
+        group: height and width of the windows of a pooling that follows.
+    """
+    tile = choose_tile(window, group)
+    if tile is None:
+        return math.inf
+    points = math.prod(count + taps - 1 for count, taps in zip(tile, window, strict=True))
+    tiles = math.prod(math.ceil(extent / count) for extent, count in zip(size, tile, strict=True))
+    return float(tiles * points * (points * channels + channels * filters + math.prod(tile) * filters))
+
+
+def _convolve_tiles(images: jax.Array, kernel: jax.Array, group: Pair) -> jax.Array:
+    """Returns (members of a group, groups down a tile, groups across, tiles down, across, batch, filters)."""
+    window = size_of(kernel)
+    tile = choose_tile(window, group)
+    assert tile, f"no tile for {window} and groups of {group}"
+    down, across = (make_transforms(count, taps) for count, taps in zip(tile, window, strict=True))
+    size = [extent // g * g for extent, g in zip(count_steps(size_of(images), window), group, strict=True)]
+    images = images[: size[0] + window[0] - 1, : size[1] + window[1] - 1]
+    tiles = (math.ceil(size[0] / tile[0]), math.ceil(size[1] / tile[1]))
+
+    cut = _cut_tiles(images, down, across, tiles)
+    points = _apply(np.kron(down.inputs, across.inputs), cut).reshape(-1, math.prod(cut.shape[2:5]), cut.shape[5])
+    weights = _apply(np.kron(down.taps, across.taps), kernel).reshape(-1, *kernel.shape[2:])
+    products = lax.dot_general(points, weights, (((2,), (1,)), ((0,), (0,))))
+    own = [
+        matrix.outputs.reshape(-1, g, matrix.outputs.shape[1]) for matrix, g in zip((down, across), group, strict=True)
+    ]
+    # The members of a group lead, so that taking them apart is free.
+    transform = np.einsum("upa,vqb->pquvab", *own).reshape(-1, len(products))
+    members = _apply(transform, products)
+    return members.reshape(group[0] * group[1], len(own[0]), len(own[1]), *cut.shape[2:5], -1)
+
+
+def _cut_tiles(images: jax.Array, down: Transforms, across: Transforms, tiles: Pair) -> jax.Array:
+    """Returns (inputs down a tile, inputs across, tiles down, across, batch, channels); neighbours share inputs."""
+    steps, lengths = zip(down.outputs.shape, across.outputs.shape, strict=True)
+    reach = [math.ceil(length / step) for length, step in zip(lengths, steps, strict=True)]
+    blocks = [count - 1 + more for count, more in zip(tiles, reach, strict=True)]
+    missing = [(0, n * step - have) for n, step, have in zip(blocks, steps, images.shape[:2], strict=True)]
+    padded = jnp.pad(images, (*missing, (0, 0), (0, 0)))
+    by_place = padded.reshape(blocks[0], steps[0], blocks[1], steps[1], *images.shape[2:]).transpose(1, 3, 0, 2, 4, 5)
+    lines = _stretch(by_place, 0, steps[0], lengths[0], tiles[0])
+    return _stretch(lines, 1, steps[1], lengths[1], tiles[1])
+
+
+def _stretch(by_place: jax.Array, axis: int, step: int, length: int, tiles: int) -> jax.Array:
+    """Extends the places in a block of `step` along `axis` to those in a tile of `length`, which begins with it."""
+    pieces = []
+    for first in range(math.ceil(length / step)):
+        of_tiles = lax.slice_in_dim(by_place, first, first + tiles, axis=axis + 2)
+        pieces.append(lax.slice_in_dim(of_tiles, 0, min(step, length - first * step), axis=axis))
+    return jnp.concatenate(pieces, axis)
+
+
+def _apply(transform: np.ndarray, values: jax.Array) -> jax.Array:
+    """Returns the matrix times the values (any, ...), as two dimensions; the axes before the last make up any."""
+    return jnp.asarray(transform, values.dtype) @ values.reshape(transform.shape[1], -1)
+
+
+def _join_tiles(tiled: jax.Array, size: Pair) -> jax.Array:
+    """Returns (rows, columns, batch, filters) of tiles, without what reaches over the size."""
+    inner_rows, inner_columns, rows, columns, batch, filters = tiled.shape
+    joined = tiled.transpose(2, 0, 3, 1, 4, 5).reshape(rows * inner_rows, columns * inner_columns, batch, filters)
+    return joined[: size[0], : size[1]]
