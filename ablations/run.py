@@ -20,6 +20,7 @@ from ablations.running.cluster import check_address
 from ablations.running.events import Executor
 from ablations.running.watching import make_grid_observer
 from ablations.running.work import Budget, Policy
+from cnnjax.caches import keep_programs
 from cnnjax.config import Count
 from cnnjax.console import format_seconds, run_command, say
 from cnnjax.errors import InputError
@@ -55,6 +56,8 @@ class RunArguments(StudyArguments):
     """Address of the Ray cluster; left out, a Ray of its own on this machine."""
     quiet: bool = False
     """Print failures and the last line only."""
+    no_compilation_cache: bool = False
+    """Compile anew, and keep no programs in the user's cache."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -64,6 +67,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(RunArguments, argv, PROG, RunArguments())
     _check(arguments)
     study = read_study(arguments)
+    keep_programs(not arguments.no_compilation_cache)
     from ablations.running.launching import run_study
 
     start = time.monotonic()

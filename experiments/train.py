@@ -18,6 +18,7 @@ from typing import Annotated
 
 import tyro
 
+from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
 from cnnjax.errors import InputError, Interrupted
@@ -56,6 +57,8 @@ class TrainArguments:
     """Print the last line only."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
+    no_compilation_cache: bool = False
+    """Compile anew, and keep no programs in the user's cache."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -84,6 +87,7 @@ def main(argv: list[str]) -> int:
         say(json.dumps(summary.to_dict()) if arguments.json else str(summary), sys.stdout)
     if arguments.summary_only:
         return 0
+    keep_programs(not arguments.no_compilation_cache)
     from cnnjax.experiment import fit
 
     try:

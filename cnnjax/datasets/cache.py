@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnjax.caches import cache_root
 from cnnjax.dataset_names import Reference
 from cnnjax.datasets.arrays import Dataset, DatasetInfo, Split, make_dataset
 from cnnjax.errors import CnnjaxError, CorruptionError
@@ -40,10 +41,8 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Where entries live: in `$CNNJAX_CACHE_DIR`, else `$XDG_CACHE_HOME/cnnjax`, else `~/.cache/cnnjax`."""
-    own, shared = os.environ.get("CNNJAX_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    root = Path(own) if own else (Path(shared) if shared else Path("~/.cache")) / "cnnjax"
-    return root.expanduser() / "datasets"
+    """Where entries live, in the user's cache."""
+    return cache_root() / "datasets"
 
 
 def find_entry(reference: Reference) -> Entry | None:

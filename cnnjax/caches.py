@@ -1,0 +1,31 @@
+"""Where what can be made again is kept: decoded datasets, and the programs that JAX has compiled. No JAX here."""
+
+import os
+from pathlib import Path
+
+PROGRAM_BYTES = 2**30
+"""Compiled programs that are kept; the longest unused go first."""
+
+
+def cache_root() -> Path:
+    """Returns the user's folder: `$CNNJAX_CACHE_DIR`, else `$XDG_CACHE_HOME/cnnjax`, else `~/.cache/cnnjax`."""
+    own, shared = os.environ.get("CNNJAX_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    root = Path(own) if own else (Path(shared) if shared else Path("~/.cache")) / "cnnjax"
+    return root.expanduser()
+
+
+def keep_programs(wanted: bool = True) -> None:
+    """Has JAX keep what it compiles in the user's cache, from where every later process takes it.
+
+    This sets variables of the environment, so it must come before JAX is imported, and holds for the processes that
+    this one starts. What the user has set, such as `JAX_COMPILATION_CACHE_DIR`, stays.
+
+    Args:
+        wanted: ``False`` has everything compiled anew, and nothing kept.
+    """
+    if not wanted:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_root() / "programs"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(PROGRAM_BYTES))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

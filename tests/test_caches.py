@@ -1,0 +1,76 @@
+"""Compiled programs are kept in the user's cache, unless the user says otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax.caches import cache_root, keep_programs
+
+NETWORK = ["--model.filters", "[]", "--model.dense", "[8]", "--train.epochs", "1", "--data.train-size", "500"]
+
+
+@pytest.fixture
+def _no_settings(monkeypatch):
+    # What `keep_programs` sets is taken back after the test, for monkeypatch has noted these as they were.
+    for name in [
+        "JAX_COMPILATION_CACHE_DIR",
+        "JAX_COMPILATION_CACHE_MAX_SIZE",
+        "JAX_ENABLE_COMPILATION_CACHE",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
+    ]:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_the_users_folder_is_ours_or_that_of_the_system(monkeypatch, tmp_path):
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / "ours"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_root() == tmp_path / "ours"
+    monkeypatch.delenv("CNNJAX_CACHE_DIR")
+    assert cache_root() == tmp_path / "shared" / "cnnjax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == tmp_path / "home" / ".cache" / "cnnjax"
+
+
+@pytest.mark.usefixtures("_no_settings")
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    keep_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+    assert "JAX_ENABLE_COMPILATION_CACHE" not in os.environ
+    keep_programs(False)
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+
+
+def train(folder, *options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    words = [sys.executable, "-m", "experiments.train", *NETWORK, "--json", "--force", "--out", str(folder / "runs")]
+    environment["CNNJAX_CACHE_DIR"] = str(folder)
+    result = subprocess.run([*words, *options], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout), result.stderr
+
+
+def test_a_second_process_compiles_nothing_and_trains_the_same(tmp_path):
+    first, _ = train(tmp_path, "--no-compilation-cache")
+    assert not (tmp_path / "programs").exists()
+    second, _ = train(tmp_path)
+    programs = {path.name for path in (tmp_path / "programs").glob("*-cache")}
+    assert any("train_epoch" in name for name in programs)
+    third, _ = train(tmp_path)
+    assert {path.name for path in (tmp_path / "programs").glob("*-cache")} == programs
+    assert first["test_loss"] == second["test_loss"] == third["test_loss"]
+
+
+def test_a_damaged_program_is_compiled_anew(tmp_path):
+    first, _ = train(tmp_path)
+    for path in (tmp_path / "programs").glob("*-cache"):
+        path.write_bytes(b"damaged")
+    second, told = train(tmp_path)
+    assert "compilation cache" in told
+    assert first["test_loss"] == second["test_loss"]
