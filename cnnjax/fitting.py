@@ -20,6 +20,7 @@ from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
 from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
+from cnnjax.parts import count_parts
 from cnnjax.position import Position
 from cnnjax.splits import split_sizes
 from cnnjax.training import Examples, Metrics, TrainState, evaluate, make_state, shuffle, train_epoch, train_last_batch
@@ -146,11 +147,14 @@ class Programs:
         arguments = (state, Metrics.zero(), splits["train"], self.shuffle(state))
         compile_training = functools.partial(compile_program, donate=(0, 1), batch_size=batch_size)
         self._train = {
-            length: compile_training(train_epoch, *arguments, steps=length)
+            length: compile_training(
+                train_epoch, *arguments, steps=length, parts=_count_parts(state, splits["train"], batch_size)
+            )
             for length in set(_cut(0, examples // batch_size))
         }
         if examples % batch_size:
-            self._train_last = compile_training(train_last_batch, *arguments)
+            rest = _count_parts(state, splits["train"], examples % batch_size)
+            self._train_last = compile_training(train_last_batch, *arguments, parts=rest)
         evaluated = [split for name, split in splits.items() if name != "train"]
         self._evaluate = {len(split.labels): compile_program(evaluate, state, split) for split in evaluated}
 
@@ -266,6 +270,13 @@ def _place_on_device(config: RunConfig, dataset: Dataset) -> dict[str, Examples]
         splits["validation"] = Examples(jnp.asarray(images[-validation:]), jnp.asarray(labels[-validation:]))
     splits["test"] = Examples(jnp.asarray(dataset.test.images), jnp.asarray(dataset.test.labels))
     return splits
+
+
+def _count_parts(state: TrainState, data: Examples, examples: int) -> int:
+    """Returns into how many parts a batch of so many examples is cut, which is for CPUs only."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return count_parts(state.model.config, data.images.shape[1:], state.model.classes, examples)
 
 
 def _cut(start: int, stop: int) -> Sequence[int]:

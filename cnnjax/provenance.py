@@ -24,7 +24,7 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
 
     device = jax.devices()[0]
     return {
-        "packages": {name: _find_version(name) for name in PACKAGES},
+        "packages": {name: find_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": {
@@ -36,7 +36,7 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
         "execution": "solo",
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "git": _describe_source(),
+        "git": describe_source(),
         "dataset": {
             "name": dataset.name,
             "version": dataset.version,
@@ -48,7 +48,8 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
     }
 
 
-def _find_version(package: str) -> str | None:
+def find_version(package: str) -> str | None:
+    """Returns the installed version of a package, ``None`` where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -56,7 +57,8 @@ def _find_version(package: str) -> str | None:
 
 
 @functools.cache
-def _describe_source() -> dict[str, Any]:
+def describe_source() -> dict[str, Any]:
+    """Returns the commit of this package's repository, and whether files differ from it; ``None`` without one."""
     root = Path(__file__).resolve().parent.parent
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     status = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None

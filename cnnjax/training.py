@@ -106,12 +106,14 @@ def scale_images(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def train_step(state: TrainState, batch: Examples) -> tuple[TrainState, Metrics]:
+def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[TrainState, Metrics]:
     """Takes one optimizer step on the mean cross-entropy of a batch.
 
     Args:
         state: before the step.
         batch: at least one example.
+        parts: into how many equal parts the batch is cut, which go one after the other; more than one only without
+            dropout and batch normalisation (static).
 
     Returns:
         The state after the step, and the metrics of the batch before it.
@@ -120,7 +122,7 @@ def train_step(state: TrainState, batch: Examples) -> tuple[TrainState, Metrics]
     chex.assert_type([batch.images, batch.labels], [jnp.uint8, jnp.int32])
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
 
-    def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    def mean_loss(params: Any, batch: Examples) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updates = state.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             scale_images(batch.images),
@@ -129,9 +131,24 @@ def train_step(state: TrainState, batch: Examples) -> tuple[TrainState, Metrics]
             mutable=["batch_stats"],
         )
         targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), state.label_smoothing)
-        return optax.softmax_cross_entropy(logits, targets).mean(), (logits, updates.get("batch_stats", {}))
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        return loss, (_count_correct(logits, batch.labels), updates.get("batch_stats", {}))
 
-    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    differentiate = jax.value_and_grad(mean_loss, has_aux=True)
+    if parts == 1:
+        (loss, (correct, batch_stats)), gradients = differentiate(state.params, batch)
+    else:
+        assert not state.batch_stats
+        batch_stats = state.batch_stats
+
+        def add_part(sums: Any, part: Examples) -> tuple[Any, None]:
+            (loss, (correct, _)), gradients = differentiate(state.params, part)
+            return jax.tree.map(jnp.add, sums, (loss, correct, gradients)), None
+
+        nothing = (jnp.float32(0), jnp.int32(0), jax.tree.map(jnp.zeros_like, state.params))
+        cut = Examples(*(array.reshape(parts, -1, *array.shape[1:]) for array in batch))
+        (loss, correct, gradients), _ = lax.scan(add_part, nothing, cut)
+        loss, gradients = jax.tree.map(lambda total: total / parts, (loss, gradients))
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -140,7 +157,7 @@ def train_step(state: TrainState, batch: Examples) -> tuple[TrainState, Metrics]
         opt_state=opt_state,
     )
     examples = len(batch.labels)
-    return new_state, Metrics(loss * examples, _count_correct(logits, batch.labels), jnp.int32(examples))
+    return new_state, Metrics(loss * examples, correct, jnp.int32(examples))
 
 
 def shuffle(state: TrainState, examples: int, batch_size: int) -> jax.Array:
@@ -150,7 +167,14 @@ def shuffle(state: TrainState, examples: int, batch_size: int) -> jax.Array:
 
 
 def train_epoch(
-    state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int, steps: int
+    state: TrainState,
+    metrics: Metrics,
+    data: Examples,
+    order: jax.Array,
+    *,
+    batch_size: int,
+    steps: int,
+    parts: int = 1,
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Trains on the next `steps` batches of an epoch, all or a part of them, in one scan.
 
@@ -164,6 +188,7 @@ def train_epoch(
         order: int32 (examples,), from `shuffle`.
         batch_size: examples per step (static).
         steps: number of steps (static).
+        parts: into how many parts a batch is cut, as for `train_step` (static).
 
     Returns:
         The state, the sums, and the losses float32 (steps,) of the batches.
@@ -174,7 +199,7 @@ def train_epoch(
 
     def body(carry: tuple[TrainState, Metrics], rows: jax.Array) -> tuple[tuple[TrainState, Metrics], jax.Array]:
         state, total = carry
-        state, batch_metrics = train_step(state, _take(data, rows))
+        state, batch_metrics = train_step(state, _take(data, rows), parts=parts)
         return (state, _add(total, batch_metrics)), batch_metrics.loss
 
     (state, metrics), losses = lax.scan(body, (state, metrics), indices.reshape(steps, batch_size))
@@ -182,11 +207,11 @@ def train_epoch(
 
 
 def train_last_batch(
-    state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int
+    state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int, parts: int = 1
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Trains on the last batch of an epoch, which is smaller than the others; the rest is as for `train_epoch`."""
     rest = len(order) % batch_size
-    state, batch_metrics = train_step(state, _take(data, order[-rest:]))
+    state, batch_metrics = train_step(state, _take(data, order[-rest:]), parts=parts)
     return state, _add(metrics, batch_metrics), batch_metrics.loss[None]
 
 

@@ -1,0 +1,36 @@
+"""cnnjax: the library's own programs, which take `PIECE` steps at a time, also where one is asked for."""
+
+from experiments.contestants.serving import BATCH, Trainer, read_options, serve
+
+
+def make_trainer() -> Trainer:
+    """Returns a trainer of the default run."""
+    from cnnjax.caches import keep_programs
+
+    keep_programs()
+    import jax
+
+    from cnnjax import RunConfig
+    from cnnjax.datasets import load
+    from cnnjax.fitting import PIECE, prepare
+    from cnnjax.training import Metrics
+
+    prepared = prepare(RunConfig(), load("mnist"))
+    programs, data, state = prepared.programs, prepared.splits["train"], prepared.position.state
+    program, steps_an_epoch = programs.remaining(0, len(data.labels))[0], len(data.labels) // BATCH
+    order = programs.shuffle(state)
+
+    def train(steps: int) -> float:
+        nonlocal state, order
+        for _ in range(0, steps, PIECE):
+            if int(state.step) % steps_an_epoch == 0:
+                order = programs.shuffle(state)
+            state, _, losses = program(state, Metrics.zero(), data, order)
+        return float(losses[-1])
+
+    return Trainer(str(jax.devices()[0].device_kind), train)
+
+
+if __name__ == "__main__":
+    read_options()
+    serve(make_trainer())
