@@ -3,9 +3,6 @@
 import os
 from pathlib import Path
 
-PROGRAM_BYTES = 2**30
-"""Compiled programs that are kept; the longest unused go first."""
-
 
 def cache_root() -> Path:
     """Returns the user's folder: `$CNNJAX_CACHE_DIR`, else `$XDG_CACHE_HOME/cnnjax`, else `~/.cache/cnnjax`."""
@@ -18,7 +15,8 @@ def keep_programs(wanted: bool = True) -> None:
     """Has JAX keep what it compiles in the user's cache, from where every later process takes it.
 
     This sets variables of the environment, so it must come before JAX is imported, and holds for the processes that
-    this one starts. What the user has set, such as `JAX_COMPILATION_CACHE_DIR`, stays.
+    this one starts. What the user has set, such as `JAX_COMPILATION_CACHE_DIR`, stays. A network takes about 0.2 MB;
+    the folder can be deleted at any time.
 
     Args:
         wanted: ``False`` has everything compiled anew, and nothing kept.
@@ -26,6 +24,5 @@ def keep_programs(wanted: bool = True) -> None:
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_root() / "programs"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(PROGRAM_BYTES))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -34,9 +34,18 @@ def compile_program(
     Returns:
         A function of the positional arguments alone.
     """
-    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda *trees: trees, *arguments))
+    forms, tree = jax.tree.flatten(jax.eval_shape(lambda *trees: trees, *arguments))
+    leaves = map(_place_like, forms, jax.tree.leaves(arguments))
     settings = tuple(str(getattr(jax.config, name)) for name in SETTINGS)
     return _compile(function, tuple(sorted(static.items())), donate, tree, tuple(leaves), settings)
+
+
+def _place_like(form: jax.ShapeDtypeStruct, argument: Any) -> jax.ShapeDtypeStruct:
+    """Returns the form with the devices of its argument, where these are several."""
+    sharding = getattr(argument, "sharding", None)
+    if sharding is None or len(sharding.device_set) == 1:
+        return form
+    return jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=sharding)
 
 
 @functools.lru_cache(maxsize=64)

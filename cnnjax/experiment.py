@@ -38,6 +38,7 @@ def fit(
     resume: bool = False,
     checkpoint_every: int | None = None,
     observer: Observer | None = None,
+    devices: int | None = None,
 ) -> Run:
     """Trains the network of a run and stores the result; gives a run back that is stored already with a result.
 
@@ -51,12 +52,15 @@ def fit(
         resume: goes on from the newest checkpoint of this configuration.
         checkpoint_every: epochs between checkpoints.
         observer: is told of progress.
+        devices: local devices among which every batch is divided, of whose number `train.batch_size` must be a
+            multiple; ``None`` takes all CPU devices that can have a fair share, or one accelerator. JAX makes several
+            devices of a CPU where it is asked to before it starts, by ``jax.config.update("jax_num_cpu_devices", 2)``.
 
     Returns:
         The record, parameters, history and test predictions.
 
     Raises:
-        InputError: the configuration does not fit the dataset, or the dataset is not known.
+        InputError: the configuration does not fit the dataset or the devices, or the dataset is not known.
         CorruptionError: the dataset, the store or every checkpoint is damaged.
         UnavailableError: no disk space, network, permission or optional package.
         Interrupted: a signal arrived; the message says what was saved.
@@ -70,6 +74,7 @@ def fit(
     if not isinstance(config, RunConfig):
         raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
     check(checkpoint_every, Count | None, "checkpoint_every")
+    check(devices, Count | None, "devices")
     if dataset and parse_name(dataset.name).name != parse_name(config.data.name).name:
         raise InputError(f"dataset: is {dataset.name}, but the run's data.name={config.data.name!r}")
     if out is None and (resume or checkpoint_every):
@@ -83,19 +88,22 @@ def fit(
 
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
+    from cnnjax.sharding import choose_devices, make_mesh
 
     dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     try:
-        provenance = collect_provenance(dataset.info)
+        devices = devices or choose_devices(config.train.batch_size)
+        provenance = collect_provenance(dataset.info, devices)
     except RuntimeError as error:
         raise UnavailableError(f"JAX cannot start: {error}") from error
+    mesh = make_mesh(devices, config.train.batch_size)
     layers = _size_layers(config, dataset.info)
     load_seconds = time.perf_counter() - start
     if store:
         store.create()
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
     with _memory_errors():
-        prepared = fitting.prepare(config, dataset)
+        prepared = fitting.prepare(config, dataset, mesh)
     with deferred_signals() as stop_signal, contextlib.closing(observer), _memory_errors():
         result = fitting.train(
             prepared,

@@ -4,28 +4,25 @@ An epoch is cut into pieces of at most `PIECE` steps so that progress can be sho
 the pieces are the same compiled program and the same arithmetic whether anybody watches or not.
 """
 
-import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cnnjax.checkpoints import Checkpoints
-from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
 from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
-from cnnjax.parts import count_parts
 from cnnjax.position import Position
+from cnnjax.programs import Programs
+from cnnjax.sharding import AXIS, replicate
 from cnnjax.splits import split_sizes
-from cnnjax.training import Examples, Metrics, TrainState, evaluate, make_state, shuffle, train_epoch, train_last_batch
-
-PIECE = 50
+from cnnjax.training import Examples, Metrics, make_state
 
 
 @dataclass(frozen=True)
@@ -64,21 +61,27 @@ class Prepared:
     config: RunConfig
     splits: dict[str, Examples]
     position: Position
-    programs: "Programs"
+    programs: Programs
     compile_seconds: float
 
 
-def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
-    """Puts the examples on the device, makes the first state and compiles the programs.
+def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Prepared:
+    """Puts the examples on the devices, makes the first state and compiles the programs.
+
+    Args:
+        config: the run.
+        dataset: its images.
+        mesh: devices among which every batch is divided.
 
     Raises:
         InputError: the configuration does not fit the dataset.
     """
     start = time.perf_counter()
-    splits = _place_on_device(config, dataset)
+    splits = replicate(_take_splits(config, dataset), mesh)
     steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
-    position = Position(make_state(config, dataset.image_shape, dataset.classes, steps))
-    programs = Programs(position.state, splits, config.train.batch_size)
+    state = make_state(config, dataset.image_shape, dataset.classes, steps, AXIS if mesh else None)
+    position = Position(*replicate((state, Metrics.zero()), mesh))
+    programs = Programs(position.state, splits, config.train.batch_size, mesh)
     return Prepared(config, splits, position, programs, time.perf_counter() - start)
 
 
@@ -128,46 +131,6 @@ def train(
         predictions=test.predictions if test else None,
         seconds=seconds,
     )
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    loss: float
-    accuracy: float
-    predictions: np.ndarray
-
-
-class Programs:
-    """The programs of a run, compiled for the shapes that occur."""
-
-    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int) -> None:
-        self.batch_size = batch_size
-        examples = len(splits["train"].labels)
-        self.shuffle = compile_program(shuffle, state, examples=examples, batch_size=batch_size)
-        arguments = (state, Metrics.zero(), splits["train"], self.shuffle(state))
-        compile_training = functools.partial(compile_program, donate=(0, 1), batch_size=batch_size)
-        self._train = {
-            length: compile_training(
-                train_epoch, *arguments, steps=length, parts=_count_parts(state, splits["train"], batch_size)
-            )
-            for length in set(_cut(0, examples // batch_size))
-        }
-        if examples % batch_size:
-            rest = _count_parts(state, splits["train"], examples % batch_size)
-            self._train_last = compile_training(train_last_batch, *arguments, parts=rest)
-        evaluated = [split for name, split in splits.items() if name != "train"]
-        self._evaluate = {len(split.labels): compile_program(evaluate, state, split) for split in evaluated}
-
-    def remaining(self, steps_done: int, examples: int) -> list[Callable[..., tuple[TrainState, Metrics, jax.Array]]]:
-        """Returns the training programs still to run in an epoch of which `steps_done` steps are done."""
-        programs = [self._train[length] for length in _cut(steps_done, examples // self.batch_size)]
-        return [*programs, self._train_last] if examples % self.batch_size else programs
-
-    def evaluate(self, state: TrainState, split: Examples) -> _Evaluation:
-        """Evaluates the network on a split."""
-        metrics, predictions = self._evaluate[len(split.labels)](state, split)
-        loss, accuracy = metrics.means()
-        return _Evaluation(loss, accuracy, np.asarray(predictions))
 
 
 @dataclass(frozen=True)
@@ -221,7 +184,12 @@ class _Loop:
         )
         if not math.isfinite(epoch.loss) or (result and not math.isfinite(result.loss)):
             return position, int(position.state.step)
-        position = replace(position, metrics=Metrics.zero(), history=(*position.history, epoch), epoch_seconds=0.0)
+        position = replace(
+            position,
+            metrics=replicate(Metrics.zero(), self.prepared.programs.mesh),
+            history=(*position.history, epoch),
+            epoch_seconds=0.0,
+        )
         self.observer.end_epoch(epoch)
         self._obey_signal(position)
         if self.checkpoint_every and epoch.epoch % self.checkpoint_every == 0:
@@ -262,7 +230,7 @@ class _Loop:
         )
 
 
-def _place_on_device(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
+def _take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
     size, validation = split_sizes(config, len(dataset.train))
     images, labels = dataset.train.images, dataset.train.labels
     splits = {"train": Examples(jnp.asarray(images[:size]), jnp.asarray(labels[:size]))}
@@ -270,18 +238,6 @@ def _place_on_device(config: RunConfig, dataset: Dataset) -> dict[str, Examples]
         splits["validation"] = Examples(jnp.asarray(images[-validation:]), jnp.asarray(labels[-validation:]))
     splits["test"] = Examples(jnp.asarray(dataset.test.images), jnp.asarray(dataset.test.labels))
     return splits
-
-
-def _count_parts(state: TrainState, data: Examples, examples: int) -> int:
-    """Returns into how many parts a batch of so many examples is cut, which is for CPUs only."""
-    if jax.default_backend() != "cpu":
-        return 1
-    return count_parts(state.model.config, data.images.shape[1:], state.model.classes, examples)
-
-
-def _cut(start: int, stop: int) -> Sequence[int]:
-    """Returns the lengths of the pieces, of `PIECE` steps but for the last, from step `start` of an epoch to `stop`."""
-    return [min(PIECE, stop - first) for first in range(start, stop, PIECE)]
 
 
 def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer, resume: bool) -> Position:

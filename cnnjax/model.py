@@ -11,10 +11,12 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cnnjax.blocks import Pair, Pixels
 from cnnjax.config import Block, ModelConfig
 from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
+from cnnjax.sharding import take_share
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -62,6 +64,23 @@ class Conv(nn.Module):
         return outputs
 
 
+class Dropout(nn.Module):
+    """Dropout as in ``nn.Dropout``, of a batch that may be divided among devices: each drops its share of the whole."""
+
+    rate: float
+    axis: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Zeroes values (batch, features) with probability `rate`, and scales the others to the same mean."""
+        if not self.rate:
+            return x
+        batch = len(x) if self.axis is None else len(x) * lax.axis_size(self.axis)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (batch, x.shape[1]))
+        own = take_share(kept.T, self.axis).T
+        return jnp.where(own, x / jnp.asarray(1 - self.rate, x.dtype), jnp.zeros_like(x))
+
+
 class CNN(nn.Module):
     """Convolution blocks, then hidden dense layers, then the classifier.
 
@@ -71,11 +90,13 @@ class CNN(nn.Module):
         config: the network.
         classes: number of classes.
         dtype: arithmetic of the layers; parameters are float32.
+        axis: of a mesh, along which the batch is divided in training.
     """
 
     config: ModelConfig
     classes: int
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    axis: str | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -96,8 +117,14 @@ class CNN(nn.Module):
         )
 
         norm: Callable[[], Callable[[jax.Array], jax.Array]] = functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.99,
+            epsilon=1e-3,
+            dtype=self.dtype,
+            axis_name=self.axis,
         )
+        drop = functools.partial(Dropout, config.dropout if train else 0.0, self.axis)
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for block in config.blocks:
             conv = functools.partial(
@@ -112,10 +139,10 @@ class CNN(nn.Module):
             x = POOLS[block.pool](activation(x), block.pool_size, block.pool_strides)
         x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
         for width in config.dense:
-            x = dense(width)(nn.Dropout(config.dropout, deterministic=not train)(x))
+            x = dense(width)(drop()(x))
             x = norm()(x) if config.batch_norm else x
             x = ACTIVATIONS[config.dense_activation](x)
-        logits = dense(self.classes)(nn.Dropout(config.dropout, deterministic=not train)(x))
+        logits = dense(self.classes)(drop()(x))
         return logits.astype(jnp.float32)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.checkpoints import Checkpoint, Checkpoints
@@ -71,8 +70,9 @@ class Position:
         expected = {name: (array.shape, array.dtype) for name, array in self.arrays().items()}
         if {name: (array.shape, array.dtype) for name, array in checkpoint.arrays.items()} != expected:
             raise InputError(f"checkpoint {checkpoint.path} does not fit this network and optimizer")
-        leaves = [jnp.asarray(checkpoint.arrays[name]) for name in expected]
-        tree = jax.tree.unflatten(jax.tree.structure(self._tree()), leaves)
+        places, structure = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, self._tree()))
+        leaves = [jax.device_put(checkpoint.arrays[name], place) for name, place in zip(expected, places, strict=True)]
+        tree = jax.tree.unflatten(structure, leaves)
         return Position(
             tree["state"].replace(key=self.state.key),
             tree["metrics"],

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.datasets import DatasetInfo
+from cnnjax.processors import count_cores
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow")
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
-def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
+def collect_provenance(dataset: DatasetInfo, devices: int = 1) -> dict[str, Any]:
     """Returns JSON values that say what made a result: needed to reproduce it bit for bit, or to explain a difference.
 
     Args:
         dataset: the images that were used.
+        devices: among which batches were divided.
     """
     import jax
 
@@ -31,9 +33,9 @@ def collect_provenance(dataset: DatasetInfo) -> dict[str, Any]:
             "backend": device.platform,
             "kind": device.device_kind,
             "count": jax.device_count(),
-            "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpu_threads": count_cores(),
         },
-        "execution": "solo",
+        "execution": "solo" if devices == 1 else f"{devices} devices",
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": describe_source(),

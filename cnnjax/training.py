@@ -19,6 +19,7 @@ from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig
 from cnnjax.model import CNN
 from cnnjax.optimizers import init_optimizer, make_optimizer
+from cnnjax.sharding import take_share
 
 EVALUATION_BATCH = 100
 
@@ -71,7 +72,9 @@ class TrainState(struct.PyTreeNode):
     optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
 
 
-def make_state(config: RunConfig, image_shape: tuple[int, ...], classes: int, steps: int) -> TrainState:
+def make_state(
+    config: RunConfig, image_shape: tuple[int, ...], classes: int, steps: int, axis: str | None = None
+) -> TrainState:
     """Returns the state before the first step.
 
     Args:
@@ -79,8 +82,9 @@ def make_state(config: RunConfig, image_shape: tuple[int, ...], classes: int, st
         image_shape: (height, width, channels).
         classes: number of classes.
         steps: all steps of the run, over which the learning-rate schedule spreads.
+        axis: of a mesh, along which batches are divided.
     """
-    model = CNN(config.model, classes, jnp.dtype(config.train.precision))
+    model = CNN(config.model, classes, jnp.dtype(config.train.precision), axis)
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
     variables = compile_program(init_variables, init_key, model=model, image_shape=image_shape)(init_key)
     optimizer = make_optimizer(config.train, steps)
@@ -111,7 +115,7 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
 
     Args:
         state: before the step.
-        batch: at least one example.
+        batch: at least one example; on several devices, the share of this one.
         parts: into how many equal parts the batch is cut, which go one after the other; more than one only without
             dropout and batch normalisation (static).
 
@@ -149,6 +153,10 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
         cut = Examples(*(array.reshape(parts, -1, *array.shape[1:]) for array in batch))
         (loss, correct, gradients), _ = lax.scan(add_part, nothing, cut)
         loss, gradients = jax.tree.map(lambda total: total / parts, (loss, gradients))
+    axis = state.model.axis
+    if axis is not None:
+        loss, gradients = lax.pmean((loss, gradients), axis)
+        correct = lax.psum(correct, axis)
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -156,7 +164,7 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    examples = len(batch.labels)
+    examples = len(batch.labels) * (1 if axis is None else lax.axis_size(axis))
     return new_state, Metrics(loss * examples, correct, jnp.int32(examples))
 
 
@@ -202,7 +210,8 @@ def train_epoch(
         state, batch_metrics = train_step(state, _take(data, rows), parts=parts)
         return (state, _add(total, batch_metrics)), batch_metrics.loss
 
-    (state, metrics), losses = lax.scan(body, (state, metrics), indices.reshape(steps, batch_size))
+    rows = take_share(indices.reshape(steps, batch_size), state.model.axis)
+    (state, metrics), losses = lax.scan(body, (state, metrics), rows)
     return state, metrics, losses
 
 
@@ -210,9 +219,12 @@ def train_last_batch(
     state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int, parts: int = 1
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Trains on the last batch of an epoch, which is smaller than the others; the rest is as for `train_epoch`."""
-    rest = len(order) % batch_size
-    state, batch_metrics = train_step(state, _take(data, order[-rest:]), parts=parts)
-    return state, _add(metrics, batch_metrics), batch_metrics.loss[None]
+    rows = order[-(len(order) % batch_size) :]
+    model, axis = state.model, state.model.axis
+    if axis is not None and len(rows) % lax.axis_size(axis):
+        state, axis = state.replace(model=model.clone(axis=None)), None  # every device takes all of it
+    state, batch_metrics = train_step(state, _take(data, take_share(rows, axis)), parts=parts)
+    return state.replace(model=model), _add(metrics, batch_metrics), batch_metrics.loss[None]
 
 
 def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
@@ -230,6 +242,9 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
     """
     full = len(data.labels) // batch_size * batch_size
     variables = {"params": state.params, "batch_stats": state.batch_stats}
+    axis = state.model.axis
+    if axis is not None and batch_size % lax.axis_size(axis):
+        axis = None  # every device evaluates everything
 
     def body(total: Metrics, batch: Examples) -> tuple[Metrics, jax.Array]:
         logits = predict_logits(variables, batch.images, model=state.model)
@@ -237,8 +252,10 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
         batch_metrics = Metrics(losses.sum(), _count_correct(logits, batch.labels), jnp.int32(len(batch.labels)))
         return _add(total, batch_metrics), jnp.argmax(logits, -1).astype(jnp.int32)
 
-    batches = jax.tree.map(lambda array: array[:full].reshape(-1, batch_size, *array.shape[1:]), data)
-    metrics, predictions = lax.scan(body, Metrics.zero(), batches)
+    rows = take_share(jnp.arange(full).reshape(-1, batch_size), axis)
+    metrics, predictions = lax.scan(lambda total, own: body(total, _take(data, own)), Metrics.zero(), rows)
+    if axis is not None:
+        metrics, predictions = lax.psum(metrics, axis), lax.all_gather(predictions, axis, axis=1, tiled=True)
     predictions = predictions.reshape(-1)
     if full < len(data.labels):
         metrics, rest = body(metrics, jax.tree.map(lambda array: array[full:], data))

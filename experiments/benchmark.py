@@ -22,6 +22,7 @@ import tyro
 from cnnjax.config import Count, ModelConfig
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
+from cnnjax.processors import count_cores
 from cnnjax.provenance import describe_source, find_version
 from cnnjax.rules import check, choice
 from cnnjax.summary import summarize
@@ -215,7 +216,7 @@ def describe_machine() -> dict[str, Any]:
     commit = (source["commit"] or "unknown")[:12] + (" with changes" if source["dirty"] else "")
     return {
         "processor": _find_processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": count_cores(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := find_version(name))},
         "commit": commit,

@@ -22,6 +22,7 @@ from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
 from cnnjax.errors import InputError, Interrupted
+from cnnjax.processors import offer_cpu_devices
 from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
 from experiments.arguments import parse_arguments, read_config
@@ -57,6 +58,8 @@ class TrainArguments:
     """Print the last line only."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
+    devices: int | None = None
+    """Devices among which every batch is divided; left out, the cores of a CPU, or one accelerator."""
     no_compilation_cache: bool = False
     """Compile anew, and keep no programs in the user's cache."""
     debug: bool = False
@@ -81,6 +84,7 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns 0, or 1 where the run diverged."""
     arguments = parse(argv)
     check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
+    check(arguments.devices, Count | None, "--devices")
     silent = arguments.quiet or arguments.json
     if arguments.summary_only or not silent:
         summary = _summarize(arguments)
@@ -88,6 +92,7 @@ def main(argv: list[str]) -> int:
     if arguments.summary_only:
         return 0
     keep_programs(not arguments.no_compilation_cache)
+    offer_cpu_devices(arguments.devices)
     from cnnjax.experiment import fit
 
     try:
@@ -97,6 +102,7 @@ def main(argv: list[str]) -> int:
             force=arguments.force,
             resume=arguments.resume,
             checkpoint_every=arguments.checkpoint_every,
+            devices=arguments.devices,
             observer=make_observer(silent),
         )
     except Interrupted as stop:

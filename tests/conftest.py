@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+SET_BY_COMMANDS = ("JAX_NUM_CPU_DEVICES", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES")
+
 
 def pytest_configure(config):
     # A job in the background ignores signals, and its children inherit that; the tests of signals need them.
@@ -14,9 +16,13 @@ def pytest_configure(config):
     if folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    import jax  # noqa: F401 - reads its settings now, before a command that a test calls changes them
 
 
 @pytest.fixture(autouse=True)
 def _own_caches(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.getbasetemp() / "tfds"))
+    for name in SET_BY_COMMANDS:
+        monkeypatch.setenv(name, "")  # so that what a command sets is taken back after the test
+        monkeypatch.delenv(name)

@@ -19,6 +19,7 @@ import cnnjax
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--train.epochs", "2", "--data.train-size", "450", "--model.filters", "[2]", "--train.learning-rate", "0.1"]
+SMALL += ["--devices", "1"]
 
 
 def command(*arguments, module="experiments.train"):

@@ -14,8 +14,8 @@ from cnnjax.records import PackedRun, pack_run
 
 
 def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Observer | None = None) -> PackedRun:
-    """Trains the network of a run; arguments and errors are those of `cnnjax.fit`."""
-    return pack_run(fit(config, out=None, dataset=dataset, observer=observer))
+    """Trains the network of a run on one device; arguments and errors are those of `cnnjax.fit`."""
+    return pack_run(fit(config, out=None, dataset=dataset, observer=observer, devices=1))
 
 
 def describe_error(error: BaseException) -> str:

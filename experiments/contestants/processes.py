@@ -82,7 +82,11 @@ class Process:
             text=True,
             env={**os.environ, **contestant.environment},
         )
-        self.device: str = self.receive()["device"]
+        try:
+            self.device: str = self.receive()["device"]
+        except BaseException:
+            self.close()
+            raise
         self.start_seconds = time.perf_counter() - start
 
     def ask(self, steps: int) -> None:

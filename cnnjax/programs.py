@@ -1,0 +1,79 @@
+"""The programs of a run, compiled for the shapes that occur: pieces of an epoch, its last batch, evaluations."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax.compilation import compile_program
+from cnnjax.parts import count_parts
+from cnnjax.sharding import replicate, run_on_all
+from cnnjax.training import Examples, Metrics, TrainState, evaluate, shuffle, train_epoch, train_last_batch
+
+PIECE = 50
+"""Steps of a piece."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy, means over a split, and the predicted classes int32 (n,)."""
+
+    loss: float
+    accuracy: float
+    predictions: np.ndarray
+
+
+class Programs:
+    """The programs of a run, compiled for the shapes that occur."""
+
+    def __init__(
+        self, state: TrainState, splits: dict[str, Examples], batch_size: int, mesh: Mesh | None = None
+    ) -> None:
+        self.batch_size, self.mesh = batch_size, mesh
+        examples = len(splits["train"].labels)
+        self.shuffle = self._compile(shuffle, state, examples=examples, batch_size=batch_size)
+        arguments = (state, replicate(Metrics.zero(), mesh), splits["train"], self.shuffle(state))
+        train = functools.partial(self._compile, donate=(0, 1), batch_size=batch_size)
+        parts = self._count_parts(state, splits["train"], batch_size)
+        self._train = {
+            length: train(train_epoch, *arguments, steps=length, parts=parts)
+            for length in set(_cut(0, examples // batch_size))
+        }
+        if examples % batch_size:
+            rest = self._count_parts(state, splits["train"], examples % batch_size)
+            self._train_last = train(train_last_batch, *arguments, parts=rest)
+        evaluated = [split for name, split in splits.items() if name != "train"]
+        self._evaluate = {len(split.labels): self._compile(evaluate, state, split) for split in evaluated}
+
+    def _compile(self, program: Callable[..., Any], *arguments: Any, **static: Any) -> Callable[..., Any]:
+        if self.mesh is None:
+            return compile_program(program, *arguments, **static)
+        return compile_program(run_on_all, *arguments, program=program, mesh=self.mesh, **static)
+
+    def remaining(self, steps_done: int, examples: int) -> list[Callable[..., tuple[TrainState, Metrics, jax.Array]]]:
+        """Returns the training programs still to run in an epoch of which `steps_done` steps are done."""
+        programs = [self._train[length] for length in _cut(steps_done, examples // self.batch_size)]
+        return [*programs, self._train_last] if examples % self.batch_size else programs
+
+    def evaluate(self, state: TrainState, split: Examples) -> Evaluation:
+        """Evaluates the network on a split."""
+        metrics, predictions = self._evaluate[len(split.labels)](state, split)
+        loss, accuracy = metrics.means()
+        return Evaluation(loss, accuracy, np.asarray(predictions))
+
+    def _count_parts(self, state: TrainState, data: Examples, examples: int) -> int:
+        """Returns into how many parts a device cuts its share of so many examples; for CPUs only."""
+        if jax.default_backend() != "cpu":
+            return 1
+        devices = self.mesh.size if self.mesh else 1
+        share = examples if examples % devices else examples // devices
+        return count_parts(state.model.config, data.images.shape[1:], state.model.classes, share)
+
+
+def _cut(start: int, stop: int) -> Sequence[int]:
+    """Returns the lengths of the pieces, of `PIECE` steps but for the last, from step `start` of an epoch to `stop`."""
+    return [min(PIECE, stop - first) for first in range(start, stop, PIECE)]

@@ -1,0 +1,74 @@
+"""One run on several devices: each takes its share of every batch, and they agree on the gradient before every step.
+
+The examples and the state are on all devices. The batch, the order of the images and the mathematics are those of one
+device; sums are rounded in another order. A program is one function that runs on all devices of a mesh, with its
+collectives written where they happen (`jax.shard_map`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnnjax.errors import InputError
+from cnnjax.parts import LEAST_PART
+
+AXIS = "batch"
+"""Name of the mesh axis along which a batch is divided."""
+
+
+def make_mesh(devices: int, batch_size: int) -> Mesh | None:
+    """Returns the mesh of the first so many local devices; ``None`` for one device.
+
+    Args:
+        devices: how many.
+        batch_size: of the run, which they must divide.
+
+    Raises:
+        InputError: there are not so many, or they cannot have equal shares.
+    """
+    local = jax.local_devices()
+    if not 1 <= devices <= len(local):
+        kind = local[0].platform
+        raise InputError(f"devices={devices}: must be >= 1 and <= {len(local)}, the {kind} devices of this process")
+    if batch_size % devices:
+        raise InputError(f"devices={devices}: must divide train.batch_size={batch_size}")
+    return Mesh(np.array(local[:devices]), (AXIS,)) if devices > 1 else None
+
+
+def choose_devices(batch_size: int) -> int:
+    """Returns how many devices a run takes where nobody says: of CPUs as many as divide the batch into fair shares.
+
+    A process has several CPU devices only where it was asked for them. An accelerator is not filled by one small
+    network, so it takes one.
+    """
+    local = jax.local_devices()
+    if local[0].platform != "cpu":
+        return 1
+    return max(n for n in range(1, len(local) + 1) if n == 1 or (batch_size % n == 0 and batch_size // n >= LEAST_PART))
+
+
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Returns the arrays on all devices of a mesh; as they are without one."""
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def run_on_all(*arguments: Any, program: Callable[..., Any], mesh: Mesh, **static: Any) -> Any:
+    """Runs a function of replicated arrays, which returns the same on all devices, on every device of a mesh."""
+
+    def run(*arguments: Any) -> Any:
+        return program(*arguments, **static)
+
+    same = PartitionSpec()
+    return jax.shard_map(run, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)(*arguments)
+
+
+def take_share(rows: jax.Array, axis: str | None) -> jax.Array:
+    """Returns this device's equal share of the rows, along the last dimension; all of them without an axis."""
+    if axis is None:
+        return rows
+    size = rows.shape[-1] // lax.axis_size(axis)
+    return lax.dynamic_slice_in_dim(rows, lax.axis_index(axis) * size, size, -1)
