@@ -31,7 +31,7 @@ def make_trainer() -> Trainer:
             if int(state.step) % steps_an_epoch == 0:
                 order = programs.shuffle(state)
             state, _, losses = program(state, replicate(Metrics.zero(), mesh), data, order)
-        return float(losses[-1])
+        return float(losses[-1]) / BATCH  # which are sums over a batch
 
     return Trainer(str(jax.devices()[0].device_kind), train)
 
