@@ -31,10 +31,11 @@ from ablations.planning.plans import Plan, list_infos, make_plan
 from ablations.planning.precedents import find_timing, read_precedents
 from ablations.planning.sensitivity import find_sensitivity
 from ablations.planning.timing import Timing, learn_timing
-from ablations.running.slots import list_cores, make_slots, may_have_accelerators
+from ablations.running.slots import make_slots, may_have_accelerators
 from ablations.running.work import find_work
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
+from cnnjax.processors import count_cores
 from cnnjax.rules import Interval, check
 from cnnjax.runs import Store
 from cnnjax.tables import write_terminal
@@ -86,7 +87,7 @@ def read_plan(arguments: PlanArguments) -> Plan:
     work = find_work(grid, store)
     records = read_precedents(grid, store, work.statuses)
     accelerated = may_have_accelerators()
-    workers = arguments.workers or (1 if accelerated else len(list_cores()))
+    workers = arguments.workers or (1 if accelerated else count_cores())
     timing = find_timing(grid, records.values(), accelerated, str(store.path))
     if arguments.calibrate and work.waiting:
         workers, timing = _calibrate(grid, arguments.workers)

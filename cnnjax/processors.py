@@ -1,11 +1,22 @@
 """The cores of this process, and the devices that JAX makes of them. No JAX here."""
 
 import os
+from collections.abc import Sequence
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Environment of a process that is pinned to a core."""
+
+
+def list_cores() -> Sequence[int | None]:
+    """Returns the cores of this process, as the system numbers them; ``None`` for each where it cannot pin to one."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return [None] * (os.cpu_count() or 1)
 
 
 def count_cores() -> int:
     """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(list_cores())
 
 
 def offer_cpu_devices(count: int | None = None) -> None:

@@ -8,7 +8,6 @@ All that are installed (``pip install -e '.[bench]'``), in ten minutes; two of t
 """
 
 import json
-import os
 import platform
 import statistics
 import sys
@@ -22,7 +21,7 @@ import tyro
 from cnnjax.config import Count, ModelConfig
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
-from cnnjax.processors import count_cores
+from cnnjax.processors import count_cores, list_cores
 from cnnjax.provenance import describe_source, find_version
 from cnnjax.rules import check, choice
 from cnnjax.summary import summarize
@@ -124,8 +123,8 @@ def measure(contestants: list[Contestant], steps: int, repeats: int) -> list[Res
         devices = [process.device for (process,) in alone]
         starts = [process.start_seconds for (process,) in alone]
     pairs: list[tuple[float, ...]] = [()] * len(contestants)
-    cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
-    if len(cores) == 2 and all(device == "cpu" for device in devices):
+    cores = list_cores()[:2]
+    if len(cores) == 2 and None not in cores and all(device == "cpu" for device in devices):
         with started(contestants, cores) as beside:
             pairs = [tuple(answer["seconds"] for answer in each) for each in _repeat(beside, steps, repeats)]
     return [
@@ -255,9 +254,9 @@ def draw(results: list[Result], steps: int, path: Path) -> None:
 def _choose(names: tuple[str, ...]) -> list[Contestant]:
     for name in names:
         choice(name, tuple(CONTESTANTS), "--contestant")
-        missing = [package for package in CONTESTANTS[name].needs if not CONTESTANTS[name].is_installed()]
-        if missing:
-            raise InputError(f"--contestant {name}: needs {' and '.join(missing)}; pip install -e '.[bench]'")
+        if not CONTESTANTS[name].is_installed():
+            needs = " and ".join(CONTESTANTS[name].needs)
+            raise InputError(f"--contestant {name}: needs {needs}; pip install -e '.[bench]'")
     if len(set(names)) < len(names):
         raise InputError(f"--contestant {' '.join(names)}: must each be given once")
     return [each for each in CONTESTANTS.values() if each.name in names or (not names and each.is_installed())]

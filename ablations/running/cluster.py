@@ -19,8 +19,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ablations.running.slots import list_cores
 from cnnjax.errors import InputError, Interrupted, UnavailableError
+from cnnjax.processors import count_cores
 
 MISSING = "--executor ray needs Ray: pip install -e '.[ray]'"
 IMPORTED = "it was imported before; set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before that"
@@ -56,7 +56,7 @@ class Cluster:
         self.ray = _import_ray(alone=address is None)
         if address not in (None, "auto"):
             _check_health(address)
-        own = {"num_cpus": cpus or len(list_cores()), "include_dashboard": False} if address is None else {}
+        own = {"num_cpus": cpus or count_cores(), "include_dashboard": False} if address is None else {}
         try:
             with _signals_kept():
                 self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)

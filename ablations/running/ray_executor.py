@@ -14,12 +14,12 @@ from ablations.language.grids import Trial
 from ablations.running.cluster import Cluster, describe_ray_error
 from ablations.running.events import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.running.remote import Note, Notes, run_remotely
-from ablations.running.slots import ONE_THREAD
 from ablations.running.trials import describe_error
 from cnnjax.config import DataConfig
 from cnnjax.datasets import load
 from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.history import Progress
+from cnnjax.processors import ONE_THREAD
 from cnnjax.records import PackedRun, Record
 
 RAY_RETRIES = 3

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnjax.errors import InputError, UnavailableError
+from cnnjax.processors import list_cores
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Environment of a process that is pinned to a core."""
 PROBE_SECONDS = 300
 _PROBE = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
 
@@ -46,13 +45,6 @@ def make_slots(workers: int | None = None) -> list[Slot]:
     if workers and workers > devices:
         raise InputError(f"--workers={workers}: must be <= {devices}, the number of {backend} devices, one worker each")
     return [Slot(index, None, _show_device(backend, index)) for index in range(workers or devices)]
-
-
-def list_cores() -> Sequence[int | None]:
-    """Returns the cores of this process, as the system numbers them; ``None`` for each where it cannot pin to one."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return [None] * (os.cpu_count() or 1)
 
 
 def may_have_accelerators() -> bool:

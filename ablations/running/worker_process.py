@@ -16,8 +16,9 @@ import psutil
 from ablations.language.grids import Trial
 from ablations.running.events import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.running.messages import read_message, write_message
-from ablations.running.slots import ONE_THREAD, Slot
+from ablations.running.slots import Slot
 from cnnjax.history import Progress
+from cnnjax.processors import ONE_THREAD
 from cnnjax.records import PackedRun, Record
 
 TAIL_BYTES = 4000

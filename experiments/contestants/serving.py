@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnjax.datasets import load
+from cnnjax.processors import ONE_THREAD
 
 BATCH, RATE = 100, 0.01
 """Of the recipe: examples a step, and the learning rate of plain SGD."""
@@ -41,7 +42,7 @@ def read_options() -> tuple[int | None, list[str]]:
     options, rest = parser.parse_known_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})  # before any library counts the cores
-        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        os.environ |= ONE_THREAD
     return options.core, rest
 
 
