@@ -44,13 +44,13 @@ from ablations.reporting.result_tables import list_columns, make_data_table
 from ablations.reporting.results import summarize_cells
 from ablations.reporting.selecting import read_filters, sort_cells
 from cnnjax.console import find_width, run_command, say
-from cnnjax.errors import InputError, UnavailableError
+from cnnjax.errors import InputError
+from cnnjax.outputs import check_output, replace_file
 from cnnjax.runs import Store, StoredGrid
 from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
 from experiments.arguments import parse_arguments
 
 PROG = "python -m ablations.report"
-SQLITE = b"SQLite format 3\0"
 SHOWN_OF_BASE = ("data.name", "train.epochs")
 _TWO_FACTORS = PrimitiveConstructorSpec(
     nargs=2,
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
     output = arguments.output and _check_output(arguments.output, arguments.study)
     text = _write(read_report(arguments), arguments)
     if output:
-        _replace(output, text + "\n")
+        replace_file(output, text + "\n", "--output")
     else:
         say(text, sys.stdout)
     return 0
@@ -162,35 +162,10 @@ def _join_sort(argv: list[str]) -> list[str]:
 
 
 def _check_output(path: Path, study: str | None) -> Path:
-    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
-        raise InputError(f"--output {path}: must be a file; without --output the report goes to the standard output")
-    try:
-        target = path.resolve()
-        if not target.parent.is_dir():
-            raise InputError(f"--output {path}: its folder is not there")
-        if not target.exists():
-            return target
-        if not target.is_file():
-            raise InputError(f"--output {path}: must be a file")
-        if study and os.path.exists(study) and target.samefile(study):
-            raise InputError(f"--output {path}: is the file of the study itself")
-        with target.open("rb") as file:
-            if file.read(len(SQLITE)) == SQLITE:
-                raise InputError(f"--output {path}: is a database; a report does not replace it")
-    except (OSError, RuntimeError) as error:
-        raise UnavailableError(f"--output {path}: {getattr(error, 'strerror', None) or error}") from None
+    target = check_output(path, "--output")
+    if study and os.path.exists(study) and target.exists() and target.samefile(study):
+        raise InputError(f"--output {path}: is the file of the study itself")
     return target
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".report-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UnavailableError(f"--output {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 from cnnjax.config import Count
 from cnnjax.console import find_width, run_command, say
+from cnnjax.outputs import check_output, replace_file
 from cnnjax.rules import check
-from cnnjax.tables import Column, Document, Table, write_terminal
+from cnnjax.tables import Column, Document, Table, write_markdown, write_terminal
 from experiments.arguments import parse_arguments
 
 PROG = "python -m experiments.convolutions"
@@ -35,6 +37,12 @@ SHAPES = (
     (14, 32, 64, 1, 1),
     (9, 32, 64, 7, 1),
     (5, 64, 64, 3, 1),
+    (28, 4, 8, 5, 1),
+    (28, 8, 8, 3, 1),
+    (16, 16, 16, 2, 1),
+    (6, 64, 64, 2, 1),
+    (9, 8, 8, 7, 1),
+    (13, 16, 16, 7, 1),
 )
 
 
@@ -46,6 +54,8 @@ class ConvolutionsArguments:
     """Images."""
     repeats: int = 7
     """Measurements of each, of which the median is shown."""
+    markdown: Path | None = None
+    """File for the table in Markdown."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -55,6 +65,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(ConvolutionsArguments, argv, PROG, ConvolutionsArguments())
     check(arguments.batch, Count, "--batch")
     check(arguments.repeats, Count, "--repeats")
+    markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from cnnjax.layers.convolution import Algorithm
@@ -64,11 +75,15 @@ def main(argv: list[str]) -> int:
     columns = (
         *(Column(heading, right=True) for heading in ("image", "channels", "filters", "window", "stride")),
         *(Column(f"{name} ms", ".2f", True) for name in names),
+        Column("saved", ".2f", True),
         Column("chosen"),
     )
     facts = (f"{arguments.batch} images", f"medians of {arguments.repeats}", "one core, float32")
-    document = Document("Outputs and both gradients of a convolution", facts, (Table(columns, tuple(rows)),))
+    notes = ("saved: how many times fewer multiplications tiles take than the definition",)
+    document = Document("Outputs and both gradients of a convolution", facts, (Table(columns, tuple(rows)),), notes)
     say(write_terminal(document, find_width()), sys.stdout)
+    if markdown:
+        replace_file(markdown, write_markdown(document) + "\n", "--markdown")
     return 0
 
 
@@ -77,7 +92,7 @@ def _measure_shape(
 ) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
-    from cnnjax.layers.convolution import choose_plan
+    from cnnjax.layers.convolution import choose_plan, count_saved
 
     size, channels, filters, window, stride = shape
     images, kernel = jnp.ones((size, size, batch, channels)), jnp.ones((window, window, channels, filters))
@@ -85,7 +100,8 @@ def _measure_shape(
         None if name == "tiles" and stride > 1 else _time(_make_pass(name, stride), images, kernel, repeats)
         for name in names
     ]
-    return (*shape, *times, choose_plan(images, kernel, (stride, stride)).outputs)
+    saved = count_saved(images, kernel) if stride == 1 else None
+    return (*shape, *times, saved, choose_plan(images, kernel, (stride, stride)).outputs)
 
 
 def _make_pass(algorithm: str, stride: int) -> Callable[..., Any]:

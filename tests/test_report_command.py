@@ -214,11 +214,11 @@ def test_a_report_never_replaces_a_store_or_its_study(folder):
     study, store = folder / "tiny.toml", folder / "runs" / "runs.sqlite"
     before = study.read_bytes(), store.read_bytes()
     arguments = [str(study), "--out", str(folder / "runs"), "--output"]
-    with pytest.raises(InputError, match=r"runs.sqlite: is a database; a report does not replace it"):
+    with pytest.raises(InputError, match=r"runs.sqlite: is a database, and is not replaced"):
         main([*arguments, str(store)])
     with pytest.raises(InputError, match=r"tiny.toml: is the file of the study itself"):
         main([*arguments, str(study)])
-    with pytest.raises(InputError, match=r"/dev/stdout: must be a file; without --output the report goes to"):
+    with pytest.raises(InputError, match=r"/dev/stdout: must be a file"):
         main([*arguments, "/dev/stdout"])
     assert (study.read_bytes(), store.read_bytes()) == before
 

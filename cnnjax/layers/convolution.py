@@ -17,13 +17,17 @@ from jax import lax
 from cnnjax.architecture import pad_pixels
 from cnnjax.blocks import Pair, Pixels
 from cnnjax.errors import InputError
-from cnnjax.layers.maximum import take_maximum
 from cnnjax.layers.minimal_filtering import (
     convolve_and_pool_by_tiles,
     convolve_by_tiles,
     count_multiplications,
 )
-from cnnjax.layers.patches import FEW_CHANNELS, convolve_by_patches, count_patch_bytes
+from cnnjax.layers.patches import (
+    FEW_CHANNELS,
+    convolve_and_pool_by_patches,
+    convolve_by_patches,
+    count_patch_bytes,
+)
 from cnnjax.layers.pooling import max_pool
 from cnnjax.layers.toom_cook import MOST_POINTS
 from cnnjax.layers.windows import MOST_SLICES, count_steps, size_of
@@ -33,8 +37,6 @@ Algorithm = Literal["xla", "patches", "tiles"]
 """XLA's own convolution; a matrix product of patches (im2col); minimal filtering (Winograd), at stride 1 only."""
 
 PATCH_BYTES = 2**29
-TILE_MARGIN = 1.5
-"""How many times the multiplications of minimal filtering must be saved for it to be faster."""
 
 
 class Plan(NamedTuple):
@@ -96,7 +98,7 @@ def convolve_and_pool(
         return max_pool(convolve(padded, kernel, strides), window, window)
 
     def by_patches(padded: jax.Array, kernel: jax.Array) -> jax.Array:
-        return take_maximum(convolve_by_patches(padded, kernel, strides, window), 3)
+        return convolve_and_pool_by_patches(padded, kernel, strides, window)
 
     def by_tiles(padded: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolve_and_pool_by_tiles(padded, kernel, window)
@@ -119,6 +121,19 @@ def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> Plan:
     return Plan("xla", "xla", "xla")
 
 
+def count_saved(images: jax.Array, kernel: jax.Array, group: Pair = (1, 1)) -> float:
+    """Returns how many times fewer multiplications tiles take than the definition; 0 where no tile exists.
+
+    Args:
+        images, kernel: of which the shapes count, at stride 1.
+        group: height and width of the windows of a pooling that follows.
+    """
+    height, width, channels, filters = kernel.shape
+    size = count_steps(size_of(images), (height, width))
+    tiled = count_multiplications(size, (height, width), channels, filters, group)
+    return size[0] * size[1] * height * width * channels * filters / tiled
+
+
 def _check_plan(plan: Plan, window: Pair, strides: Pair) -> None:
     for algorithm in plan:
         choice(algorithm, get_args(Algorithm), "algorithm")
@@ -130,12 +145,8 @@ def _check_plan(plan: Plan, window: Pair, strides: Pair) -> None:
 
 
 def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group: Pair = (1, 1)) -> bool:
-    if strides != (1, 1) or images.dtype != jnp.float32:
-        return False
-    height, width, channels, filters = kernel.shape
-    size = count_steps(size_of(images), (height, width))
-    tiled = count_multiplications(size, (height, width), channels, filters, group)
-    return TILE_MARGIN * tiled < size[0] * size[1] * height * width * channels * filters
+    is_possible = strides == (1, 1) and images.dtype == jnp.float32
+    return is_possible and count_saved(images, kernel, group) > 1
 
 
 def _can_be_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> bool:
@@ -176,13 +187,9 @@ def _convolve_by_xla(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax
     return lax.conv_general_dilated(images, kernel, strides, "VALID", dimension_numbers=("HWNC", "HWIO", "HWNC"))
 
 
-def _convolve_by_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
-    return convolve_by_patches(images, kernel, strides)[..., 0, :]
-
-
 def _convolve_by_tiles(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     assert strides == (1, 1)
     return convolve_by_tiles(images, kernel)
 
 
-_ALGORITHMS = {"xla": _convolve_by_xla, "patches": _convolve_by_patches, "tiles": _convolve_by_tiles}
+_ALGORITHMS = {"xla": _convolve_by_xla, "patches": convolve_by_patches, "tiles": _convolve_by_tiles}

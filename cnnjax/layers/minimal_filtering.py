@@ -2,8 +2,7 @@
 
 The image is cut into tiles that overlap by the window less one. Transformed tiles and transformed kernel are multiplied
 point by point, which over channels and filters is one matrix product a point, and a last transform gives the outputs of
-every tile. The transforms are matrix products too: both dimensions at once, as a Kronecker product, so that each is
-one pass over memory.
+every tile. The transforms are matrix products too, one for each dimension.
 """
 
 import math
@@ -15,7 +14,7 @@ from jax import lax
 
 from cnnjax.blocks import Pair
 from cnnjax.layers.maximum import take_maximum
-from cnnjax.layers.toom_cook import MOST_POINTS, Transforms, make_transforms
+from cnnjax.layers.toom_cook import MOST_POINTS, make_transforms
 from cnnjax.layers.windows import count_steps, size_of
 
 
@@ -45,14 +44,15 @@ def convolve_by_tiles(images: jax.Array, kernel: jax.Array) -> jax.Array:
         (rows, columns, batch, filters).
     """
     size = count_steps(size_of(images), size_of(kernel))
-    return _join_tiles(_convolve_tiles(images, kernel, (1, 1))[0], size)
+    return _join_tiles(_convolve_tiles(images, kernel, (1, 1))[0, :, 0], size)
 
 
 def convolve_and_pool_by_tiles(images: jax.Array, kernel: jax.Array, window: Pair) -> jax.Array:
     """Returns the maxima over windows, side by side, of what `convolve_by_tiles` returns; whole windows only."""
     size = count_steps(count_steps(size_of(images), size_of(kernel)), window, window)
-    # Tiles hold whole windows, so their maxima can be taken before the tiles are joined.
-    return _join_tiles(take_maximum(_convolve_tiles(images, kernel, window), 0), size)
+    # Tiles hold whole windows, so their maxima can be taken before the tiles are joined; across, then down, the first
+    # of equal maxima is the first in reading order.
+    return _join_tiles(take_maximum(take_maximum(_convolve_tiles(images, kernel, window), 2), 0), size)
 
 
 def count_multiplications(size: Pair, window: Pair, channels: int, filters: int, group: Pair = (1, 1)) -> float:
@@ -68,13 +68,15 @@ def count_multiplications(size: Pair, window: Pair, channels: int, filters: int,
     tile = choose_tile(window, group)
     if tile is None:
         return math.inf
-    points = math.prod(count + taps - 1 for count, taps in zip(tile, window, strict=True))
+    down, across = (count + taps - 1 for count, taps in zip(tile, window, strict=True))
     tiles = math.prod(math.ceil(extent / count) for extent, count in zip(size, tile, strict=True))
-    return float(tiles * points * (points * channels + channels * filters + math.prod(tile) * filters))
+    inputs = down * across * (down + across) * channels
+    outputs = tile[0] * across * (down + tile[1]) * filters
+    return float(tiles * (inputs + down * across * channels * filters + outputs))
 
 
 def _convolve_tiles(images: jax.Array, kernel: jax.Array, group: Pair) -> jax.Array:
-    """Returns (members of a group, groups down a tile, groups across, tiles down, across, batch, filters)."""
+    """Returns (members down, groups down a tile, members across, groups across, tiles down, across, batch, filters)."""
     window = size_of(kernel)
     tile = choose_tile(window, group)
     assert tile, f"no tile for {window} and groups of {group}"
@@ -83,29 +85,30 @@ def _convolve_tiles(images: jax.Array, kernel: jax.Array, group: Pair) -> jax.Ar
     images = images[: size[0] + window[0] - 1, : size[1] + window[1] - 1]
     tiles = (math.ceil(size[0] / tile[0]), math.ceil(size[1] / tile[1]))
 
-    cut = _cut_tiles(images, down, across, tiles)
-    points = _apply(np.kron(down.inputs, across.inputs), cut).reshape(-1, math.prod(cut.shape[2:5]), cut.shape[5])
-    weights = _apply(np.kron(down.taps, across.taps), kernel).reshape(-1, *kernel.shape[2:])
-    products = lax.dot_general(points, weights, (((2,), (1,)), ((0,), (0,))))
-    own = [
-        matrix.outputs.reshape(-1, g, matrix.outputs.shape[1]) for matrix, g in zip((down, across), group, strict=True)
-    ]
-    # The members of a group lead, so that taking them apart is free.
-    transform = np.einsum("upa,vqb->pquvab", *own).reshape(-1, len(products))
-    members = _apply(transform, products)
-    return members.reshape(group[0] * group[1], len(own[0]), len(own[1]), *cut.shape[2:5], -1)
+    cut = _cut_tiles(images, tile, window, tiles)
+    points = _transform(down.inputs, across.inputs, cut)
+    weights = _transform(down.taps, across.taps, kernel)
+    products = lax.dot_general(
+        points.reshape(-1, math.prod(cut.shape[2:5]), cut.shape[5]),
+        weights.reshape(-1, *kernel.shape[2:]),
+        (((2,), (1,)), ((0,), (0,))),
+    )
+    outputs = _transform(
+        _lead(down.outputs, group[0]), _lead(across.outputs, group[1]), products.reshape(*points.shape[:2], -1)
+    )
+    return outputs.reshape(group[0], -1, group[1], tile[1] // group[1], *cut.shape[2:5], kernel.shape[3])
 
 
-def _cut_tiles(images: jax.Array, down: Transforms, across: Transforms, tiles: Pair) -> jax.Array:
+def _cut_tiles(images: jax.Array, tile: Pair, window: Pair, tiles: Pair) -> jax.Array:
     """Returns (inputs down a tile, inputs across, tiles down, across, batch, channels); neighbours share inputs."""
-    steps, lengths = zip(down.outputs.shape, across.outputs.shape, strict=True)
-    reach = [math.ceil(length / step) for length, step in zip(lengths, steps, strict=True)]
+    lengths = [count + taps - 1 for count, taps in zip(tile, window, strict=True)]
+    reach = [math.ceil(length / count) for length, count in zip(lengths, tile, strict=True)]
     blocks = [count - 1 + more for count, more in zip(tiles, reach, strict=True)]
-    missing = [(0, n * step - have) for n, step, have in zip(blocks, steps, images.shape[:2], strict=True)]
+    missing = [(0, n * count - have) for n, count, have in zip(blocks, tile, images.shape[:2], strict=True)]
     padded = jnp.pad(images, (*missing, (0, 0), (0, 0)))
-    by_place = padded.reshape(blocks[0], steps[0], blocks[1], steps[1], *images.shape[2:]).transpose(1, 3, 0, 2, 4, 5)
-    lines = _stretch(by_place, 0, steps[0], lengths[0], tiles[0])
-    return _stretch(lines, 1, steps[1], lengths[1], tiles[1])
+    by_place = padded.reshape(blocks[0], tile[0], blocks[1], tile[1], *images.shape[2:]).transpose(1, 3, 0, 2, 4, 5)
+    lines = _stretch(by_place, 0, tile[0], lengths[0], tiles[0])
+    return _stretch(lines, 1, tile[1], lengths[1], tiles[1])
 
 
 def _stretch(by_place: jax.Array, axis: int, step: int, length: int, tiles: int) -> jax.Array:
@@ -117,9 +120,18 @@ def _stretch(by_place: jax.Array, axis: int, step: int, length: int, tiles: int)
     return jnp.concatenate(pieces, axis)
 
 
-def _apply(transform: np.ndarray, values: jax.Array) -> jax.Array:
-    """Returns the matrix times the values (any, ...), as two dimensions; the axes before the last make up any."""
-    return jnp.asarray(transform, values.dtype) @ values.reshape(transform.shape[1], -1)
+def _transform(down: np.ndarray, across: np.ndarray, values: jax.Array) -> jax.Array:
+    """Returns ``y[i, j] = sum down[i, p] * across[j, q] * values[p, q]``: (rows, columns, all values of a place)."""
+    rows, columns = values.shape[:2]
+    first, second = (jnp.asarray(matrix, values.dtype) for matrix in (down, across))
+    lines = (first @ values.reshape(rows, -1)).reshape(len(down), columns, -1)
+    # The matrix again for every line: as one product over all lines, XLA would move its result into place afterwards.
+    return lax.dot_general(jnp.broadcast_to(second, (len(down), *second.shape)), lines, (((2,), (1,)), ((0,), (0,))))
+
+
+def _lead(matrix: np.ndarray, group: int) -> np.ndarray:
+    """Puts the first outputs of all groups before the second ones, so that taking members apart is free."""
+    return matrix.reshape(-1, group, matrix.shape[1]).swapaxes(0, 1).reshape(matrix.shape)
 
 
 def _join_tiles(tiled: jax.Array, size: Pair) -> jax.Array:
