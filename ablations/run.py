@@ -50,6 +50,8 @@ class RunArguments(StudyArguments):
     """GiB of memory above which a trial has failed; left out, a share of 90% of this machine's, at least 2."""
     budget: Budget = "full"
     """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
+    at_once: int | None = None
+    """Trials in one program; left out, one on CPU, and as many as fit the memory of an accelerator."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes on this machine, or tasks of a Ray cluster."""
     address: str | None = None
@@ -99,6 +101,9 @@ def _check(arguments: RunArguments) -> None:
         raise InputError(
             f"--memory-limit={arguments.memory_limit}: only for local workers; Ray watches its nodes itself"
         )
+    if arguments.at_once is not None and arguments.executor == "ray":
+        raise InputError(f"--at-once={arguments.at_once}: only for local workers; a task of Ray is one trial")
+    check(arguments.at_once, Count | None, "--at-once")
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
 
 
@@ -110,7 +115,7 @@ def _make_executor(arguments: RunArguments) -> Executor:
     from ablations.running.local import make_local_executor
 
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
-    return make_local_executor(arguments.workers, arguments.timeout, limit)
+    return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)
 
 
 def _describe(counts: Counter[str]) -> str:

@@ -8,6 +8,7 @@ from cnnjax.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from cnnjax.experiment import fit
+    from cnnjax.many import fit_many
     from cnnjax.model import CNN
     from cnnjax.records import Record, Run
     from cnnjax.runs import Store, load_run
@@ -28,6 +29,7 @@ __all__ = [
     "TrainConfig",
     "UnavailableError",
     "fit",
+    "fit_many",
     "load_run",
     "summarize",
 ]
@@ -39,6 +41,7 @@ _LAZY = {
     "Run": "cnnjax.records",
     "Store": "cnnjax.runs",
     "fit": "cnnjax.experiment",
+    "fit_many": "cnnjax.many",
     "load_run": "cnnjax.runs",
 }
 

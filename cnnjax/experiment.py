@@ -84,7 +84,7 @@ def fit(
     if store and stored and stored.status in FINAL:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
-    _size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
+    size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
 
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
@@ -93,18 +93,18 @@ def fit(
     dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     try:
         devices = devices or choose_devices(config.train.batch_size)
-        provenance = collect_provenance(dataset.info, devices)
+        provenance = collect_provenance(dataset.info, "solo" if devices == 1 else f"{devices} devices")
     except RuntimeError as error:
         raise UnavailableError(f"JAX cannot start: {error}") from error
     mesh = make_mesh(devices, config.train.batch_size)
-    layers = _size_layers(config, dataset.info)
+    layers = size_layers(config, dataset.info)
     load_seconds = time.perf_counter() - start
     if store:
         store.create()
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
-    with _memory_errors():
+    with named_memory_errors():
         prepared = fitting.prepare(config, dataset, mesh)
-    with deferred_signals() as stop_signal, contextlib.closing(observer), _memory_errors():
+    with deferred_signals() as stop_signal, contextlib.closing(observer), named_memory_errors():
         result = fitting.train(
             prepared,
             observer=observer,
@@ -113,7 +113,7 @@ def fit(
             resume=resume,
             stop_signal=stop_signal,
         )
-        run = _make_run(config, layers, result, load_seconds, provenance)
+        run = make_run(config, layers, result, load_seconds, provenance)
         if store and checkpoints:
             _keep(run, result.position, store, checkpoints)
         number = stop_signal()
@@ -136,7 +136,7 @@ def _keep(run: Run, position: "Position", store: Store, checkpoints: Checkpoints
     checkpoints.remove()
 
 
-def _size_layers(config: RunConfig, info: DatasetInfo) -> tuple[Layer, ...]:
+def size_layers(config: RunConfig, info: DatasetInfo) -> tuple[Layer, ...]:
     """Returns the layers of the network, once it is known to fit the dataset as far as `info` tells."""
     if info.train_size is not None:
         split_sizes(config, info.train_size)
@@ -144,7 +144,8 @@ def _size_layers(config: RunConfig, info: DatasetInfo) -> tuple[Layer, ...]:
 
 
 @contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
+def named_memory_errors() -> Iterator[None]:
+    """Turns the error of a device that has too little memory into one that says what to change."""
     import jax
 
     try:
@@ -156,13 +157,14 @@ def _memory_errors() -> Iterator[None]:
         raise UnavailableError(f"out of memory; use a smaller train.batch_size or network: {reason}") from error
 
 
-def _make_run(
+def make_run(
     config: RunConfig,
     layers: tuple[Layer, ...],
     result: "TrainResult",
     load_seconds: float,
     provenance: dict[str, Any],
 ) -> Run:
+    """Returns the run that a result makes, its arrays on the host."""
     import jax
     import numpy as np
 

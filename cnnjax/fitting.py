@@ -19,7 +19,7 @@ from cnnjax.datasets import Dataset
 from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.position import Position
-from cnnjax.programs import Programs
+from cnnjax.programs import Evaluation, Programs
 from cnnjax.sharding import AXIS, replicate
 from cnnjax.splits import split_sizes
 from cnnjax.training import Examples, Metrics, make_state
@@ -44,6 +44,17 @@ class TrainResult:
     test_accuracy: float | None
     predictions: np.ndarray | None
     seconds: dict[str, float]
+
+    @classmethod
+    def conclude(
+        cls, position: Position, diverged_at: int | None, test: Evaluation | None, seconds: dict[str, float]
+    ) -> "TrainResult":
+        """Returns the result of a run with this test; where its loss is not finite, the run has diverged there."""
+        if test and diverged_at is None and not math.isfinite(test.loss):
+            diverged_at = int(position.state.step)
+        if test is None or diverged_at is not None:
+            return cls(position, diverged_at, None, None, None, seconds)
+        return cls(position, None, test.loss, test.accuracy, test.predictions, seconds)
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,12 @@ def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Pr
         InputError: the configuration does not fit the dataset.
     """
     start = time.perf_counter()
-    splits = replicate(_take_splits(config, dataset), mesh)
+    splits = replicate(take_splits(config, dataset), mesh)
     steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
     state = make_state(config, dataset.image_shape, dataset.classes, steps, AXIS if mesh else None)
-    position = Position(*replicate((state, Metrics.zero()), mesh))
-    programs = Programs(position.state, splits, config.train.batch_size, mesh)
-    return Prepared(config, splits, position, programs, time.perf_counter() - start)
+    state = replicate(state, mesh)
+    programs = Programs(state, splits, config.train.batch_size, mesh)
+    return Prepared(config, splits, Position(state, programs.zero()), programs, time.perf_counter() - start)
 
 
 def train(
@@ -116,21 +127,24 @@ def train(
     position, diverged_at = loop.run(position)
     start = time.perf_counter()
     test = prepared.programs.evaluate(position.state, prepared.splits["test"]) if diverged_at is None else None
-    if test and not math.isfinite(test.loss):
-        diverged_at, test = int(position.state.step), None
     seconds = {
         "compile": prepared.compile_seconds,
         "train": position.train_seconds,
         "evaluate": time.perf_counter() - start,
     }
-    return TrainResult(
-        position=position,
-        diverged_at=diverged_at,
-        test_loss=test.loss if test else None,
-        test_accuracy=test.accuracy if test else None,
-        predictions=test.predictions if test else None,
-        seconds=seconds,
-    )
+    return TrainResult.conclude(position, diverged_at, test, seconds)
+
+
+def describe_epoch(epoch: int, metrics: Metrics, validation: Evaluation | None, seconds: float) -> EpochMetrics:
+    """Returns the metrics of a whole epoch, `epoch` counting from 1."""
+    loss, accuracy = (validation.loss, validation.accuracy) if validation else (None, None)
+    return EpochMetrics(epoch, *metrics.means(), loss, accuracy, seconds)
+
+
+def describe_progress(config: RunConfig, epochs_done: int, metrics: Metrics, examples: int, seconds: float) -> Progress:
+    """Returns where a run is that has seen some of the `examples` of an epoch, `metrics` being their sums."""
+    loss, accuracy = metrics.means()
+    return Progress(epochs_done + 1, config.train.epochs, int(metrics.seen), examples, loss, accuracy, seconds)
 
 
 @dataclass(frozen=True)
@@ -175,18 +189,12 @@ class _Loop:
         validation = self.prepared.splits.get("validation")
         result = self.prepared.programs.evaluate(position.state, validation) if validation else None
         position = position.spend(time.perf_counter() - start)
-        epoch = EpochMetrics(
-            len(position.history) + 1,
-            *position.metrics.means(),
-            result.loss if result else None,
-            result.accuracy if result else None,
-            position.epoch_seconds,
-        )
-        if not math.isfinite(epoch.loss) or (result and not math.isfinite(result.loss)):
+        epoch = describe_epoch(len(position.history) + 1, position.metrics, result, position.epoch_seconds)
+        if not epoch.is_finite:
             return position, int(position.state.step)
         position = replace(
             position,
-            metrics=replicate(Metrics.zero(), self.prepared.programs.mesh),
+            metrics=self.prepared.programs.zero(),
             history=(*position.history, epoch),
             epoch_seconds=0.0,
         )
@@ -218,19 +226,14 @@ class _Loop:
         raise Interrupted(f"{stopped}; saved {path}", number, path)
 
     def _progress(self, position: Position) -> Progress:
-        loss, accuracy = position.metrics.means()
-        return Progress(
-            epoch=len(position.history) + 1,
-            epochs=self.prepared.config.train.epochs,
-            seen=int(position.metrics.seen),
-            examples=len(self.prepared.splits["train"].labels),
-            loss=loss,
-            accuracy=accuracy,
-            seconds=position.epoch_seconds,
+        examples = len(self.prepared.splits["train"].labels)
+        return describe_progress(
+            self.prepared.config, len(position.history), position.metrics, examples, position.epoch_seconds
         )
 
 
-def _take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
+def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
+    """Returns the examples of a run by ``train``, ``validation`` (if there are any) and ``test``, on the device."""
     size, validation = split_sizes(config, len(dataset.train))
     images, labels = dataset.train.images, dataset.train.labels
     splits = {"train": Examples(jnp.asarray(images[:size]), jnp.asarray(labels[:size]))}

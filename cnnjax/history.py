@@ -1,5 +1,6 @@
 """What a run reports while it trains: metrics of an epoch, progress within it, and who listens. No JAX here."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,11 @@ class EpochMetrics:
     val_loss: float | None
     val_accuracy: float | None
     seconds: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its losses are numbers; the run has diverged where they are not."""
+        return math.isfinite(self.loss) and (self.val_loss is None or math.isfinite(self.val_loss))
 
 
 @dataclass(frozen=True)

@@ -67,18 +67,15 @@ class Conv(nn.Module):
 class Dropout(nn.Module):
     """Dropout as in ``nn.Dropout``, of a batch that may be divided among devices: each drops its share of the whole."""
 
-    rate: float
     axis: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rate: float | jax.Array) -> jax.Array:
         """Zeroes values (batch, features) with probability `rate`, and scales the others to the same mean."""
-        if not self.rate:
-            return x
         batch = len(x) if self.axis is None else len(x) * lax.axis_size(self.axis)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (batch, x.shape[1]))
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[1]))
         own = take_share(kept.T, self.axis).T
-        return jnp.where(own, x / jnp.asarray(1 - self.rate, x.dtype), jnp.zeros_like(x))
+        return jnp.where(own, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
 class CNN(nn.Module):
@@ -99,13 +96,16 @@ class CNN(nn.Module):
     axis: str | None = None
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, dropout: float | jax.Array | None = None
+    ) -> jax.Array:
         """Returns the logits.
 
         Args:
             images: (batch, height, width, channels), floats in [0, 1].
             train: dropout is on, which needs the ``dropout`` key, and batch normalisation uses and updates the
                 statistics of the batch.
+            dropout: the rate, float32 (), in a network that has dropout; ``None`` takes that of `config`.
 
         Returns:
             float32 logits (batch, classes).
@@ -124,7 +124,11 @@ class CNN(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis,
         )
-        drop = functools.partial(Dropout, config.dropout if train else 0.0, self.axis)
+        rate = config.dropout if dropout is None else dropout
+
+        def drop(x: jax.Array) -> jax.Array:
+            return Dropout(self.axis)(x, rate) if train and config.dropout else x
+
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for block in config.blocks:
             conv = functools.partial(
@@ -139,10 +143,10 @@ class CNN(nn.Module):
             x = POOLS[block.pool](activation(x), block.pool_size, block.pool_strides)
         x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
         for width in config.dense:
-            x = dense(width)(drop()(x))
+            x = dense(width)(drop(x))
             x = norm()(x) if config.batch_norm else x
             x = ACTIVATIONS[config.dense_activation](x)
-        logits = dense(self.classes)(drop()(x))
+        logits = dense(self.classes)(drop(x))
         return logits.astype(jnp.float32)
 
 

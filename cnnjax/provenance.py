@@ -15,12 +15,12 @@ PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "num
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
-def collect_provenance(dataset: DatasetInfo, devices: int = 1) -> dict[str, Any]:
+def collect_provenance(dataset: DatasetInfo, execution: str = "solo") -> dict[str, Any]:
     """Returns JSON values that say what made a result: needed to reproduce it bit for bit, or to explain a difference.
 
     Args:
         dataset: the images that were used.
-        devices: among which batches were divided.
+        execution: ``solo``, or how else the run was executed: divided among devices, or with others in one program.
     """
     import jax
 
@@ -35,7 +35,7 @@ def collect_provenance(dataset: DatasetInfo, devices: int = 1) -> dict[str, Any]
             "count": jax.device_count(),
             "cpu_threads": count_cores(),
         },
-        "execution": "solo" if devices == 1 else f"{devices} devices",
+        "execution": execution,
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": describe_source(),

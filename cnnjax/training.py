@@ -20,6 +20,7 @@ from cnnjax.config import RunConfig
 from cnnjax.model import CNN
 from cnnjax.optimizers import init_optimizer, make_optimizer
 from cnnjax.sharding import take_share
+from cnnjax.signatures import static_model
 
 EVALUATION_BATCH = 100
 
@@ -57,6 +58,7 @@ class TrainState(struct.PyTreeNode):
         batch_stats: running statistics of batch normalisation, float32; empty without it.
         opt_state: state of the optimizer, which holds the learning rate, momentum and weight decay.
         key: random key of the run, from which the order of an epoch and the dropout of a step derive.
+        dropout: rate, float32 ().
         label_smoothing: float32 ().
         model: the network (static).
         optimizer: the optax optimizer (static).
@@ -67,6 +69,7 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     key: jax.Array
+    dropout: jax.Array
     label_smoothing: jax.Array
     model: CNN = struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
@@ -84,7 +87,7 @@ def make_state(
         steps: all steps of the run, over which the learning-rate schedule spreads.
         axis: of a mesh, along which batches are divided.
     """
-    model = CNN(config.model, classes, jnp.dtype(config.train.precision), axis)
+    model = CNN(static_model(config.model), classes, jnp.dtype(config.train.precision), axis)
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
     variables = compile_program(init_variables, init_key, model=model, image_shape=image_shape)(init_key)
     optimizer = make_optimizer(config.train, steps)
@@ -94,6 +97,7 @@ def make_state(
         batch_stats=variables.get("batch_stats", {}),
         opt_state=init_optimizer(optimizer, config.train, variables["params"]),
         key=run_key,
+        dropout=jnp.float32(config.model.dropout),
         label_smoothing=jnp.float32(config.train.label_smoothing),
         model=model,
         optimizer=optimizer,
@@ -131,6 +135,7 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
             {"params": params, "batch_stats": state.batch_stats},
             scale_images(batch.images),
             train=True,
+            dropout=state.dropout,
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )

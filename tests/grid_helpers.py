@@ -18,8 +18,8 @@ TINY = RunConfig(
 )
 
 
-def tiny(seed=0, dense=(8,), **train):
-    model = dataclasses.replace(TINY.model, dense=dense)
+def tiny(seed=0, dense=(8,), dropout=0.0, **train):
+    model = dataclasses.replace(TINY.model, dense=dense, dropout=dropout)
     return dataclasses.replace(TINY, seed=seed, model=model, train=dataclasses.replace(TINY.train, **train))
 
 

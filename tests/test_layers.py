@@ -15,6 +15,7 @@ from jax import lax
 from cnnjax.architecture import pad_pixels
 from cnnjax.errors import InputError
 from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
+from cnnjax.layers.accelerators import convolve_on_accelerator
 from cnnjax.layers.convolution import Plan
 from cnnjax.layers.minimal_filtering import count_multiplications
 from cnnjax.layers.toom_cook import make_transforms
@@ -265,6 +266,58 @@ class TestConvolve:
         np.testing.assert_allclose(many, one_by_one, atol=1e-5)
 
 
+class TestConvolutionOnAccelerators:
+    """Their arithmetic, which runs on CPU as well."""
+
+    @staticmethod
+    def make(images_each=True, kernels_each=True, size=(6, 6)):
+        images = jax.random.normal(jax.random.key(0), ((3,) if images_each else ()) + (*size, 2, 2))
+        kernels = jax.random.normal(jax.random.key(1), ((3,) if kernels_each else ()) + (3, 2, 2, 4))
+        axes = (0 if images_each else None, 0 if kernels_each else None)
+        return images, kernels, axes
+
+    @pytest.mark.parametrize("each", [(True, True), (False, True), (True, False)])
+    def test_under_vmap_equals_one_by_one_in_values_and_both_gradients(self, each):
+        images, kernels, axes = self.make(*each)
+
+        def values_and_gradients(convolve):
+            def run(x, w):
+                outputs, pull_back = jax.vjp(lambda x, w: convolve(x, w, (2, 1)), x, w)
+                return outputs, *pull_back(jnp.sin(outputs))
+
+            return run
+
+        many = jax.vmap(values_and_gradients(convolve_on_accelerator), axes)(images, kernels)
+        for i in range(3):
+            x, w = (a[i] if axis == 0 else a for a, axis in zip((images, kernels), axes, strict=True))
+            alone = values_and_gradients(lambda x, w, strides: reference(x, w, strides, "valid"))(x, w)
+            assert_close([array[i] for array in many], alone, 1e-5)
+
+    @pytest.mark.parametrize(
+        ("each", "is_of_xla"), [((True, True), False), ((False, True), False), ((True, False), True)]
+    )
+    def test_many_kernels_are_no_grouped_convolution(self, each, is_of_xla):
+        images, kernels, axes = self.make(*each)
+
+        def loss(x, w):
+            return convolve_on_accelerator(x, w, (1, 1)).sum()
+
+        gradients = jax.vmap(jax.value_and_grad(loss, (0, 1)), axes)
+        assert ("conv_general_dilated" in str(jax.make_jaxpr(gradients)(images, kernels))) is is_of_xla
+
+    def test_alone_it_is_that_of_xla(self):
+        images, kernel, _ = self.make(False, False)
+        jaxpr = str(jax.make_jaxpr(lambda x, w: convolve_on_accelerator(x, w, (1, 1)))(images, kernel))
+        assert "conv_general_dilated" in jaxpr
+        assert "dot_general" not in jaxpr
+
+    def test_with_too_many_patches_it_stays_that_of_xla(self, monkeypatch):
+        monkeypatch.setattr("cnnjax.layers.patches.PATCH_BYTES", 100)
+        images, kernels, axes = self.make()
+        jaxpr = jax.make_jaxpr(jax.vmap(lambda x, w: convolve_on_accelerator(x, w, (1, 1)), axes))(images, kernels)
+        assert "conv_general_dilated" in str(jaxpr)
+
+
 class TestConvolveAndPool:
     @property_test
     @given(convolutions(), st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -301,7 +354,8 @@ class TestMinimalFiltering:
             np.testing.assert_allclose(filtered, np.correlate(signal, window, "valid"), atol=1e-12)
 
     def test_takes_fewer_multiplications_where_channels_are_many(self):
-        assert count_multiplications((8, 8), (5, 5), 32, 64) == 4 * (2 * 8 * 64 * 32 + 64 * 32 * 64 + (4 * 64 + 16 * 8) * 64)
+        of_a_tile = 2 * 8 * 64 * 32 + 64 * 32 * 64 + (4 * 64 + 16 * 8) * 64
+        assert count_multiplications((8, 8), (5, 5), 32, 64) == 4 * of_a_tile
         assert count_multiplications((8, 8), (5, 5), 32, 64) < 64 * 25 * 32 * 64 / 2
         assert count_multiplications((24, 24), (5, 5), 1, 32) > 576 * 25 * 32
         assert count_multiplications((8, 8), (9, 9), 32, 64) == np.inf

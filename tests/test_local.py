@@ -183,6 +183,39 @@ def test_the_rest_of_a_group_whose_worker_died_comes_back_unbegun(faulty_slots):
         executor.close()
 
 
+@pytest.mark.slow
+def test_trials_in_one_program_are_all_stored_and_say_so(tmp_path):
+    grid = make_grid(widths=(8, 16), seeds=range(3), epochs=2)
+    watcher = Watcher()
+    counts = run(grid, tmp_path, LocalExecutor([Slot(0, None, CPU)], group_size=2, at_once=2), watcher)
+    assert counts == Counter(completed=6)
+    assert (watcher.count("start"), watcher.count("end")) == (6, 6)
+    executions = Counter(r.provenance["execution"] for r in Store(tmp_path).find_all().values())
+    assert executions == Counter({"2 runs in one program": 4, "solo": 2})
+
+
+@pytest.mark.slow
+def test_a_trial_that_takes_others_of_its_program_down_fails_alone(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("""
+import os
+import cnnjax.fitting as fitting
+import cnnjax.together as together
+train = together.make_state
+def make_state(config, *others):
+    if config.seed == 101:
+        os._exit(7)
+    return train(config, *others)
+fitting.make_state = together.make_state = make_state
+""")
+    slot = Slot(0, None, {**CPU, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"})
+    grid, watcher = make_grid(widths=(8,), seeds=(0, 101, 1)), Watcher()
+    with pytest.warns(RuntimeWarning, match="3 trials ran in one program and are run one by one: .*exit code 7"):
+        counts = run(grid, tmp_path / "out", LocalExecutor([slot], group_size=3, at_once=3), watcher)
+    assert counts == Counter(completed=2, failed=1)
+    (failed,) = (r for r in Store(tmp_path / "out").find_all().values() if r.status == "failed")
+    assert (failed.config.seed, failed.reason) == (101, "the worker ended with exit code 7")
+
+
 def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
     executor = LocalExecutor([make_fake(tmp_path, "sys.exit('no JAX for this machine')")])
     store = Store(tmp_path / "out")

@@ -39,6 +39,8 @@ def type_in(words, folder, module="ablations.run"):
         ("padding --memory-limit -2", "--memory-limit=-2.0: must be > 0"),
         ("padding --max-trials 3", "--max-trials 3"),
         ("padding --address 10.0.0.1:6379", "--address='10.0.0.1:6379': needs --executor ray"),
+        ("padding --at-once 0", "--at-once=0: must be >= 1"),
+        ("padding --executor ray --at-once 2", "--at-once=2: only for local workers"),
         ("padding --executor ray --memory-limit 3", "--memory-limit=3: only for local workers"),
         ("padding --executor ray --address somewhere", "--address='somewhere': must be host:port"),
         ("padding --executor slurm", "executor"),

@@ -46,6 +46,14 @@ def test_every_trial_is_taken_once():
     assert sorted(t.key for trials in given.values() for t in trials) == sorted(t.key for t in grid.trials)
 
 
+def test_a_trial_that_went_down_with_others_is_given_alone():
+    schedule = Schedule(make_grid(widths=(8,), seeds=range(4)).trials, cost)
+    first, second = schedule.take("", 2)
+    schedule.put_back(first, alone=True)
+    schedule.put_back(second, alone=True)
+    assert [len(schedule.take("", 3)) for _ in range(4)] == [2, 1, 1, 0]
+
+
 def test_a_trial_that_is_put_back_comes_after_the_others_of_its_programs():
     schedule = Schedule(make_grid(widths=(8,), seeds=range(3)).trials, cost)
     (first,) = schedule.take("", 1)

@@ -24,6 +24,7 @@ def compiled(config):
         (tiny(), tiny(epochs=2)),
         (tiny(momentum=0.9), tiny(momentum=0.5)),
         (tiny(weight_decay=0.1), tiny(weight_decay=0.01)),
+        (tiny(dropout=0.5), tiny(dropout=0.2)),
     ],
 )
 def test_runs_of_one_signature_share_their_programs(first, second):
@@ -37,6 +38,7 @@ def test_runs_of_one_signature_share_their_programs(first, second):
     [
         tiny(dense=(9,)),
         tiny(momentum=0.9),
+        tiny(dropout=0.5),
         tiny(batch_size=50),
         tiny(optimizer="adam"),
         tiny(schedule="cosine"),

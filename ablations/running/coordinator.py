@@ -114,7 +114,7 @@ class _Coordinator:
                 return _record_failed(event, attempts)
         if isinstance(event, Failed | Returned):
             self._running -= 1
-            self._schedule.put_back(event.trial)
+            self._schedule.put_back(event.trial, alone=isinstance(event, Failed) or event.alone)
         return None
 
     def _end(self, trial: Trial, record: Record) -> None:

@@ -43,9 +43,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Returned:
-    """A trial was not begun, because the worker of its group is gone; it is nobody's now."""
+    """A trial has no result through no fault of its own: it was not begun, or went down with others; it is nobody's.
+
+    `alone` says that it is to be run by itself, because it went down with others in one program.
+    """
 
     trial: Trial
+    alone: bool = False
 
 
 Event = Started | Advanced | Ended | Failed | Returned

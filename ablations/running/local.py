@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import psutil
 
 from ablations.language.grids import Trial
-from ablations.running.events import Event
+from ablations.running.events import Event, Returned
 from ablations.running.slots import Slot, make_slots
 from ablations.running.worker_process import Message, WorkerProcess
 from cnnjax.errors import UnavailableError
+from cnnjax.signatures import MOST_AT_ONCE
 
 WATCH_SECONDS = 0.5
 FAILED_STARTS = 3
@@ -25,7 +26,10 @@ LEAST_MEMORY = 2 * 2**30
 
 
 def make_local_executor(
-    workers: int | None = None, timeout: float | None = None, memory_limit: float | None = None
+    workers: int | None = None,
+    timeout: float | None = None,
+    memory_limit: float | None = None,
+    at_once: int | None = None,
 ) -> "LocalExecutor":
     """Returns an executor with the places of `make_slots`.
 
@@ -34,13 +38,17 @@ def make_local_executor(
         timeout: seconds after which a trial has failed; ``None`` for ever.
         memory_limit: bytes above which a trial has failed; ``None`` is an equal share of 90% of this machine's,
             but at least 2 GiB.
+        at_once: trials that a worker trains in one program; ``None`` is one on CPU, and as many as fit the memory of
+            an accelerator.
 
     Raises:
         InputError, UnavailableError: as `make_slots`.
     """
     slots = make_slots(workers)
     share = max(MEMORY_SHARE * psutil.virtual_memory().total / len(slots), LEAST_MEMORY)
-    return LocalExecutor(slots, timeout, share if memory_limit is None else memory_limit)
+    most = 1 if all(slot.core is not None for slot in slots) else MOST_AT_ONCE
+    limit = share if memory_limit is None else memory_limit
+    return LocalExecutor(slots, timeout, limit, at_once or most, at_once)
 
 
 class LocalExecutor:
@@ -50,7 +58,8 @@ class LocalExecutor:
         slots: where workers run, one in each.
         timeout: seconds after which a trial has failed; ``None`` for ever.
         memory_limit: bytes of resident memory above which a trial has failed; ``None`` for any.
-        group_size: trials that a worker takes at once.
+        group_size: trials that a worker is given at once.
+        at_once: trials of a group that run in one program; ``None`` leaves it to the worker, which knows its device.
 
     Raises:
         UnavailableError: from `poll`, where no worker can start any more.
@@ -62,8 +71,9 @@ class LocalExecutor:
         timeout: float | None = None,
         memory_limit: float | None = None,
         group_size: int = 1,
+        at_once: int | None = None,
     ) -> None:
-        self.group_size = group_size
+        self.group_size, self._at_once = group_size, at_once
         self._timeout, self._memory_limit = timeout, memory_limit
         self._inbox: queue.SimpleQueue[tuple[WorkerProcess, Message | None]] = queue.SimpleQueue()
         self._slots = {slot.number: slot for slot in slots}
@@ -81,7 +91,7 @@ class LocalExecutor:
         """Begins a group on a free slot."""
         if slot not in self._workers:
             self._workers[slot] = WorkerProcess(self._slots[slot], self._inbox)
-        self._workers[slot].give(group, group[0].signature)
+        self._workers[slot].give(group, group[0].signature, self._at_once)
 
     def poll(self, seconds: float) -> list[Event]:
         """Returns what has happened, after waiting at most so long for something to happen."""
@@ -119,7 +129,12 @@ class LocalExecutor:
         self._failed_starts[number] = 0 if worker.has_begun else self._failed_starts[number] + 1
         if self._failed_starts[number] == FAILED_STARTS:
             self._retire(number, worker.describe_end(output))
-        return worker.settle(output)
+        events = worker.settle(output)
+        together = sum(isinstance(event, Returned) and event.alone for event in events)
+        if together:
+            reason = worker.describe_end(output)
+            warnings.warn(f"{together} trials ran in one program and are run one by one: {reason}", RuntimeWarning, 2)
+        return events
 
     def _retire(self, number: int, reason: str) -> None:
         del self._slots[number]

@@ -22,6 +22,7 @@ class Schedule:
         for trial in sorted(trials, key=cost, reverse=True):  # so the groups, too, come in the order of their longest
             self._waiting.setdefault(trial.signature, deque()).append(trial)
         self._running: Counter[str] = Counter()
+        self._alone: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -31,19 +32,26 @@ class Schedule:
         return signature in self._waiting
 
     def take(self, signature: str, size: int) -> tuple[Trial, ...]:
-        """Removes and returns up to `size` trials of one signature, that of the programs at hand if any are left."""
+        """Removes and returns up to `size` trials of one signature, that of the programs at hand if any are left.
+
+        A trial that is to be run alone is the only one of its group.
+        """
         if signature not in self._waiting:
             nobodys = (other for other in self._waiting if not self._running[other])
             signature = next(nobodys, next(iter(self._waiting), ""))
         group = self._waiting.get(signature, deque())
-        taken = tuple(group.popleft() for _ in range(min(size, len(group))))
+        taken: list[Trial] = []
+        while group and len(taken) < size and not (taken and {taken[0].key, group[0].key} & self._alone):
+            taken.append(group.popleft())
         if not group:
             self._waiting.pop(signature, None)
         self._running[signature] += len(taken)
-        return taken
+        return tuple(taken)
 
-    def put_back(self, trial: Trial) -> None:
-        """Takes up a trial again that was taken, to be run after the others of its signature."""
+    def put_back(self, trial: Trial, alone: bool = False) -> None:
+        """Takes up a trial again that was taken, to be run after the others of its signature, perhaps by itself."""
+        if alone:
+            self._alone.add(trial.key)
         self._waiting.setdefault(trial.signature, deque()).append(trial)
         self.end(trial)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cnnjax.config import RunConfig
@@ -10,12 +10,23 @@ from cnnjax.datasets import Dataset
 from cnnjax.errors import CnnjaxError
 from cnnjax.experiment import fit
 from cnnjax.history import Observer, Progress, Silence
+from cnnjax.many import fit_many
 from cnnjax.records import PackedRun, pack_run
 
 
 def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Observer | None = None) -> PackedRun:
     """Trains the network of a run on one device; arguments and errors are those of `cnnjax.fit`."""
     return pack_run(fit(config, out=None, dataset=dataset, observer=observer, devices=1))
+
+
+def run_trials(
+    configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
+) -> list[PackedRun]:
+    """Trains the networks of one or several runs, of one static signature, in one program on one device."""
+    if len(configs) == 1:
+        return [run_trial(configs[0], dataset, make_observer(configs[0]))]
+    runs = fit_many(configs, None, dataset=dataset, at_once=len(configs), make_observer=make_observer)
+    return [pack_run(run) for run in runs]
 
 
 def describe_error(error: BaseException) -> str:

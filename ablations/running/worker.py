@@ -1,6 +1,7 @@
-"""A worker process: one core or one device, one trial after the other, until its standard input ends.
+"""A worker process: one core or one device, one trial or several at once, until its standard input ends.
 
 It reads groups of configurations as messages, and answers with messages: a trial begun, an epoch's progress, a result.
+Trials that are begun together run in one program.
 Whatever else the trial prints goes to its standard error, of which the coordinator keeps the tail. When the coordinator
 is gone, by whatever death, the end of the input ends the worker too, in the middle of a trial.
 """
@@ -14,11 +15,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from ablations.running.messages import read_message, write_message
 from cnnjax.config import RunConfig
-from cnnjax.datasets import Dataset, load
+from cnnjax.datasets import Dataset, load, load_info
+from cnnjax.errors import CnnjaxError
 
 PROGRESS_SECONDS = 0.5
 
@@ -35,40 +38,56 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses nothing
-    jobs: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
     import jax
 
     jax.devices()
     write_message(replies, {"kind": "ready"})
     while True:
-        for values in jobs.get():
-            _run(RunConfig.from_dict(values), replies)
+        job = jobs.get()
+        configs = [RunConfig.from_dict(values) for values in job["configs"]]
+        for together in _cut(configs, job["at_once"]):
+            _run(together, replies)
 
 
-def _read_jobs(stream: IO[bytes], jobs: "queue.SimpleQueue[list[dict[str, Any]]]") -> None:
+def _read_jobs(stream: IO[bytes], jobs: "queue.SimpleQueue[dict[str, Any]]") -> None:
     while (message := read_message(stream)) is not None:
-        jobs.put(message[0]["configs"])
+        jobs.put(message[0])
     os._exit(0)
 
 
-def _run(config: RunConfig, replies: IO[bytes]) -> None:
-    from ablations.running.trials import Reporter, describe_error, run_trial
+def _cut(configs: Sequence[RunConfig], at_once: int | None) -> Iterable[Sequence[RunConfig]]:
+    from cnnjax.many import cut_runs
 
-    def report(progress: dict[str, Any]) -> None:
-        write_message(replies, {"kind": "advanced", "key": config.key, "progress": progress})
+    try:
+        return cut_runs(configs, load_info(configs[0].data.name, manual_dir=configs[0].data.manual_dir), at_once)
+    except CnnjaxError:  # which the first trial will meet, and tell of
+        return ([config] for config in configs)
+
+
+def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
+    from ablations.running.trials import Reporter, describe_error, run_trials
+
+    def observe(config: RunConfig) -> Reporter:
+        def report(progress: dict[str, Any]) -> None:
+            write_message(replies, {"kind": "advanced", "key": config.key, "progress": progress})
+
+        return Reporter(report, PROGRESS_SECONDS)
 
     _forget_output()
-    write_message(replies, {"kind": "started", "key": config.key})
+    for config in configs:
+        write_message(replies, {"kind": "started", "key": config.key})
     try:
-        dataset = _load(config.data.name, config.data.manual_dir)
-        run = run_trial(config, dataset, Reporter(report, PROGRESS_SECONDS))
+        data = configs[0].data
+        runs = run_trials(configs, _load(data.name, data.manual_dir), observe)
     except BaseException as error:
         traceback.print_exc()
-        write_message(replies, {"kind": "failed", "key": config.key, "reason": describe_error(error)})
+        write_message(replies, {"kind": "failed", "key": configs[0].key, "reason": describe_error(error)})
         os._exit(1)  # the next trial deserves a process that nothing has gone wrong in
-    header = {"kind": "ended", "key": config.key, "record": run.record.to_dict()}
-    write_message(replies, header, (run.variables, run.predictions))
+    for run in runs:
+        header = {"kind": "ended", "key": run.record.key, "record": run.record.to_dict()}
+        write_message(replies, header, (run.variables, run.predictions))
 
 
 def _forget_output() -> None:

@@ -42,8 +42,10 @@ class WorkerProcess:
 
     def __init__(self, slot: Slot, inbox: "queue.SimpleQueue[tuple[WorkerProcess, Message | None]]") -> None:
         self.slot, self.signature, self.has_begun = slot, "", False
-        self._group: list[Trial] = []
-        self._is_ready = self._is_at_trial = False
+        self._waiting: list[Trial] = []
+        self._begun: dict[str, Trial] = {}
+        self._together = 0
+        self._is_ready = False
         self._verdict: str | None = None
         self._since = time.monotonic()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
@@ -58,13 +60,13 @@ class WorkerProcess:
     @property
     def is_free(self) -> bool:
         """Whether it can be given a group."""
-        return not self._group and self._verdict is None
+        return not (self._waiting or self._begun) and self._verdict is None
 
-    def give(self, group: tuple[Trial, ...], signature: str) -> None:
-        """Sends it a group of trials."""
-        self._group, self.signature = list(group), signature
+    def give(self, group: tuple[Trial, ...], signature: str, at_once: int | None = None) -> None:
+        """Sends it a group of trials, of which so many are to run in one program; ``None`` lets it choose."""
+        self._waiting, self.signature = list(group), signature
         try:
-            write_message(self._stdin, {"configs": [trial.config.to_dict() for trial in group]})
+            write_message(self._stdin, {"configs": [trial.config.to_dict() for trial in group], "at_once": at_once})
         except OSError:
             self.kill("the worker has ended")  # of which the listener will hear
 
@@ -83,9 +85,9 @@ class WorkerProcess:
             self._signal_group()  # what it has left behind keeps its output open
         elif not self._is_ready and seconds > START_SECONDS:
             self.kill(f"the worker was not ready after {START_SECONDS} s")
-        elif self._is_at_trial and timeout is not None and seconds > timeout:
+        elif self._begun and timeout is not None and seconds > timeout:
             self.kill(f"ran longer than {timeout:g} s")
-        elif self._is_at_trial and memory_limit is not None:
+        elif self._begun and memory_limit is not None:
             with contextlib.suppress(psutil.Error):
                 used = self._memory.memory_info().rss
                 if used > memory_limit:
@@ -112,13 +114,13 @@ class WorkerProcess:
         return output
 
     def settle(self, output: str) -> list[Event]:
-        """Returns what the end of the process means for its group: the trial it was at has failed, no other."""
-        failed = [self._group.pop(0)] if self._is_at_trial else []
+        """Returns what the end of the process means for its group: a trial that it was at by itself has failed."""
         reason = self._verdict or self._describe_exit()
-        return [
-            *(Failed(trial, reason, output or None) for trial in failed),
-            *(Returned(trial) for trial in self._group),
+        begun: list[Event] = [
+            Failed(trial, reason, output or None) if self._together == 1 else Returned(trial, alone=True)
+            for trial in self._begun.values()
         ]
+        return [*begun, *(Returned(trial) for trial in self._waiting)]
 
     def describe_end(self, output: str) -> str:
         """Returns one line that says how the process ended: the verdict, or its last words, if it left any."""
@@ -130,13 +132,9 @@ class WorkerProcess:
         if kind == "ready":
             self._is_ready, self._since = True, time.monotonic()
             return []
-        trial = self._group[0]
-        if header["key"] != trial.key:
-            raise ValueError(f"about another run, {header['key']}")
         if kind == "started":
-            self.has_begun = self._is_at_trial = True
-            self._since = time.monotonic()
-            return [Started(trial)]
+            return [Started(self._begin(header["key"]))]
+        trial = self._begun[header["key"]]
         if kind == "advanced":
             return [Advanced(trial, Progress(**header["progress"]))]
         if kind == "failed":
@@ -144,9 +142,17 @@ class WorkerProcess:
             return []
         variables, predictions = blobs
         run = PackedRun(Record.from_dict(header["record"]), variables, predictions)
-        del self._group[0]
-        self._is_at_trial = False
+        del self._begun[trial.key]
         return [Ended(trial, run)]
+
+    def _begin(self, key: str) -> Trial:
+        if self._waiting[0].key != key:
+            raise ValueError(f"about another run, {key}")
+        trial = self._waiting.pop(0)
+        self._together = self._together + 1 if self._begun else 1
+        self._begun[key] = trial
+        self.has_begun, self._since = True, time.monotonic()
+        return trial
 
     def _listen(self, inbox: "queue.SimpleQueue[tuple[WorkerProcess, Message | None]]") -> None:
         try:

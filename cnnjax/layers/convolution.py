@@ -17,6 +17,7 @@ from jax import lax
 from cnnjax.architecture import pad_pixels
 from cnnjax.blocks import Pair, Pixels
 from cnnjax.errors import InputError
+from cnnjax.layers.accelerators import convolve_by_xla, convolve_on_accelerator
 from cnnjax.layers.minimal_filtering import (
     convolve_and_pool_by_tiles,
     convolve_by_tiles,
@@ -24,19 +25,17 @@ from cnnjax.layers.minimal_filtering import (
 )
 from cnnjax.layers.patches import (
     FEW_CHANNELS,
+    can_be_patches,
     convolve_and_pool_by_patches,
     convolve_by_patches,
-    count_patch_bytes,
 )
 from cnnjax.layers.pooling import max_pool
 from cnnjax.layers.toom_cook import MOST_POINTS
-from cnnjax.layers.windows import MOST_SLICES, count_steps, size_of
+from cnnjax.layers.windows import count_steps, size_of
 from cnnjax.rules import choice
 
 Algorithm = Literal["xla", "patches", "tiles"]
 """XLA's own convolution; a matrix product of patches (im2col); minimal filtering (Winograd), at stride 1 only."""
-
-PATCH_BYTES = 2**29
 
 
 class Plan(NamedTuple):
@@ -75,7 +74,7 @@ def convolve(
         _check_plan(plan, size_of(kernel), strides)
         return _convolve(padded, kernel, strides, plan)
     on_cpu = functools.partial(_convolve, strides=strides, plan=choose_plan(padded, kernel, strides))
-    elsewhere = functools.partial(_convolve_by_xla, strides=strides)
+    elsewhere = functools.partial(convolve_on_accelerator, strides=strides)
     result: jax.Array = lax.platform_dependent(padded, kernel, cpu=on_cpu, default=elsewhere)
     return result
 
@@ -106,7 +105,7 @@ def convolve_and_pool(
     on_cpu = one_after_the_other
     if _is_worth_tiling(padded, kernel, strides, window):
         on_cpu = by_tiles
-    elif padded.shape[3] <= FEW_CHANNELS and _can_be_patches(padded, kernel, strides):
+    elif padded.shape[3] <= FEW_CHANNELS and can_be_patches(padded, kernel, strides):
         on_cpu = by_patches
     result: jax.Array = lax.platform_dependent(padded, kernel, cpu=on_cpu, default=one_after_the_other)
     return result
@@ -116,7 +115,7 @@ def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> Plan:
     """Returns the algorithms that measure fastest on CPU; of the arguments, padded already, only the shapes count."""
     if _is_worth_tiling(images, kernel, strides):
         return Plan("tiles", "tiles", "tiles")
-    if _can_be_patches(images, kernel, strides):
+    if can_be_patches(images, kernel, strides):
         return Plan("patches", "patches", "patches")
     return Plan("xla", "xla", "xla")
 
@@ -149,11 +148,6 @@ def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group:
     return is_possible and count_saved(images, kernel, group) > 1
 
 
-def _can_be_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> bool:
-    window = size_of(kernel)
-    return window[0] * window[1] <= MOST_SLICES and count_patch_bytes(images, window, strides) <= PATCH_BYTES
-
-
 def _pad(images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels) -> jax.Array:
     pixels = pad_pixels(padding, size_of(images), size_of(kernel), strides)
     return jnp.pad(images, (*pixels, (0, 0), (0, 0)))
@@ -183,13 +177,9 @@ def _backward(
 _convolve.defvjp(_forward, _backward)
 
 
-def _convolve_by_xla(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
-    return lax.conv_general_dilated(images, kernel, strides, "VALID", dimension_numbers=("HWNC", "HWIO", "HWNC"))
-
-
 def _convolve_by_tiles(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     assert strides == (1, 1)
     return convolve_by_tiles(images, kernel)
 
 
-_ALGORITHMS = {"xla": _convolve_by_xla, "patches": convolve_by_patches, "tiles": _convolve_by_tiles}
+_ALGORITHMS = {"xla": convolve_by_xla, "patches": convolve_by_patches, "tiles": _convolve_by_tiles}

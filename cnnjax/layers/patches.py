@@ -17,8 +17,9 @@ from jax import lax
 
 from cnnjax.blocks import Pair
 from cnnjax.layers.maximum import find_first_maximum, give_to_first
-from cnnjax.layers.windows import count_steps, size_of, slice_windows
+from cnnjax.layers.windows import MOST_SLICES, count_steps, size_of, slice_windows
 
+PATCH_BYTES = 2**29
 FEW_CHANNELS = 4
 """Up to so many channels, copying pixel by pixel would be slow: positions in the window come first instead."""
 
@@ -39,6 +40,14 @@ def convolve_by_patches(images: jax.Array, kernel: jax.Array, strides: Pair = (1
         return _multiply(_stack_taps(images, window, strides), kernel)
     patches = jnp.concatenate(slice_windows(images, window, strides), -1)
     return patches @ kernel.reshape(-1, kernel.shape[3])
+
+
+def can_be_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> bool:
+    """Whether `convolve_by_patches` takes neither too long to compile nor too much memory."""
+    window = size_of(kernel)
+    rows, columns = count_steps(size_of(images), window, strides)
+    patches = rows * columns * images.shape[2] * images.shape[3] * window[0] * window[1] * images.dtype.itemsize
+    return window[0] * window[1] <= MOST_SLICES and patches <= PATCH_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -112,9 +121,3 @@ def _repeat_kernel(kernel: jax.Array, strides: Pair, group: Pair) -> jax.Array:
     offsets = [(i * strides[0], j * strides[1]) for i in range(group[0]) for j in range(group[1])]
     shifted = [jnp.pad(kernel, ((top, down - top), (left, across - left), (0, 0), (0, 0))) for top, left in offsets]
     return jnp.concatenate(shifted, -1)
-
-
-def count_patch_bytes(images: jax.Array, window: Pair, strides: Pair) -> int:
-    """Returns the bytes of the matrix of all windows, without groups."""
-    rows, columns = count_steps(size_of(images), window, strides)
-    return rows * columns * images.shape[2] * images.shape[3] * window[0] * window[1] * images.dtype.itemsize

@@ -1,0 +1,133 @@
+"""Many runs by one call: those of a form in one program where that is faster, one after the other elsewhere."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from cnnjax.config import Count, RunConfig
+from cnnjax.dataset_names import parse_name
+from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
+from cnnjax.errors import InputError, Interrupted
+from cnnjax.experiment import fit, make_run, named_memory_errors, size_layers
+from cnnjax.history import Observer, Silence
+from cnnjax.interrupts import deferred_signals
+from cnnjax.records import FINAL, Run, pack_run
+from cnnjax.rules import check
+from cnnjax.runs import Store
+from cnnjax.signatures import static_signature
+
+ObserverOf = Callable[[RunConfig], Observer]
+
+
+def fit_many(
+    configs: Iterable[RunConfig],
+    out: str | os.PathLike[str] | None = "runs",
+    *,
+    dataset: Dataset | None = None,
+    force: bool = False,
+    at_once: int | None = None,
+    make_observer: ObserverOf | None = None,
+) -> list[Run]:
+    """Trains runs that share a static signature and stores the results; what is stored already is not run again.
+
+    Such runs differ in what is data to a compiled program: seed, learning rate, momentum, weight decay, dropout rate
+    and label smoothing, as long as each is zero in all of them or in none. They are compiled once, and trained several
+    at once in one program where that is faster, as it is on accelerators.
+
+    Args:
+        configs: the runs.
+        out: output folder with the store; ``None`` keeps nothing on disk.
+        dataset: the images that the configurations name, where they are loaded already.
+        force: runs them again even if they are stored.
+        at_once: runs in one program; ``None`` is one on CPU, and as many as fit the memory of an accelerator.
+        make_observer: makes the observer of a run, which is told of its progress.
+
+    Returns:
+        The runs in the order of `configs`.
+
+    Raises:
+        InputError: they do not share a static signature; otherwise as `cnnjax.fit`.
+        CorruptionError, UnavailableError: as `cnnjax.fit`.
+        Interrupted: a signal arrived; what had ended is stored.
+
+    Example:
+        >>> configs = [RunConfig(seed=seed) for seed in range(5)]
+        >>> accuracies = [run.record.test_accuracy for run in fit_many(configs)]  # doctest: +SKIP
+    """
+    configs = list(configs)
+    _check_alike(configs, dataset)
+    check(at_once, Count | None, "at_once")
+    make_observer = make_observer or (lambda config: Silence())
+    store = None if out is None else Store(out)
+    runs: dict[str, Run] = {}
+    if store and not force:
+        outcomes = store.list_outcomes()
+        done = {c.key for c in configs if c.key in outcomes and outcomes[c.key].status in FINAL}
+        runs = {key: store.load(key) for key in done}
+    waiting = [*{config.key: config for config in configs if config.key not in runs}.values()]
+    if waiting:
+        info = dataset.info if dataset else load_info(waiting[0].data.name, manual_dir=waiting[0].data.manual_dir)
+        size_layers(waiting[0], info)
+        dataset = dataset or load(waiting[0].data.name, manual_dir=waiting[0].data.manual_dir)
+        for chunk in cut_runs(waiting, dataset.info, at_once):
+            for run in _fit_chunk(chunk, dataset, store, make_observer):
+                runs[run.key] = run
+    return [runs[config.key] for config in configs]
+
+
+def _check_alike(configs: Sequence[RunConfig], dataset: Dataset | None) -> None:
+    for index, config in enumerate(configs):
+        if not isinstance(config, RunConfig):
+            raise InputError(f"configs[{index}]: must be a RunConfig, not {type(config).__name__}")
+        if static_signature(config) != static_signature(configs[0]):
+            raise InputError(
+                f"configs[{index}]: has programs of its own; it may differ from configs[0] in seed, learning_rate, "
+                "momentum, weight_decay, dropout and label_smoothing (zero in all or in none) and in epochs"
+            )
+    if dataset and configs and parse_name(dataset.name).name != parse_name(configs[0].data.name).name:
+        raise InputError(f"dataset: is {dataset.name}, but the runs' data.name={configs[0].data.name!r}")
+
+
+def cut_runs(
+    configs: Sequence[RunConfig], info: DatasetInfo, at_once: int | None = None
+) -> Iterator[Sequence[RunConfig]]:
+    """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
+    from cnnjax.together import choose_at_once
+
+    size = at_once or choose_at_once(configs[0], info)
+    return (configs[start : start + size] for start in range(0, len(configs), size))
+
+
+def _fit_chunk(
+    configs: Sequence[RunConfig], dataset: Dataset, store: Store | None, make_observer: ObserverOf
+) -> list[Run]:
+    if len(configs) == 1:
+        out = store.path.parent if store else None
+        return [fit(configs[0], out, dataset=dataset, force=True, observer=make_observer(configs[0]))]
+    from cnnjax.provenance import collect_provenance
+    from cnnjax.together import train_together
+
+    start = time.perf_counter()
+    provenance = collect_provenance(dataset.info, f"{len(configs)} runs in one program")
+    layers = size_layers(configs[0], dataset.info)
+    if store:
+        store.create()
+    observers = [make_observer(config) for config in configs]
+    load_seconds = (time.perf_counter() - start) / len(configs)
+    with contextlib.ExitStack() as stack:
+        for observer in observers:
+            stack.callback(observer.close)
+        stop_signal = stack.enter_context(deferred_signals())
+        stack.enter_context(named_memory_errors())
+        results = train_together(configs, dataset, observers, stop_signal)
+        runs = [
+            make_run(config, layers, result, load_seconds, provenance)
+            for config, result in zip(configs, results, strict=True)
+        ]
+        if store:
+            store.add_all([pack_run(run) for run in runs])
+        number = stop_signal()
+        if number is not None:
+            raise Interrupted(f"interrupted after {len(runs)} runs {'were stored' if store else 'ended'}", number)
+    return runs
