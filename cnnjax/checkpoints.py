@@ -61,7 +61,7 @@ class Checkpoints:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            with quiet(), ocp.StandardCheckpointer() as checkpointer:
+            with quiet(), ocp.StandardCheckpointer(multiprocessing_options=_own_process()) as checkpointer:
                 checkpointer.save(partial / "arrays", dict(arrays))
             _write_json(partial / "progress.json", {"key": self.key, "step": step, **progress})
             _write_json(partial / "manifest.json", _hash_files(partial))
@@ -107,7 +107,7 @@ class Checkpoints:
                 skipped.append(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
                 foreign = True
                 continue
-            with ocp.StandardCheckpointer() as checkpointer:
+            with ocp.StandardCheckpointer(multiprocessing_options=_own_process()) as checkpointer:
                 arrays = checkpointer.restore(path / "arrays")
             return Checkpoint({name: np.asarray(array) for name, array in arrays.items()}, progress, path, skipped)
         if skipped:
@@ -123,6 +123,15 @@ class Checkpoints:
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*") if path.name.isdigit())
+
+
+def _own_process() -> Any:
+    """Has Orbax wait for no other process: each reads by itself, and one alone writes."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
 def _find_damage(path: Path) -> str | None:

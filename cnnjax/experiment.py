@@ -42,7 +42,9 @@ def fit(
 ) -> Run:
     """Trains the network of a run and stores the result; gives a run back that is stored already with a result.
 
-    Ctrl-C, SIGTERM and SIGHUP are obeyed between pieces of an epoch, after a checkpoint has been saved.
+    Ctrl-C, SIGTERM and SIGHUP are obeyed between pieces of an epoch, after a checkpoint has been saved. Where several
+    processes have joined (`cnnjax.distributed.join`), all of them call this with the same arguments; the first one
+    writes.
 
     Args:
         config: the run.
@@ -87,19 +89,20 @@ def fit(
     size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
 
     from cnnjax import fitting
+    from cnnjax.distributed import is_first
     from cnnjax.provenance import collect_provenance
-    from cnnjax.sharding import choose_devices, make_mesh
+    from cnnjax.sharding import choose_devices, describe_execution, make_mesh
 
     dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     try:
         devices = devices or choose_devices(config.train.batch_size)
-        provenance = collect_provenance(dataset.info, "solo" if devices == 1 else f"{devices} devices")
+        provenance = collect_provenance(dataset.info, describe_execution(devices))
     except RuntimeError as error:
         raise UnavailableError(f"JAX cannot start: {error}") from error
     mesh = make_mesh(devices, config.train.batch_size)
     layers = size_layers(config, dataset.info)
     load_seconds = time.perf_counter() - start
-    if store:
+    if store and is_first():
         store.create()
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
     with named_memory_errors():
@@ -112,9 +115,10 @@ def fit(
             checkpoint_every=checkpoint_every,
             resume=resume,
             stop_signal=stop_signal,
+            saves=is_first(),
         )
         run = make_run(config, layers, result, load_seconds, provenance)
-        if store and checkpoints:
+        if store and checkpoints and is_first():
             _keep(run, result.position, store, checkpoints)
         number = stop_signal()
         if number is not None:

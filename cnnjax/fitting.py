@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
+from cnnjax.distributed import agree
 from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.position import Position
@@ -104,6 +106,7 @@ def train(
     checkpoint_every: int | None = None,
     resume: bool = False,
     stop_signal: Callable[[], int | None] = lambda: None,
+    saves: bool = True,
 ) -> TrainResult:
     """Trains a prepared run to its end, then evaluates it once on the test set.
 
@@ -113,7 +116,8 @@ def train(
         checkpoints: where checkpoints go.
         checkpoint_every: epochs between checkpoints; ``None`` writes one only on a signal.
         resume: goes on from the newest checkpoint, bit for bit as if never interrupted.
-        stop_signal: is asked after every piece of an epoch; a signal number stops the run.
+        stop_signal: is asked after every piece of an epoch; a signal number, in any process, stops the run.
+        saves: whether checkpoints are written, as they are by one of several processes.
 
     Raises:
         CorruptionError, InputError: there are checkpoints to resume from, but none that is whole and of this run.
@@ -123,7 +127,14 @@ def train(
     position = prepared.position
     if checkpoints:
         position = _find_start(position, checkpoints, observer, resume)
-    loop = _Loop(prepared, observer, checkpoints, checkpoint_every, stop_signal)
+    mesh = prepared.programs.mesh
+    if mesh and jax.process_count() > 1:
+        own_signal = stop_signal
+
+        def stop_signal() -> int | None:
+            return agree(own_signal() or 0, mesh) or None
+
+    loop = _Loop(prepared, observer, checkpoints if saves else None, checkpoint_every, stop_signal)
     position, diverged_at = loop.run(position)
     start = time.perf_counter()
     test = prepared.programs.evaluate(position.state, prepared.splits["test"]) if diverged_at is None else None

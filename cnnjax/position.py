@@ -15,6 +15,7 @@ import numpy as np
 from cnnjax.checkpoints import Checkpoint, Checkpoints
 from cnnjax.errors import InputError
 from cnnjax.history import EpochMetrics
+from cnnjax.sharding import place
 from cnnjax.training import Metrics, TrainState
 
 
@@ -71,7 +72,7 @@ class Position:
         if {name: (array.shape, array.dtype) for name, array in checkpoint.arrays.items()} != expected:
             raise InputError(f"checkpoint {checkpoint.path} does not fit this network and optimizer")
         places, structure = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, self._tree()))
-        leaves = [jax.device_put(checkpoint.arrays[name], place) for name, place in zip(expected, places, strict=True)]
+        leaves = [place(checkpoint.arrays[name], where) for name, where in zip(expected, places, strict=True)]
         tree = jax.tree.unflatten(structure, leaves)
         return Position(
             tree["state"].replace(key=self.state.key),

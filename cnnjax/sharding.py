@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -23,6 +24,8 @@ AXIS = "batch"
 def make_mesh(devices: int, batch_size: int) -> Mesh | None:
     """Returns the mesh of the first so many local devices; ``None`` for one device.
 
+    Where there are several processes, it is of the devices of all of them.
+
     Args:
         devices: how many.
         batch_size: of the run, which they must divide.
@@ -30,30 +33,54 @@ def make_mesh(devices: int, batch_size: int) -> Mesh | None:
     Raises:
         InputError: there are not so many, or they cannot have equal shares.
     """
-    local = jax.local_devices()
-    if not 1 <= devices <= len(local):
-        kind = local[0].platform
-        raise InputError(f"devices={devices}: must be >= 1 and <= {len(local)}, the {kind} devices of this process")
+    processes = jax.process_count()
+    found = jax.devices() if processes > 1 else jax.local_devices()
+    kind = found[0].platform
+    if processes > 1 and devices != len(found):
+        raise InputError(f"devices={devices}: must be {len(found)}, the {kind} devices of all {processes} processes")
+    if not 1 <= devices <= len(found):
+        raise InputError(f"devices={devices}: must be >= 1 and <= {len(found)}, the {kind} devices of this process")
     if batch_size % devices:
         raise InputError(f"devices={devices}: must divide train.batch_size={batch_size}")
-    return Mesh(np.array(local[:devices]), (AXIS,)) if devices > 1 else None
+    return Mesh(np.array(found[:devices]), (AXIS,)) if devices > 1 else None
 
 
 def choose_devices(batch_size: int) -> int:
     """Returns how many devices a run takes where nobody says: of CPUs as many as divide the batch into fair shares.
 
     A process has several CPU devices only where it was asked for them. An accelerator is not filled by one small
-    network, so it takes one.
+    network, so it takes one. Several processes are there to be used, all their devices.
     """
+    if jax.process_count() > 1:
+        return jax.device_count()
     local = jax.local_devices()
     if local[0].platform != "cpu":
         return 1
     return max(n for n in range(1, len(local) + 1) if n == 1 or (batch_size % n == 0 and batch_size // n >= LEAST_PART))
 
 
+def describe_execution(devices: int) -> str:
+    """Returns how a run on so many devices is executed, in words for its provenance."""
+    processes = jax.process_count()
+    return "solo" if devices == 1 else f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
+
+
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Returns the arrays on all devices of a mesh; as they are without one."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    if mesh is None:
+        return tree
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda array: place(array, everywhere), tree)
+
+
+def place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Returns an array that all processes have, on the devices of a sharding, which may be those of all processes."""
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = place(jax.random.key_data(array), sharding)
+        keys: jax.Array = jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+        return keys
+    placed: jax.Array = jax.make_array_from_process_local_data(sharding, np.asarray(array))
+    return placed
 
 
 def run_on_all(*arguments: Any, program: Callable[..., Any], mesh: Mesh, **static: Any) -> Any:

@@ -21,7 +21,9 @@ import tyro
 from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
+from cnnjax.distributed import check_processes, join
 from cnnjax.errors import InputError, Interrupted
+from cnnjax.logs import divert_stdout
 from cnnjax.processors import offer_cpu_devices
 from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
@@ -60,6 +62,12 @@ class TrainArguments:
     """Print one JSON object and nothing else on stdout."""
     devices: int | None = None
     """Devices among which every batch is divided; left out, the cores of a CPU, or one accelerator."""
+    coordinator: str | None = None
+    """Address host:port of the first of several processes that train one run together, on one host or several."""
+    num_processes: int | None = None
+    """How many processes there are; each is started with the same arguments but for --process-id."""
+    process_id: int | None = None
+    """Which process this is, from 0; the first one writes and prints."""
     no_compilation_cache: bool = False
     """Compile anew, and keep no programs in the user's cache."""
     debug: bool = False
@@ -85,14 +93,21 @@ def main(argv: list[str]) -> int:
     arguments = parse(argv)
     check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
     check(arguments.devices, Count | None, "--devices")
-    silent = arguments.quiet or arguments.json
-    if arguments.summary_only or not silent:
+    check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    is_first = not arguments.process_id
+    silent = arguments.quiet or arguments.json or not is_first
+    if is_first and (arguments.summary_only or not silent):
         summary = _summarize(arguments)
         say(json.dumps(summary.to_dict()) if arguments.json else str(summary), sys.stdout)
     if arguments.summary_only:
         return 0
     keep_programs(not arguments.no_compilation_cache)
     offer_cpu_devices(arguments.devices)
+    if arguments.coordinator is not None:
+        assert arguments.num_processes is not None
+        assert arguments.process_id is not None
+        divert_stdout()  # of Gloo's greetings
+        join(arguments.coordinator, arguments.num_processes, arguments.process_id)
     from cnnjax.experiment import fit
 
     try:
@@ -110,6 +125,8 @@ def main(argv: list[str]) -> int:
             stop.args = (f"{stop}; resume with: {PROG} {_quote(argv)}",)
         raise
     record = run.record
+    if not is_first:
+        return 0 if record.status == "completed" else 1
     if arguments.json:
         say(json.dumps(record.to_dict(), allow_nan=False), sys.stdout)
     elif not silent:
