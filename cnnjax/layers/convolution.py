@@ -8,6 +8,7 @@ convolutions of their own. `docs/performance.md` has the measurements.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -75,7 +76,7 @@ def convolve(
         return _convolve(padded, kernel, strides, plan)
     on_cpu = functools.partial(_convolve, strides=strides, plan=choose_plan(padded, kernel, strides))
     elsewhere = functools.partial(convolve_on_accelerator, strides=strides)
-    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=on_cpu, default=elsewhere)
+    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=_widen(on_cpu), default=elsewhere)
     return result
 
 
@@ -107,8 +108,19 @@ def convolve_and_pool(
         on_cpu = by_tiles
     elif padded.shape[3] <= FEW_CHANNELS and can_be_patches(padded, kernel, strides):
         on_cpu = by_patches
-    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=on_cpu, default=one_after_the_other)
+    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=_widen(on_cpu), default=one_after_the_other)
     return result
+
+
+def _widen(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Has bfloat16 computed in float32, for CPUs are slow at it; operands and result stay what they are."""
+
+    def run(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        if images.dtype != jnp.bfloat16:
+            return function(images, kernel)
+        return function(images.astype(jnp.float32), kernel.astype(jnp.float32)).astype(jnp.bfloat16)
+
+    return run
 
 
 def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> Plan:
@@ -144,7 +156,7 @@ def _check_plan(plan: Plan, window: Pair, strides: Pair) -> None:
 
 
 def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group: Pair = (1, 1)) -> bool:
-    is_possible = strides == (1, 1) and images.dtype == jnp.float32
+    is_possible = strides == (1, 1) and images.dtype in (jnp.float32, jnp.bfloat16)
     return is_possible and count_saved(images, kernel, group) > 1
 
 
