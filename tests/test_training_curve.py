@@ -55,7 +55,8 @@ def assert_alike(pieces, tolerance, reached):
     assert theirs[-20:].mean() < reached
     np.testing.assert_allclose(ours, theirs, rtol=tolerance)
     for one, other in zip(jax.tree.leaves(our_params), jax.tree.leaves(their_params), strict=True):
-        np.testing.assert_allclose(one, other, atol=tolerance)
+        # Where the bias of a filter passes zero, the blank part of every image turns on or off in one step.
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_the_first_steps_of_the_default_run():
