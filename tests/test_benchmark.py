@@ -7,19 +7,21 @@ import sys
 import pytest
 
 from cnnjax.errors import InputError, UnavailableError
-from experiments.benchmark import Result, describe, draw, main
+from experiments.benchmark import main
+from experiments.contestants.measuring import GridResult, Result
 from experiments.contestants.processes import CONTESTANTS, started
+from experiments.contestants.reporting import describe, draw
 
 RESULTS = [
-    Result("torch", "cpu", 3.5, (2.0, 1.0, 1.5), (4.0, 4.0, 4.0), 800 * 2**20, 0.5),
-    Result("cnnjax", "cpu", 2.5, (0.5, 0.75, 1.0), (2.0, 2.0, 2.0), 400 * 2**20, 0.5),
+    Result("torch", "cpu", 3.5, (12.0, 6.0, 9.0), (12.0, 12.0, 12.0), 800 * 2**20, 0.5),
+    Result("cnnjax", "cpu", 2.5, (3.0, 4.5, 6.0), (6.0, 6.0, 6.0), 400 * 2**20, 0.5),
 ]
+GRIDS = [GridResult("torch", (90.0, 110.0), 60, 0.9), GridResult("cnnjax", (50.0, 30.0), 60, 0.91)]
 
 
 def test_the_table_holds_medians_ratios_and_rates():
-    (table,) = describe(RESULTS, peak=2e11, steps=100).tables
+    (table,) = describe(RESULTS, [], ["a note"], peak=2e11).tables
     first, second = table.rows
-    # 0.75 s for 100 of the 600 steps of an epoch; two processes do two epochs in the time of one.
     assert first[:5] == ("cnnjax", 4.5, "3.0-6.0", 1.0, 60_000 / 4.5)
     assert second[:5] == ("torch", 9.0, "6.0-12.0", 2.0, 60_000 / 9)
     flops = 3 * 7_495_680 - 921_600
@@ -28,10 +30,28 @@ def test_the_table_holds_medians_ratios_and_rates():
     assert second[7:] == (12.0, 2.0, 3.5, 800.0)
 
 
-def test_the_chart_is_a_picture(tmp_path):
+def test_the_grids_have_a_table_of_their_own():
+    _, table = describe(RESULTS, GRIDS, [], peak=2e11).tables
+    assert table.rows == (
+        ("cnnjax", 40.0, "30-50", 1.0, 5400.0, 0.91),
+        ("torch", 100.0, "90-110", 2.5, 2160.0, 0.9),
+    )
+
+
+def test_without_ours_there_is_nothing_to_compare_with():
+    first, second = describe(RESULTS[:1], GRIDS[:1], [], peak=2e11).tables
+    assert (first.rows[0][3], first.rows[0][8], second.rows[0][3]) == (None, None, None)
+
+
+def test_the_chart_is_a_picture():
     pytest.importorskip("matplotlib")
-    draw(RESULTS, 100, tmp_path / "chart.png")
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert draw(RESULTS).startswith(b"\x89PNG")
+
+
+def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--chart chart.png: needs matplotlib"):
+        main(["--chart", "chart.png"])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +61,11 @@ def test_the_chart_is_a_picture(tmp_path):
         (["--contestant", "flax", "--contestant", "flax"], "must each be given once"),
         (["--steps", "60"], "--steps=60: must be a multiple of 50"),
         (["--repeats", "0"], "--repeats=0: must be >= 1"),
-        (["--chart", "nowhere/chart.png"], "nowhere is no folder"),
+        (["--markdown", "nowhere/table.md"], "--markdown nowhere/table.md: its folder is not there"),
+        (["--grid", "150"], "--grid=150: must be a multiple of 100 and <= 60000"),
+        (["--grid", "0"], "--grid=0: must be >= 1"),
+        (["--grid", "60100"], "--grid=60100: must be a multiple of 100 and <= 60000"),
+        (["--grid-seeds", "0"], "--grid-seeds=0: must be >= 1"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(words, message):
@@ -58,6 +82,7 @@ def test_a_contestant_that_cannot_start_is_told_with_its_last_words():
 @pytest.mark.slow
 def test_ours_and_plain_flax_are_measured_and_both_learn():
     words = ["--contestant", "cnnjax", "--contestant", "flax", "--steps", "50", "--repeats", "2", "--json"]
+    words += ["--grid", "100", "--grid-seeds", "1"]
     result = subprocess.run(
         [sys.executable, "-m", "experiments.benchmark", *words], capture_output=True, text=True, timeout=600
     )
@@ -65,7 +90,12 @@ def test_ours_and_plain_flax_are_measured_and_both_learn():
     measured = json.loads(result.stdout)
     assert [each["name"] for each in measured["results"]] == ["cnnjax", "flax"]
     for each in measured["results"]:
-        assert len(each["seconds"]) == 2
+        assert len(each["epochs"]) == 2
         assert 0 < each["loss"] < 2.3  # less than of guessing among ten classes
         assert each["memory"] > 2**20
     assert measured["dot_flops_a_second"] > 0
+    assert [(each["name"], each["trials"], len(each["seconds"])) for each in measured["grids"]] == [
+        ("cnnjax", 12, 1),
+        ("flax", 12, 1),
+    ]
+    assert all(0.03 < each["accuracy"] < 0.5 for each in measured["grids"])  # one step is close to guessing

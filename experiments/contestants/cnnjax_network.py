@@ -1,28 +1,30 @@
 """cnnjax: the library's own programs, which take `PIECE` steps at a time, also where one is asked for."""
 
 from cnnjax.processors import offer_cpu_devices
-from experiments.contestants.serving import BATCH, Trainer, read_options, serve
+from experiments.contestants.networks import Network
+from experiments.contestants.serving import BATCH, Options, Trainer, main
 
 
-def make_trainer() -> Trainer:
-    """Returns a trainer of the default run."""
+def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
+    """Returns a trainer of a run; JAX finds its one core by itself."""
     from cnnjax.caches import keep_programs
 
     keep_programs()
     offer_cpu_devices()  # as experiments.train does
     import jax
 
-    from cnnjax import RunConfig
+    from cnnjax import ModelConfig, RunConfig
     from cnnjax.datasets import load
     from cnnjax.fitting import prepare
     from cnnjax.programs import PIECE
-    from cnnjax.sharding import choose_devices, make_mesh, replicate
-    from cnnjax.training import Metrics
+    from cnnjax.sharding import choose_devices, make_mesh
 
     mesh = make_mesh(choose_devices(BATCH), BATCH)
-    prepared = prepare(RunConfig(), load("mnist"), mesh)
-    programs, data, state = prepared.programs, prepared.splits["train"], prepared.position.state
-    program, steps_an_epoch = programs.remaining(0, len(data.labels))[0], len(data.labels) // BATCH
+    model = ModelConfig(network.filters, network.window, padding=network.padding)
+    prepared = prepare(RunConfig(model, seed=seed), load("mnist"), mesh)
+    programs, splits, state = prepared.programs, prepared.splits, prepared.position.state
+    examples = len(splits["train"].labels)
+    program, steps_an_epoch = programs.remaining(0, examples)[0], examples // BATCH
     order = programs.shuffle(state)
 
     def train(steps: int) -> float:
@@ -30,12 +32,11 @@ def make_trainer() -> Trainer:
         for _ in range(0, steps, PIECE):
             if int(state.step) % steps_an_epoch == 0:
                 order = programs.shuffle(state)
-            state, _, losses = program(state, replicate(Metrics.zero(), mesh), data, order)
+            state, _, losses = program(state, programs.zero(), splits["train"], order)
         return float(losses[-1]) / BATCH  # which are sums over a batch
 
-    return Trainer(str(jax.devices()[0].device_kind), train)
+    return Trainer(str(jax.devices()[0].device_kind), train, lambda: programs.evaluate(state, splits["test"]).accuracy)
 
 
 if __name__ == "__main__":
-    read_options()
-    serve(make_trainer())
+    main(make_trainer)

@@ -2,11 +2,12 @@
 
 import os
 
-from experiments.contestants.serving import BATCH, RATE, Trainer, load_training_images, read_options, serve
+from experiments.contestants.networks import Network
+from experiments.contestants.serving import BATCH, RATE, Options, Trainer, load_images, main
 
 
-def make_trainer(single_thread: bool) -> Trainer:
-    """Returns a trainer of the textbook network."""
+def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
+    """Returns a trainer."""
     from cnnjax.caches import keep_programs
 
     keep_programs()
@@ -14,33 +15,24 @@ def make_trainer(single_thread: bool) -> Trainer:
     import keras
     import numpy as np
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if single_thread:
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-        device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-    else:
-        import jax
-
-        device = str(jax.devices()[0].device_kind)
-
-    keras.utils.set_random_seed(0)
+    device = _find_device(keras.backend.backend(), options)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    first, second = network.filters
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(32, 5, activation="relu"),
+            keras.layers.Conv2D(first, network.window, padding=network.padding, activation="relu"),
             keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(64, 5, activation="relu"),
+            keras.layers.Conv2D(second, network.window, padding=network.padding, activation="relu"),
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
-    images, labels = load_training_images()
-    random = np.random.default_rng(0)
+    model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    images, labels = load_images("train")
+    random = np.random.default_rng(seed)
 
     def train(steps: int) -> float:
         if steps * BATCH < len(images):
@@ -50,9 +42,24 @@ def make_trainer(single_thread: bool) -> Trainer:
             history = model.fit(images, labels, batch_size=BATCH, verbose=0)
         return float(history.history["loss"][-1])
 
-    return Trainer(device, train)
+    def evaluate() -> float:
+        return float(model.evaluate(*load_images("test"), batch_size=BATCH, verbose=0)[1])
+
+    return Trainer(device, train, evaluate)
+
+
+def _find_device(backend: str, options: Options) -> str:
+    if backend != "tensorflow":
+        import jax
+
+        return str(jax.devices()[0].device_kind)
+    import tensorflow as tf
+
+    if options.single_thread:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 if __name__ == "__main__":
-    core, _ = read_options()
-    serve(make_trainer(core is not None))
+    main(make_trainer)

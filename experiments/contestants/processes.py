@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnjax.errors import UnavailableError
+from cnnjax.runs import Store
+from experiments.contestants.networks import FILTERS, PADDINGS, WINDOWS
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,7 @@ class Process:
 
     def __init__(self, contestant: Contestant, core: int | None = None) -> None:
         self.name = contestant.name
-        words = [sys.executable, "-m", f"experiments.contestants.{contestant.module}", *contestant.options]
-        words += [] if core is None else ["--core", str(core)]
+        words = _make_command(contestant, core)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         start = time.perf_counter()
         self._process = subprocess.Popen(
@@ -100,8 +101,7 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             self._log.seek(0)
-            last = (self._log.read().strip().splitlines() or ["without a word"])[-1]
-            raise UnavailableError(f"{self.name} has ended: {last}")
+            raise UnavailableError(f"{self.name} has ended: {_find_last_line(self._log.read())}")
         return json.loads(line)  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -119,6 +119,65 @@ def started(contestants: Sequence[Contestant], cores: Sequence[int | None] = (No
             [stack.enter_context(contextlib.closing(Process(contestant, core))) for core in cores]
             for contestant in contestants
         ]
+
+
+def run_shares(contestant: Contestant, steps: int, seeds: int, cores: Sequence[int | None]) -> list[float]:
+    """Has a contestant train the grid of `networks.list_trials`, a process on each core; returns the accuracies.
+
+    Raises:
+        UnavailableError: a process has ended badly.
+    """
+    environment = {**os.environ, **contestant.environment}
+    with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*_make_command(contestant, core), "--grid", *map(str, (steps, seeds, index, len(cores)))],
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env=environment,
+                )
+            )
+            for index, core in enumerate(cores)
+        ]
+        lines = [line for process in processes for line in process.communicate()[0].splitlines()]
+        if any(process.returncode for process in processes):
+            log.seek(0)
+            raise UnavailableError(f"{contestant.name} has ended: {_find_last_line(log.read())}")
+    return [json.loads(line)["accuracy"] for line in lines]
+
+
+def run_grid(images: int, seeds: int) -> list[float]:
+    """Has cnnjax train the same grid as a user would, by one command; returns the accuracies.
+
+    Raises:
+        UnavailableError: the command has ended badly.
+    """
+    axes = {"model.filters": FILTERS, "model.kernel_size": WINDOWS, "model.padding": PADDINGS}
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "ablations.run", "--quiet", "--out", folder, "--seeds", str(seeds)]
+        for name, levels in axes.items():
+            words += ["--axis", f"{name}={','.join(map(_write, levels))}"]
+        words += ["--set", "train.epochs=1", "--set", f"data.train_size={images}"]
+        result = subprocess.run(words, capture_output=True, text=True)
+        if result.returncode:
+            raise UnavailableError(f"cnnjax has ended: {_find_last_line(result.stderr)}")
+        accuracies = [record.test_accuracy for record in Store(folder).find_all().values()]
+    return [accuracy for accuracy in accuracies if accuracy is not None]
+
+
+def _find_last_line(log: str) -> str:
+    return (log.strip().splitlines() or ["without a word"])[-1]
+
+
+def _write(level: object) -> str:
+    return f"[{','.join(map(str, level))}]" if isinstance(level, tuple) else str(level)
+
+
+def _make_command(contestant: Contestant, core: int | None) -> list[str]:
+    words = [sys.executable, "-m", f"experiments.contestants.{contestant.module}", *contestant.options]
+    return words if core is None else [*words, "--core", str(core)]
 
 
 def measure_dot() -> float:

@@ -1,7 +1,8 @@
-"""The inside of a contestant's process: it gets ready, then trains as many steps as each line of its input asks for.
+"""The inside of a contestant's process: it trains as it is asked to, on standard input, or its share of a grid.
 
 Answers are lines of JSON on standard output: first the device and the seconds spent on the first step, then for every
-request the seconds it took, the loss of its last batch, and the most memory the process has used so far.
+request the seconds it took, the loss of its last batch, and the most memory the process has used so far. Of a grid
+there is one line, the test accuracy, a trial.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import numpy as np
 
 from cnnjax.datasets import load
 from cnnjax.processors import ONE_THREAD
+from experiments.contestants.networks import TEXTBOOK, Network, list_trials
 
 BATCH, RATE = 100, 0.01
 """Of the recipe: examples a step, and the learning rate of plain SGD."""
@@ -29,37 +31,54 @@ class Trainer:
     Attributes:
         device: that trains it, in words.
         train: takes that many steps, waits for them, and returns the loss of the last batch.
+        evaluate: returns the accuracy on the test images.
     """
 
     device: str
     train: Callable[[int], float]
+    evaluate: Callable[[], float]
 
 
-def read_options() -> tuple[int | None, list[str]]:
-    """Returns the core to stay on, if any, and the other arguments; stays on it, with one thread."""
+@dataclass(frozen=True)
+class Options:
+    """How a process is to train: on one core with one thread, or with all there is; and in which layout."""
+
+    single_thread: bool
+    channels_last: bool
+
+
+MakeTrainer = Callable[[Options, Network, int], Trainer]
+
+
+def main(make_trainer: MakeTrainer) -> None:
+    """Does what the command line asks of a contestant.
+
+    Args:
+        make_trainer: makes a trainer from the options, the network and the seed.
+    """
     parser = argparse.ArgumentParser()
-    parser.add_argument("--core", type=int)
-    options, rest = parser.parse_known_args()
-    if options.core is not None:
-        os.sched_setaffinity(0, {options.core})  # before any library counts the cores
+    parser.add_argument("--core", type=int, help="the only one to run on, with one thread")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--grid", type=int, nargs=4, metavar=("STEPS", "SEEDS", "FIRST", "STRIDE"))
+    words = parser.parse_args()
+    if words.core is not None:
+        os.sched_setaffinity(0, {words.core})  # before any library counts the cores
         os.environ |= ONE_THREAD
-    return options.core, rest
+    options = Options(words.core is not None, words.channels_last)
+    if words.grid:
+        _run_share(make_trainer, options, *words.grid)
+    else:
+        _serve(make_trainer(options, TEXTBOOK, 0))
 
 
-def load_training_images() -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images, float32 (n, 28, 28, 1) in [0, 1], and the labels, int32 (n,)."""
-    train = load("mnist").train
-    return train.images.astype(np.float32) / 255, train.labels
+def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of a split, float32 (n, 28, 28, 1) in [0, 1], and the labels, int32 (n,)."""
+    split = getattr(load("mnist"), name)
+    return split.images.astype(np.float32) / 255, split.labels
 
 
-def serve(trainer: Trainer) -> None:
-    """Answers requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(**values: object) -> None:
-        print(json.dumps(values), file=answers, flush=True)
-
+def _serve(trainer: Trainer) -> None:
+    answer = _take_stdout()
     trainer.train(1)
     answer(device=trainer.device)
     for line in sys.stdin:
@@ -67,3 +86,18 @@ def serve(trainer: Trainer) -> None:
         loss = trainer.train(int(line))
         seconds = time.perf_counter() - start
         answer(seconds=seconds, loss=loss, memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _run_share(make_trainer: MakeTrainer, options: Options, steps: int, seeds: int, first: int, stride: int) -> None:
+    answer = _take_stdout()
+    for network, seed in list_trials(seeds)[first::stride]:
+        trainer = make_trainer(options, network, seed)
+        trainer.train(steps)
+        answer(accuracy=trainer.evaluate())
+
+
+def _take_stdout() -> Callable[..., None]:
+    """Returns what prints an answer; whatever libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return lambda **values: print(json.dumps(values), file=answers, flush=True)
