@@ -45,7 +45,7 @@ class RunArguments(StudyArguments):
     max_retries: int = 1
     """Further attempts at a trial that fails."""
     timeout: float | None = None
-    """Seconds after which a trial has failed."""
+    """Seconds after which a trial has failed, as many times for several in one program."""
     memory_limit: float | None = None
     """GiB of memory above which a trial has failed; left out, a share of 90% of this machine's, at least 2."""
     budget: Budget = "full"

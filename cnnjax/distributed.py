@@ -1,16 +1,15 @@
 """One run on the devices of several processes, as on several hosts: how they find each other, and what they agree on.
 
 Every process runs the same program on the same arguments. The first one alone writes; all of them read the output
-folder, which must therefore be one that all see.
+folder, which must therefore be one that all see, and go on only where they have found the same.
 """
 
+import contextlib
 import re
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
 
 from cnnjax.errors import InputError, UnavailableError
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})")
 
@@ -32,7 +31,7 @@ def check_processes(coordinator: str | None, num_processes: int | None, process_
         raise InputError(f"process_id={process_id}: must be >= 0 and < num_processes={num_processes}")
 
 
-def join(coordinator: str, num_processes: int, process_id: int) -> None:
+def join(coordinator: str, num_processes: int, process_id: int, devices: int | None = None) -> None:
     """Waits for the other processes; from then on JAX knows the devices of all of them.
 
     This must come before anything is computed.
@@ -41,6 +40,8 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         coordinator: ``host:port`` of the first process.
         num_processes: how many there are.
         process_id: which of them this is, from 0.
+        devices: of this process, the first so many accelerators; ``None`` for all. Those of a CPU are made by
+            `cnnjax.processors.offer_cpu_devices`.
 
     Raises:
         InputError: they cannot be.
@@ -49,13 +50,20 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
     check_processes(coordinator, num_processes, process_id)
     import jax
 
+    with contextlib.suppress(AttributeError):
+        jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM for itself
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(coordinator, num_processes, process_id, devices and [*range(devices)])
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(
             f"coordinator={coordinator!r}: the processes do not find each other: {reason}"
         ) from error
+
+
+def is_joined() -> bool:
+    """Whether this process is one of several; JAX is not started to find out."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def is_first() -> bool:
@@ -65,16 +73,46 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def agree(number: int, mesh: "Mesh") -> int:
+def agree(number: int) -> int:
     """Returns the largest of the numbers of all processes, which all must ask for at the same point."""
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.sharding import NamedSharding, PartitionSpec
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from cnnjax.sharding import AXIS
-
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    mesh = Mesh(np.array(jax.devices()), ("all",))
     own = np.full(jax.local_device_count(), number, np.int32)
-    every = jax.make_array_from_process_local_data(sharding, own, (mesh.size,))
+    every = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("all")), own, (mesh.size,))
     return int(jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))(every))
+
+
+def check_same(number: int, what: str) -> None:
+    """Raises `UnavailableError` where the processes have different numbers, each from the output folder as it sees it.
+
+    Args:
+        number: of this process.
+        what: it is, in words.
+    """
+    largest, smallest = agree(number), -agree(-number)
+    if largest != smallest:
+        seen = f"{what} is {smallest} for one of them and {largest} for another"
+        raise UnavailableError(f"out: must be a folder that all processes see; {seen}")
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Has an error in any of several processes end them all, before one waits for another that will not come.
+
+    Raises:
+        UnavailableError: another process has failed.
+    """
+    if not is_joined():
+        yield
+        return
+    try:
+        yield
+    except Exception:
+        agree(1)
+        raise
+    if agree(0):
+        raise UnavailableError("another of the processes has failed; its own message says why")

@@ -16,6 +16,7 @@ from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
+from cnnjax.distributed import all_or_none, check_same, is_first, is_joined
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
@@ -25,7 +26,7 @@ from cnnjax.runs import Store
 from cnnjax.splits import split_sizes
 
 if TYPE_CHECKING:
-    from cnnjax.fitting import TrainResult
+    from cnnjax.fitting import Prepared, TrainResult
     from cnnjax.position import Position
 
 
@@ -54,9 +55,10 @@ def fit(
         resume: goes on from the newest checkpoint of this configuration.
         checkpoint_every: epochs between checkpoints.
         observer: is told of progress.
-        devices: local devices among which every batch is divided, of whose number `train.batch_size` must be a
-            multiple; ``None`` takes all CPU devices that can have a fair share, or one accelerator. JAX makes several
-            devices of a CPU where it is asked to before it starts, by ``jax.config.update("jax_num_cpu_devices", 2)``.
+        devices: among which every batch is divided, of whose number `train.batch_size` must be a multiple: local ones,
+            or all of several processes. ``None`` takes all CPU devices that can have a fair share, or one accelerator.
+            JAX makes several devices of a CPU where it is asked to before it starts, by
+            ``jax.config.update("jax_num_cpu_devices", 2)``.
 
     Returns:
         The record, parameters, history and test predictions.
@@ -71,7 +73,6 @@ def fit(
         >>> run = fit(RunConfig(), out="runs")  # doctest: +SKIP
         >>> run.record.test_accuracy  # doctest: +SKIP
     """
-    start = time.perf_counter()
     observer = observer or Silence()
     if not isinstance(config, RunConfig):
         raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
@@ -82,31 +83,19 @@ def fit(
     if out is None and (resume or checkpoint_every):
         raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
     store = None if out is None else Store(out)
-    stored = store.find(config.key) if store and not force else None
-    if store and stored and stored.status in FINAL:
+    with all_or_none():
+        stored = store.find(config.key) if store and not force else None
+    is_stored = bool(stored and stored.status in FINAL)
+    if is_joined():
+        check_same(is_stored, "whether the run is stored")
+    if store and is_stored:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
-    size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
-
+    with all_or_none():
+        prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices)
     from cnnjax import fitting
-    from cnnjax.distributed import is_first
-    from cnnjax.provenance import collect_provenance
-    from cnnjax.sharding import choose_devices, describe_execution, make_mesh
 
-    dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
-    try:
-        devices = devices or choose_devices(config.train.batch_size)
-        provenance = collect_provenance(dataset.info, describe_execution(devices))
-    except RuntimeError as error:
-        raise UnavailableError(f"JAX cannot start: {error}") from error
-    mesh = make_mesh(devices, config.train.batch_size)
-    layers = size_layers(config, dataset.info)
-    load_seconds = time.perf_counter() - start
-    if store and is_first():
-        store.create()
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
-    with named_memory_errors():
-        prepared = fitting.prepare(config, dataset, mesh)
     with deferred_signals() as stop_signal, contextlib.closing(observer), named_memory_errors():
         result = fitting.train(
             prepared,
@@ -124,6 +113,32 @@ def fit(
         if number is not None:
             raise Interrupted(f"interrupted after the run {'was stored' if store else 'ended'}", number)
     return run
+
+
+def _prepare(
+    config: RunConfig, dataset: Dataset | None, store: Store | None, devices: int | None
+) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
+    """Returns the run ready to train, its layers, its provenance, and the seconds until its dataset was loaded."""
+    start = time.perf_counter()
+    size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
+
+    from cnnjax import fitting
+    from cnnjax.provenance import collect_provenance
+    from cnnjax.sharding import choose_devices, describe_execution, make_mesh
+
+    dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
+    try:
+        devices = devices or choose_devices(config.train.batch_size)
+        provenance = collect_provenance(dataset.info, describe_execution(devices))
+    except RuntimeError as error:
+        raise UnavailableError(f"JAX cannot start: {error}") from error
+    mesh = make_mesh(devices, config.train.batch_size)
+    layers = size_layers(config, dataset.info)
+    load_seconds = time.perf_counter() - start
+    if store and is_first():
+        store.create()
+    with named_memory_errors():
+        return fitting.prepare(config, dataset, mesh), layers, provenance, load_seconds
 
 
 def _keep(run: Run, position: "Position", store: Store, checkpoints: Checkpoints) -> None:
@@ -148,7 +163,7 @@ def size_layers(config: RunConfig, info: DatasetInfo) -> tuple[Layer, ...]:
 
 
 @contextlib.contextmanager
-def named_memory_errors() -> Iterator[None]:
+def named_memory_errors(advice: str = "use a smaller train.batch_size or network") -> Iterator[None]:
     """Turns the error of a device that has too little memory into one that says what to change."""
     import jax
 
@@ -158,7 +173,7 @@ def named_memory_errors() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        raise UnavailableError(f"out of memory; use a smaller train.batch_size or network: {reason}") from error
+        raise UnavailableError(f"out of memory; {advice}: {reason}") from error
 
 
 def make_run(

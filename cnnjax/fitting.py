@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
-from cnnjax.distributed import agree
+from cnnjax.distributed import agree, check_same, is_joined
 from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.position import Position
@@ -127,13 +126,8 @@ def train(
     position = prepared.position
     if checkpoints:
         position = _find_start(position, checkpoints, observer, resume)
-    mesh = prepared.programs.mesh
-    if mesh and jax.process_count() > 1:
-        own_signal = stop_signal
-
-        def stop_signal() -> int | None:
-            return agree(own_signal() or 0, mesh) or None
-
+    if is_joined():
+        check_same(int(position.state.step), "the step of the newest checkpoint")
     loop = _Loop(prepared, observer, checkpoints if saves else None, checkpoint_every, stop_signal)
     position, diverged_at = loop.run(position)
     start = time.perf_counter()
@@ -225,6 +219,8 @@ class _Loop:
 
     def _obey_signal(self, position: Position) -> None:
         number = self.stop_signal()
+        if is_joined():
+            number = agree(number or 0) or None
         if number is None:
             return
         stopped = f"interrupted after step {int(position.state.step)}"

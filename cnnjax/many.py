@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
-from cnnjax.errors import InputError, Interrupted
+from cnnjax.errors import InputError, Interrupted, UnavailableError
 from cnnjax.experiment import fit, make_run, named_memory_errors, size_layers
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
-from cnnjax.records import FINAL, Run, pack_run
+from cnnjax.records import FINAL, Run
 from cnnjax.rules import check
 from cnnjax.runs import Store
-from cnnjax.signatures import static_signature
+from cnnjax.signatures import find_difference
 
 ObserverOf = Callable[[RunConfig], Observer]
 
@@ -29,25 +29,27 @@ def fit_many(
     at_once: int | None = None,
     make_observer: ObserverOf | None = None,
 ) -> list[Run]:
-    """Trains runs that share a static signature and stores the results; what is stored already is not run again.
+    """Trains runs that share a static signature and stores each as it ends; what is stored already is not run again.
 
-    Such runs differ in what is data to a compiled program: seed, learning rate, momentum, weight decay, dropout rate
-    and label smoothing, as long as each is zero in all of them or in none. They are compiled once, and trained several
-    at once in one program where that is faster, as it is on accelerators.
+    Such runs differ in what is data to a compiled program: seed, learning rate, label smoothing, early stopping, and,
+    where each is above zero in all of them or zero in all, momentum, weight decay and dropout rate; under a constant
+    schedule without warmup also the number of epochs. They are compiled once, and trained several at once in one
+    program where that is faster, as it is on accelerators. There are no checkpoints: runs that had not ended start
+    again.
 
     Args:
         configs: the runs.
         out: output folder with the store; ``None`` keeps nothing on disk.
         dataset: the images that the configurations name, where they are loaded already.
         force: runs them again even if they are stored.
-        at_once: runs in one program; ``None`` is one on CPU, and as many as fit the memory of an accelerator.
+        at_once: runs in one program; ``None`` is one on CPU, and as many as fit the memory of an accelerator, up to 64.
         make_observer: makes the observer of a run, which is told of its progress.
 
     Returns:
         The runs in the order of `configs`.
 
     Raises:
-        InputError: they do not share a static signature; otherwise as `cnnjax.fit`.
+        InputError: they do not share a static signature, or this process is one of several; otherwise as `cnnjax.fit`.
         CorruptionError, UnavailableError: as `cnnjax.fit`.
         Interrupted: a signal arrived; what had ended is stored.
 
@@ -67,67 +69,89 @@ def fit_many(
         runs = {key: store.load(key) for key in done}
     waiting = [*{config.key: config for config in configs if config.key not in runs}.values()]
     if waiting:
-        info = dataset.info if dataset else load_info(waiting[0].data.name, manual_dir=waiting[0].data.manual_dir)
-        size_layers(waiting[0], info)
-        dataset = dataset or load(waiting[0].data.name, manual_dir=waiting[0].data.manual_dir)
+        data = waiting[0].data
+        size_layers(waiting[0], dataset.info if dataset else load_info(data.name, manual_dir=data.manual_dir))
+        dataset = dataset or load(data.name, manual_dir=data.manual_dir)
         for chunk in cut_runs(waiting, dataset.info, at_once):
             for run in _fit_chunk(chunk, dataset, store, make_observer):
                 runs[run.key] = run
     return [runs[config.key] for config in configs]
 
 
-def _check_alike(configs: Sequence[RunConfig], dataset: Dataset | None) -> None:
-    for index, config in enumerate(configs):
-        if not isinstance(config, RunConfig):
-            raise InputError(f"configs[{index}]: must be a RunConfig, not {type(config).__name__}")
-        if static_signature(config) != static_signature(configs[0]):
-            raise InputError(
-                f"configs[{index}]: has programs of its own; it may differ from configs[0] in seed, learning_rate, "
-                "momentum, weight_decay, dropout and label_smoothing (zero in all or in none) and in epochs"
-            )
-    if dataset and configs and parse_name(dataset.name).name != parse_name(configs[0].data.name).name:
-        raise InputError(f"dataset: is {dataset.name}, but the runs' data.name={configs[0].data.name!r}")
-
-
 def cut_runs(
     configs: Sequence[RunConfig], info: DatasetInfo, at_once: int | None = None
 ) -> Iterator[Sequence[RunConfig]]:
     """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
+    import jax
+
     from cnnjax.together import choose_at_once
 
-    size = at_once or choose_at_once(configs[0], info)
+    try:
+        processes = jax.process_count()
+        size = at_once or choose_at_once(configs[0], info)
+    except RuntimeError as error:
+        raise UnavailableError(f"JAX cannot start: {error}") from error
+    if processes > 1:
+        raise InputError(f"fit_many: this is one of {processes} processes; they train one run together, by fit")
     return (configs[start : start + size] for start in range(0, len(configs), size))
 
 
-def _fit_chunk(
-    configs: Sequence[RunConfig], dataset: Dataset, store: Store | None, make_observer: ObserverOf
-) -> list[Run]:
-    if len(configs) == 1:
-        out = store.path.parent if store else None
-        return [fit(configs[0], out, dataset=dataset, force=True, observer=make_observer(configs[0]))]
+def iterate_chunk(configs: Sequence[RunConfig], dataset: Dataset, make_observer: ObserverOf) -> Iterator[Run]:
+    """Trains runs of one static signature in one program on one device, and yields each as it ends.
+
+    Raises:
+        UnavailableError: the device has too little memory.
+        Interrupted: a signal arrived.
+    """
     from cnnjax.provenance import collect_provenance
     from cnnjax.together import train_together
 
     start = time.perf_counter()
-    provenance = collect_provenance(dataset.info, f"{len(configs)} runs in one program")
+    provenance = collect_provenance(dataset.info, f"{len(configs)} runs in one program", len(configs))
     layers = size_layers(configs[0], dataset.info)
-    if store:
-        store.create()
     observers = [make_observer(config) for config in configs]
     load_seconds = (time.perf_counter() - start) / len(configs)
     with contextlib.ExitStack() as stack:
         for observer in observers:
             stack.callback(observer.close)
         stop_signal = stack.enter_context(deferred_signals())
-        stack.enter_context(named_memory_errors())
-        results = train_together(configs, dataset, observers, stop_signal)
-        runs = [
-            make_run(config, layers, result, load_seconds, provenance)
-            for config, result in zip(configs, results, strict=True)
-        ]
-        if store:
-            store.add_all([pack_run(run) for run in runs])
+        stack.enter_context(named_memory_errors("train fewer runs at once"))
+        for index, result in train_together(configs, dataset, observers, stop_signal):
+            yield make_run(configs[index], layers, result, load_seconds, provenance)
         number = stop_signal()
         if number is not None:
-            raise Interrupted(f"interrupted after {len(runs)} runs {'were stored' if store else 'ended'}", number)
-    return runs
+            raise Interrupted("interrupted after these runs had ended", number)
+
+
+def _check_alike(configs: Sequence[RunConfig], dataset: Dataset | None) -> None:
+    for index, config in enumerate(configs):
+        if not isinstance(config, RunConfig):
+            raise InputError(f"configs[{index}]: must be a RunConfig, not {type(config).__name__}")
+        difference = find_difference(config, configs[0])
+        if difference:
+            name, own, first = difference
+            raise InputError(f"configs[{index}]: {name}={own!r} needs other programs than configs[0] with {first!r}")
+    if dataset and configs and parse_name(dataset.name).name != parse_name(configs[0].data.name).name:
+        raise InputError(f"dataset: is {dataset.name}, but the runs' data.name={configs[0].data.name!r}")
+
+
+def _fit_chunk(
+    configs: Sequence[RunConfig], dataset: Dataset, store: Store | None, make_observer: ObserverOf
+) -> Iterator[Run]:
+    if len(configs) == 1:
+        (config,) = configs
+        out = store.path.parent if store else None
+        yield fit(config, out, dataset=dataset, force=True, observer=make_observer(config))
+        return
+    if store:
+        store.create()
+    ended = 0
+    try:
+        for run in iterate_chunk(configs, dataset, make_observer):
+            if store:
+                store.add(run)
+            ended += 1
+            yield run
+    except Interrupted as stop:
+        stop.args = (f"{stop}; {ended} of {len(configs)} runs had ended{' and are stored' if store else ''}",)
+        raise

@@ -88,12 +88,14 @@ class CNN(nn.Module):
         classes: number of classes.
         dtype: arithmetic of the layers; parameters are float32.
         axis: of a mesh, along which the batch is divided in training.
+        dropout_is_data: in a network with dropout, its rate comes with every call instead of from `config`.
     """
 
     config: ModelConfig
     classes: int
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     axis: str | None = None
+    dropout_is_data: bool = False
 
     @nn.compact
     def __call__(
@@ -105,7 +107,7 @@ class CNN(nn.Module):
             images: (batch, height, width, channels), floats in [0, 1].
             train: dropout is on, which needs the ``dropout`` key, and batch normalisation uses and updates the
                 statistics of the batch.
-            dropout: the rate, float32 (), in a network that has dropout; ``None`` takes that of `config`.
+            dropout: the rate, float32 (), in [0, 1); where `dropout_is_data`, needed in training.
 
         Returns:
             float32 logits (batch, classes).
@@ -124,10 +126,13 @@ class CNN(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis,
         )
+        has_dropout = bool(train and config.dropout)
+        if has_dropout and self.dropout_is_data and dropout is None:
+            raise TypeError("dropout: the rate of this network is data, and must be given in training")
         rate = config.dropout if dropout is None else dropout
 
         def drop(x: jax.Array) -> jax.Array:
-            return Dropout(self.axis)(x, rate) if train and config.dropout else x
+            return Dropout(self.axis)(x, rate) if has_dropout else x
 
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for block in config.blocks:

@@ -15,12 +15,13 @@ PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "num
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
-def collect_provenance(dataset: DatasetInfo, execution: str = "solo") -> dict[str, Any]:
+def collect_provenance(dataset: DatasetInfo, execution: str = "solo", at_once: int = 1) -> dict[str, Any]:
     """Returns JSON values that say what made a result: needed to reproduce it bit for bit, or to explain a difference.
 
     Args:
         dataset: the images that were used.
         execution: ``solo``, or how else the run was executed: divided among devices, or with others in one program.
+        at_once: runs of the program, whose times were shared among them.
     """
     import jax
 
@@ -36,6 +37,7 @@ def collect_provenance(dataset: DatasetInfo, execution: str = "solo") -> dict[st
             "cpu_threads": count_cores(),
         },
         "execution": execution,
+        "at_once": at_once,
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": describe_source(),

@@ -41,7 +41,8 @@ def make_mesh(devices: int, batch_size: int) -> Mesh | None:
     if not 1 <= devices <= len(found):
         raise InputError(f"devices={devices}: must be >= 1 and <= {len(found)}, the {kind} devices of this process")
     if batch_size % devices:
-        raise InputError(f"devices={devices}: must divide train.batch_size={batch_size}")
+        every = f", those of all {processes} processes" if processes > 1 else ""
+        raise InputError(f"devices={devices}{every}: must divide train.batch_size={batch_size}")
     return Mesh(np.array(found[:devices]), (AXIS,)) if devices > 1 else None
 
 

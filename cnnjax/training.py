@@ -87,7 +87,7 @@ def make_state(
         steps: all steps of the run, over which the learning-rate schedule spreads.
         axis: of a mesh, along which batches are divided.
     """
-    model = CNN(static_model(config.model), classes, jnp.dtype(config.train.precision), axis)
+    model = CNN(static_model(config.model), classes, jnp.dtype(config.train.precision), axis, dropout_is_data=True)
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
     variables = compile_program(init_variables, init_key, model=model, image_shape=image_shape)(init_key)
     optimizer = make_optimizer(config.train, steps)

@@ -93,6 +93,8 @@ def _check(arguments: BenchmarkArguments) -> list[Contestant]:
     check(arguments.steps, Count, "--steps")
     if arguments.steps % 50:
         raise InputError(f"--steps={arguments.steps}: must be a multiple of 50")
+    if arguments.steps > EPOCH // BATCH:
+        raise InputError(f"--steps={arguments.steps}: must be <= {EPOCH // BATCH}, the steps of an epoch")
     check(arguments.repeats, Count, "--repeats")
     check(arguments.grid, Count | None, "--grid")
     if arguments.grid and (arguments.grid % BATCH or arguments.grid > EPOCH):
@@ -113,7 +115,7 @@ def _describe_method(arguments: BenchmarkArguments, on_cpu: bool) -> Sequence[st
         where = "two processes, each with one core" if on_cpu else "one process"
         lines.append(
             f"grid: 12 networks x {arguments.grid_seeds} seeds, each trained on {arguments.grid:,} images and tested "
-            f"on 10,000, from the start of the command to its last result, compilation included; the others in "
+            f"on 10,000, from the start of the command to its last result, everything compiled anew; the others in "
             f"{where}; medians of {arguments.grid_repeats}"
         )
     return lines

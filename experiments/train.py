@@ -61,7 +61,7 @@ class TrainArguments:
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
     devices: int | None = None
-    """Devices among which every batch is divided; left out, the cores of a CPU, or one accelerator."""
+    """Devices among which every batch is divided, of each process; left out, the cores of a CPU, or one accelerator."""
     coordinator: str | None = None
     """Address host:port of the first of several processes that train one run together, on one host or several."""
     num_processes: int | None = None
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
         assert arguments.num_processes is not None
         assert arguments.process_id is not None
         divert_stdout()  # of Gloo's greetings
-        join(arguments.coordinator, arguments.num_processes, arguments.process_id)
+        join(arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.devices)
     from cnnjax.experiment import fit
 
     try:
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
             force=arguments.force,
             resume=arguments.resume,
             checkpoint_every=arguments.checkpoint_every,
-            devices=arguments.devices,
+            devices=None if arguments.coordinator else arguments.devices,
             observer=make_observer(silent),
         )
     except Interrupted as stop:

@@ -9,6 +9,7 @@ import pytest
 from cnnjax.errors import InputError, UnavailableError
 from experiments.benchmark import main
 from experiments.contestants.measuring import GridResult, Result
+from experiments.contestants.networks import count_flops, list_share, list_trials
 from experiments.contestants.processes import CONTESTANTS, started
 from experiments.contestants.reporting import describe, draw
 
@@ -60,6 +61,7 @@ def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(mon
         (["--contestant", "kears-jax"], r"--contestant='kears-jax': must be one of cnnjax, .*did you mean 'keras-jax'"),
         (["--contestant", "flax", "--contestant", "flax"], "must each be given once"),
         (["--steps", "60"], "--steps=60: must be a multiple of 50"),
+        (["--steps", "650"], "--steps=650: must be <= 600, the steps of an epoch"),
         (["--repeats", "0"], "--repeats=0: must be >= 1"),
         (["--markdown", "nowhere/table.md"], "--markdown nowhere/table.md: its folder is not there"),
         (["--grid", "150"], "--grid=150: must be a multiple of 100 and <= 60000"),
@@ -99,3 +101,11 @@ def test_ours_and_plain_flax_are_measured_and_both_learn():
         ("flax", 12, 1),
     ]
     assert all(0.03 < each["accuracy"] < 0.5 for each in measured["grids"])  # one step is close to guessing
+
+
+def test_the_shares_of_a_grid_are_whole_networks_and_about_equal():
+    shares = [list_share(3, first, 2) for first in range(2)]
+    assert sorted(map(repr, shares[0] + shares[1])) == sorted(map(repr, list_trials(3)))
+    assert not {network for network, _ in shares[0]} & {network for network, _ in shares[1]}
+    loads = [sum(count_flops(network) for network, _ in share) for share in shares]
+    assert max(loads) < 1.1 * min(loads)

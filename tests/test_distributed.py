@@ -6,12 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
-from cnnjax import InputError, load_run
+from cnnjax import InputError, Store, load_run
 from cnnjax.distributed import check_processes
 
 RUN = ["--model.filters", "[4]", "--model.dense", "[8]", "--model.dropout", "0.3", "--model.batch-norm"]
@@ -24,16 +23,18 @@ def find_port():
         return probe.getsockname()[1]
 
 
-def start(*words, cpu_devices):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(cpu_devices)}
+def start(*words):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_NUM_CPU_DEVICES", None)
     command = [sys.executable, "-m", "experiments.train", *RUN, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def start_both(*words):
+def start_both(*words, outs=(None, None)):
     address = f"127.0.0.1:{find_port()}"
-    together = ["--coordinator", address, "--num-processes", "2"]
-    return [start(*words, *together, "--process-id", str(index), cpu_devices=1) for index in range(2)]
+    together = ["--devices", "1", "--coordinator", address, "--num-processes", "2"]
+    folders = [["--out", str(out)] if out else [] for out in outs]
+    return [start(*words, *together, "--process-id", str(index), *folder) for index, folder in enumerate(folders)]
 
 
 def finish(processes):
@@ -48,7 +49,7 @@ def test_they_train_the_run_of_two_devices_and_the_first_one_alone_writes_and_pr
     assert outputs[1][0] == ""
     record = json.loads(outputs[0][0])
     assert record["provenance"]["execution"] == "2 devices of 2 processes"
-    codes, outputs = finish([start(*epochs, "--out", str(tmp_path / "one"), "--devices", "2", cpu_devices=2)])
+    codes, outputs = finish([start(*epochs, "--out", str(tmp_path / "one"), "--devices", "2")])
     assert codes == [0], outputs
     one, two = (load_run(record["key"], tmp_path / name) for name in ("one", "two"))
     assert one.record.provenance["execution"] == "2 devices"
@@ -60,22 +61,48 @@ def test_they_train_the_run_of_two_devices_and_the_first_one_alone_writes_and_pr
     assert again == [0, 0]  # both found it stored
 
 
-def test_a_signal_to_one_stops_both_and_the_run_goes_on_from_one_checkpoint(tmp_path):
-    long = ["--train.epochs", "2000", "--out", str(tmp_path)]
-    processes = start_both(*long, "--checkpoint-every", "1")
-    deadline = time.monotonic() + 90
-    while not [*tmp_path.glob("checkpoints/*/[0-9]*")] and time.monotonic() < deadline:
-        time.sleep(0.1)
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_and_they_go_on_bit_for_bit(tmp_path):
+    epochs = ["--train.epochs", "40"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    codes, outputs = finish(start_both(*epochs, "--quiet", "--out", str(whole)))
+    assert codes == [0, 0], outputs
+    processes = start_both(*epochs, "--out", str(stopped))
+    for line in processes[0].stdout:
+        if line.startswith("epoch 2/"):
+            break
     processes[1].send_signal(signal.SIGTERM)
     codes, outputs = finish(processes)
     assert codes == [143, 143], outputs
     assert "saved" in outputs[0][1]
-    resumed = start_both(*long, "--resume")
-    time.sleep(15)
-    resumed[0].send_signal(signal.SIGTERM)
-    codes, outputs = finish(resumed)
-    assert codes == [143, 143], outputs
+    codes, outputs = finish(start_both(*epochs, "--resume", "--out", str(stopped)))
+    assert codes == [0, 0], outputs
     assert "resuming after step" in outputs[0][0] + outputs[0][1]
+    (key,) = Store(whole).list_keys()
+    one, other = (load_run(key, folder) for folder in (whole, stopped))
+    assert one.record.test_loss == other.record.test_loss
+    for layer, values in one.params.items():
+        for name, array in values.items():
+            np.testing.assert_array_equal(array, other.params[layer][name])
+
+
+@pytest.mark.slow
+def test_processes_that_see_other_folders_do_not_train(tmp_path):
+    epochs = ["--train.epochs", "1"]
+    codes, outputs = finish(start_both(*epochs, outs=(tmp_path / "a", tmp_path / "a")))
+    assert codes == [0, 0], outputs
+    codes, outputs = finish(start_both(*epochs, outs=(tmp_path / "a", tmp_path / "b")))
+    assert codes == [4, 4], outputs
+    for _, errors in outputs:
+        assert "out: must be a folder that all processes see; whether the run is stored is 0 for one of them" in errors
+
+
+@pytest.mark.slow
+def test_where_one_fails_none_waits_for_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    codes, outputs = finish(start_both("--train.epochs", "1", outs=(tmp_path / "file/runs", tmp_path / "other")))
+    assert codes == [4, 4], outputs
+    assert "another of the processes has failed" in outputs[1][1]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +128,8 @@ def test_all_or_none_are_given():
     check_processes("[::1]:80", 1, 0)
 
 
-def test_devices_are_all_of_all_processes(tmp_path):
-    codes, outputs = finish(start_both("--train.epochs", "1", "--out", str(tmp_path), "--devices", "1"))
+def test_the_devices_of_all_must_divide_the_batch(tmp_path):
+    codes, outputs = finish(start_both("--train.epochs", "1", "--train.batch-size", "41", "--out", str(tmp_path)))
     assert codes == [2, 2], outputs
-    assert "devices=1: must be 2, the cpu devices of all 2 processes" in outputs[0][1]
+    assert "devices=2, those of all 2 processes: must divide train.batch_size=41" in outputs[0][1]
     assert not [*tmp_path.iterdir()]

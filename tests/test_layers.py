@@ -18,6 +18,7 @@ from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
 from cnnjax.layers.accelerators import convolve_on_accelerator
 from cnnjax.layers.convolution import Plan
 from cnnjax.layers.minimal_filtering import count_multiplications
+from cnnjax.layers.patches import is_worth_pooling_patches
 from cnnjax.layers.toom_cook import make_transforms
 from cnnjax.layers.windows import slice_windows
 
@@ -252,11 +253,19 @@ class TestConvolve:
     def test_keeps_the_dtype(self, dtype):
         assert convolve(jnp.ones((5, 5, 1, 1), dtype), jnp.ones((3, 3, 1, 2), dtype)).dtype == dtype
 
-    def test_in_bfloat16_is_within_two_roundings_of_float32(self):
+    @pytest.mark.parametrize("algorithm", [None, "xla", "patches", "tiles"])
+    def test_in_bfloat16_is_within_two_roundings_of_float32_in_values_and_gradients(self, algorithm):
         images = jax.random.uniform(jax.random.key(0), (8, 8, 2, 3), jnp.bfloat16)
         kernel = jax.random.uniform(jax.random.key(1), (3, 3, 3, 4), jnp.bfloat16)
-        exact = convolve(images.astype(jnp.float32), kernel.astype(jnp.float32))
-        np.testing.assert_allclose(convolve(images, kernel).astype(jnp.float32), exact, rtol=2 * 2**-8)
+
+        def run(images, kernel):
+            outputs, pull_back = jax.vjp(lambda x, w: convolve(x, w, algorithm=algorithm), images, kernel)
+            return outputs, *pull_back(jnp.ones_like(outputs))
+
+        exact = run(images.astype(jnp.float32), kernel.astype(jnp.float32))
+        for ours, theirs in zip(run(images, kernel), exact, strict=True):
+            assert ours.dtype == jnp.bfloat16
+            np.testing.assert_allclose(ours.astype(jnp.float32), theirs, rtol=2 * 2**-8)
 
     def test_many_at_once_under_vmap_equal_one_by_one(self):
         images = jax.random.normal(jax.random.key(0), (3, 6, 6, 2, 2))
@@ -332,6 +341,14 @@ class TestConvolveAndPool:
         ours = differentiate(lambda x, w: convolve_and_pool(x, w, strides, padding, window), images, kernel)
         theirs = differentiate(one_by_one, images, kernel)
         assert_close(ours, theirs, TOLERANCES["tiles"])
+
+    def test_over_windows_that_cover_nearly_all_is_no_giant_product(self):
+        images = jax.random.normal(jax.random.key(0), (28, 28, 2, 1))
+        kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 3))
+        pooled = convolve_and_pool(images, kernel, (1, 1), "valid", (24, 24))
+        assert_close([pooled], [reference(images, kernel, (1, 1), "valid").max((0, 1), keepdims=True)], 1e-5)
+        assert not is_worth_pooling_patches(images, kernel, (1, 1), (24, 24))
+        assert is_worth_pooling_patches(images, kernel, (1, 1), (2, 2))
 
     @pytest.mark.parametrize("channels", [1, 3, 32])
     def test_of_few_and_of_many_channels_equals_one_by_one(self, channels):

@@ -152,8 +152,9 @@ def test_nothing_is_nothing():
 @pytest.mark.parametrize(
     ("configs", "options", "message"),
     [
-        ([vary(), vary(batch_size=50)], {}, r"configs\[1\]: has programs of its own; it may differ from configs\[0\]"),
-        ([vary(), vary(momentum=0.0)], {}, r"configs\[1\]: has programs of its own"),
+        ([vary(), vary(batch_size=50)], {}, r"configs\[1\]: train.batch_size=50 needs other programs than .* 48"),
+        ([vary(), vary(momentum=0.0)], {}, r"configs\[1\]: train.momentum=0.0 needs other programs than .* 0.9"),
+        ([vary(), vary(dropout=0.0)], {}, r"configs\[1\]: model.dropout=0.0 needs other programs than .* 0.3"),
         ([vary(), None], {}, r"configs\[1\]: must be a RunConfig, not NoneType"),
         ([vary()], {"at_once": 0}, "at_once=0: must be >= 1"),
         ([vary()], {"dataset": OTHER}, "dataset: is fashion_mnist, but the runs' data.name='mnist'"),
@@ -176,10 +177,26 @@ def test_a_signal_stops_them_and_what_had_ended_is_stored(tmp_path):
     def watch(config):
         return Interrupter() if config.seed == 2 else Silence()
 
-    with pytest.raises(Interrupted, match="interrupted after step") as caught:
+    message = "interrupted after step 5; 0 of 2 runs had ended and are stored"
+    with pytest.raises(Interrupted, match=message) as caught:
         fit_many(configs, tmp_path, at_once=2, make_observer=watch)
     assert caught.value.exit_code == 130
     assert {*Store(tmp_path).list_outcomes()} == {config.key for config in configs[:2]}
+
+
+class Late(Silence):
+    """Sends a signal in the second epoch."""
+
+    def advance(self, progress):
+        if progress.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_that_ends_before_the_others_is_stored_then(tmp_path):
+    configs = [vary(epochs=1), vary(epochs=50, seed=1)]
+    with pytest.raises(Interrupted, match="1 of 2 runs had ended and are stored"):
+        fit_many(configs, tmp_path, at_once=2, make_observer=lambda config: Late())
+    assert [*Store(tmp_path).list_outcomes()] == [configs[0].key]
 
 
 class TestChoice:
@@ -197,6 +214,22 @@ class TestChoice:
         monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
         chosen = choose_at_once(RunConfig(), load("mnist").info)
         assert chosen in expected if isinstance(expected, range) else chosen == expected
+
+    def test_of_a_small_batch_the_evaluation_is_what_fills_the_memory(self):
+        one, hundred = (
+            estimate_bytes(RunConfig(train=TrainConfig(batch_size=size)), (28, 28, 1), 10) for size in (1, 100)
+        )
+        assert one > hundred / 4
+
+    def test_a_device_that_does_not_tell_its_memory_is_taken_for_a_small_one(self, monkeypatch):
+        class Device:
+            platform = "tpu"
+
+            def memory_stats(self):
+                return None
+
+        monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+        assert 1 < choose_at_once(RunConfig(), load("mnist").info) < MOST_AT_ONCE
 
     def test_the_estimate_grows_with_the_batch_and_the_network(self):
         small = estimate_bytes(RunConfig(), (28, 28, 1), 10)

@@ -15,6 +15,7 @@ FULL_TRAINING = "python -m experiments.train"
 EXPECTED = {
     "cnnjax.fit(": "(5, 5, 1, 32)",
     "train_step": "loss and accuracy of the last batch: (2.",
+    "cnnjax.fit_many(": "[0.",
     "run_study(": "6 [0.",
 }
 """What a block of Python prints, by a call that is in it alone."""

@@ -46,12 +46,19 @@ def test_every_trial_is_taken_once():
     assert sorted(t.key for trials in given.values() for t in trials) == sorted(t.key for t in grid.trials)
 
 
-def test_a_trial_that_went_down_with_others_is_given_alone():
-    schedule = Schedule(make_grid(widths=(8,), seeds=range(4)).trials, cost)
-    first, second = schedule.take("", 2)
-    schedule.put_back(first, alone=True)
-    schedule.put_back(second, alone=True)
-    assert [len(schedule.take("", 3)) for _ in range(4)] == [2, 1, 1, 0]
+def test_after_a_group_went_down_those_of_its_signature_are_half_as_large():
+    schedule = Schedule(make_grid(widths=(8, 16), seeds=range(5)).trials, cost)
+    for trial in schedule.take("", 4):
+        schedule.put_back(trial, together=4)
+    assert [len(schedule.take("", 4)) for _ in range(6)] == [2, 4, 2, 1, 1, 0]  # of 16, 8, 16, 8, 16
+    for trial in (group := make_grid(widths=(8,), seeds=range(3)).trials):
+        schedule.put_back(trial, together=len(group))
+    assert [len(schedule.take("", 4)) for _ in range(4)] == [1, 1, 1, 0]
+
+
+def test_takers_share_what_is_waiting():
+    schedule = Schedule(make_grid(widths=(8,), seeds=range(6)).trials, cost)
+    assert [len(schedule.take("", 64, takers)) for takers in (2, 1)] == [3, 3]
 
 
 def test_a_trial_that_is_put_back_comes_after_the_others_of_its_programs():

@@ -71,7 +71,7 @@ def learn_timing(timed: Sequence[Record], basis: str) -> Timing:
     for record in timed:
         by_signature.setdefault(static_signature(record.config), []).append(record)
     # A worker compiles for the first run of a signature alone; the others take next to nothing.
-    compiling = {name: max(run.seconds["compile"] for run in runs) for name, runs in by_signature.items()}
+    compiling = {name: max(map(_compile_seconds, runs)) for name, runs in by_signature.items()}
     return Timing(
         basis=basis,
         train=fit_line([(_flops(record), _train_seconds(record)) for record in timed]),
@@ -109,6 +109,11 @@ def fit_line(points: Sequence[tuple[float, float]]) -> Line:
     relative = np.column_stack([np.ones_like(flops), flops / scale]) / seconds[:, None]
     (start, slope), _ = nnls(relative, np.ones_like(flops))
     return Line(float(start), float(slope / scale))
+
+
+def _compile_seconds(record: Record) -> float:
+    """Returns what the program of a run took to compile, of which the run has a share."""
+    return record.seconds["compile"] * (record.provenance.get("at_once") or 1)
 
 
 def _flops(record: Record) -> int:

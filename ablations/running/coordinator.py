@@ -74,7 +74,7 @@ class _Coordinator:
         """Gives work to free slots, waits a little, and keeps what has come; returns whether there is more to do."""
         free = self._executor.free_slots()
         for slot, signature in sorted(free.items(), key=lambda item: not self._schedule.has(item[1])):
-            group = self._schedule.take(signature, self._executor.group_size)
+            group = self._schedule.take(signature, self._executor.group_size, len(free))
             if not group:
                 break
             self._executor.submit(slot, group)
@@ -102,6 +102,8 @@ class _Coordinator:
                     self._end(trial, final[trial.key].record)
                 case Failed(trial, reason):
                     self._observer.retry(trial, reason)
+                case Returned(trial, together, reason) if together:
+                    self._observer.retry(trial, f"{reason} (one of {together} in one program)")
 
     def _settle(self, event: Event) -> PackedRun | None:
         """Returns the run of a trial that has ended for good; takes up again one that has not."""
@@ -114,7 +116,7 @@ class _Coordinator:
                 return _record_failed(event, attempts)
         if isinstance(event, Failed | Returned):
             self._running -= 1
-            self._schedule.put_back(event.trial, alone=isinstance(event, Failed) or event.alone)
+            self._schedule.put_back(event.trial, 0 if isinstance(event, Failed) else event.together)
         return None
 
     def _end(self, trial: Trial, record: Record) -> None:

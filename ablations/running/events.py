@@ -43,20 +43,24 @@ class Failed:
 
 @dataclass(frozen=True)
 class Returned:
-    """A trial has no result through no fault of its own: it was not begun, or went down with others; it is nobody's.
+    """A trial has no result through no fault of its own; it is nobody's now.
 
-    `alone` says that it is to be run by itself, because it went down with others in one program.
+    Attributes:
+        trial: that was not begun, because the worker of its group is gone, or that went down with others.
+        together: how many trials of one program went down; 0 where it was not begun.
+        reason: of that, in one line.
     """
 
     trial: Trial
-    alone: bool = False
+    together: int = 0
+    reason: str = ""
 
 
 Event = Started | Advanced | Ended | Failed | Returned
 
 
 class Executor(Protocol):
-    """Runs groups of trials of one static signature, each trial by `ablations.running.trials.run_trial`.
+    """Runs groups of trials of one static signature, by `ablations.running.trials`.
 
     Every trial that is submitted comes back in exactly one `Ended`, `Failed` or `Returned`.
     """

@@ -1,6 +1,7 @@
 """Trials on this machine: a worker process a core, or a device, each replaced when it dies.
 
-A worker that crashes, hangs or takes too much memory costs only the trial it was at. A thread a worker turns what it
+A worker that crashes, hangs or takes too much memory costs only the trial it was at, or those of one program, which are
+then run again in smaller groups. A thread a worker turns what it
 sends into one queue, so that the coordinator waits in one place.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import psutil
 
 from ablations.language.grids import Trial
-from ablations.running.events import Event, Returned
+from ablations.running.events import Event
 from ablations.running.slots import Slot, make_slots
 from ablations.running.worker_process import Message, WorkerProcess
 from cnnjax.errors import UnavailableError
@@ -46,7 +47,7 @@ def make_local_executor(
     """
     slots = make_slots(workers)
     share = max(MEMORY_SHARE * psutil.virtual_memory().total / len(slots), LEAST_MEMORY)
-    most = 1 if all(slot.core is not None for slot in slots) else MOST_AT_ONCE
+    most = 1 if all(slot.is_cpu for slot in slots) else MOST_AT_ONCE
     limit = share if memory_limit is None else memory_limit
     return LocalExecutor(slots, timeout, limit, at_once or most, at_once)
 
@@ -56,7 +57,7 @@ class LocalExecutor:
 
     Args:
         slots: where workers run, one in each.
-        timeout: seconds after which a trial has failed; ``None`` for ever.
+        timeout: seconds after which a trial has failed, as many times for several in one program; ``None`` for ever.
         memory_limit: bytes of resident memory above which a trial has failed; ``None`` for any.
         group_size: trials that a worker is given at once.
         at_once: trials of a group that run in one program; ``None`` leaves it to the worker, which knows its device.
@@ -129,12 +130,7 @@ class LocalExecutor:
         self._failed_starts[number] = 0 if worker.has_begun else self._failed_starts[number] + 1
         if self._failed_starts[number] == FAILED_STARTS:
             self._retire(number, worker.describe_end(output))
-        events = worker.settle(output)
-        together = sum(isinstance(event, Returned) and event.alone for event in events)
-        if together:
-            reason = worker.describe_end(output)
-            warnings.warn(f"{together} trials ran in one program and are run one by one: {reason}", RuntimeWarning, 2)
-        return events
+        return worker.settle(output)
 
     def _retire(self, number: int, reason: str) -> None:
         del self._slots[number]

@@ -3,6 +3,7 @@
 Longest first keeps the last workers from waiting for each other; staying with a signature saves compiling it again.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
@@ -22,7 +23,7 @@ class Schedule:
         for trial in sorted(trials, key=cost, reverse=True):  # so the groups, too, come in the order of their longest
             self._waiting.setdefault(trial.signature, deque()).append(trial)
         self._running: Counter[str] = Counter()
-        self._alone: set[str] = set()
+        self._most: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -31,27 +32,34 @@ class Schedule:
         """Whether trials of this signature are waiting."""
         return signature in self._waiting
 
-    def take(self, signature: str, size: int) -> tuple[Trial, ...]:
+    def take(self, signature: str, size: int, takers: int = 1) -> tuple[Trial, ...]:
         """Removes and returns up to `size` trials of one signature, that of the programs at hand if any are left.
 
-        A trial that is to be run alone is the only one of its group.
+        Args:
+            signature: of the programs at hand; `""` for none.
+            size: the most trials, where no group of this signature has failed.
+            takers: how many may share what is waiting.
         """
         if signature not in self._waiting:
             nobodys = (other for other in self._waiting if not self._running[other])
             signature = next(nobodys, next(iter(self._waiting), ""))
         group = self._waiting.get(signature, deque())
-        taken: list[Trial] = []
-        while group and len(taken) < size and not (taken and {taken[0].key, group[0].key} & self._alone):
-            taken.append(group.popleft())
+        share = min(size, self._most.get(signature, size), math.ceil(len(group) / takers))
+        taken = tuple(group.popleft() for _ in range(share))
         if not group:
             self._waiting.pop(signature, None)
         self._running[signature] += len(taken)
-        return tuple(taken)
+        return taken
 
-    def put_back(self, trial: Trial, alone: bool = False) -> None:
-        """Takes up a trial again that was taken, to be run after the others of its signature, perhaps by itself."""
-        if alone:
-            self._alone.add(trial.key)
+    def put_back(self, trial: Trial, together: int = 0) -> None:
+        """Takes up a trial again that was taken, to be run after the others of its signature.
+
+        Args:
+            trial: that has no result.
+            together: how many trials of one program went down with it; none of this signature will have as many again.
+        """
+        if together > 1:
+            self._most[trial.signature] = min(together // 2, self._most.get(trial.signature, together))
         self._waiting.setdefault(trial.signature, deque()).append(trial)
         self.end(trial)
 

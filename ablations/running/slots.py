@@ -24,6 +24,11 @@ class Slot:
     core: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the worker trains on a CPU."""
+        return self.environment.get("JAX_PLATFORMS") == "cpu"
+
 
 def make_slots(workers: int | None = None) -> list[Slot]:
     """Returns the places for workers.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cnnjax.config import RunConfig
@@ -10,7 +10,7 @@ from cnnjax.datasets import Dataset
 from cnnjax.errors import CnnjaxError
 from cnnjax.experiment import fit
 from cnnjax.history import Observer, Progress, Silence
-from cnnjax.many import fit_many
+from cnnjax.many import iterate_chunk
 from cnnjax.records import PackedRun, pack_run
 
 
@@ -21,12 +21,12 @@ def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Obser
 
 def run_trials(
     configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
-) -> list[PackedRun]:
-    """Trains the networks of one or several runs, of one static signature, in one program on one device."""
+) -> Iterator[PackedRun]:
+    """Trains the networks of runs of one static signature in one program on one device; yields each as it ends."""
     if len(configs) == 1:
-        return [run_trial(configs[0], dataset, make_observer(configs[0]))]
-    runs = fit_many(configs, None, dataset=dataset, at_once=len(configs), make_observer=make_observer)
-    return [pack_run(run) for run in runs]
+        yield run_trial(configs[0], dataset, make_observer(configs[0]))
+    else:
+        yield from map(pack_run, iterate_chunk(configs, dataset, make_observer))
 
 
 def describe_error(error: BaseException) -> str:

@@ -80,14 +80,13 @@ def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
         write_message(replies, {"kind": "started", "key": config.key})
     try:
         data = configs[0].data
-        runs = run_trials(configs, _load(data.name, data.manual_dir), observe)
+        for run in run_trials(configs, _load(data.name, data.manual_dir), observe):
+            header = {"kind": "ended", "key": run.record.key, "record": run.record.to_dict()}
+            write_message(replies, header, (run.variables, run.predictions))
     except BaseException as error:
         traceback.print_exc()
-        write_message(replies, {"kind": "failed", "key": configs[0].key, "reason": describe_error(error)})
+        write_message(replies, {"kind": "failed", "reason": describe_error(error)})
         os._exit(1)  # the next trial deserves a process that nothing has gone wrong in
-    for run in runs:
-        header = {"kind": "ended", "key": run.record.key, "record": run.record.to_dict()}
-        write_message(replies, header, (run.variables, run.predictions))
 
 
 def _forget_output() -> None:

@@ -85,8 +85,8 @@ class WorkerProcess:
             self._signal_group()  # what it has left behind keeps its output open
         elif not self._is_ready and seconds > START_SECONDS:
             self.kill(f"the worker was not ready after {START_SECONDS} s")
-        elif self._begun and timeout is not None and seconds > timeout:
-            self.kill(f"ran longer than {timeout:g} s")
+        elif self._begun and timeout is not None and seconds > timeout * self._together:
+            self.kill(f"ran longer than {timeout * self._together:g} s")
         elif self._begun and memory_limit is not None:
             with contextlib.suppress(psutil.Error):
                 used = self._memory.memory_info().rss
@@ -117,7 +117,7 @@ class WorkerProcess:
         """Returns what the end of the process means for its group: a trial that it was at by itself has failed."""
         reason = self._verdict or self._describe_exit()
         begun: list[Event] = [
-            Failed(trial, reason, output or None) if self._together == 1 else Returned(trial, alone=True)
+            Failed(trial, reason, output or None) if self._together == 1 else Returned(trial, self._together, reason)
             for trial in self._begun.values()
         ]
         return [*begun, *(Returned(trial) for trial in self._waiting)]
@@ -132,14 +132,14 @@ class WorkerProcess:
         if kind == "ready":
             self._is_ready, self._since = True, time.monotonic()
             return []
+        if kind == "failed":
+            self._verdict = str(header["reason"])
+            return []
         if kind == "started":
             return [Started(self._begin(header["key"]))]
         trial = self._begun[header["key"]]
         if kind == "advanced":
             return [Advanced(trial, Progress(**header["progress"]))]
-        if kind == "failed":
-            self._verdict = str(header["reason"])
-            return []
         variables, predictions = blobs
         run = PackedRun(Record.from_dict(header["record"]), variables, predictions)
         del self._begun[trial.key]

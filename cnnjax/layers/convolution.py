@@ -25,10 +25,10 @@ from cnnjax.layers.minimal_filtering import (
     count_multiplications,
 )
 from cnnjax.layers.patches import (
-    FEW_CHANNELS,
     can_be_patches,
     convolve_and_pool_by_patches,
     convolve_by_patches,
+    is_worth_pooling_patches,
 )
 from cnnjax.layers.pooling import max_pool
 from cnnjax.layers.toom_cook import MOST_POINTS
@@ -106,7 +106,7 @@ def convolve_and_pool(
     on_cpu = one_after_the_other
     if _is_worth_tiling(padded, kernel, strides, window):
         on_cpu = by_tiles
-    elif padded.shape[3] <= FEW_CHANNELS and can_be_patches(padded, kernel, strides):
+    elif is_worth_pooling_patches(padded, kernel, strides, window):
         on_cpu = by_patches
     result: jax.Array = lax.platform_dependent(padded, kernel, cpu=_widen(on_cpu), default=one_after_the_other)
     return result
@@ -124,7 +124,7 @@ def _widen(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[j
 
 
 def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> Plan:
-    """Returns the algorithms that measure fastest on CPU; of the arguments, padded already, only the shapes count."""
+    """Returns the algorithms that measure fastest on CPU; of the arguments, padded already, shapes and dtype count."""
     if _is_worth_tiling(images, kernel, strides):
         return Plan("tiles", "tiles", "tiles")
     if can_be_patches(images, kernel, strides):
@@ -191,7 +191,7 @@ _convolve.defvjp(_forward, _backward)
 
 def _convolve_by_tiles(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     assert strides == (1, 1)
-    return convolve_by_tiles(images, kernel)
+    return _widen(convolve_by_tiles)(images, kernel)
 
 
 _ALGORITHMS = {"xla": convolve_by_xla, "patches": convolve_by_patches, "tiles": _convolve_by_tiles}

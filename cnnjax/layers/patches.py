@@ -20,6 +20,9 @@ from cnnjax.layers.maximum import find_first_maximum, give_to_first
 from cnnjax.layers.windows import MOST_SLICES, count_steps, size_of, slice_windows
 
 PATCH_BYTES = 2**29
+"""Of the largest matrix of patches."""
+MOST_ZEROS = 4
+"""How many times as many rows as it has taps a kernel matrix may have, those between being zero."""
 FEW_CHANNELS = 4
 """Up to so many channels, copying pixel by pixel would be slow: positions in the window come first instead."""
 
@@ -43,11 +46,20 @@ def convolve_by_patches(images: jax.Array, kernel: jax.Array, strides: Pair = (1
 
 
 def can_be_patches(images: jax.Array, kernel: jax.Array, strides: Pair) -> bool:
-    """Whether `convolve_by_patches` takes neither too long to compile nor too much memory."""
+    """Whether `convolve_by_patches` takes neither too long to compile nor too much memory, in float32."""
     window = size_of(kernel)
     rows, columns = count_steps(size_of(images), window, strides)
-    patches = rows * columns * images.shape[2] * images.shape[3] * window[0] * window[1] * images.dtype.itemsize
+    patches = 4 * rows * columns * images.shape[2] * images.shape[3] * window[0] * window[1]
     return window[0] * window[1] <= MOST_SLICES and patches <= PATCH_BYTES
+
+
+def is_worth_pooling_patches(images: jax.Array, kernel: jax.Array, strides: Pair, window: Pair) -> bool:
+    """Whether `convolve_and_pool_by_patches` is faster than a convolution and then a pooling."""
+    group = math.prod(
+        (size - 1) * stride + taps for size, stride, taps in zip(window, strides, size_of(kernel), strict=True)
+    )
+    is_small = group <= min(MOST_SLICES, MOST_ZEROS * len(kernel) * kernel.shape[1])
+    return is_small and images.shape[3] <= FEW_CHANNELS and can_be_patches(images, kernel, strides)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnjax.errors import UnavailableError
 from cnnjax.processors import list_cores
 from experiments.contestants.networks import list_trials
 from experiments.contestants.processes import Contestant, Process, run_grid, run_shares, started
@@ -115,11 +116,12 @@ def measure_grids(
         for contestant in contestants:
             start = time.perf_counter()
             if contestant.name == "cnnjax":
-                found = run_grid(images, seeds)
+                found = run_grid(images, seeds, len(cores))
             else:
                 found = run_shares(contestant, images // BATCH, seeds, cores)
             seconds[contestant.name].append(time.perf_counter() - start)
-            assert len(found) == trials
+            if len(found) != trials:
+                raise UnavailableError(f"{contestant.name} has results of {len(found)} of {trials} trials")
             accuracies[contestant.name] = sum(found) / trials
     return [GridResult(name, tuple(own), trials, accuracies[name]) for name, own in seconds.items()]
 

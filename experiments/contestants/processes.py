@@ -127,8 +127,9 @@ def run_shares(contestant: Contestant, steps: int, seeds: int, cores: Sequence[i
     Raises:
         UnavailableError: a process has ended badly.
     """
-    environment = {**os.environ, **contestant.environment}
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
+        cache = stack.enter_context(tempfile.TemporaryDirectory())
+        environment = {**os.environ, **contestant.environment, "JAX_COMPILATION_CACHE_DIR": cache}
         processes = [
             stack.enter_context(
                 subprocess.Popen(
@@ -148,7 +149,7 @@ def run_shares(contestant: Contestant, steps: int, seeds: int, cores: Sequence[i
     return [json.loads(line)["accuracy"] for line in lines]
 
 
-def run_grid(images: int, seeds: int) -> list[float]:
+def run_grid(images: int, seeds: int, workers: int) -> list[float]:
     """Has cnnjax train the same grid as a user would, by one command; returns the accuracies.
 
     Raises:
@@ -157,10 +158,12 @@ def run_grid(images: int, seeds: int) -> list[float]:
     axes = {"model.filters": FILTERS, "model.kernel_size": WINDOWS, "model.padding": PADDINGS}
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "ablations.run", "--quiet", "--out", folder, "--seeds", str(seeds)]
+        words += ["--workers", str(workers)]
         for name, levels in axes.items():
             words += ["--axis", f"{name}={','.join(map(_write, levels))}"]
         words += ["--set", "train.epochs=1", "--set", f"data.train_size={images}"]
-        result = subprocess.run(words, capture_output=True, text=True)
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/programs"}
+        result = subprocess.run(words, capture_output=True, text=True, env=environment)
         if result.returncode:
             raise UnavailableError(f"cnnjax has ended: {_find_last_line(result.stderr)}")
         accuracies = [record.test_accuracy for record in Store(folder).find_all().values()]

@@ -18,7 +18,7 @@ import numpy as np
 
 from cnnjax.datasets import load
 from cnnjax.processors import ONE_THREAD
-from experiments.contestants.networks import TEXTBOOK, Network, list_trials
+from experiments.contestants.networks import TEXTBOOK, Network, list_share
 
 BATCH, RATE = 100, 0.01
 """Of the recipe: examples a step, and the learning rate of plain SGD."""
@@ -90,7 +90,7 @@ def _serve(trainer: Trainer) -> None:
 
 def _run_share(make_trainer: MakeTrainer, options: Options, steps: int, seeds: int, first: int, stride: int) -> None:
     answer = _take_stdout()
-    for network, seed in list_trials(seeds)[first::stride]:
+    for network, seed in list_share(seeds, first, stride):
         trainer = make_trainer(options, network, seed)
         trainer.train(steps)
         answer(accuracy=trainer.evaluate())
