@@ -70,8 +70,15 @@ class Dropout(nn.Module):
     axis: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array, rate: float | jax.Array) -> jax.Array:
-        """Zeroes values (batch, features) with probability `rate`, and scales the others to the same mean."""
+    def __call__(self, x: jax.Array, rate: float | jax.Array | None) -> jax.Array:
+        """Zeroes values (batch, features) with probability `rate`, and scales the others to the same mean.
+
+        Args:
+            x: float (batch, features).
+            rate: in [0, 1); ``None``, outside training, leaves them as they are.
+        """
+        if rate is None:
+            return x
         batch = len(x) if self.axis is None else len(x) * lax.axis_size(self.axis)
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[1]))
         own = take_share(kept.T, self.axis).T
@@ -126,13 +133,12 @@ class CNN(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis,
         )
-        has_dropout = bool(train and config.dropout)
-        if has_dropout and self.dropout_is_data and dropout is None:
+        if train and config.dropout and self.dropout_is_data and dropout is None:
             raise TypeError("dropout: the rate of this network is data, and must be given in training")
         rate = config.dropout if dropout is None else dropout
 
         def drop(x: jax.Array) -> jax.Array:
-            return Dropout(self.axis)(x, rate) if has_dropout else x
+            return Dropout(self.axis)(x, rate if train else None) if config.dropout else x
 
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for block in config.blocks:

@@ -206,3 +206,13 @@ def test_the_package_gives_the_network_by_name_and_refuses_unknown_names():
     assert cnnjax.CNN is CNN
     with pytest.raises(AttributeError, match="module 'cnnjax' has no attribute 'RNN'"):
         cnnjax.RNN  # noqa: B018
+
+
+def test_a_rate_of_dropout_that_is_data_must_come_with_the_call():
+    config, images, rngs = ModelConfig(filters=(), dropout=0.5), jnp.ones((2, 3, 3, 1)), {"dropout": jax.random.key(1)}
+    variables = CNN(config, 3).init(jax.random.key(0), images)
+    model = CNN(config, 3, dropout_is_data=True)
+    with pytest.raises(TypeError, match="must be given in training"):
+        model.apply(variables, images, train=True, rngs=rngs)
+    given = model.apply(variables, images, train=True, rngs=rngs, dropout=jnp.float32(0.5))
+    np.testing.assert_array_equal(given, CNN(config, 3).apply(variables, images, train=True, rngs=rngs))

@@ -47,6 +47,6 @@ def test_training_takes_the_first_examples_and_validation_the_last():
     dataset = Dataset("toy", "1", split, split, 10, content_hash(split, split), "file")
     for train_size, first in ((None, 7), (3, 3)):
         config = dataclasses.replace(make_config(0.3), data=DataConfig(train_size=train_size))
-        splits = fitting._take_splits(config, dataset)
+        splits = fitting.take_splits(config, dataset)
         assert splits["train"].labels.tolist() == list(range(first))
         assert splits["validation"].labels.tolist() == [7, 8, 9]
