@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -19,7 +20,8 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def divert_stdout() -> None:
-    """Keeps standard output for Python's `sys.stdout`: what compiled libraries print there goes to standard error."""
-    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+def take_stdout() -> TextIO:
+    """Returns standard output for its caller alone: what else is printed there goes to standard error from now on."""
+    own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(2, 1)
+    return own

@@ -151,7 +151,9 @@ class _Group:
         yield from self._end_epoch(jax.device_get(metrics))
 
     def _end_epoch(self, metrics: Metrics) -> Iterator[tuple[int, TrainResult]]:
+        start = time.perf_counter()
         validations = self._evaluate("validation") if "validation" in self.splits else {}
+        self._spend(time.perf_counter() - start)
         diverged = {}
         for member in self.going:
             own, validation = _take(metrics, member.index), validations.get(member.index)
@@ -189,11 +191,8 @@ class _Group:
         return member.index, TrainResult.conclude(position, diverged_at, test, shares)
 
     def _evaluate(self, split: str) -> dict[int, Evaluation]:
-        """Returns the evaluations of the runs that are going, by index; the time of a validation is theirs to share."""
-        start = time.perf_counter()
+        """Returns the evaluations of the runs that are going, by index."""
         results = self.programs.evaluate_each(self.state, self.splits[split])
-        if split == "validation":
-            self._spend(time.perf_counter() - start)
         return {member.index: results[member.index] for member in self.going}
 
     def _spend(self, seconds: float) -> None:

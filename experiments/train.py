@@ -23,7 +23,7 @@ from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
 from cnnjax.distributed import check_processes, join
 from cnnjax.errors import InputError, Interrupted
-from cnnjax.logs import divert_stdout
+from cnnjax.logs import take_stdout
 from cnnjax.processors import offer_cpu_devices
 from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
     if arguments.coordinator is not None:
         assert arguments.num_processes is not None
         assert arguments.process_id is not None
-        divert_stdout()  # of Gloo's greetings
+        sys.stdout = take_stdout()  # for Gloo prints greetings
         join(arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.devices)
     from cnnjax.experiment import fit
 

@@ -22,6 +22,7 @@ from ablations.running.messages import read_message, write_message
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset, load, load_info
 from cnnjax.errors import CnnjaxError
+from cnnjax.logs import take_stdout
 
 PROGRESS_SECONDS = 0.5
 
@@ -35,8 +36,7 @@ def main() -> None:
         os.sched_setaffinity(0, {core})  # before JAX counts the cores
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the coordinator has them too, and ends its workers itself
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    replies = take_stdout().detach()  # type: ignore[attr-defined] # the bytes underneath
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses nothing
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()

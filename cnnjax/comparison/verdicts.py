@@ -79,12 +79,11 @@ def decide(comparison: PairedComparison, alpha: float = 0.05, margin: float = MA
     found = _describe(mean, wide, 1 - alpha)
     if differs:
         return Verdict("better" if mean > 0 else "worse", f"{found} leaves zero out{remarks}")
-    needed = plan_seeds(spread, margin, alpha, power)
-    more = (
-        f"{max(needed, n + 1)} seeds in all would decide it" if needed else "no reasonable number of seeds decides it"
-    )
+    planned = plan_seeds(spread, margin, alpha, power)
+    needed = planned and max(planned, n + 1)
+    more = f"{needed} seeds in all would decide it" if needed else "no reasonable number of seeds decides it"
     reason = f"{found} holds zero, and is too wide for the margin of ±{100 * margin:g}; {more}{remarks}"
-    return Verdict("undecided", reason, needed and max(needed, n + 1))
+    return Verdict("undecided", reason, needed)
 
 
 def _describe(mean: float, half: float, confidence: float) -> str:

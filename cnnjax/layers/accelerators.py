@@ -24,13 +24,7 @@ def convolve_by_xla(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.
 def convolve_on_accelerator(images: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Convolves images without padding: by XLA; under `vmap` over kernels by patches, where these are not too many.
 
-    Args:
-        images: (height, width, batch, channels).
-        kernel: (window height, window width, channels, filters), of the same dtype.
-        strides: steps of the window down and across.
-
-    Returns:
-        (rows, columns, batch, filters), of the same dtype.
+    Arguments and result are those of `convolve_by_patches`.
     """
     outputs: jax.Array = _dispatch(_forward_by, images, kernel, strides)(images, kernel)
     return outputs

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnjax.datasets import load
+from cnnjax.logs import take_stdout
 from cnnjax.processors import ONE_THREAD
 from experiments.contestants.networks import TEXTBOOK, Network, list_share
 
@@ -98,6 +99,5 @@ def _run_share(make_trainer: MakeTrainer, options: Options, steps: int, seeds: i
 
 def _take_stdout() -> Callable[..., None]:
     """Returns what prints an answer; whatever libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    answers = take_stdout()
     return lambda **values: print(json.dumps(values), file=answers, flush=True)
