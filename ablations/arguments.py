@@ -12,7 +12,6 @@ import tyro
 
 from ablations.language.expanding import MOST_TRIALS
 from ablations.language.mistakes import Mistakes
-from ablations.language.paths import check_path
 from ablations.language.reading_levels import read_factors
 from ablations.language.sources import change_study, find_study, list_shipped
 from ablations.language.study import DEFAULT_SEEDS, Study, Sweep
@@ -20,9 +19,9 @@ from cnnjax.config import Count
 from cnnjax.errors import InputError
 from cnnjax.literals import read_literal
 from cnnjax.rules import check
+from cnnjax.setting_paths import read_assignment, split_assignment
 
 COMMAND_LINE = "command line"
-_TEXTS = ("data.name", "data.manual_dir")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
     table: dict[str, Any] = {}
     for axis in axes:
         with mistakes.noted():
-            name, text = _split(axis, "--axis", "model.padding=valid,same")
+            name, text = split_assignment(axis, "--axis", "model.padding=valid,same")
             if name in table:
                 raise InputError(f"--axis {name}: given twice")
             table[name] = _read_list(text, f"--axis {name}")
@@ -88,21 +87,13 @@ def _read_assignments(assignments: tuple[str, ...], mistakes: Mistakes) -> dict[
     settings: dict[str, Any] = {}
     for assignment in assignments:
         with mistakes.noted():
-            path, text = _split(assignment, "--set", "train.epochs=1")
-            if path == "seed":
+            if split_assignment(assignment, "--set", "train.epochs=1")[0] == "seed":
                 raise InputError("--set seed: the seeds are given with --seeds")
-            check_path(path, "--set")
+            path, value = read_assignment(assignment, "--set")
             if path in settings:
                 raise InputError(f"--set {path}: given twice")
-            settings[path] = text if path in _TEXTS else read_literal(text)
+            settings[path] = value
     return settings
-
-
-def _split(text: str, option: str, example: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise InputError(f"{option} {text!r}: must be such as {example}")
-    return name.strip(), value.strip()
 
 
 def _read_list(text: str, where: str) -> Any:

@@ -7,6 +7,13 @@ A shipped study; a study in a file, best first, some of its cells; two factors a
     python -m ablations.report chapter --pivot model.padding model.strides
     python -m ablations.report padding --format latex --output padding.tex
 
+Compared: every cell with one of them, all pairs, as one HTML page; the best by validation accuracy, and its test
+accuracy::
+
+    python -m ablations.report padding --baseline model.padding=valid
+    python -m ablations.report pooling --pairs --format html --output pooling.html
+    python -m ablations.report padding --set train.validation_split=0.1 --select
+
 Where a study was run with options of its own (``--set``, ``--seeds``), they are given here again; the name of a study
 that was run from a file is enough where its file is gone, for the store keeps what it ran.
 
@@ -18,80 +25,82 @@ A cell has ``name``, ``labels`` (by factor), ``problem`` (why it cannot exist, o
 ``accuracy`` on the test set and ``val_accuracy`` (``n``, ``mean``, ``standard_deviation``, ``low``, ``high``; or
 null), ``keys`` (of its runs) and
 ``accuracies`` by seed, ``counts`` (of trials by status), ``train_seconds`` (mean of the completed trials) and
-``total_seconds`` (spent on all).
+``total_seconds`` (spent on all). With ``--baseline`` or ``--pairs`` CSV has one row a comparison, and the JSON object
+what `cnnjax.reports.findings.Findings` holds.
 """
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec
-
-from ablations.arguments import StudyArguments, read_study
+from ablations.arguments import read_study
+from ablations.language.choosing import choose_cell, read_choice
 from ablations.language.expanding import expand
-from ablations.language.grids import Grid
-from ablations.language.paths import write_literal
+from ablations.language.grids import Cell, Grid
 from ablations.language.reading import read_toml
 from ablations.language.sources import find_study, list_shipped
 from ablations.language.study import Study
-from ablations.reporting.reports import Report, make_report
+from ablations.report_arguments import PROG, ReportArguments, parse
+from ablations.reporting.comparing import compare_grid
+from ablations.reporting.reports import Report, list_facts, make_report
 from ablations.reporting.result_tables import list_columns, make_data_table
 from ablations.reporting.results import summarize_cells
-from ablations.reporting.selecting import read_filters, sort_cells
+from ablations.reporting.selection import select
+from ablations.reporting.sorting import sort_cells
+from ablations.running.topping_up import check_top_up, extend_seeds
+from cnnjax.comparison import plan_looks
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.outputs import check_output, replace_file
+from cnnjax.records import Record
+from cnnjax.reports.findings import Findings
+from cnnjax.reports.writing import write_findings
 from cnnjax.runs import Store, StoredGrid
-from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
-from experiments.arguments import parse_arguments
+from cnnjax.setting_paths import write_literal
+from cnnjax.tables import Document, write_csv, write_latex, write_markdown, write_terminal
+from experiments.judging import read_rules
 
-PROG = "python -m ablations.report"
 SHOWN_OF_BASE = ("data.name", "train.epochs")
-_TWO_FACTORS = PrimitiveConstructorSpec(
-    nargs=2,
-    metavar="ROWS COLUMNS",
-    instance_from_str=tuple,
-    is_instance=lambda value: True,
-    str_from_instance=lambda value: list(value or ["none"]),
-)
 
 
 @dataclass(frozen=True)
-class ReportArguments(StudyArguments):
-    """Reports what the store says of a study."""
+class Shown:
+    """What is to be shown: a study, its grid with the cells that were asked for, and what is stored of it."""
 
-    out: Path = Path("runs")
-    """Folder of the store."""
-    format: Literal["terminal", "markdown", "csv", "latex", "json"] = "terminal"
-    """How the report is written; csv and json hold every number unrounded."""
-    sort: str | None = None
-    """Factor or column that orders the cells; --sort=-accuracy begins with the highest. Left out, as in the study."""
-    filter: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LABEL")] = ()
-    """Show these cells alone, or with FACTOR!=LABEL all but these; may be given again."""
-    pivot: Annotated[tuple[str, str] | None, _TWO_FACTORS] = None
-    """Two factors: the labels of the first head the rows, those of the second the columns."""
-    output: Path | None = None
-    """File to write the report to; it is replaced as a whole."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    study: Study
+    grid: Grid
+    cells: tuple[Cell, ...]
+    records: Mapping[str, Record]
+    remarks: tuple[str, ...]
+    base: Mapping[str, str]
+    looks: tuple[int, ...]
+
+    @property
+    def part(self) -> Grid:
+        """The grid with the cells that are shown."""
+        return replace(self.grid, cells=self.cells)
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0, also where nothing is stored yet."""
-    arguments = parse_arguments(ReportArguments, _join_sort(argv), PROG, ReportArguments())
-    if arguments.pivot and arguments.format in ("csv", "json"):
-        raise InputError(f"--pivot: makes tables to read; {arguments.format} has every cell in full without it")
-    if arguments.pivot and arguments.sort:
-        raise InputError(
-            f"--sort {arguments.sort}: tables of two factors keep the study's order; give --sort or --pivot"
-        )
+    arguments = parse(argv)
     output = arguments.output and _check_output(arguments.output, arguments.study)
-    text = _write(read_report(arguments), arguments)
+    shown = read_shown(arguments)
+    if arguments.compares:
+        findings = compare(shown, arguments, f"{PROG} {shlex.join(argv)}")
+        text = write_findings(findings, arguments.format, find_width() if output is None else None)
+        if arguments.figures:
+            from cnnjax.reports.pictures import save_pictures
+
+            save_pictures(findings, arguments.figures)
+    elif arguments.select:
+        text = _write_selection(shown, arguments)
+    else:
+        text = _write_report(read_report(arguments, shown), arguments)
     if output:
         replace_file(output, text + "\n", "--output")
     else:
@@ -99,26 +108,70 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def read_report(arguments: ReportArguments) -> Report:
-    """Returns the report that the arguments ask for.
+def read_shown(arguments: ReportArguments) -> Shown:
+    """Returns the study that the arguments ask for, with what is stored of it.
 
     Raises:
-        InputError: the study, a filter, or the column to sort by is none.
+        InputError: the study or a filter is none.
         CorruptionError: the store cannot be read.
     """
     store = Store(arguments.out)
     grids = {grid.name: grid for grid in store.list_grids()}
     study = read_study(arguments, lambda name: _find_study(name, grids))
+    looks: tuple[int, ...] = ()
+    if arguments.top_up is not None:
+        check_top_up(expand(study, arguments.max_trials), arguments.top_up)
+        looks = plan_looks(len(study.seeds), arguments.top_up)
+        study = replace(study, seeds=extend_seeds(study.seeds, arguments.top_up))
     grid = expand(study, arguments.max_trials)
-    is_shown = read_filters(arguments.filter, grid)
+    is_shown = read_choice(arguments.filter, grid, "--filter")
     records = store.find_all(trial.key for trial in grid.trials)
-    shown = [cell for cell in summarize_cells(grid, records) if is_shown(cell)]
-    if not shown:
+    cells = tuple(cell for cell in grid.cells if is_shown(cell.labels))
+    if not cells:
         raise InputError(f"--filter: leaves none of the {len(grid.cells)} cells")
-    cells = sort_cells(shown, arguments.sort, grid, list_columns(grid))
-    remarks = _remark(grid, len(records), grids.get(grid.name), store)
+    known = None if arguments.top_up is not None else grids.get(grid.name)
+    remarks = _remark(grid, len(records), known, store)
     base = {path: write_literal(value) for path, value in study.settings.items() if path not in SHOWN_OF_BASE}
-    return make_report(study.title, grid, cells, records, remarks, base)
+    return Shown(study, grid, cells, records, tuple(remarks), base, looks)
+
+
+def read_report(arguments: ReportArguments, shown: Shown | None = None) -> Report:
+    """Returns the report that the arguments ask for, of what is shown, which is read where it is not given.
+
+    Raises:
+        InputError: the column to sort by is none; or as `read_shown`.
+        CorruptionError: as `read_shown`.
+    """
+    shown = shown or read_shown(arguments)
+    results = summarize_cells(shown.part, shown.records)
+    cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid))
+    return make_report(shown.study.title, shown.grid, cells, shown.records, shown.remarks, shown.base)
+
+
+def compare(shown: Shown, arguments: ReportArguments, command: str) -> Findings:
+    """Returns the comparison that the arguments ask for.
+
+    Args:
+        shown: what is compared.
+        arguments: how.
+        command: that makes the report again.
+
+    Raises:
+        InputError: the baseline is none or has no result.
+        CorruptionError: the store cannot be read.
+    """
+    baseline = choose_cell(arguments.baseline, shown.part, "--baseline") if arguments.baseline else None
+    return compare_grid(
+        shown.part,
+        shown.records,
+        Store(arguments.out),
+        baseline,
+        read_rules(arguments, shown.looks),
+        title=shown.study.title,
+        facts=list_facts(shown.grid, shown.base),
+        command=command,
+        remarks=shown.remarks,
+    )
 
 
 def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
@@ -138,31 +191,31 @@ def _remark(grid: Grid, stored: int, known: StoredGrid | None, store: Store) -> 
     return remarks
 
 
-def _write(report: Report, arguments: ReportArguments) -> str:
+def _write_report(report: Report, arguments: ReportArguments) -> str:
     match arguments.format:
         case "json":
             return json.dumps(report.to_dict(), allow_nan=False)
         case "csv":
             return write_csv(make_data_table(report.grid, report.cells))
-    document = report.to_document(arguments.pivot)
+    return _write_document(report.to_document(arguments.pivot), arguments)
+
+
+def _write_selection(shown: Shown, arguments: ReportArguments) -> str:
+    selection = select(summarize_cells(shown.part, shown.records))
+    if arguments.format == "json":
+        return json.dumps(selection.to_dict(), allow_nan=False)
+    facts = list_facts(shown.grid, shown.base)
+    return _write_document(selection.to_document(shown.grid, shown.study.title, facts), arguments)
+
+
+def _write_document(document: Document, arguments: ReportArguments) -> str:
     if arguments.format != "terminal":
         return write_markdown(document) if arguments.format == "markdown" else write_latex(document)
     return write_terminal(document, find_width() if arguments.output is None else None)
 
 
-def _join_sort(argv: list[str]) -> list[str]:
-    """Lets ``--sort -accuracy`` be typed, where the parser would take the column for an option."""
-    joined: list[str] = []
-    for word in argv:
-        if joined and joined[-1] == "--sort" and word.startswith("-") and not word.startswith("--"):
-            joined[-1] = f"--sort={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
 def _check_output(path: Path, study: str | None) -> Path:
-    target = check_output(path, "--output")
+    target = check_output(path, "--output", "; without --output the report goes to the standard output")
     if study and os.path.exists(study) and target.exists() and target.samefile(study):
         raise InputError(f"--output {path}: is the file of the study itself")
     return target

@@ -5,6 +5,10 @@ A shipped study; a form that takes a minute; a grid without a file; the same lin
     python -m ablations.run padding
     python -m ablations.run padding --set train.epochs=1 --set data.train_size=5000 --seeds 2 --out runs/quick
     python -m ablations.run --axis model.padding=valid,same --axis 'model.filters=[16,32],[32,64]' --seeds 0..9
+
+Further seeds, up to 40, of those cells alone of which it is undecided whether they differ from a baseline::
+
+    python -m ablations.run padding --top-up 40 --baseline model.padding=valid
 """
 
 import shlex
@@ -15,9 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from ablations.arguments import StudyArguments, read_study
+from ablations.language.choosing import choose_cell
+from ablations.language.expanding import expand
+from ablations.language.study import Study
 from ablations.running.cluster import check_address
 from ablations.running.events import Executor
+from ablations.running.topping_up import TopUp
+from ablations.running.tracking import TrackedGridObserver
 from ablations.running.watching import make_grid_observer
 from ablations.running.work import Budget, Policy
 from cnnjax.caches import keep_programs
@@ -25,13 +36,15 @@ from cnnjax.config import Count
 from cnnjax.console import format_seconds, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
+from cnnjax.trackers import TrackerName
 from experiments.arguments import parse_arguments
+from experiments.judging import JudgingArguments, read_rules
 
 PROG = "python -m ablations.run"
 
 
 @dataclass(frozen=True)
-class RunArguments(StudyArguments):
+class RunArguments(JudgingArguments, StudyArguments):
     """Runs a study; what the store holds already is skipped."""
 
     out: Path = Path("runs")
@@ -50,12 +63,18 @@ class RunArguments(StudyArguments):
     """GiB of memory above which a trial has failed; left out, a share of 90% of this machine's, at least 2."""
     budget: Budget = "full"
     """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
+    top_up: int | None = None
+    """With --baseline: seeds of a cell, at most, where it is undecided whether the cell differs from the baseline."""
+    baseline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LABEL")] = ()
+    """With --top-up: the cell that the others are compared with; given again until one cell is left."""
     at_once: int | None = None
     """Trials in one program; left out, one on CPU, and as many as fit the memory of an accelerator."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes on this machine, or tasks of a Ray cluster."""
     address: str | None = None
     """Address of the Ray cluster; left out, a Ray of its own on this machine."""
+    log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    """Tell TensorBoard, MLflow or Weights & Biases (offline) of every trial that ends; once for each of them."""
     quiet: bool = False
     """Print failures and the last line only."""
     no_compilation_cache: bool = False
@@ -72,6 +91,7 @@ def main(argv: list[str]) -> int:
     keep_programs(not arguments.no_compilation_cache)
     from ablations.running.launching import run_study
 
+    observer = TrackedGridObserver(make_grid_observer(arguments.quiet), arguments.log, arguments.out)
     start = time.monotonic()
     counts = run_study(
         study,
@@ -79,9 +99,10 @@ def main(argv: list[str]) -> int:
         make_executor=lambda: _make_executor(arguments),
         policy=Policy(arguments.retry_failed, arguments.fail_fast, arguments.max_retries),
         budget=arguments.budget,
-        observer=make_grid_observer(arguments.quiet),
+        observer=observer,
         command=shlex.join([*PROG.split(), *argv]).encode(errors="backslashreplace").decode(),
         max_trials=arguments.max_trials,
+        top_up=_read_top_up(arguments, study),
     )
     spent = format_seconds(time.monotonic() - start)
     say(f"{_describe(counts)} in {arguments.out / 'runs.sqlite'}, after {spent}", sys.stdout)
@@ -104,7 +125,19 @@ def _check(arguments: RunArguments) -> None:
     if arguments.at_once is not None and arguments.executor == "ray":
         raise InputError(f"--at-once={arguments.at_once}: only for local workers; a task of Ray is one trial")
     check(arguments.at_once, Count | None, "--at-once")
+    if (arguments.top_up is None) != (not arguments.baseline):
+        raise InputError("--top-up and --baseline: each needs the other")
+    if arguments.top_up is not None and arguments.budget == "halving":
+        raise InputError("--top-up: needs every cell trained to its end; leave out --budget halving")
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
+
+
+def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
+    if arguments.top_up is None:
+        return None
+    check(arguments.top_up, Count, "--top-up")
+    baseline = choose_cell(arguments.baseline, expand(study, arguments.max_trials), "--baseline")
+    return TopUp(baseline, arguments.top_up, read_rules(arguments))
 
 
 def _make_executor(arguments: RunArguments) -> Executor:

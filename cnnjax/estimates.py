@@ -62,7 +62,7 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95) -> Estimate
         Student (1908), The probable error of a mean, Biometrika 6.
     """
     check(confidence, Annotated[float, Interval(0, 1, open_low=True, open_high=True)], "confidence")
-    sample = _read_sample(values)
+    sample = read_sample(values)
     n, mean = len(sample), float(sample.mean())
     if n == 1:
         return Estimate(1, mean, None, None, None)
@@ -90,7 +90,7 @@ def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | Non
     """
     from scipy.stats import chi2
 
-    samples = [_read_sample(values) for values in map(tuple, groups) if len(values) > 1]
+    samples = [read_sample(values) for values in map(tuple, groups) if len(values) > 1]
     if not samples:
         return None
     terms = [sample.var(ddof=1) * (len(sample) - 1) / chi2.median(len(sample) - 1) for sample in samples]
@@ -147,7 +147,8 @@ def _solve_noncentrality(freedom: int, alpha: float, power: float) -> float:
     return float(brentq(lack, 0, high))
 
 
-def _read_sample(values: Iterable[float]) -> np.ndarray:
+def read_sample(values: Iterable[float]) -> np.ndarray:
+    """Returns the values as float64 (n,); raises `InputError` where there is none or one is not finite."""
     sample = np.array(tuple(values), float)
     if not len(sample) or not np.isfinite(sample).all():
         shown = np.array2string(sample, threshold=8, separator=", ")

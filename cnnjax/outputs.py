@@ -8,19 +8,20 @@ from cnnjax.errors import InputError, UnavailableError
 SQLITE = b"SQLite format 3\0"
 
 
-def check_output(path: Path, option: str) -> Path:
+def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
     """Returns the file that a path leads to, where one may be written.
 
     Args:
         path: as given.
         option: it was given to, such as ``--output``.
+        elsewhere: where else the content can go, said where the path is no file.
 
     Raises:
         InputError: it is no file, its folder is not there, or it is a database, which nothing replaces.
         UnavailableError: the system does not let us look.
     """
     if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
-        raise InputError(f"{option} {path}: must be a file")
+        raise InputError(f"{option} {path}: must be a file{elsewhere}")
     try:
         target = path.resolve()
         if not target.parent.is_dir():
@@ -28,10 +29,10 @@ def check_output(path: Path, option: str) -> Path:
         if not target.exists():
             return target
         if not target.is_file():
-            raise InputError(f"{option} {path}: must be a file")
+            raise InputError(f"{option} {path}: must be a file{elsewhere}")
         with target.open("rb") as file:
             if file.read(len(SQLITE)) == SQLITE:
-                raise InputError(f"{option} {path}: is a database, and is not replaced")
+                raise InputError(f"{option} {path}: is a database; a report does not replace it")
     except (OSError, RuntimeError) as error:
         raise UnavailableError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
     return target

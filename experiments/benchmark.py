@@ -9,7 +9,6 @@ networks with five seeds each, in half an hour; the README's table::
     python -m experiments.benchmark --grid 12000 --markdown docs/benchmark.md --chart docs/benchmark.png
 """
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -46,6 +45,8 @@ class BenchmarkArguments:
     """Measurements of each, in turn."""
     grid: int | None = None
     """Time a grid of twelve networks, too, each trained on so many images, a multiple of 100."""
+    grid_contestant: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME")] = ()
+    """Which of the contestants run the grid; left out, all of them."""
     grid_seeds: int = 5
     """Seeds of each network of the grid."""
     grid_repeats: int = 1
@@ -53,7 +54,7 @@ class BenchmarkArguments:
     markdown: Path | None = None
     """File for the tables in Markdown."""
     chart: Path | None = None
-    """File for a bar chart, such as benchmark.png; needs matplotlib."""
+    """File for a bar chart, such as benchmark.png."""
     json: bool = False
     """Print one JSON object with every measurement, and nothing else on stdout."""
     debug: bool = False
@@ -69,7 +70,9 @@ def main(argv: list[str]) -> int:
     results = measure(contestants, arguments.steps, arguments.repeats)
     on_cpu = all(result.device == "cpu" for result in results)
     grids = (
-        measure_grids(contestants, arguments.grid, arguments.grid_seeds, arguments.grid_repeats, on_cpu)
+        measure_grids(
+            _choose_grid(contestants, arguments), arguments.grid, arguments.grid_seeds, arguments.grid_repeats, on_cpu
+        )
         if arguments.grid
         else []
     )
@@ -101,9 +104,19 @@ def _check(arguments: BenchmarkArguments) -> list[Contestant]:
         raise InputError(f"--grid={arguments.grid}: must be a multiple of {BATCH} and <= {EPOCH}")
     check(arguments.grid_seeds, Count, "--grid-seeds")
     check(arguments.grid_repeats, Count, "--grid-repeats")
-    if arguments.chart and not importlib.util.find_spec("matplotlib"):
-        raise InputError(f"--chart {arguments.chart}: needs matplotlib; pip install -e '.[bench]'")
-    return _choose(arguments.contestant)
+    if arguments.grid_contestant and not arguments.grid:
+        raise InputError(f"--grid-contestant {arguments.grid_contestant[0]}: needs --grid IMAGES")
+    chosen = _choose(arguments.contestant)
+    _choose_grid(chosen, arguments)
+    return chosen
+
+
+def _choose_grid(contestants: Sequence[Contestant], arguments: BenchmarkArguments) -> list[Contestant]:
+    """Returns those of the contestants that run the grid."""
+    for name in arguments.grid_contestant:
+        choice(name, [contestant.name for contestant in contestants], "--grid-contestant")
+    names = arguments.grid_contestant or [contestant.name for contestant in contestants]
+    return [contestant for contestant in contestants if contestant.name in names]
 
 
 def _describe_method(arguments: BenchmarkArguments, on_cpu: bool) -> Sequence[str]:

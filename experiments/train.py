@@ -14,7 +14,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -23,11 +23,16 @@ from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
 from cnnjax.distributed import check_processes, join
 from cnnjax.errors import InputError, Interrupted
+from cnnjax.history import Observer
 from cnnjax.logs import take_stdout
 from cnnjax.processors import offer_cpu_devices
 from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
+from cnnjax.trackers import TrackerName, Tracking, check_trackers, make_trackers
 from experiments.arguments import parse_arguments, read_config
+
+if TYPE_CHECKING:
+    from cnnjax.records import Run
 
 PROG = "python -m experiments.train"
 
@@ -52,6 +57,8 @@ class TrainArguments:
     """Go on from the newest checkpoint of this run."""
     checkpoint_every: int | None = None
     """Epochs between checkpoints; without it one is written only on Ctrl-C, SIGTERM or a closed terminal."""
+    log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    """Tell TensorBoard, MLflow or Weights & Biases (offline) too, in a folder below --out; once for each of them."""
     summary_only: bool = False
     """Print the layer table and train nothing."""
     without_classifier: bool = False
@@ -91,9 +98,7 @@ def parse(argv: list[str]) -> TrainArguments:
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0, or 1 where the run diverged."""
     arguments = parse(argv)
-    check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
-    check(arguments.devices, Count | None, "--devices")
-    check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    _check(arguments)
     is_first = not arguments.process_id
     silent = arguments.quiet or arguments.json or not is_first
     if is_first and (arguments.summary_only or not silent):
@@ -101,6 +106,22 @@ def main(argv: list[str]) -> int:
         say(json.dumps(summary.to_dict()) if arguments.json else str(summary), sys.stdout)
     if arguments.summary_only:
         return 0
+    trackers = make_trackers(arguments.log if is_first else (), arguments.out, arguments.run)
+    with Tracking(make_observer(silent), trackers) as tracking:
+        run = _train(arguments, tracking, argv)
+        tracking.finish(run.record)
+    return _show(arguments, run, silent) if is_first else int(run.record.status != "completed")
+
+
+def _check(arguments: TrainArguments) -> None:
+    check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
+    check(arguments.devices, Count | None, "--devices")
+    check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    check_trackers(arguments.log)
+
+
+def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "Run":
+    """Starts JAX as the arguments say, and trains; what is interrupted says how to go on."""
     keep_programs(not arguments.no_compilation_cache)
     offer_cpu_devices(arguments.devices)
     if arguments.coordinator is not None:
@@ -111,22 +132,24 @@ def main(argv: list[str]) -> int:
     from cnnjax.experiment import fit
 
     try:
-        run = fit(
+        return fit(
             arguments.run,
             arguments.out,
             force=arguments.force,
             resume=arguments.resume,
             checkpoint_every=arguments.checkpoint_every,
             devices=None if arguments.coordinator else arguments.devices,
-            observer=make_observer(silent),
+            observer=observer,
         )
     except Interrupted as stop:
         if stop.checkpoint:
             stop.args = (f"{stop}; resume with: {PROG} {_quote(argv)}",)
         raise
+
+
+def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
+    """Prints what the arguments ask for; returns the exit code."""
     record = run.record
-    if not is_first:
-        return 0 if record.status == "completed" else 1
     if arguments.json:
         say(json.dumps(record.to_dict(), allow_nan=False), sys.stdout)
     elif not silent:

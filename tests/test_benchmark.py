@@ -9,7 +9,7 @@ import pytest
 from cnnjax.errors import InputError, UnavailableError
 from experiments.benchmark import main
 from experiments.contestants.measuring import GridResult, Result
-from experiments.contestants.networks import count_flops, list_share, list_trials
+from experiments.contestants.networks import TrialQueue, count_flops, list_trials
 from experiments.contestants.processes import CONTESTANTS, started
 from experiments.contestants.reporting import describe, draw
 
@@ -45,14 +45,7 @@ def test_without_ours_there_is_nothing_to_compare_with():
 
 
 def test_the_chart_is_a_picture():
-    pytest.importorskip("matplotlib")
     assert draw(RESULTS).startswith(b"\x89PNG")
-
-
-def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"--chart chart.png: needs matplotlib"):
-        main(["--chart", "chart.png"])
 
 
 @pytest.mark.parametrize(
@@ -60,6 +53,11 @@ def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(mon
     [
         (["--contestant", "kears-jax"], r"--contestant='kears-jax': must be one of cnnjax, .*did you mean 'keras-jax'"),
         (["--contestant", "flax", "--contestant", "flax"], "must each be given once"),
+        (["--grid-contestant", "flax"], "--grid-contestant flax: needs --grid IMAGES"),
+        (
+            ["--contestant", "flax", "--grid", "100", "--grid-contestant", "cnnjax"],
+            "--grid-contestant='cnnjax': must be one of flax",
+        ),
         (["--steps", "60"], "--steps=60: must be a multiple of 50"),
         (["--steps", "650"], "--steps=650: must be <= 600, the steps of an epoch"),
         (["--repeats", "0"], "--repeats=0: must be >= 1"),
@@ -103,9 +101,17 @@ def test_ours_and_plain_flax_are_measured_and_both_learn():
     assert all(0.03 < each["accuracy"] < 0.5 for each in measured["grids"])  # one step is close to guessing
 
 
-def test_the_shares_of_a_grid_are_whole_networks_and_about_equal():
-    shares = [list_share(3, first, 2) for first in range(2)]
-    assert sorted(map(repr, shares[0] + shares[1])) == sorted(map(repr, list_trials(3)))
-    assert not {network for network, _ in shares[0]} & {network for network, _ in shares[1]}
-    loads = [sum(count_flops(network) for network, _ in share) for share in shares]
-    assert max(loads) < 1.1 * min(loads)
+def test_a_process_stays_with_its_network_then_takes_the_dearest_and_at_last_helps():
+    queue = TrialQueue(3)
+    dearest, second = sorted({network for network, _ in list_trials(1)}, key=count_flops, reverse=True)[:2]
+    first = queue.take(None)
+    assert first == (dearest, 0)
+    assert queue.take(None) == (second, 0)
+    assert [queue.take(dearest), queue.take(dearest)] == [(dearest, 1), (dearest, 2)]
+    taken = [first, (second, 0), (dearest, 1), (dearest, 2)]
+    last = dearest
+    while trial := queue.take(last):
+        taken.append(trial)
+        last = trial[0]
+    assert last == second  # which was begun, and is helped with when nothing else is left
+    assert sorted(map(repr, taken)) == sorted(map(repr, list_trials(3)))

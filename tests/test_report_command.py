@@ -178,7 +178,7 @@ REFUSALS = [
     (["--filter", "model.padding=same", "--filter", "model.padding!=same"], r"--filter: leaves none of the 6 cells"),
     (["--pivot", "model.padding", "seed"], r"--pivot='seed': must be one of model.padding, model.kernel_size"),
     (["--pivot", "a", "b", "--format", "csv"], r"--pivot: makes tables to read; csv has every cell in full"),
-    (["--format", "html"], r"invalid choice 'html' for argument '--format'"),
+    (["--format", "pdf"], r"invalid choice 'pdf' for argument '--format'"),
     (["--output", "no/such/folder.md"], r"--output no/such/folder.md: its folder is not there"),
     (["--output", "."], r"--output \.: must be a file"),
     (["--output", os.devnull], r"--output .*: must be a file"),
@@ -214,11 +214,11 @@ def test_a_report_never_replaces_a_store_or_its_study(folder):
     study, store = folder / "tiny.toml", folder / "runs" / "runs.sqlite"
     before = study.read_bytes(), store.read_bytes()
     arguments = [str(study), "--out", str(folder / "runs"), "--output"]
-    with pytest.raises(InputError, match=r"runs.sqlite: is a database, and is not replaced"):
+    with pytest.raises(InputError, match=r"runs.sqlite: is a database; a report does not replace it"):
         main([*arguments, str(store)])
     with pytest.raises(InputError, match=r"tiny.toml: is the file of the study itself"):
         main([*arguments, str(study)])
-    with pytest.raises(InputError, match=r"/dev/stdout: must be a file"):
+    with pytest.raises(InputError, match=r"/dev/stdout: must be a file; without --output the report goes to"):
         main([*arguments, "/dev/stdout"])
     assert (study.read_bytes(), store.read_bytes()) == before
 
@@ -226,3 +226,72 @@ def test_a_report_never_replaces_a_store_or_its_study(folder):
 def test_sorting_tables_of_two_factors_is_refused(folder):
     with pytest.raises(InputError, match="tables of two factors keep the study's order"):
         main([str(folder / "tiny.toml"), "--pivot", "model.padding", "model.kernel_size", "--sort", "accuracy"])
+
+
+def make_compared(folder, validation=False):
+    """A store in which `same` is better than `valid` by half a point with kernel 3, and by nothing with 5."""
+    settings = ("train.validation_split=0.1",) if validation else ()
+    grid = expand(read_study(StudyArguments(study=str(folder / "tiny.toml"), seeds="6", set=settings)))
+    gains = {("same", 3): 0.005, ("valid", 3): 0.0, ("same", 5): 0.001, ("valid", 5): 0.001}
+    runs = [
+        make_packed(trial.config, 0.9 + trial.config.seed % 4 / 1000 + gain + trial.config.seed % 2 / 10000)
+        for trial in grid.trials
+        if (gain := gains.get((trial.config.model.padding, trial.config.model.kernel_size))) is not None
+    ]
+    Store(folder / "compared").add_all(runs)
+    arguments = ["--out", str(folder / "compared"), "--seeds", "6"]
+    return [*arguments, *(["--set", *settings] if validation else [])]
+
+
+BASELINE = ["--baseline", "model.padding=valid", "--baseline", "model.kernel_size=3"]
+
+
+def test_a_baseline_is_compared_with_every_other_cell(folder, capsys):
+    arguments = make_compared(folder)
+    assert main([str(folder / "tiny.toml"), *arguments, *BASELINE, "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    words = {each["first"]: each["verdict"]["word"] for each in values["contrasts"]}
+    assert words == {
+        "model.padding=valid, model.kernel_size=5": "equivalent",
+        "model.padding=same, model.kernel_size=3": "better",
+        "model.padding=same, model.kernel_size=5": "equivalent",
+    }
+    assert values["base"] == "model.padding=valid, model.kernel_size=3"
+    assert "several" not in " ".join(values["remarks"])
+
+
+def test_pairs_compare_all_cells_in_every_format(folder, capsys):
+    arguments = make_compared(folder)
+    for form in ("terminal", "markdown", "latex", "csv"):
+        assert main([str(folder / "tiny.toml"), *arguments, "--pairs", "--format", form]) == 0
+        assert "equivalent" in capsys.readouterr().out
+
+
+def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, capsys):
+    arguments = [str(folder / "tiny.toml"), *make_compared(folder, validation=True), "--select"]
+    assert main([*arguments, "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["chosen"] == "model.padding=same, model.kernel_size=3"
+    assert values["test_accuracy"]["n"] == 6
+    assert len(values["ranked"]) == 4
+    assert main(arguments) == 0
+    assert "picked by validation accuracy: model.padding=same, model.kernel_size=3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--baseline", "model.padding=valid"], r"leaves 3 cells, must leave one; they differ in model.kernel_size"),
+        ([*BASELINE, "--pairs"], r"--baseline and --pairs: give one of"),
+        ([*BASELINE, "--sort", "accuracy"], r"--sort: arranges a plain report; leave it out with --baseline"),
+        (["--format", "html"], r"--format html: shows a comparison; give --baseline FACTOR=LABEL or --pairs"),
+        (["--figures", "x"], r"--figures: shows a comparison"),
+        (["--top-up", "9"], r"--top-up 9: needs --baseline"),
+        (["--select"], r"--select: no cell has completed all its trials with validation examples"),
+        (["--select", "--format", "csv"], r"--format csv: has every cell"),
+        (["--filter", "model.padding=same", *BASELINE], r"--baseline model.padding='valid': must be one of same"),
+    ],
+)  # fmt: skip
+def test_a_comparison_that_cannot_be_is_refused(folder, arguments, message):
+    with pytest.raises(InputError, match=message):
+        main([str(folder / "tiny.toml"), *make_compared(folder), *arguments])

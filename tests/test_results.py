@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablations.language.choosing import read_choice
 from ablations.language.grids import Cell, Duplicate, Grid
-from ablations.reporting.origins import count_origins, describe_origins
 from ablations.reporting.reports import make_report
 from ablations.reporting.result_tables import list_columns, make_data_table, make_pivot_tables, make_result_table
 from ablations.reporting.results import TRIAL_STATUSES, summarize_cells
-from ablations.reporting.selecting import read_filters, sort_cells
+from ablations.reporting.sorting import sort_cells
 from cnnjax import InputError
 from cnnjax.records import Record
+from cnnjax.reports.origins import count_origins, describe_origins
 from grid_helpers import make_grid, make_packed, tiny
 
 WIDTHS, RATES, SEEDS = ("8", "16", "4"), ("0.1", "0.01"), (0, 1, 7)
@@ -108,8 +109,8 @@ def labels(cells):
 
 
 def filtered(*texts):
-    is_shown = read_filters(texts, GRID)
-    return labels(cell for cell in summarize_cells(GRID, {}) if is_shown(cell))
+    is_shown = read_choice(texts, GRID, "--filter")
+    return labels(cell for cell in summarize_cells(GRID, {}) if is_shown(cell.labels))
 
 
 def test_filters_leave_the_cells_that_fit_all_of_them():
@@ -131,7 +132,7 @@ def test_filters_leave_the_cells_that_fit_all_of_them():
 )
 def test_a_filter_of_nothing_is_refused(text, message):
     with pytest.raises(InputError, match=message):
-        read_filters([text], GRID)
+        read_choice([text], GRID, "--filter")
 
 
 def ordered(column, records):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ablations.language.expanding import expand
 from ablations.language.levels import Range
-from ablations.language.paths import flatten, read_value, thaw
 from ablations.language.reading import read_dict, read_toml
 from ablations.language.sweeping import count_assignments, draw_level, list_assignments
+from cnnjax.setting_paths import flatten, read_value, thaw
 
 property_test = settings(deadline=None, max_examples=60, derandomize=True)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablations.language.levels import Level
-from ablations.language.paths import read_value, thaw
 from cnnjax.errors import InputError
+from cnnjax.setting_paths import read_value, thaw
 
 Operator = Literal["is", "not", "any_of", "at_least", "at_most"]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ablations.language.grids import Cell, Duplicate, Grid
 from ablations.language.levels import Factor, Level, write_label
 from ablations.language.mistakes import Mistakes
-from ablations.language.paths import list_defaults, nest, read_value, write_literal
 from ablations.language.study import Study, Sweep
 from ablations.language.sweeping import Assignment, count_assignments, list_assignments
 from cnnjax.architecture import list_layers
 from cnnjax.config import DataConfig, RunConfig
 from cnnjax.errors import InputError
+from cnnjax.setting_paths import list_defaults, nest, read_value, write_literal
 
 if TYPE_CHECKING:
     from cnnjax.datasets import DatasetInfo

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablations.language.paths import read_value, thaw, write_literal
+from cnnjax.setting_paths import read_value, thaw, write_literal
 
 
 @dataclass(frozen=True)

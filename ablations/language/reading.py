@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ablations.language.mistakes import Mistakes, refusal
-from ablations.language.paths import list_defaults, nest, read_value, unnest
 from ablations.language.reading_levels import check_keys, read_settings
 from ablations.language.reading_sweeps import read_sweep
 from ablations.language.study import DEFAULT_SEEDS, Study, Sweep
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
+from cnnjax.setting_paths import list_defaults, nest, read_value, unnest
 
 _KEYS = ("title", "seeds", "base", "sweep")
 _TOO_DEEP = "nested too deep to be read"

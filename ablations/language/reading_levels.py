@@ -7,7 +7,10 @@ from typing import Any
 
 from ablations.language.levels import Factor, Level, Range, write_label
 from ablations.language.mistakes import Mistakes
-from ablations.language.paths import (
+from cnnjax.errors import InputError
+from cnnjax.literals import read_literal
+from cnnjax.rules import check, choice, near_match
+from cnnjax.setting_paths import (
     SECTIONS,
     check_path,
     freeze,
@@ -17,9 +20,6 @@ from ablations.language.paths import (
     unnest,
     write_literal,
 )
-from cnnjax.errors import InputError
-from cnnjax.literals import read_literal
-from cnnjax.rules import check, choice, near_match
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _RESERVED = {"seed": "the seeds of a study are its `seeds`", "seeds": "the seeds of a study are its `seeds`"}

@@ -8,12 +8,12 @@ from typing import Any
 from ablations.language.conditions import Clause, Condition, Operator
 from ablations.language.levels import Factor, Level
 from ablations.language.mistakes import Mistakes
-from ablations.language.paths import freeze, parse_value, read_value, unnest
 from ablations.language.reading_levels import check_composite_name, check_keys, read_arm, read_factors
 from ablations.language.study import DEFAULT_ARM, Kind, Sweep
 from cnnjax.config import Count
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check, near_match
+from cnnjax.setting_paths import freeze, parse_value, read_value, unnest
 
 _KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 _OWN_KEYS = {"random": ("draws", "draw_seed"), "list": ("factor",)}

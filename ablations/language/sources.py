@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ablations.language.mistakes import Mistakes
-from ablations.language.paths import nest
 from ablations.language.reading import read_file, read_seeds
 from ablations.language.reading_levels import read_settings
 from ablations.language.study import Study
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from cnnjax.rules import near_match
+from cnnjax.setting_paths import nest
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from ablations.language.conditions import Condition, write_condition
 from ablations.language.levels import Factor, write_settings
-from ablations.language.paths import nest, thaw
 from cnnjax.config import RunConfig
+from cnnjax.setting_paths import nest, thaw
 from cnnjax.settings import write_toml
 
 Kind = Literal["grid", "zip", "one_at_a_time", "leave_one_out", "list", "random"]

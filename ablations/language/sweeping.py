@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 
 from ablations.language.conditions import meets
 from ablations.language.levels import Factor, Level
-from ablations.language.paths import write_literal
 from ablations.language.study import Sweep
+from cnnjax.setting_paths import write_literal
 
 Assignment = dict[str, Level]
 

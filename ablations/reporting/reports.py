@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ablations.language.grids import Grid
-from ablations.reporting.origins import count_origins, describe_origins
 from ablations.reporting.result_tables import make_pivot_tables, make_result_table
 from ablations.reporting.results import CellResult, Failure
 from cnnjax.records import Record
+from cnnjax.reports.origins import count_origins, describe_origins
 from cnnjax.tables import Document
 
 INTERPRETATION = (
@@ -45,14 +45,7 @@ class Report:
 
     def to_document(self, pivot: tuple[str, str] | None = None) -> Document:
         """Returns the report for reading; with two factors to `pivot`, their tables in place of the row a cell."""
-        facts = (
-            f"study {self.grid.name}",
-            f"seeds {_write_seeds(self.grid.seeds)}",
-            f"{len(self.grid.trials)} trials",
-            f"dataset {_list_values(cell.config.data.name for cell in self.grid.cells)}",
-            f"epochs {_list_values(cell.config.train.epochs for cell in self.grid.cells)}",
-            *(f"{path} {value}" for path, value in self.base.items()),
-        )
+        facts = list_facts(self.grid, self.base)
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
         )
@@ -85,6 +78,23 @@ class Report:
             *describe_origins(self.origins),
             *self.remarks,
         ]
+
+
+def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns what all runs of a study have in common, as short texts.
+
+    Args:
+        grid: of the study.
+        base: settings that its cells share and that are not defaults, by path, as they are typed.
+    """
+    return (
+        f"study {grid.name}",
+        f"seeds {_write_seeds(grid.seeds)}",
+        f"{len(grid.trials)} trials",
+        f"dataset {_list_values(cell.config.data.name for cell in grid.cells)}",
+        f"epochs {_list_values(cell.config.train.epochs for cell in grid.cells)}",
+        *(f"{path} {value}" for path, value in base.items()),
+    )
 
 
 def make_report(

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from ablations.language.choosing import list_labels
 from ablations.language.grids import Grid
 from ablations.reporting.results import TRIAL_STATUSES, CellResult
-from ablations.reporting.selecting import list_labels
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate
 from cnnjax.rules import choice

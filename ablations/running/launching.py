@@ -15,6 +15,7 @@ from ablations.running.events import Executor
 from ablations.running.halving import check_halving, run_halving
 from ablations.running.local import LocalExecutor, make_local_executor
 from ablations.running.locks import hold_store
+from ablations.running.topping_up import TopUp, check_top_up, run_topping_up
 from ablations.running.watching import FailureObserver, GridObserver
 from ablations.running.work import Budget, Policy, find_work
 from cnnjax.datasets import load
@@ -31,6 +32,7 @@ def run_study(
     observer: GridObserver | None = None,
     command: str = "run_study",
     max_trials: int = MOST_TRIALS,
+    top_up: TopUp | None = None,
 ) -> Counter[str]:
     """Runs a study into a store; what the store holds already is skipped, so the same call goes on where one stopped.
 
@@ -43,6 +45,7 @@ def run_study(
         observer: is told what happens; left out, failures are shown on stderr.
         command: what other processes that find the store taken are told.
         max_trials: the most trials to accept.
+        top_up: runs further seeds of the cells of which it is undecided whether they differ from a baseline.
 
     Returns:
         How many trials are now ``completed``, ``diverged``, ``failed``, ``invalid``, ``pruned`` and ``waiting``.
@@ -56,10 +59,12 @@ def run_study(
     grid = expand(study, max_trials)
     if budget == "halving":
         check_halving(grid)
+    if top_up:
+        check_top_up(grid, top_up.most)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for name, manual_dir in sorted({(c.config.data.name, c.config.data.manual_dir) for c in grid.cells}, key=str):
         load(name, manual_dir=manual_dir)  # once, before the workers; the error of a damaged one is ours
-    left = budget == "halving" or find_work(grid, store, policy.retry_failed).waiting
+    left = budget == "halving" or top_up or find_work(grid, store, policy.retry_failed).waiting
     with contextlib.ExitStack() as stack:
         executor = (make_executor or make_local_executor)() if left else LocalExecutor([])
         stack.callback(executor.close)
@@ -67,11 +72,14 @@ def run_study(
         stack.enter_context(hold_store(Path(out), command))
 
         def run(part: Grid) -> Counter[str]:
-            # The last part of halving is what is left of the grid, which is kept whole; a rung is no study of its own.
+            # The last part of halving is what is left of the grid, which is kept whole; a rung, as a look of topping
+            # up, is no study of its own.
             is_rung = part.name != grid.name
             store.add_grid(_describe("" if is_rung else study.to_toml(), part if is_rung else grid, command))
             return run_grid(part, store, executor, observer, policy)
 
+        if top_up:
+            return run_topping_up(grid, top_up, store, run)
         return run_halving(grid, store, run, policy.fail_fast) if budget == "halving" else run(grid)
 
 

@@ -27,6 +27,7 @@ class PairedComparison:
     Attributes:
         seeds: of the pairs.
         unpaired: seeds that one of the arms alone has a value for, which are left out.
+        differences: first less second, for each of `seeds`.
         mean: of the differences.
         standard_deviation: of the differences, with ``n - 1`` in the denominator; ``None`` for one pair.
         spread: the standard deviation that interval and t test go by: no less than the resolution of the values allows;
@@ -47,6 +48,7 @@ class PairedComparison:
 
     seeds: tuple[int, ...]
     unpaired: tuple[int, ...]
+    differences: tuple[float, ...]
     mean: float
     standard_deviation: float | None
     spread: float | None
@@ -66,6 +68,20 @@ class PairedComparison:
     def n(self) -> int:
         """Number of pairs."""
         return len(self.seeds)
+
+    @property
+    def statistic(self) -> float | None:
+        """Student's t of the mean; ``None`` without a spread."""
+        return None if self.spread is None else self.mean / self.spread * math.sqrt(self.n)
+
+    def interval(self, confidence: float) -> tuple[float, float] | tuple[None, None]:
+        """Returns Student's interval of the mean; two times ``None`` without a spread."""
+        from scipy.special import stdtrit
+
+        if self.spread is None:
+            return None, None
+        half = float(stdtrit(self.n - 1, (1 + confidence) / 2)) * self.spread / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
 
 
 def compare_paired(
@@ -113,12 +129,13 @@ def compare_paired(
     deviation = float(differences.std(ddof=1)) if n > 1 else None
     if deviation is not None and not np.ptp(differences):
         deviation = 0.0
-    spread = None if deviation is None else max(deviation, (resolution or 0.0) / math.sqrt(6)) or None
+    spread = None if deviation is None else max(deviation, least_spread(resolution)) or None
     low, high, t_p = (None, None, None) if spread is None else _student(mean, spread, n, confidence)
     sign_flip_p, least = flip_signs(differences, resampling_seed)
     return PairedComparison(
         seeds=tuple(seeds),
         unpaired=tuple(sorted(first.keys() ^ second.keys())),
+        differences=tuple(map(float, differences)),
         mean=mean,
         standard_deviation=deviation,
         spread=spread,
@@ -134,6 +151,14 @@ def compare_paired(
         wins=float(np.mean((differences > 0) + 0.5 * (differences == 0))),
         probability_of_improvement=float(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b))),
     )
+
+
+def least_spread(resolution: float | None) -> float:
+    """Returns the standard deviation that differences of values of this resolution have at least.
+
+    Two roundings to steps of ``r`` have a variance of ``r**2 / 12`` each.
+    """
+    return (resolution or 0.0) / math.sqrt(6)
 
 
 def _read(values: Mapping[int, float], seeds: list[int], name: str) -> np.ndarray:

@@ -12,22 +12,25 @@ MOST_SEEDS = 1000
 _NODES = 400
 
 
-def plan_seeds(spread: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
+def plan_seeds(
+    spread: float, margin: float, alpha: float = 0.05, power: float = 0.8, equivalence_alpha: float | None = None
+) -> int | None:
     """Returns the fewest seeds that find a difference as large as the margin, and show that none is smaller than it.
 
     Args:
         spread: standard deviation of the differences, > 0.
         margin: of equivalence, > 0.
-        alpha: level of the tests.
+        alpha: level of the t test, and of the one-sided ones where these have no other.
         power: probability, at the difference `margin`, that the t test finds it, and, at no difference, that the two
             one-sided tests find equivalence.
+        equivalence_alpha: level of the one-sided tests.
 
     Returns:
         At least 3; ``None`` where `MOST_SEEDS` are too few.
     """
     for n in range(3, MOST_SEEDS + 1):
         finds = power_of_difference(margin, spread, n, alpha) >= power
-        if finds and power_of_equivalence(0.0, spread, n, margin, alpha) >= power:
+        if finds and power_of_equivalence(0.0, spread, n, margin, equivalence_alpha or alpha) >= power:
             return n
     return None
 

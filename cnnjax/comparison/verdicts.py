@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
+
 from cnnjax.comparison.paired import PairedComparison
 from cnnjax.comparison.power import plan_seeds
 from cnnjax.errors import InputError
@@ -38,7 +40,15 @@ class Verdict:
     seeds_needed: int | None = None
 
 
-def decide(comparison: PairedComparison, alpha: float = 0.05, margin: float = MARGIN, power: float = 0.8) -> Verdict:
+def decide(
+    comparison: PairedComparison,
+    alpha: float = 0.05,
+    margin: float = MARGIN,
+    power: float = 0.8,
+    *,
+    equivalence_alpha: float | None = None,
+    scope: str = "",
+) -> Verdict:
     """Decides by Student's paired t test, and two one-sided ones for equivalence, each at level `alpha`.
 
     For independent, normally distributed differences, a difference is claimed where there is none at most with
@@ -49,6 +59,8 @@ def decide(comparison: PairedComparison, alpha: float = 0.05, margin: float = MA
         alpha: the level, > 0 and < 0.5.
         margin: of equivalence, of accuracy, > 0.
         power: with which `seeds_needed` seeds decide, > alpha and < 1.
+        equivalence_alpha: the level of the one-sided tests, where it is another one.
+        scope: what the levels are part of, such as ``as one of 14 comparisons``; said in the reason.
 
     Raises:
         InputError: an argument is out of range.
@@ -57,8 +69,6 @@ def decide(comparison: PairedComparison, alpha: float = 0.05, margin: float = MA
         Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", 1987; Lakens,
         "Equivalence tests", 2017.
     """
-    from scipy.special import stdtrit
-
     check(alpha, Annotated[float, Interval(0, 0.5, open_low=True, open_high=True)], "alpha")
     check(margin, Annotated[float, Interval(0, open_low=True)], "margin")
     if not alpha < power < 1:
@@ -68,31 +78,70 @@ def decide(comparison: PairedComparison, alpha: float = 0.05, margin: float = MA
         return Verdict("undecided", f"{n} common seed{'s' * (n > 1)} tell too little of the spread: run {LEAST_SEEDS}")
     if spread is None:
         return Verdict("undecided", "all differences are equal: without their resolution the spread is unknown")
-    error = spread / math.sqrt(n)
-    wide, narrow = (float(stdtrit(n - 1, 1 - level)) * error for level in (alpha / 2, alpha))
-    differs = abs(mean) > wide
-    remarks = _remark(comparison)
-    if abs(mean) + narrow < margin:
+    narrow_alpha = alpha if equivalence_alpha is None else equivalence_alpha
+    halves = half_widths(np.asarray(spread), n, alpha, narrow_alpha)
+    wide, narrow = map(float, halves)
+    differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
+    remarks = _remark(comparison, scope)
+    if is_equivalent:
         also = ", although zero is outside the wider interval of a difference" if differs else ""
-        found = _describe(mean, narrow, 1 - 2 * alpha)
+        found = _describe(mean, narrow, 1 - 2 * narrow_alpha)
         return Verdict("equivalent", f"{found} lies within the margin of ±{100 * margin:g}{also}{remarks}")
     found = _describe(mean, wide, 1 - alpha)
     if differs:
         return Verdict("better" if mean > 0 else "worse", f"{found} leaves zero out{remarks}")
-    planned = plan_seeds(spread, margin, alpha, power)
+    planned = plan_seeds(spread, margin, alpha, power, narrow_alpha)
     needed = planned and max(planned, n + 1)
     more = f"{needed} seeds in all would decide it" if needed else "no reasonable number of seeds decides it"
     reason = f"{found} holds zero, and is too wide for the margin of ±{100 * margin:g}; {more}{remarks}"
     return Verdict("undecided", reason, needed)
 
 
+def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns half the widths of the interval of a difference and of the one that shows equivalence.
+
+    Args:
+        spread: standard deviation of the differences.
+        n: number of differences.
+        alpha: level of the two-sided test.
+        equivalence_alpha: level of the one-sided tests.
+    """
+    from scipy.special import stdtrit
+
+    wide, narrow = (stdtrit(n - 1, 1 - tail) * spread / math.sqrt(n) for tail in (alpha / 2, equivalence_alpha))
+    return wide, narrow
+
+
+def judge(mean: np.ndarray, halves: tuple[np.ndarray, np.ndarray], margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether a difference is found, and whether equivalence is; where both are, equivalence is the verdict.
+
+    Args:
+        mean: of the differences.
+        halves: from `half_widths`: zero must not be within the first of the mean, the second must leave the interval
+            within the margin.
+        margin: of equivalence.
+    """
+    wide, narrow = halves
+    return np.abs(mean) > wide, np.abs(mean) + narrow < margin
+
+
+def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
+    """Returns the p value of the two one-sided tests: the larger of theirs; ``None`` without a spread."""
+    from scipy.special import stdtr
+
+    if comparison.spread is None:
+        return None
+    error = comparison.spread / math.sqrt(comparison.n)
+    return float(stdtr(comparison.n - 1, (abs(comparison.mean) - margin) / error))
+
+
 def _describe(mean: float, half: float, confidence: float) -> str:
     low, high = 100 * (mean - half), 100 * (mean + half)
-    return f"{100 * mean:+.3f} points: the {100 * confidence:g}% interval [{low:+.3f}, {high:+.3f}]"
+    return f"{100 * mean:+.3f} points: the {100 * confidence:.4g}% interval [{low:+.3f}, {high:+.3f}]"
 
 
-def _remark(comparison: PairedComparison) -> str:
-    remarks = []
+def _remark(comparison: PairedComparison, scope: str) -> str:
+    remarks = [scope] if scope else []
     if comparison.n < FLIPS_DECIDE:
         least = comparison.least_sign_flip_p
         remarks.append(f"with {comparison.n} seeds this rests on normality (a sign-flip test gives {least:g} at best)")

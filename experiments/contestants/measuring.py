@@ -8,7 +8,7 @@ from typing import Any
 from cnnjax.errors import UnavailableError
 from cnnjax.processors import list_cores
 from experiments.contestants.networks import list_trials
-from experiments.contestants.processes import Contestant, Process, run_grid, run_shares, started
+from experiments.contestants.processes import Contestant, Process, run_grid, run_trials, started
 from experiments.contestants.serving import BATCH
 
 EPOCH = 60_000
@@ -118,7 +118,7 @@ def measure_grids(
             if contestant.name == "cnnjax":
                 found = run_grid(images, seeds, len(cores))
             else:
-                found = run_shares(contestant, images // BATCH, seeds, cores)
+                found = run_trials(contestant, images // BATCH, seeds, cores)
             seconds[contestant.name].append(time.perf_counter() - start)
             if len(found) != trials:
                 raise UnavailableError(f"{contestant.name} has results of {len(found)} of {trials} trials")

@@ -1,6 +1,7 @@
 """What contestants train: the textbook network, and a grid of its relatives."""
 
 import itertools
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,15 +29,33 @@ def list_trials(seeds: int) -> list[tuple[Network, int]]:
     return [(network, seed) for network in networks for seed in range(seeds)]
 
 
-def list_share(seeds: int, first: int, processes: int) -> list[tuple[Network, int]]:
-    """Returns the trials of one of several processes, the dearest first: whole networks, which are compiled once."""
-    loads = [0] * processes
-    own = []
-    for network in sorted({network for network, _ in list_trials(1)}, key=count_flops, reverse=True):
-        lightest = loads.index(min(loads))
-        loads[lightest] += count_flops(network)
-        own += [network] if lightest == first else []
-    return [(network, seed) for network in own for seed in range(seeds)]
+class TrialQueue:
+    """The trials of the grid, taken by several processes as each becomes free.
+
+    A process stays with its network, which it has compiled, while there are seeds of it; then it takes the dearest
+    network that nobody has begun, and at last it helps with one that another has.
+
+    Args:
+        seeds: of each network.
+    """
+
+    def __init__(self, seeds: int) -> None:
+        networks = sorted({network for network, _ in list_trials(1)}, key=count_flops, reverse=True)
+        self._left = {network: list(range(seeds)) for network in networks}
+        self._begun: set[Network] = set()
+        self._lock = threading.Lock()
+
+    def take(self, last: Network | None) -> tuple[Network, int] | None:
+        """Returns the next trial of a process whose last network is given; ``None`` where all are taken."""
+        with self._lock:
+            waiting = [network for network, seeds in self._left.items() if seeds]
+            if not waiting:
+                return None
+            fresh = [network for network in waiting if network not in self._begun]
+            network = last if last in waiting else (fresh or waiting)[0]
+            assert network is not None
+            self._begun.add(network)
+            return network, self._left[network].pop(0)
 
 
 def count_flops(network: Network) -> int:

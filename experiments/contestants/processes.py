@@ -9,12 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cnnjax.errors import UnavailableError
 from cnnjax.runs import Store
-from experiments.contestants.networks import FILTERS, PADDINGS, WINDOWS
+from experiments.contestants.networks import FILTERS, PADDINGS, WINDOWS, TrialQueue
 
 
 @dataclass(frozen=True)
@@ -121,32 +122,46 @@ def started(contestants: Sequence[Contestant], cores: Sequence[int | None] = (No
         ]
 
 
-def run_shares(contestant: Contestant, steps: int, seeds: int, cores: Sequence[int | None]) -> list[float]:
+def run_trials(contestant: Contestant, steps: int, seeds: int, cores: Sequence[int | None]) -> list[float]:
     """Has a contestant train the grid of `networks.list_trials`, a process on each core; returns the accuracies.
 
     Raises:
         UnavailableError: a process has ended badly.
     """
-    with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
-        cache = stack.enter_context(tempfile.TemporaryDirectory())
+    queue = TrialQueue(seeds)
+    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(len(cores)) as pool:
         environment = {**os.environ, **contestant.environment, "JAX_COMPILATION_CACHE_DIR": cache}
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [*_make_command(contestant, core), "--grid", *map(str, (steps, seeds, index, len(cores)))],
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    env=environment,
-                )
-            )
-            for index, core in enumerate(cores)
-        ]
-        lines = [line for process in processes for line in process.communicate()[0].splitlines()]
-        if any(process.returncode for process in processes):
+        taking = [pool.submit(_run_queue, contestant, core, steps, queue, environment) for core in cores]
+        return [accuracy for future in taking for accuracy in future.result()]
+
+
+def _run_queue(
+    contestant: Contestant, core: int | None, steps: int, queue: TrialQueue, environment: dict[str, str]
+) -> list[float]:
+    """Has one process train what it takes from the queue; returns the accuracies."""
+    words = [*_make_command(contestant, core), "--grid", str(steps)]
+    accuracies: list[float] = []
+    with tempfile.TemporaryFile("w+") as log:
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process:
+            assert process.stdin
+            assert process.stdout
+            trial = queue.take(None)
+            with contextlib.suppress(BrokenPipeError):  # of one that has ended, whose exit code tells
+                while trial:
+                    network, seed = trial
+                    print(json.dumps({**asdict(network), "seed": seed}), file=process.stdin, flush=True)
+                    line = process.stdout.readline()
+                    if not line:
+                        break
+                    accuracies.append(json.loads(line)["accuracy"])
+                    trial = queue.take(network)
+                process.stdin.close()
+        if process.returncode:
             log.seek(0)
             raise UnavailableError(f"{contestant.name} has ended: {_find_last_line(log.read())}")
-    return [json.loads(line)["accuracy"] for line in lines]
+    return accuracies
 
 
 def run_grid(images: int, seeds: int, workers: int) -> list[float]:

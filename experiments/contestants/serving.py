@@ -1,8 +1,8 @@
-"""The inside of a contestant's process: it trains as it is asked to, on standard input, or its share of a grid.
+"""The inside of a contestant's process: it trains as it is asked to, on standard input.
 
 Answers are lines of JSON on standard output: first the device and the seconds spent on the first step, then for every
-request the seconds it took, the loss of its last batch, and the most memory the process has used so far. Of a grid
-there is one line, the test accuracy, a trial.
+request the seconds it took, the loss of its last batch, and the most memory the process has used so far. Of a grid a
+request is a network with a seed, and the answer its test accuracy.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 from cnnjax.datasets import load
 from cnnjax.logs import take_stdout
 from cnnjax.processors import ONE_THREAD
-from experiments.contestants.networks import TEXTBOOK, Network, list_share
+from experiments.contestants.networks import TEXTBOOK, Network
 
 BATCH, RATE = 100, 0.01
 """Of the recipe: examples a step, and the learning rate of plain SGD."""
@@ -60,14 +60,14 @@ def main(make_trainer: MakeTrainer) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--core", type=int, help="the only one to run on, with one thread")
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--grid", type=int, nargs=4, metavar=("STEPS", "SEEDS", "FIRST", "STRIDE"))
+    parser.add_argument("--grid", type=int, metavar="STEPS", help="of each trial that is asked for")
     words = parser.parse_args()
     if words.core is not None:
         os.sched_setaffinity(0, {words.core})  # before any library counts the cores
         os.environ |= ONE_THREAD
     options = Options(words.core is not None, words.channels_last)
     if words.grid:
-        _run_share(make_trainer, options, *words.grid)
+        _run_trials(make_trainer, options, words.grid)
     else:
         _serve(make_trainer(options, TEXTBOOK, 0))
 
@@ -89,10 +89,12 @@ def _serve(trainer: Trainer) -> None:
         answer(seconds=seconds, loss=loss, memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-def _run_share(make_trainer: MakeTrainer, options: Options, steps: int, seeds: int, first: int, stride: int) -> None:
+def _run_trials(make_trainer: MakeTrainer, options: Options, steps: int) -> None:
     answer = _take_stdout()
-    for network, seed in list_share(seeds, first, stride):
-        trainer = make_trainer(options, network, seed)
+    for line in sys.stdin:
+        request = json.loads(line)
+        network = Network(tuple(request["filters"]), request["window"], request["padding"])
+        trainer = make_trainer(options, network, request["seed"])
         trainer.train(steps)
         answer(accuracy=trainer.evaluate())
 

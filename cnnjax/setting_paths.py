@@ -13,6 +13,7 @@ from typing import Any
 from cnnjax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.errors import InputError
+from cnnjax.literals import read_literal
 from cnnjax.rules import check, near_match
 
 _SECTIONS = {kind.section: kind for kind in (ModelConfig, TrainConfig, DataConfig)}
@@ -26,6 +27,7 @@ SETTINGS = tuple(_FIELDS)
 """The paths of all settings."""
 SECTIONS = tuple(_SECTIONS)
 """The tables they are in."""
+_TEXTS = ("data.name", "data.manual_dir")
 
 
 def freeze(value: Any) -> Any:
@@ -68,6 +70,30 @@ def suggest_path(word: str) -> str:
     """Returns ``"; did you mean 'model.padding'?"`` for the setting nearest to `word`, or nothing."""
     same = [path for path in SETTINGS if path.endswith(f".{word}")]
     return f"; did you mean {same[0]!r}?" if same else near_match(word, SETTINGS)
+
+
+def read_assignment(text: str, option: str, example: str = "train.epochs=1") -> tuple[str, Any]:
+    """Returns the path and the value that ``path=value`` gives, the value as `read_value` takes it.
+
+    Args:
+        text: as it was typed.
+        option: that it was given to, named in errors.
+        example: of what is legal.
+
+    Raises:
+        InputError: it has another form, or there is no such setting.
+    """
+    path, value = split_assignment(text, option, example)
+    check_path(path, option)
+    return path, value if path in _TEXTS else read_literal(value)
+
+
+def split_assignment(text: str, option: str, example: str) -> tuple[str, str]:
+    """Returns the two sides of ``name=value``; raises `InputError` where it is not of that form."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"{option} {text!r}: must be such as {example}")
+    return name.strip(), value.strip()
 
 
 def parse_value(path: str, value: Any) -> Any:

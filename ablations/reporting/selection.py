@@ -1,0 +1,84 @@
+"""The best cell by validation accuracy, and the test accuracy of that one alone.
+
+The accuracy by which something was picked is too high for it: the pick favours luck. That of the picked cell on test
+images, which had no part in it, is what it will do; and it stays so only as long as it is not looked at to pick again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ablations.language.grids import Grid
+from ablations.reporting.results import CellResult
+from cnnjax.errors import InputError
+from cnnjax.estimates import Estimate
+from cnnjax.tables import Column, Document, Table
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Cells by validation accuracy.
+
+    Attributes:
+        ranked: the cells all of whose trials completed, best first; of equal ones the smaller network.
+        left_out: how many cells lack a trial.
+    """
+
+    ranked: tuple[CellResult, ...]
+    left_out: int
+
+    @property
+    def chosen(self) -> CellResult:
+        """The best one."""
+        return self.ranked[0]
+
+    def to_document(self, grid: Grid, title: str, facts: Sequence[str]) -> Document:
+        """Returns the selection for reading."""
+        columns = (*map(Column, grid.factors), Column("parameters", ",", True), Column("validation accuracy"))
+        rows = tuple(
+            (*(cell.labels[factor] for factor in grid.factors), cell.parameters, _write(cell.val_accuracy))
+            for cell in self.ranked
+        )
+        notes = (
+            f"picked by validation accuracy: {self.chosen.name}",
+            f"its test accuracy: {_write(self.chosen.accuracy)}, over {len(self.chosen.accuracies)} seeds",
+            *([f"{self.left_out} cells lack a completed trial and were not to be picked"] if self.left_out else []),
+        )
+        return Document(title, tuple(facts), (Table(columns, rows),), notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the selection as JSON values: with the test accuracy of the chosen cell, and of no other."""
+        accuracy = self.chosen.accuracy
+        return {
+            "chosen": self.chosen.name,
+            "test_accuracy": accuracy and asdict(accuracy),
+            "ranked": [{"cell": cell.name, **asdict(_known(cell.val_accuracy))} for cell in self.ranked],
+            "left_out": self.left_out,
+        }
+
+
+def select(cells: Sequence[CellResult]) -> Selection:
+    """Ranks cells by their mean validation accuracy.
+
+    Raises:
+        InputError: no cell has a validation accuracy for every seed.
+    """
+    complete = [cell for cell in cells if cell.val_accuracy and cell.val_accuracy.n == cell.trials]
+    if not complete:
+        raise InputError(
+            "--select: no cell has completed all its trials with validation examples; "
+            "run the study with --set train.validation_split=0.1"
+        )
+    ranked = sorted(complete, key=lambda cell: (-_known(cell.val_accuracy).mean, cell.parameters or 0))
+    return Selection(tuple(ranked), len(cells) - len(ranked))
+
+
+def _known(estimate: Estimate | None) -> Estimate:
+    assert estimate is not None
+    return estimate
+
+
+def _write(estimate: Estimate | None) -> str:
+    known = _known(estimate)
+    interval = "" if known.low is None else f" [{known.low:.4f}, {known.high:.4f}]"
+    return f"{known.mean:.4f}{interval}"

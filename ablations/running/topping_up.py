@@ -1,0 +1,101 @@
+"""More seeds for the arms of which it is undecided whether they differ from the baseline, and for no others.
+
+At what numbers of seeds one looks is settled beforehand, and each look has its share of the probability of error
+(`cnnjax.comparison.sequential`), so looking again does not make false claims more likely. Every look is a grid of its
+own, of ordinary trials. As all that decides is in the store, the same call goes on where one was stopped.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ablations.language.grids import Cell, Grid
+from ablations.running.arms import find_resolution, make_arms
+from cnnjax.comparison import compare_in_looks, plan_looks
+from cnnjax.errors import InputError
+from cnnjax.reports.findings import Rules
+from cnnjax.runs import Store
+
+
+@dataclass(frozen=True)
+class TopUp:
+    """How far to go.
+
+    Attributes:
+        baseline: the cell that the others are compared with.
+        most: seeds of a cell, at most.
+        rules: by which a comparison is decided.
+    """
+
+    baseline: Cell
+    most: int
+    rules: Rules
+
+
+def extend_seeds(seeds: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Returns the seeds with as many further ones, the smallest that are free, as make `most`.
+
+    Example:
+        >>> extend_seeds((0, 1, 7), 5)
+        (0, 1, 7, 2, 3)
+    """
+    free = (seed for seed in itertools.count() if seed not in seeds)
+    return (*seeds, *itertools.islice(free, max(most - len(seeds), 0)))
+
+
+def check_top_up(grid: Grid, most: int) -> None:
+    """Raises `InputError` where a grid cannot be topped up to so many seeds."""
+    if most <= len(grid.seeds):
+        raise InputError(f"--top-up {most}: must be > {len(grid.seeds)}, the seeds of the study")
+    if len({cell.config.data.name for cell in grid.cells}) > 1:
+        raise InputError("--top-up: the cells differ in data.name; must be of one dataset to be compared")
+
+
+def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid], Counter[str]]) -> Counter[str]:
+    """Runs a grid, then further seeds of the baseline and of the undecided cells, look by look.
+
+    Args:
+        grid: the study.
+        top_up: how far to go.
+        store: holds what `run` has run.
+        run: runs a grid into the store and returns its counts by status.
+
+    Returns:
+        How many trials that were to be run are now in which status.
+    """
+    seeds = extend_seeds(grid.seeds, top_up.most)
+    looks = plan_looks(len(grid.seeds), top_up.most)
+    counts = run(grid)
+    for before, look in itertools.pairwise(looks):
+        if counts["waiting"]:
+            return counts
+        undecided = set(_list_undecided(replace(grid, seeds=seeds), looks, look, top_up, store))
+        if not undecided:
+            return counts
+        cells = tuple(cell for cell in grid.cells if cell.name in undecided or cell.name == top_up.baseline.name)
+        counts += run(replace(grid, name=f"{grid.name}-to-{look}-seeds", cells=cells, seeds=seeds[before:look]))
+    return counts
+
+
+def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
+    """Yields the names of the cells for which `look` is to decide."""
+    rules = top_up.rules
+    arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
+    values = {arm.name: accuracies for arm in arms if (accuracies := arm.measure(rules.measure))}
+    if top_up.baseline.name not in values:
+        return
+    contrasts = compare_in_looks(
+        values,
+        top_up.baseline.name,
+        {arm.name: arm.ended for arm in arms},
+        grid.seeds,
+        looks,
+        rules.alpha,
+        rules.margin,
+        rules.power,
+        resolution=find_resolution(grid, rules.measure),
+    )
+    for contrast in contrasts:
+        if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:
+            yield contrast.first

@@ -1,0 +1,148 @@
+"""What factors do: the share of the variance each explains, the effect of its levels, and how two of them interact."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cnnjax.comparison import Contrast, Share
+from cnnjax.figures.labels import wrap, wrap_all
+from cnnjax.figures.style import BLUE, COLOURS, INK, MARKERS, SMALL, new_figure, styled
+from cnnjax.figures.verdict_marks import BAND, MARKS, explain_marks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_LINES = 6
+"""Levels of a factor that have a line of their own."""
+_WIDTH, _COLUMNS = 7.2, 2
+Style = dict[str, Any]
+
+
+class FactorEffects(NamedTuple):
+    """The effects of the levels of one factor, by label in the study's order; ``None`` is the reference."""
+
+    factor: str
+    levels: Mapping[str, Contrast | None]
+
+
+class Crossing(NamedTuple):
+    """Mean accuracies as fractions over the levels of one factor, by the level of another; nan where there is none.
+
+    `combinations` is the number of combinations of the other factors that the means are over, 0 where there are none.
+    """
+
+    factor: str
+    labels: Sequence[str]
+    other: str
+    lines: Mapping[str, Sequence[float]]
+    combinations: int
+
+
+@styled()
+def draw_shares(names: Sequence[str], shares: Sequence[Share]) -> "Figure":
+    """Draws partial shares of the variance with their intervals, the largest first.
+
+    Args:
+        names: of the terms.
+        shares: of the terms.
+    """
+    labels, lines = wrap_all(names, 40)
+    figure = new_figure(_WIDTH, 0.8 + len(names) * (0.14 * lines + 0.14))
+    axes = figure.subplots()
+    rows = range(len(names))
+    axes.barh(rows, [100 * share.partial for share in shares], 0.62, color=BLUE, alpha=0.85)
+    axes.hlines(rows, [100 * share.low for share in shares], [100 * share.high for share in shares], INK, linewidth=1)
+    for row, share in enumerate(shares):
+        axes.text(max(100 * share.high, 0) + 1.5, row, f"{100 * share.partial:.0f}%", va="center", fontsize=SMALL)
+    axes.set_xlim(0, 110)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_yticks(rows, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel("% of the variance that the other terms leave")
+    return figure
+
+
+@styled()
+def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figure":
+    """Draws the effect of every level against the reference of its factor, a panel a factor, all on one scale.
+
+    Args:
+        factors: at least one.
+        margin: within which differences make none, as a fraction.
+    """
+    from matplotlib.patches import Patch
+
+    figure, panels = _make_panels(len(factors), 2.5, sharey=True)
+    for axes, factor in zip(panels, factors, strict=True):
+        axes.axhspan(-100 * margin, 100 * margin, **BAND)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        means = [0.0 if each is None else 100 * each.comparison.mean for each in factor.levels.values()]
+        axes.plot(means, color=INK, linewidth=0.8, linestyle=":")
+        for place, contrast in enumerate(factor.levels.values()):
+            if contrast is None:
+                axes.plot(place, 0, "D", color=INK, markersize=4)
+                continue
+            mark = MARKS[contrast.verdict.word]
+            if contrast.low is not None and contrast.high is not None:
+                axes.vlines(place, 100 * contrast.low, 100 * contrast.high, mark.colour, linewidth=1.8)
+            axes.plot(place, means[place], linestyle="none", **mark.style)
+        _name_levels(axes, list(factor.levels))
+        axes.set_title(wrap(factor.factor, 40, 2))
+    for axes in panels[::_COLUMNS]:
+        axes.set_ylabel("effect in percentage points")
+    words = [each.verdict.word for factor in factors for each in factor.levels.values() if each is not None]
+    explain_marks(figure, words, Patch(**BAND, label=f"within ±{100 * margin:g}"))
+    return figure
+
+
+@styled()
+def draw_interactions(crossings: Sequence[Crossing]) -> "Figure":
+    """Draws a panel for every two factors: accuracy over the levels of the one, with a line for each of the other.
+
+    Args:
+        crossings: at least one; of each, at most `MOST_LINES` lines.
+    """
+    figure, panels = _make_panels(len(crossings), 3.0)
+    for axes, crossing in zip(panels, crossings, strict=True):
+        for index, (label, line) in enumerate(crossing.lines.items()):
+            style: Style = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": ("-", "--", ":")[index % 3]}
+            axes.plot(range(len(line)), 100 * np.array(line, float), label=wrap(label, 22, 1), **style)
+        _name_levels(axes, crossing.labels)
+        axes.set_xlabel(wrap(crossing.factor, 40, 2) + _say_over(crossing.combinations))
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.margins(y=0.12)
+        axes.legend(
+            title=wrap(crossing.other, 34, 1), title_fontsize=SMALL, ncols=min(len(crossing.lines), 3),
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.0,
+        )  # fmt: skip
+    for axes in panels[::_COLUMNS]:
+        axes.set_ylabel("mean accuracy in %")
+    return figure
+
+
+def _say_over(combinations: int) -> str:
+    if not combinations:
+        return ""
+    return f"\nover {combinations} combination{'s' * (combinations > 1)} of the others"
+
+
+def _make_panels(count: int, height: float, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
+    columns = min(count, _COLUMNS)
+    rows = math.ceil(count / columns)
+    figure = new_figure(_WIDTH if columns > 1 else 4.8, 0.4 + height * rows)
+    every = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel())
+    for axes in every[count:]:
+        axes.set_visible(False)
+    return figure, every[:count]
+
+
+def _name_levels(axes: "Axes", labels: Sequence[str]) -> None:
+    steep = len(labels) * max(map(len, labels)) > 40 or len(labels) > 8
+    turned: Style = {"rotation": 90, "ha": "center"} if len(labels) > 8 else {"rotation": 30, "ha": "right"}
+    wrapped, _ = wrap_all(labels, 18 if steep else max(6, 40 // len(labels)), 2)
+    axes.set_xticks(range(len(labels)), wrapped, **(turned if steep else {}))
+    axes.set_xlim(-0.5, len(labels) - 0.5)

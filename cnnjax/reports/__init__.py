@@ -1,0 +1,1 @@
+"""Reports of comparisons: findings in numbers, in sentences, as tables and as one page. No JAX."""

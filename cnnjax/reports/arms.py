@@ -1,0 +1,62 @@
+"""An arm of a comparison: one configuration with all its seeds, and what became of them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnjax.records import FINAL, Record
+
+Measure = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration, run with several seeds.
+
+    Attributes:
+        name: such as ``model.padding=same``.
+        labels: of its level of every factor.
+        records: what is stored, by seed; seeds with nothing stored are absent.
+        seeds: that were to be run.
+        parameters, flops: of its network; ``None`` where it cannot exist.
+        problem: why it cannot; ``None`` where it can.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    records: Mapping[int, Record]
+    seeds: tuple[int, ...]
+    parameters: int | None
+    flops: int | None
+    problem: str | None = None
+
+    @property
+    def completed(self) -> dict[int, Record]:
+        """The records that have a result and an accuracy, by seed."""
+        return {seed: record for seed, record in self.records.items() if record.status == "completed"}
+
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """The seeds with a result, be it that the run diverged."""
+        return tuple(seed for seed, record in self.records.items() if record.status in FINAL)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of seeds by status; ``missing`` where nothing is stored."""
+        found = (self.records.get(seed) for seed in self.seeds)
+        return Counter("missing" if record is None else record.status for record in found)
+
+    def measure(self, measure: Measure) -> dict[int, float]:
+        """Returns the accuracy of every completed run by seed: on test, or after the last epoch on validation."""
+        if measure == "test":
+            return {
+                seed: record.test_accuracy
+                for seed, record in self.completed.items()
+                if record.test_accuracy is not None
+            }
+        return {
+            seed: record.history[-1].val_accuracy
+            for seed, record in self.completed.items()
+            if record.history and record.history[-1].val_accuracy is not None
+        }

@@ -1,0 +1,272 @@
+"""Findings as tables: for a terminal, Markdown, LaTeX and CSV; and as JSON values."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnnjax.comparison import Contrast
+from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.reports.summary import write_interval, write_points, write_summary
+from cnnjax.tables import Column, Document, Table
+
+MEANINGS = (
+    "±: standard deviation over seeds; 95% intervals of means are of each arm alone, for these training and test "
+    "images",
+    "differences are paired by seed; their intervals have the confidence at which the verdict was made, as one of all "
+    "comparisons of the table",
+)
+
+
+def make_document(findings: Findings) -> Document:
+    """Returns the findings for reading: arms, comparisons, effects, shares of variance."""
+    tables = (
+        make_arm_table(findings.arms, findings.factors),
+        make_contrast_table(findings),
+        _make_effect_table(findings),
+        _make_share_table(findings),
+        _make_size_table(findings.at_equal_size),
+        _make_rank_table(findings),
+        _make_noise_table(findings),
+    )
+    reasons = [f"{each.first} against {each.second}: {each.verdict.reason}" for each in findings.contrasts]
+    notes = (*write_summary(findings), *MEANINGS, *reasons, *list_losses(findings.arms), *findings.provenance)
+    command = (f"made by: {findings.command}",) if findings.command else ()
+    filled = tuple(table for table in tables if table.rows)
+    return Document(findings.title, findings.facts, filled, (*notes, *findings.remarks, *command))
+
+
+def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str]) -> Table:
+    """Returns a row an arm: its labels, size, mean accuracy and what is known of it."""
+    columns = (
+        *map(Column, factors or ("arm",)),
+        Column("parameters", ",", True),
+        Column("FLOPs", ",", True),
+        Column("seeds", "", True),
+        Column("accuracy", right=True),
+        Column("95% interval", right=True),
+        Column("interquartile mean", ".4f", True),
+        Column("Pareto front"),
+    )
+    return Table(columns, tuple(_write_arm(each, factors) for each in arms))
+
+
+def make_contrast_table(findings: Findings) -> Table:
+    """Returns a row a comparison: the difference in points, its interval and tests, and the verdict."""
+    columns = (
+        *([Column("arm")] if findings.base else [Column("first"), Column("second")]),
+        Column("pairs", "", True),
+        Column("difference", right=True),
+        Column("interval", right=True),
+        Column("verdict"),
+        Column("seeds needed", "", True),
+        Column("p of all", ".3g", True),
+        Column("t test p", ".3g", True),
+        Column("sign-flip p", ".3g", True),
+        Column("Wilcoxon p", ".3g", True),
+        Column("effect size", ".2f", True),
+        Column("P(improves)", ".2f", True),
+    )
+    rows = (
+        (
+            *((each.first,) if findings.base else (each.first, each.second)),
+            each.comparison.n,
+            write_points(each.comparison.mean),
+            write_interval(each.low, each.high),
+            each.verdict.word,
+            each.verdict.seeds_needed,
+            each.adjusted_p,
+            each.comparison.t_p,
+            each.comparison.sign_flip_p,
+            each.comparison.wilcoxon_p,
+            each.comparison.effect_size,
+            each.comparison.probability_of_improvement,
+        )
+        for each in findings.contrasts
+    )
+    title = f"against {findings.base}, in percentage points" if findings.base else "all pairs, in percentage points"
+    return Table(columns, tuple(rows), title)
+
+
+def make_data_table(findings: Findings) -> Table:
+    """Returns a row a comparison with every number unrounded, and the accuracies of both arms by seed."""
+    seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
+    columns = (
+        *("first", "second", "pairs", "difference", "low", "high", "level", "adjusted_p", "t_p", "sign_flip_p"),
+        *("wilcoxon_p", "effect_size", "correlation", "wins", "probability_of_improvement", "verdict", "seeds_needed"),
+        *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
+    )
+    accuracies = {each.arm.name: each.accuracies for each in findings.arms}
+    rows = (
+        (
+            *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
+            *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
+            *(each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
+            *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.seeds_needed),
+            *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
+        )
+        for each in findings.contrasts
+    )
+    return Table(tuple(map(Column, columns)), tuple(rows))
+
+
+def to_dict(findings: Findings) -> dict[str, Any]:
+    """Returns the findings as JSON values, unrounded; without the images."""
+    images = findings.images
+    return {
+        "title": findings.title,
+        "facts": list(findings.facts),
+        "command": findings.command,
+        "rules": dataclasses.asdict(findings.rules),
+        "factors": list(findings.factors),
+        "base": findings.base,
+        "arms": [_arm_to_dict(each) for each in findings.arms],
+        "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
+        "shares": [dataclasses.asdict(each) for each in findings.shares],
+        "effects": [dataclasses.asdict(each) for each in findings.effects],
+        "interactions": [dataclasses.asdict(each) for each in findings.interactions],
+        "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],
+        "ranks": findings.ranks and {"arms": list(findings.ranks[0]), **dataclasses.asdict(findings.ranks[1])},
+        "noise": images and {name: dataclasses.asdict(noise) for name, noise in images.noise.items()},
+        "mcnemar": images and {name: _by_seed(values) for name, values in images.mcnemar.items()},
+        "summary": list(write_summary(findings)),
+        "provenance": list(findings.provenance),
+        "remarks": list(findings.remarks),
+    }
+
+
+def list_losses(arms: Sequence[ArmResult]) -> list[str]:
+    """Returns a line for every run without an accuracy, and for every arm that cannot exist."""
+    return [
+        *(
+            f"{record.status}: {each.arm.name}, seed={seed}: {record.reason}"
+            for each in arms
+            for seed, record in each.arm.records.items()
+            if record.status in ("failed", "diverged")
+        ),
+        *(f"invalid: {each.arm.name}: {each.arm.problem}" for each in arms if each.arm.problem),
+    ]
+
+
+def _write_arm(each: ArmResult, factors: Sequence[str]) -> tuple[str | int | float | None, ...]:
+    estimate, arm = each.estimate, each.arm
+    spread = "" if estimate is None or estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
+    known = estimate is not None and estimate.low is not None
+    return (
+        *([arm.labels[factor] for factor in factors] or [arm.name]),
+        arm.parameters,
+        arm.flops,
+        f"{len(each.accuracies)} of {len(arm.seeds)}" if len(each.accuracies) < len(arm.seeds) else len(arm.seeds),
+        None if estimate is None else f"{estimate.mean:.4f}{spread}",
+        f"[{estimate.low:.4f}, {estimate.high:.4f}]" if estimate is not None and known else None,
+        each.interquartile_mean,
+        "yes" if each.on_front else None,
+    )
+
+
+def _make_effect_table(findings: Findings) -> Table:
+    columns = (
+        Column("effect"),
+        Column("combinations", "", True),
+        Column("difference", right=True),
+        Column("interval", right=True),
+        Column("p of all", ".3g", True),
+        Column("verdict"),
+    )
+    rows = (
+        (
+            effect.name,
+            effect.combinations,
+            write_points(effect.contrast.comparison.mean),
+            write_interval(effect.contrast.low, effect.contrast.high),
+            effect.contrast.adjusted_p,
+            effect.contrast.verdict.word,
+        )
+        for effect in (*findings.effects, *findings.interactions)
+    )
+    return Table(columns, tuple(rows), "effects of levels over all other factors, in percentage points")
+
+
+def _make_share_table(findings: Findings) -> Table:
+    columns = (
+        Column("factor"),
+        Column("df", "", True),
+        Column("F", ".1f", True),
+        Column("p", ".3g", True),
+        Column("omega²", ".3f", True),
+        Column("partial omega²", ".3f", True),
+        Column("95% interval", right=True),
+    )
+    rows = (
+        (
+            " x ".join(share.factors),
+            share.freedom,
+            share.F,
+            share.p,
+            share.omega_squared,
+            share.partial,
+            f"[{share.low:.3f}, {share.high:.3f}]",
+        )
+        for share in findings.shares
+    )
+    return Table(columns, tuple(rows), "what explains the variance between runs (type II)")
+
+
+def _make_size_table(contrasts: Sequence[Contrast]) -> Table:
+    columns = (Column("level"), Column("against"), Column("difference", right=True), Column("interval", right=True))
+    rows = (
+        (each.first, each.second, write_points(each.comparison.mean), write_interval(each.low, each.high))
+        for each in contrasts
+    )
+    return Table(columns, tuple(rows), "effects at equal numbers of parameters, in percentage points")
+
+
+def _make_rank_table(findings: Findings) -> Table:
+    names, ranks = findings.ranks or ((), None)
+    means = ranks.mean if ranks else ()
+    columns = (Column("arm"), Column("mean rank over datasets", ".2f", True))
+    return Table(columns, tuple(zip(names, means, strict=True)))
+
+
+def _make_noise_table(findings: Findings) -> Table:
+    columns = (
+        Column("arm"),
+        Column("difference", right=True),
+        Column("for new seeds and images", right=True),
+        Column("bootstrap", right=True),
+        Column("from seeds", ".0%", True),
+        Column("McNemar p by seed"),
+    )
+    images = findings.images
+    rows = (
+        (
+            name,
+            write_points(noise.mean),
+            write_interval(noise.low, noise.high),
+            write_interval(*noise.bootstrap),
+            noise.share_of_seeds,
+            ", ".join(f"{p:.2g}" for p in images.mcnemar[name].values()) if images else "",
+        )
+        for name, noise in (images.noise.items() if images else ())
+    )
+    return Table(columns, tuple(rows), "two sources of noise: differences in percentage points, 95% intervals")
+
+
+def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
+    arm = each.arm
+    return {
+        "name": arm.name,
+        "labels": dict(arm.labels),
+        "problem": arm.problem,
+        "parameters": arm.parameters,
+        "flops": arm.flops,
+        "estimate": each.estimate and dataclasses.asdict(each.estimate),
+        "interquartile_mean": each.interquartile_mean,
+        "on_front": each.on_front,
+        "accuracies": _by_seed(each.accuracies),
+        "keys": {str(seed): record.key for seed, record in arm.records.items()},
+        "counts": dict(arm.counts),
+    }
+
+
+def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
+    return {str(seed): value for seed, value in values.items()}

@@ -1,0 +1,126 @@
+"""What the predictions of single test images tell: the two sources of noise, confusions, and the hardest images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnjax.comparison import Noise, mcnemar_p, split_noise
+from cnnjax.datasets.arrays import Dataset
+from cnnjax.records import Record
+from cnnjax.reports.arms import Arm
+from cnnjax.runs import Store
+
+HARDEST = 24
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFindings:
+    """What single images tell.
+
+    Attributes:
+        noise: of each arm's difference to the base, by name: how much comes from seeds and how much from images.
+        mcnemar: p value by seed of each arm against the base, by name.
+        confusions: by arm, int64 (true class, predicted class), summed over seeds.
+        hardest: indices of the test images that most runs get wrong, the worst first.
+        wrong: for each of these, the share of all runs that get it wrong.
+        images: of these, uint8 (n, height, width, channels).
+        labels: of these, int32 (n,).
+        guesses: the wrong class that these are most often taken for, int64 (n,).
+        test_size: number of test images.
+    """
+
+    noise: Mapping[str, Noise]
+    mcnemar: Mapping[str, Mapping[int, float]]
+    confusions: Mapping[str, np.ndarray]
+    hardest: np.ndarray
+    wrong: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    guesses: np.ndarray
+    test_size: int
+
+
+def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset: Dataset) -> ImageFindings | None:
+    """Returns what the stored predictions of the completed runs tell.
+
+    Args:
+        arms: of one dataset.
+        base: the arm that the others are compared with; without one there is no noise and no McNemar.
+        store: that has the runs.
+        dataset: that they were tested on.
+
+    Returns:
+        ``None`` where no run has predictions, or some were tested on other images.
+
+    Raises:
+        CorruptionError: the store cannot be read.
+    """
+    records = [record for arm in arms for record in arm.completed.values()]
+    if not records or any(_find_dataset(record) != dataset.sha256 for record in records):
+        return None
+    labels = dataset.test.labels
+    predictions = {
+        arm.name: {seed: _load(store, record.key) for seed, record in sorted(arm.completed.items())} for arm in arms
+    }
+    predictions = {name: by_seed for name, by_seed in predictions.items() if by_seed}
+    correct = {name: {seed: each == labels for seed, each in by_seed.items()} for name, by_seed in predictions.items()}
+    everything = np.array([each for by_seed in predictions.values() for each in by_seed.values()])
+    wrong = np.mean(everything != labels, axis=0)
+    hardest = np.argsort(-wrong, kind="stable")[:HARDEST]
+    hardest = hardest[wrong[hardest] > 0]
+    others = {} if base is None else {name: each for name, each in correct.items() if name != base}
+    bases = {} if base is None else correct.get(base, {})
+    return ImageFindings(
+        noise=_split(others, bases),
+        mcnemar={
+            name: {seed: mcnemar_p(by_seed[seed], bases[seed]) for seed in by_seed if seed in bases}
+            for name, by_seed in others.items()
+        },
+        confusions={
+            name: np.sum([_confuse(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
+            for name, by_seed in predictions.items()
+        },
+        hardest=hardest,
+        wrong=wrong[hardest],
+        images=dataset.test.images[hardest],
+        labels=labels[hardest],
+        guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
+        test_size=len(labels),
+    )
+
+
+def _find_dataset(record: Record) -> str | None:
+    sha256: str | None = (record.provenance.get("dataset") or {}).get("sha256")
+    return sha256
+
+
+def _load(store: Store, key: str) -> np.ndarray:
+    predictions = store.load(key).predictions
+    assert predictions is not None  # completed runs have them
+    return predictions
+
+
+def _split(others: Mapping[str, Mapping[int, np.ndarray]], base: Mapping[int, np.ndarray]) -> dict[str, Noise]:
+    """Splits the noise of the differences of all arms that have the same seeds, by one draw of these and of images."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, by_seed in others.items():
+        seeds = tuple(seed for seed in by_seed if seed in base)
+        if len(seeds) > 1:
+            groups.setdefault(seeds, []).append(name)
+    noise: dict[str, Noise] = {}
+    for seeds, names in groups.items():
+        tables = [
+            np.array([others[name][seed].astype(np.int8) - base[seed].astype(np.int8) for seed in seeds])
+            for name in names
+        ]
+        noise |= dict(zip(names, split_noise(tables), strict=True))
+    return noise
+
+
+def _confuse(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(labels * classes + predictions.astype(np.int64), minlength=classes**2).reshape(classes, classes)
+
+
+def _guess(predictions: np.ndarray, label: int) -> int:
+    return int(np.bincount(predictions[predictions != label]).argmax())

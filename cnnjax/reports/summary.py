@@ -1,0 +1,155 @@
+"""The findings in sentences, the most important first."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cnnjax.comparison import Contrast, Effect, Share
+from cnnjax.reports.findings import ArmResult, Findings
+
+WORDS = ("better", "worse", "equivalent", "undecided")
+_MOST = 6
+
+
+def write_summary(findings: Findings) -> tuple[str, ...]:
+    """Returns what a reader should take away, one sentence or two each."""
+    return (
+        *_say_verdicts(findings),
+        *_say_ranks(findings),
+        *_say_shares(findings.shares),
+        *_say_effects(findings.effects),
+        *_say_interactions(findings.interactions),
+        *_say_size(findings),
+        *_say_noise(findings),
+        *_say_missing(findings.arms),
+        *_say_measure(findings),
+    )
+
+
+def write_points(value: float) -> str:
+    """Returns a difference of accuracy in percentage points: ``+0.31``."""
+    return f"{100 * value:+.2f}"
+
+
+def write_interval(low: float | None, high: float | None) -> str:
+    """Returns an interval in percentage points: ``[+0.10, +0.52]``; nothing where there is none."""
+    return "" if low is None or high is None else f"[{write_points(low)}, {write_points(high)}]"
+
+
+def _say_verdicts(findings: Findings) -> Iterator[str]:
+    contrasts = findings.contrasts
+    if not contrasts:
+        return
+    counts = Counter[str](contrast.verdict.word for contrast in contrasts)
+    counted = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    margin = f"within ±{100 * findings.rules.margin:g} points counts as equivalent"
+    if findings.base is None:
+        yield f"Of {_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
+    elif len(contrasts) == 1:
+        yield f"{_say_contrast(contrasts[0])}: {contrasts[0].verdict.word} ({margin})."
+    else:
+        yield f"Against {findings.base}, of {_count(len(contrasts), 'arm')} {counted} ({margin})."
+    if len(contrasts) > 1:
+        for word, sign in (("better", -1), ("worse", 1)):
+            found = [contrast for contrast in contrasts if contrast.verdict.word == word]
+            if found:
+                most = min(found, key=lambda contrast: sign * contrast.comparison.mean)
+                yield f"Most clearly {word}: {_say_contrast(most)}."
+    needed = [contrast.verdict.seeds_needed for contrast in contrasts if contrast.verdict.seeds_needed]
+    if needed:
+        yield (
+            f"To decide what is undecided: {min(needed)} to {max(needed)} seeds in all."
+            if len(set(needed)) > 1
+            else f"To decide what is undecided: {needed[0]} seeds in all."
+        )
+
+
+def _say_contrast(contrast: Contrast) -> str:
+    interval = write_interval(contrast.low, contrast.high)
+    points = f"{write_points(contrast.comparison.mean)} points {interval}".rstrip()
+    return f"{contrast.first} less {contrast.second} is {points}"
+
+
+def _say_ranks(findings: Findings) -> Iterator[str]:
+    if findings.ranks is None:
+        return
+    names, ranks = findings.ranks
+    order = np.argsort(ranks.mean, kind="stable")
+    listed = ", ".join(f"{names[index]} {ranks.mean[index]:.2f}" for index in order[:_MOST])
+    yield (
+        f"Mean ranks over the datasets: {listed}; ranks at random differ as much with probability {ranks.p:.3g}, "
+        f"and two arms differ where their ranks do by {ranks.critical_difference:.2f}."
+    )
+
+
+def _say_shares(shares: Sequence[Share]) -> Iterator[str]:
+    if shares:
+        listed = ", then ".join(f"{' x '.join(share.factors)} ({share.omega_squared:.0%})" for share in shares[:3])
+        yield f"What explains most of the variance between runs: {listed}."
+
+
+def _say_effects(effects: Sequence[Effect]) -> Iterator[str]:
+    for effect in effects[:_MOST]:
+        contrast = effect.contrast
+        interval = write_interval(contrast.low, contrast.high)
+        over = f"over {_count(effect.combinations, 'combination')} of the other factors"
+        yield (
+            f"{effect.factors[0]} {effect.labels[0]} instead of {effect.references[0]}: "
+            f"{write_points(contrast.comparison.mean)} points {interval}, {over}: {contrast.verdict.word}."
+        )
+
+
+def _say_interactions(interactions: Sequence[Effect]) -> Iterator[str]:
+    found = [effect for effect in interactions if effect.contrast.verdict.word in ("better", "worse")]
+    if found:
+        pairs = dict.fromkeys(" and ".join(effect.factors) for effect in found)
+        yield f"What one factor does depends on the other for {', '.join(pairs)}."
+    elif interactions:
+        yield "No interaction of two factors stands out of the noise."
+
+
+def _say_size(findings: Findings) -> Iterator[str]:
+    front = sorted((each for each in findings.arms if each.on_front), key=lambda each: each.arm.parameters or 0)
+    if len(front) > 1:
+        listed = ", ".join(
+            f"{each.arm.name} ({each.arm.parameters:,} parameters, {each.estimate.mean:.4f})"
+            for each in front[:_MOST]
+            if each.estimate
+        )
+        more = f" and {len(front) - _MOST} more" if len(front) > _MOST else ""
+        yield f"No smaller network has a mean as high as {listed}{more}."
+
+
+def _say_noise(findings: Findings) -> Iterator[str]:
+    if findings.images is None:
+        return
+    shares = [noise.share_of_seeds for noise in findings.images.noise.values() if noise.share_of_seeds is not None]
+    if shares:
+        share = float(np.median(shares))
+        yield (
+            f"Of the variance of a difference, {share:.0%} comes from training, which more seeds lessen, and "
+            f"{1 - share:.0%} from the choice of the {findings.images.test_size:,} test images, which they do not"
+            f"{' (medians over the arms)' if len(shares) > 1 else ''}."
+        )
+
+
+def _say_missing(arms: Sequence[ArmResult]) -> Iterator[str]:
+    counts = sum((each.arm.counts for each in arms), Counter[str]())
+    listed = [f"{count} {status}" for status, count in counts.items() if status != "completed"]
+    if listed:
+        yield f"Left out, for they have no accuracy: {', '.join(listed)} of {counts.total()} runs."
+
+
+def _say_measure(findings: Findings) -> Iterator[str]:
+    if findings.rules.measure == "test":
+        yield (
+            "Compared by test accuracy: this tells what the choices do, but an arm that is picked here for its test "
+            "accuracy will do worse on new images; pick by validation accuracy."
+        )
+    else:
+        yield "Compared by validation accuracy; the test accuracy of what is picked is still to be looked at, once."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,36 @@
+"""Findings in every format."""
+
+import json
+from typing import Literal, get_args
+
+from cnnjax.reports.documents import make_data_table, make_document, to_dict
+from cnnjax.reports.findings import Findings
+from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
+
+Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def write_findings(findings: Findings, form: Format, width: int | None = None) -> str:
+    """Returns the findings as text.
+
+    Args:
+        findings: what to write.
+        form: how; ``csv`` and ``json`` hold every number unrounded, ``html`` is one page with all pictures in it.
+        width: of the terminal, in columns; ``None`` gives every row one line.
+    """
+    match form:
+        case "html":
+            from cnnjax.reports.html import write_html
+
+            return write_html(findings)
+        case "json":
+            return json.dumps(to_dict(findings), allow_nan=False)
+        case "csv":
+            return write_csv(make_data_table(findings))
+        case "markdown":
+            return write_markdown(make_document(findings))
+        case "latex":
+            return write_latex(make_document(findings))
+        case "terminal":
+            return write_terminal(make_document(findings), width)

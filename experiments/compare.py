@@ -1,0 +1,151 @@
+"""Compares two arms from the runs that are stored: is the one better, by how much, and how sure is that?
+
+Two values of a setting; the runs that are missing are trained first; one page with pictures::
+
+    python -m experiments.compare --a model.padding=same --b model.padding=valid
+    python -m experiments.compare --a model.padding=same --b model.padding=valid --run --seeds 10
+    python -m experiments.compare --a model.padding=same --b model.padding=valid --format html --output padding.html
+
+Runs belong to an arm by their settings; everything else must be the same on both sides. Where the store has several
+such pairs, ``--set`` says which.
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cnnjax.caches import keep_programs
+from cnnjax.config import Count, RunConfig
+from cnnjax.console import find_width, make_observer, run_command, say
+from cnnjax.datasets import load
+from cnnjax.errors import InputError
+from cnnjax.outputs import check_output, replace_file
+from cnnjax.processors import offer_cpu_devices
+from cnnjax.records import Record
+from cnnjax.reports.arms import Arm
+from cnnjax.reports.findings import Findings, find
+from cnnjax.reports.origins import count_origins, describe_origins
+from cnnjax.reports.predictions import find_in_images
+from cnnjax.reports.writing import Format, write_findings
+from cnnjax.rules import check
+from cnnjax.runs import Store
+from cnnjax.splits import split_sizes
+from experiments.arguments import parse_arguments
+from experiments.judging import JudgingArguments, check_folder, read_rules
+from experiments.selectors import Selectors, choose_context, configure, find_contexts, read_selectors
+
+PROG = "python -m experiments.compare"
+
+
+@dataclass(frozen=True)
+class CompareArguments(JudgingArguments):
+    """Compares two arms, paired by seed."""
+
+    a: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    """A setting of the first arm, such as model.padding=same; may be given again."""
+    b: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    """A setting of the second arm, with which the first is compared."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    """A setting of both arms, such as train.epochs=1."""
+    out: Path = Path("runs")
+    """Folder of the store."""
+    run: bool = False
+    """Train what is missing, and store it."""
+    seeds: int | None = None
+    """Seeds 0 to N - 1 of both arms; left out, those that are stored, or 5 where --run has nothing to go by."""
+    format: Format = "terminal"
+    """How the comparison is written; csv and json hold every number unrounded, html is a page with pictures."""
+    figures: Path | None = None
+    """Folder for the pictures, as PNG and SVG."""
+    output: Path | None = None
+    """File to write to; it is replaced as a whole."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0."""
+    arguments = parse_arguments(CompareArguments, argv, PROG, CompareArguments())
+    rules = read_rules(arguments)
+    check(arguments.seeds, Count | None, "--seeds")
+    check_folder(arguments.figures, "--figures")
+    elsewhere = "; without --output the report goes to the standard output"
+    output = arguments.output and check_output(arguments.output, "--output", elsewhere)
+    selectors = read_selectors(arguments.a, arguments.b, arguments.set)
+    store = Store(arguments.out)
+    contexts = find_contexts(selectors, store.find_all())
+    context = choose_context(contexts)
+    if context is None:
+        context = configure(selectors, "a", RunConfig())
+    found = contexts.get(context, {"a": {}, "b": {}})
+    seeds = _choose_seeds(arguments, found)
+    if arguments.run:
+        found = _run_missing(selectors, context, seeds, arguments.out)
+    for side in ("a", "b"):
+        if not found[side]:
+            raise InputError(f"--{side} {selectors.name(side)}: no run of it is in {store.path}; --run trains them")
+    arms = tuple(_make_arm(selectors, side, found[side], seeds) for side in ("a", "b"))
+    data = context.data
+    dataset = load(data.name, manual_dir=data.manual_dir)
+    images = len(dataset.test) if arguments.by == "test" else split_sizes(context, len(dataset.train))[1]
+    findings = find(
+        arms,
+        arms[1].name,
+        rules,
+        title=f"Is {arms[0].name} better than {arms[1].name}?",
+        facts=(f"dataset {data.name}", f"epochs {context.train.epochs}", f"{len(seeds)} seeds"),
+        command=f"{PROG} {shlex.join(argv)}",
+        resolution=1 / images if images else None,
+        images=find_in_images(arms, arms[1].name, store, dataset),
+        provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
+    )
+    _show(findings, arguments, output)
+    return 0
+
+
+def _choose_seeds(arguments: CompareArguments, found: Mapping[str, Mapping[int, Record]]) -> tuple[int, ...]:
+    if arguments.seeds is not None:
+        return tuple(range(arguments.seeds))
+    return tuple(sorted({*found["a"], *found["b"]})) or tuple(range(5))
+
+
+def _run_missing(
+    selectors: Selectors, context: RunConfig, seeds: tuple[int, ...], out: Path
+) -> dict[str, dict[int, Record]]:
+    keep_programs(True)
+    offer_cpu_devices(None)
+    from cnnjax.many import fit_many
+
+    found: dict[str, dict[int, Record]] = {}
+    for side in ("a", "b"):
+        configs = [replace(configure(selectors, side, context), seed=seed) for seed in seeds]
+        runs = fit_many(configs, out, make_observer=lambda config: make_observer(True))
+        found[side] = {run.record.config.seed: run.record for run in runs}
+    return found
+
+
+def _make_arm(selectors: Selectors, side: str, records: Mapping[int, Record], seeds: tuple[int, ...]) -> Arm:
+    record = next(iter(records.values()))
+    chosen = {seed: records[seed] for seed in seeds if seed in records}
+    return Arm(selectors.name(side), {"arm": selectors.name(side)}, chosen, seeds, record.parameters, record.flops)
+
+
+def _show(findings: Findings, arguments: CompareArguments, output: Path | None) -> None:
+    text = write_findings(findings, arguments.format, find_width() if output is None else None)
+    if arguments.figures:
+        from cnnjax.reports.pictures import save_pictures
+
+        save_pictures(findings, arguments.figures)
+    if output:
+        replace_file(output, text + "\n", "--output")
+    else:
+        say(text, sys.stdout)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,66 @@
+"""Shows what is inside: a stored run, a window sliding over an image, pooling, the tensors between layers.
+
+What a stored run has learned, sees in a test image, and gets wrong; what it makes of a picture of your own; without a
+run, the textbook's pictures for any size::
+
+    python -m experiments.explain run --run 0123abcd --index 7 --figures figures
+    python -m experiments.explain run --image my_seven.png
+    python -m experiments.explain window --size 5 --kernel-size 3 --strides 2 --padding same
+    python -m experiments.explain pooling --pool avg
+    python -m experiments.explain stack --model.filters '[16,32,64]' --model.padding same
+
+Without the name of a command, ``run`` is meant. Each has its own ``--help``.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cnnjax.console import run_command, say
+from cnnjax.rules import choice
+from experiments.arguments import parse_arguments
+from experiments.explanations.pictures import Explanation, check_folder, write_pictures
+from experiments.explanations.pooling import PoolingArguments, explain_pooling
+from experiments.explanations.run import RunArguments, explain_run
+from experiments.explanations.stack import StackArguments, explain_stack
+from experiments.explanations.window import WindowArguments, explain_window
+
+PROG = "python -m experiments.explain"
+
+
+class Command(NamedTuple):
+    """The options of a command, and what makes its explanation."""
+
+    arguments: type[Any]
+    explain: Callable[[Any], Explanation]
+
+
+COMMANDS = {
+    "run": Command(RunArguments, explain_run),
+    "window": Command(WindowArguments, explain_window),
+    "pooling": Command(PoolingArguments, explain_pooling),
+    "stack": Command(StackArguments, explain_stack),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0."""
+    if argv[:1] in (["-h"], ["--help"]):
+        say(f"usage: {PROG} [{'|'.join(COMMANDS)}] [OPTIONS]\n\n{(__doc__ or '').strip()}", sys.stdout)
+        return 0
+    name, options = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
+    command = COMMANDS[choice(name, COMMANDS, "command")]
+    arguments = parse_arguments(command.arguments, options, f"{PROG} {name}", command.arguments())
+    check_folder(arguments.figures)
+    explanation = command.explain(arguments)
+    files = write_pictures(explanation, arguments, getattr(arguments, "image", None))
+    if arguments.json:
+        say(json.dumps({**explanation.values, "files": files}, allow_nan=False), sys.stdout)
+    else:
+        say("\n".join([explanation.text, "", "Pictures:", *(f"  {file}" for file in files)]), sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,228 @@
+"""A stored run: what its filters are, what its layers see in an image, and where it is wrong."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from cnnjax.caches import keep_programs
+from cnnjax.errors import InputError
+from cnnjax.rules import Interval, check
+from experiments.explanations.pictures import Explanation, PictureArguments
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from cnnjax.datasets import Dataset
+    from cnnjax.inspection.activations import Network
+    from cnnjax.inspection.mistakes import Answer
+    from cnnjax.records import Run
+
+MOST_MISTAKES = 24
+_LISTED = 5
+"""Confusions, mistakes and classes that are written; the pictures show more."""
+
+
+@dataclass(frozen=True)
+class RunArguments(PictureArguments):
+    """Shows what a stored run has learned, what its layers see in one image, and where it is wrong."""
+
+    run: str | None = None
+    """Key of the run, or its beginning; not needed where the store has one completed run."""
+    out: Path = Path("runs")
+    """Folder of the store."""
+    index: int | None = None
+    """Test image that is followed through the layers, from 0; left out, the first one."""
+    image: Path | None = None
+    """A picture of your own (PNG, JPEG, BMP, GIF or WebP), which is classified and followed instead."""
+    invert: bool = False
+    """Exchange light and dark in that picture."""
+    no_invert: bool = False
+    """Leave light and dark as they are; left out both, they are exchanged where the dataset needs it."""
+
+
+class _Followed(NamedTuple):
+    """An image, uint8 (height, width, channels), what the layers make of it, and the answer."""
+
+    image: "np.ndarray"
+    outputs: dict[str, "np.ndarray"]
+    saliency: "np.ndarray"
+    probabilities: "np.ndarray"
+
+
+def explain_run(arguments: RunArguments) -> Explanation:
+    """Returns what is to be said of a stored run and a test image, or of a picture of the user's own."""
+    _check(arguments)
+    keep_programs()
+    from cnnjax.inspection.activations import rebuild_network
+    from cnnjax.inspection.class_names import find_class_names
+    from experiments.explanations.stored import find_run, load_images
+
+    run = find_run(arguments.out, arguments.run)
+    dataset = load_images(run)
+    class_names = find_class_names(run.record.config.data.name, dataset.classes)
+    network = rebuild_network(run)
+    if arguments.image is not None:
+        return _explain_picture(arguments, run, network, dataset, class_names)
+    index = arguments.index or 0
+    last = len(dataset.test) - 1
+    if index > last:
+        raise InputError(f"--index={index}: must be >= 0 and <= {last}, the last test image of {dataset.name}")
+    return _explain_run(run, network, dataset, class_names, index)
+
+
+def _check(arguments: RunArguments) -> None:
+    check(arguments.index, Annotated[int, Interval(0)] | None, "--index")
+    if arguments.image is not None and arguments.index is not None:
+        raise InputError("--index: is of a test image; give --index or --image, not both")
+    if arguments.invert and arguments.no_invert:
+        raise InputError("--invert: give --invert or --no-invert, not both")
+    if arguments.image is None and (arguments.invert or arguments.no_invert):
+        raise InputError(f"--{'invert' if arguments.invert else 'no-invert'}: changes a picture; needs --image")
+    if arguments.image is not None and not arguments.image.is_file():
+        raise InputError(f"--image {arguments.image}: there is no such file")
+
+
+def _explain_picture(
+    arguments: RunArguments, run: "Run", network: "Network", dataset: "Dataset", class_names: Sequence[str]
+) -> Explanation:
+    from cnnjax.inspection.pictures import read_picture
+
+    assert arguments.image is not None
+    invert = True if arguments.invert else False if arguments.no_invert else None
+    picture = read_picture(arguments.image, dataset.image_shape, dataset.test.images, invert)
+    followed = _follow(network, picture.pixels)
+    answer = _name_best(followed.probabilities, class_names)
+    lines = [f"Run {run.key[:12]}: {dataset.name}", f"{arguments.image}: {answer}"]
+    lines += [f"  {remark}" for remark in picture.remarks]
+    values = {
+        "key": run.key,
+        "image": str(arguments.image),
+        "remarks": list(picture.remarks),
+        **_list_answer(followed.probabilities, class_names),
+    }
+    title = f"{arguments.image.name}, seen by run {run.key[:12]}"
+    figures = {f"image-{name}": figure for name, figure in _draw_followed(followed, class_names, title).items()}
+    return Explanation("\n".join(lines), values, figures)
+
+
+def _explain_run(
+    run: "Run", network: "Network", dataset: "Dataset", class_names: Sequence[str], index: int
+) -> Explanation:
+    from cnnjax.inspection.activations import compute_probabilities
+    from cnnjax.inspection.mistakes import count_confusions, find_confident_mistakes, find_hardest, list_confusions
+
+    labels, predictions = dataset.test.labels, run.predictions
+    assert predictions is not None
+    probabilities = compute_probabilities(network, dataset.test.images)
+    matrix = count_confusions(labels, predictions, dataset.classes)
+    answers = {
+        "confident": find_confident_mistakes(probabilities, labels, predictions, MOST_MISTAKES),
+        "hardest": find_hardest(probabilities, labels, predictions, MOST_MISTAKES),
+    }
+    followed = _follow(network, dataset.test.images[index])
+    true = class_names[labels[index]]
+    wrong = int((labels != predictions).sum())
+    confusions = list_confusions(matrix, _LISTED)
+    named = [f"{class_names[c.label]} taken for {class_names[c.predicted]} ({c.times})" for c in confusions]
+    lines = [
+        f"Run {run.key[:12]}: {dataset.name}, test accuracy {run.record.test_accuracy:.4f}, "
+        f"{wrong:,} of {len(labels):,} test images wrong",
+        f"Test image {index}, which is {true}: {_name_best(followed.probabilities, class_names)}",
+        *([f"Most frequent confusions: {', '.join(named)}"] if named else []),
+        *_write_answers("Most confident mistakes", answers["confident"], class_names),
+        *_write_answers("Hardest images", answers["hardest"], class_names),
+    ]
+    values = {
+        "key": run.key,
+        "test_accuracy": run.record.test_accuracy,
+        "index": index,
+        "label": int(labels[index]),
+        **_list_answer(followed.probabilities, class_names),
+        "confusion": matrix.tolist(),
+        **{name: [asdict(answer) for answer in listed] for name, listed in answers.items()},
+    }
+    title = f"test image {index} of {dataset.name}, which is {true}, seen by run {run.key[:12]}"
+    figures = _draw_filters(network, run)
+    figures |= _draw_followed(followed, class_names, title)
+    figures |= _draw_mistakes(matrix, answers, dataset, class_names, run.key[:12])
+    return Explanation("\n".join(lines), values, figures)
+
+
+def _follow(network: "Network", image: "np.ndarray") -> _Followed:
+    from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
+
+    outputs = {name: output[0] for name, output in compute_outputs(network, image[None]).items()}
+    return _Followed(image, outputs, compute_saliency(network, image), compute_probabilities(network, image[None])[0])
+
+
+def _draw_filters(network: "Network", run: "Run") -> dict[str, "Figure"]:
+    """Returns the filters of every convolution, or, without any, those of the dense layer that sees the image."""
+    from cnnjax.figures.filters import draw_filters
+
+    blocks = len(run.record.config.model.blocks)
+    if not blocks:
+        kernel = run.params["Dense_0"]["kernel"].reshape(*network.image_shape, -1)
+        return {"filters-Dense_0": draw_filters("Dense_0", kernel)}
+    names = [f"Conv_{index}" for index in range(blocks)]
+    return {f"filters-{name}": draw_filters(name, run.params[name]["kernel"]) for name in names}
+
+
+def _draw_followed(followed: _Followed, class_names: Sequence[str], title: str) -> dict[str, "Figure"]:
+    from cnnjax.figures.answers import draw_saliency
+    from cnnjax.figures.maps import draw_layers, draw_maps
+
+    image, outputs, saliency, probabilities = followed
+    maps = {f"maps-{name}": draw_maps(name, output) for name, output in outputs.items() if output.ndim == 3}
+    layers = draw_layers(image, outputs, probabilities, class_names, title)
+    return {"layers": layers, **maps, "saliency": draw_saliency(image, saliency, probabilities, class_names, title)}
+
+
+def _draw_mistakes(
+    matrix: "np.ndarray",
+    answers: dict[str, list["Answer"]],
+    dataset: "Dataset",
+    class_names: Sequence[str],
+    key: str,
+) -> dict[str, "Figure"]:
+    from cnnjax.figures.mistakes import draw_answers, draw_confusion
+
+    figures = {"confusion": draw_confusion(matrix, class_names, f"test images of {dataset.name}, run {key}")}
+    titles = {
+        "confident": f"run {key}: the mistakes it was surest of, with the probability of what it said",
+        "hardest": f"run {key}: the hardest test images, with the probability of what they are",
+    }
+    for name, listed in answers.items():
+        if listed:
+            images = dataset.test.images[[answer.index for answer in listed]]
+            figures[name] = draw_answers(images, listed, class_names, titles[name])
+    return figures
+
+
+def _name_best(probabilities: "np.ndarray", class_names: Sequence[str]) -> str:
+    from cnnjax.figures.answers import format_probability
+
+    best, *others = (-probabilities).argsort(kind="stable")[:3]
+    rest = ", ".join(f"{class_names[i]} ({format_probability(probabilities[i])})" for i in others)
+    said = f"predicted {class_names[best]} ({format_probability(probabilities[best])})"
+    return f"{said}, then {rest}" if rest else said
+
+
+def _list_answer(probabilities: "np.ndarray", class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "predicted": int(probabilities.argmax()),
+        "class_names": list(class_names),
+        "probabilities": probabilities.astype(float).tolist(),
+    }
+
+
+def _write_answers(heading: str, answers: Sequence["Answer"], class_names: Sequence[str]) -> list[str]:
+    from cnnjax.figures.answers import format_probability
+
+    named = [
+        f"#{answer.index} ({class_names[answer.label]}, taken for {class_names[answer.predicted]}, "
+        f"{format_probability(answer.probability)})"
+        for answer in answers[:_LISTED]
+    ]
+    return [f"{heading}: {', '.join(named)}"] if named else []

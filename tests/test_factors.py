@@ -1,0 +1,149 @@
+"""Factorial studies: effects by hand, shares of variance against statsmodels, and designs with holes."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cnnjax import InputError
+from cnnjax.comparison import adjust_for_size, analyze_variance, compare_paired, estimate_effects
+
+FACTORS = ("padding", "width")
+
+
+LABELS = (("v", "s"), ("8", "16", "32"))
+
+
+def simulate(padding=0.002, width=0.01, interaction=0.0, spread=0.001, n=5, seed=0):
+    random = np.random.default_rng(seed)
+    common = random.normal(0.97, 0.003, n)
+    return {
+        cell: {
+            index: float(
+                common[index]
+                + padding * (cell[0] == "s")
+                + width * LABELS[1].index(cell[1])
+                + interaction * (cell[0] == "s") * LABELS[1].index(cell[1])
+                + random.normal(0, spread)
+            )
+            for index in range(n)
+        }
+        for cell in itertools.product(*LABELS)
+    }
+
+
+def analyse_by_statsmodels(cells, formula):
+    api = pytest.importorskip("statsmodels.formula.api")
+    anova = pytest.importorskip("statsmodels.stats.anova")
+    pandas = pytest.importorskip("pandas")
+    rows = [(*cell, f"s{seed}", value) for cell, values in cells.items() for seed, value in values.items()]
+    frame = pandas.DataFrame(rows, columns=[*FACTORS, "seed", "value"])
+    return anova.anova_lm(api.ols(formula, frame).fit(), typ=2)
+
+
+@pytest.mark.parametrize("lost", [(), ((("v", "8"), 0), (("s", "32"), 3), (("s", "16"), 3))])
+def test_sums_of_squares_agree_with_statsmodels(lost):
+    cells = simulate(interaction=0.001)
+    for cell, seed in lost:
+        del cells[cell][seed]
+    shares = {share.factors: share for share in analyze_variance(FACTORS, cells)}
+    table = analyse_by_statsmodels(cells, "value ~ seed + padding * width")
+    for factors, row in {("padding",): "padding", ("width",): "width", FACTORS: "padding:width"}.items():
+        assert shares[factors].squares == pytest.approx(table["sum_sq"][row])
+        assert shares[factors].freedom == table["df"][row]
+        assert shares[factors].p == pytest.approx(table["PR(>F)"][row], rel=1e-6)
+
+
+def test_omega_squared_by_hand():
+    cells = {("a", "x"): {0: 1.0, 1: 2.0}, ("b", "x"): {0: 5.0, 1: 6.5}}
+    # One factor that varies: differences 4 and 4.5 of two seeds, so SS 18.0625 of the factor, 0.0625 left, df 1 and 1.
+    (share,) = analyze_variance(("f", "g"), cells)
+    total = sum((value - 3.625) ** 2 for value in (1.0, 2.0, 5.0, 6.5))
+    assert (share.factors, share.freedom, share.squares) == (("f",), 1, pytest.approx(18.0625))
+    assert pytest.approx(18.0625 / 0.0625) == share.F
+    assert share.omega_squared == pytest.approx((18.0625 - 0.0625) / (total + 0.0625))
+    assert share.partial == pytest.approx(288 / (288 + 4))
+    assert share.p == pytest.approx(stats.f.sf(289, 1, 1))
+
+
+def test_the_interval_of_a_share_holds_the_truth():
+    random = np.random.default_rng(0)
+    held = []
+    for _ in range(200):
+        cells = {(label,): {seed: 0.5 * (label == "b") + random.normal() for seed in range(20)} for label in "ab"}
+        (share,) = analyze_variance(("f",), cells)
+        # Noncentrality 40 * 0.25**2 = 2.5.
+        held.append(share.low <= 2.5 / 42.5 <= share.high)
+    assert 0.9 <= np.mean(held) <= 0.99
+
+
+def test_a_design_with_a_hole_still_tells_its_factors():
+    cells = simulate(interaction=0.0)
+    del cells["s", "32"]
+    shares = {share.factors: share for share in analyze_variance(FACTORS, cells)}
+    table = {factors: share.freedom for factors, share in shares.items()}
+    assert table == {("width",): 2, ("padding",): 1, FACTORS: 1}
+    effects = {effect.name: effect for effect in estimate_effects(FACTORS, cells)}
+    assert effects["padding: s - v"].combinations == 2
+    assert effects["width: 32 - 8"].combinations == 1
+
+
+@pytest.mark.parametrize("cells", [{}, {("a", "x"): {0: 1.0}, ("b", "x"): {0: 2.0}}, {("a", "x"): {0: 1.0, 1: 1.0}}])
+def test_without_a_degree_of_freedom_nothing_is_said(cells):
+    assert analyze_variance(("f", "g"), cells) == ()
+
+
+def test_a_cell_with_other_labels_is_refused():
+    with pytest.raises(InputError, match=r"cells: \('a',\) must have 2 labels, one for each of f, g"):
+        analyze_variance(("f", "g"), {("a",): {0: 1.0}})
+
+
+def test_a_main_effect_is_the_mean_of_its_simple_effects_by_hand():
+    cells = {
+        ("v", "8"): {0: 0.90, 1: 0.91},
+        ("s", "8"): {0: 0.92, 1: 0.92},
+        ("v", "16"): {0: 0.94, 1: 0.95},
+        ("s", "16"): {0: 0.95, 1: 0.98},
+    }
+    padding, width = estimate_effects(FACTORS, cells)
+    assert padding.name == "padding: s - v"
+    # Seed 0: (0.02 + 0.01) / 2; seed 1: (0.01 + 0.03) / 2.
+    assert padding.contrast.comparison.differences == pytest.approx((0.015, 0.02))
+    assert (padding.combinations, width.name) == (2, "width: 16 - 8")
+    (interaction,) = estimate_effects(FACTORS, cells, 2)
+    # Seed 0: 0.01 - 0.02; seed 1: 0.03 - 0.01.
+    assert interaction.contrast.comparison.differences == pytest.approx((-0.01, 0.02))
+    assert interaction.name == "padding: s - v x width: 16 - 8"
+
+
+def test_effects_are_against_the_references_that_are_given():
+    effects = estimate_effects(FACTORS, simulate(), references={"width": "32"})
+    assert [effect.name for effect in effects] == ["padding: s - v", "width: 8 - 32", "width: 16 - 32"]
+    assert effects[1].contrast.comparison.mean == pytest.approx(-0.02, abs=0.002)
+
+
+def test_of_one_factor_the_effect_is_the_paired_comparison():
+    cells = {("a",): {0: 0.9, 1: 0.92, 2: 0.91}, ("b",): {0: 0.95, 1: 0.94, 2: 0.95}}
+    (effect,) = estimate_effects(("f",), cells)
+    alone = compare_paired(cells["b",], cells["a",])
+    assert effect.contrast.comparison.differences == pytest.approx(alone.differences)
+    assert effect.contrast.adjusted_p == pytest.approx(alone.t_p)
+
+
+def test_an_effect_that_is_all_size_vanishes_at_equal_size():
+    cells, parameters = {}, {}
+    for padding, width in itertools.product("vs", (8, 16, 32)):
+        size = 1000 * width * (2 if padding == "s" else 1)
+        cells[padding, str(width)] = {seed: 0.9 + 0.01 * float(np.log10(size)) + 0.001 * seed for seed in range(4)}
+        parameters[padding, str(width)] = size
+    assert adjust_for_size(FACTORS, cells, parameters) == ()  # width and padding determine the size
+    uneven = {cell: size + 500 * index for index, (cell, size) in enumerate(parameters.items())}
+    cells = {
+        cell: {seed: 0.9 + 0.01 * float(np.log10(uneven[cell])) + 0.003 * (cell[0] == "s") for seed in range(4)}
+        for cell in cells
+    }
+    padding, *widths = adjust_for_size(FACTORS, cells, uneven)
+    assert (padding.first, padding.second) == ("padding=s", "padding=v")
+    assert padding.comparison.mean == pytest.approx(0.003)
+    assert [width.comparison.mean for width in widths] == pytest.approx([0, 0], abs=1e-9)

@@ -1,0 +1,215 @@
+"""Findings of a synthetic study: what is compared, said and written, and what is left out."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from cnnjax import InputError, ModelConfig
+from cnnjax.datasets.arrays import Split, make_dataset
+from cnnjax.history import EpochMetrics
+from cnnjax.records import Record, Run, unpack_run
+from cnnjax.reports.arms import Arm
+from cnnjax.reports.documents import make_data_table, make_document, to_dict
+from cnnjax.reports.findings import Rules, find
+from cnnjax.reports.predictions import find_in_images
+from cnnjax.reports.summary import write_summary
+from cnnjax.reports.writing import write_findings
+from cnnjax.runs import Store
+from grid_helpers import make_packed, tiny
+
+SEEDS = (0, 1, 2, 3, 4)
+STEP = 1e-4
+random = np.random.default_rng(0)
+LABELS = random.integers(0, 3, 40).astype(np.int32)
+IMAGES = random.integers(0, 256, (40, 4, 4, 1)).astype(np.uint8)
+DATASET = make_dataset("toy", "1.0.0", Split(IMAGES, LABELS), Split(IMAGES, LABELS), 3, "file")
+
+
+def make_arm(label, accuracies, parameters=1000, problem=None, status="completed"):
+    config = tiny(dense=(parameters % 97 + 1,))
+    records = {
+        seed: make_packed(dataclasses.replace(config, seed=seed), accuracy, status).record
+        for seed, accuracy in accuracies.items()
+    }
+    size = (None, None) if problem else (parameters, 2 * parameters)
+    labels = dict(part.split("=") for part in label.split(", "))
+    return Arm(label, labels, records, SEEDS, *size, problem)
+
+
+def draw(mean, seed, n=5):
+    values = np.random.default_rng(seed).normal(mean, 0.001, n)
+    return {index: float(np.rint(value / STEP) * STEP) for index, value in enumerate(values)}
+
+
+def make_study():
+    arms = [
+        make_arm("padding=valid, width=8", draw(0.95, 0), 1000),
+        make_arm("padding=same, width=8", draw(0.96, 1), 1100),
+        make_arm("padding=valid, width=16", draw(0.97, 2), 2000),
+        make_arm("padding=same, width=16", draw(0.965, 3), 2600),
+    ]
+    failed = Record.without_result(tiny(seed=4), "failed", "out of memory", (1000, 2000))
+    records = {**arms[1].records, 4: failed}
+    arms[1] = dataclasses.replace(arms[1], records=records)
+    return arms
+
+
+def find_study(base="padding=valid, width=8", rules=None, arms=None, **options):
+    options = {"title": "Does it matter?", "resolution": STEP, **options}
+    return find(arms or make_study(), base, rules or Rules(), **options)
+
+
+def test_every_way_of_comparing_is_taken():
+    findings = find_study()
+    assert [contrast.first for contrast in findings.contrasts] == [
+        "padding=same, width=8",
+        "padding=valid, width=16",
+        "padding=same, width=16",
+    ]
+    assert {contrast.verdict.word for contrast in findings.contrasts} == {"better"}
+    assert {share.factors for share in findings.shares} == {("padding",), ("width",), ("padding", "width")}
+    assert [effect.name for effect in findings.effects] == ["padding: same - valid", "width: 16 - 8"]
+    assert [effect.name for effect in findings.interactions] == ["padding: same - valid x width: 16 - 8"]
+    assert [each.arm.name for each in findings.arms if each.on_front] == [
+        "padding=valid, width=8",
+        "padding=same, width=8",
+        "padding=valid, width=16",
+    ]
+
+
+def test_the_summary_says_the_most_important_first():
+    summary = write_summary(find_study())
+    assert summary[0] == (
+        "Against padding=valid, width=8, of 3 arms 3 better (within ±0.2 points counts as equivalent)."
+    )
+    assert summary[1].startswith("Most clearly better: padding=valid, width=16 less padding=valid, width=8 is +1.9")
+    text = "\n".join(summary)
+    assert "What explains most of the variance between runs: " in text
+    assert "padding same instead of valid: " in text
+    assert "What one factor does depends on the other for padding and width." in text
+    assert "Left out, for they have no accuracy: 1 failed of 20 runs." in text
+    assert "Compared by test accuracy" in summary[-1]
+
+
+def test_of_two_arms_the_summary_is_their_comparison():
+    findings = find_study(arms=make_study()[2:], base="padding=valid, width=16")
+    assert write_summary(findings)[0].startswith("padding=same, width=16 less padding=valid, width=16 is -0.")
+
+
+def test_all_pairs_are_compared_without_a_base():
+    findings = find_study(base=None)
+    assert len(findings.contrasts) == 6
+    assert write_summary(findings)[0].startswith("Of 6 pairs of arms, the first is ")
+
+
+def test_a_base_without_a_result_is_refused():
+    arms = [make_arm("f=a", {}), make_arm("f=b", draw(0.9, 0))]
+    with pytest.raises(InputError, match=r"baseline f=a: has no completed run with a test accuracy"):
+        find_study(arms=arms, base="f=a")
+    with pytest.raises(InputError, match=r"baseline f=b: has no completed run with a validation accuracy"):
+        find_study(arms=arms, base="f=b", rules=Rules("validation"))
+
+
+def test_arms_without_accuracy_are_listed_and_left_out():
+    arms = [
+        make_arm("f=a", draw(0.9, 0)),
+        make_arm("f=b", draw(0.9, 1)),
+        make_arm("f=c", {}, problem="Conv_1: window larger than its input"),
+        make_arm("f=d", dict.fromkeys(SEEDS, 0.5), status="diverged"),
+    ]
+    findings = find_study(arms=arms, base="f=a")
+    assert [contrast.first for contrast in findings.contrasts] == ["f=b"]
+    notes = "\n".join(make_document(findings).notes)
+    assert "invalid: f=c: Conv_1: window larger than its input" in notes
+    assert "diverged: f=d, seed=3: loss not finite at step 3" in notes
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "csv", "json"])
+def test_every_format_has_every_comparison(form):
+    findings = find_study(command="python -m x")
+    text = write_findings(findings, form, 100)
+    assert text.count("better") >= 3
+    if form == "json":
+        values = json.loads(text)
+        assert values == json.loads(json.dumps(to_dict(findings)))
+        assert values["contrasts"][0]["comparison"]["mean"] == findings.contrasts[0].comparison.mean
+        assert values["command"] == "python -m x"
+
+
+def test_the_data_table_has_every_number_in_full():
+    findings = find_study()
+    table = make_data_table(findings)
+    row = dict(zip((column.heading for column in table.columns), table.rows[0], strict=True))
+    contrast = findings.contrasts[0]
+    assert (row["difference"], row["low"], row["t_p"]) == (
+        contrast.comparison.mean,
+        contrast.low,
+        contrast.comparison.t_p,
+    )
+    assert row["first_seed_0"] - row["second_seed_0"] == pytest.approx(contrast.comparison.differences[0])
+    assert row["first_seed_4"] is None
+
+
+def test_arms_of_several_datasets_are_ranked_within_each():
+    arms = [
+        make_arm(f"data.name={dataset}, f={label}", draw(mean + bonus, seed))
+        for seed, (dataset, mean) in enumerate((("mnist", 0.97), ("fashion_mnist", 0.89)))
+        for label, bonus in (("a", 0.0), ("b", 0.01), ("c", 0.02))
+    ]
+    findings = find_study(arms=arms, base=None)
+    assert findings.contrasts == ()
+    names, ranks = findings.ranks
+    assert (names, ranks.mean) == (("f=a", "f=b", "f=c"), (3.0, 2.0, 1.0))
+    assert write_summary(findings)[0].startswith("Mean ranks over the datasets: f=c 1.00, f=b 2.00, f=a 3.00")
+
+
+def store_predictions(folder, rights):
+    """Stores runs of arms that get the given test images right, by arm and seed."""
+    store, arms = Store(folder), []
+    for index, (name, by_seed) in enumerate(rights.items()):
+        records = {}
+        for seed, right in by_seed.items():
+            config = dataclasses.replace(tiny(seed=seed), model=ModelConfig(filters=(), dense=(index + 1,)))
+            predictions = np.where(np.isin(np.arange(40), right), LABELS, (LABELS + 1) % 3).astype(np.uint8)
+            packed = make_packed(config, len(right) / 40)
+            record = dataclasses.replace(packed.record, provenance={"dataset": {"sha256": DATASET.sha256}})
+            run = unpack_run(record, packed.variables, None)
+            store.add(Run(record, run.params, run.batch_stats, predictions))
+            records[seed] = record
+        arms.append(Arm(name, {"f": name}, records, tuple(by_seed), 10 + index, 20))
+    return store, arms
+
+
+def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
+    easy = [index for index in range(40) if index != 7]
+    store, arms = store_predictions(
+        tmp_path,
+        {"a": {0: easy, 1: easy[5:], 2: easy}, "b": {0: easy[3:], 1: easy[3:], 2: easy[4:]}, "c": {}},
+    )
+    images = find_in_images(arms, "a", store, DATASET)
+    assert images.test_size == 40
+    assert images.hardest[0] == 7
+    assert (images.wrong[0], images.guesses[0], images.labels[0]) == (1.0, (LABELS[7] + 1) % 3, LABELS[7])
+    assert (images.images[0] == IMAGES[7]).all()
+    assert images.confusions["a"].sum() == 3 * 40
+    assert np.trace(images.confusions["a"]) == 2 * len(easy) + len(easy[5:])
+    assert images.confusions["a"].sum(1) == pytest.approx(3 * np.bincount(LABELS, minlength=3))
+    assert images.mcnemar["b"] == {0: 0.25, 1: 0.5, 2: 0.125}
+    assert set(images.noise) == {"b"}
+    assert images.noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
+
+
+def test_images_of_another_dataset_tell_nothing(tmp_path):
+    store, arms = store_predictions(tmp_path, {"a": {0: [1], 1: [2]}})
+    other = make_dataset("toy", "1.0.0", Split(IMAGES, LABELS), Split(IMAGES[::-1], LABELS), 3, "file")
+    assert find_in_images(arms, None, store, other) is None
+
+
+def test_validation_accuracy_is_that_after_the_last_epoch():
+    record = make_packed(tiny(validation_split=0.1), 0.9).record
+    history = (EpochMetrics(1, 0.5, 0.8, 0.4, 0.87, 0.1),)
+    arm = Arm("a", {}, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
+    assert (arm.measure("validation"), arm.measure("test")) == ({0: 0.87}, {0: 0.9})
+    assert (arm.ended, dict(arm.counts)) == ((0,), {"completed": 1, "missing": 1})

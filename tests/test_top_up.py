@@ -1,0 +1,107 @@
+"""More seeds for what is undecided, and for nothing else; and the report of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ablations import run_study
+from ablations.language.choosing import choose_cell
+from ablations.language.expanding import expand
+from ablations.report import main as report
+from ablations.run import main as run
+from ablations.running.topping_up import TopUp, extend_seeds
+from cnnjax import InputError
+from cnnjax.reports.findings import Rules
+from cnnjax.runs import Store
+from grid_helpers import ScriptedExecutor, make_packed
+
+STUDY = """
+title = "Does width matter?"
+seeds = 3
+[base]
+model.filters = []
+train.epochs = 1
+[sweep.grid]
+model.dense = [[8], [9], [10]]
+"""
+MEANS = {8: 0.9, 9: 0.902, 10: 0.95}
+
+
+def train(config):
+    """A run whose accuracy has a known mean and a spread of 0.5 points, as if it had been trained."""
+    random = np.random.default_rng((config.seed, config.model.dense[0]))
+    return make_packed(config, float(np.rint(random.normal(MEANS[config.model.dense[0]], 0.005) * 1e4) / 1e4))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "widths.toml").write_text(STUDY)
+    return tmp_path
+
+
+def top_up(folder, most, script=train):
+    from ablations.language.sources import load_study
+
+    study = load_study(str(folder / "widths.toml"))
+    baseline = choose_cell(["model.dense=[8]"], expand(study), "--baseline")
+    executor = ScriptedExecutor(script)
+    counts = run_study(
+        study, folder / "runs", make_executor=lambda: executor, top_up=TopUp(baseline, most, Rules()), command="test"
+    )
+    return counts, [trial for group in executor.given for trial in group]
+
+
+def count_seeds(trials):
+    return {width: sum(trial.config.model.dense == (width,) for trial in trials) for width in MEANS}
+
+
+def test_only_the_base_and_the_undecided_get_more_seeds(folder):
+    counts, trials = top_up(folder, 12)
+    assert count_seeds(trials) == {8: 12, 9: 12, 10: 3}
+    assert +counts == {"completed": 27}
+
+
+def test_the_same_call_goes_on_where_it_was_stopped(folder):
+    top_up(folder, 12)
+    _, again = top_up(folder, 12)
+    assert again == []
+
+
+def test_the_report_shows_the_look_that_decided(folder, capsys):
+    top_up(folder, 12)
+    arguments = [str(folder / "widths.toml"), "--out", str(folder / "runs"), "--baseline", "model.dense=[8]"]
+    assert report([*arguments, "--top-up", "12", "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    seen = {each["first"]: (each["verdict"]["word"], len(each["comparison"]["seeds"])) for each in values["contrasts"]}
+    assert seen["model.dense=[10]"] == ("better", 3)
+    assert seen["model.dense=[9]"][1] == 12
+    assert values["rules"]["looks"] == [3, 6, 12]
+
+
+def test_trials_that_wait_stop_it(folder):
+    counts, trials = top_up(folder, 12, lambda config: ("boom",) if config.model.dense == (9,) else train(config))
+    assert count_seeds(trials)[8] == 3
+    assert counts["failed"] == 3
+
+
+def test_seeds_are_extended_by_those_that_are_free():
+    assert extend_seeds((0, 1, 7), 5) == (0, 1, 7, 2, 3)
+    assert extend_seeds((0, 1), 2) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top-up", "9"], r"--top-up and --baseline: each needs the other"),
+        (["--baseline", "model.dense=[8]"], r"--top-up and --baseline: each needs the other"),
+        (["--top-up", "3", "--baseline", "model.dense=[8]"], r"--top-up 3: must be > 3, the seeds of the study"),
+        (["--top-up", "9", "--baseline", "model.dense=[7]"], r"--baseline model.dense='\[7\]': must be one of"),
+        (["--top-up", "9", "--baseline", "model.dense!=[8]"], r"leaves 2 cells, must leave one; they differ in"),
+        (["--top-up", "9", "--baseline", "model.dense=[8]", "--budget", "halving"], r"--top-up: needs every cell"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_topped_up_is_refused(folder, arguments, message):
+    with pytest.raises(InputError, match=message):
+        run([str(folder / "widths.toml"), "--out", str(folder / "runs"), *arguments])
+    assert Store(folder / "runs").list_keys() == []
