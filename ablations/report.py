@@ -51,7 +51,7 @@ from ablations.reporting.result_tables import list_columns, make_data_table
 from ablations.reporting.results import summarize_cells
 from ablations.reporting.selection import select
 from ablations.reporting.sorting import sort_cells
-from ablations.running.topping_up import check_top_up, extend_seeds
+from ablations.running.topping_up import check_most, extend_seeds
 from cnnjax.comparison import plan_looks
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
@@ -120,7 +120,7 @@ def read_shown(arguments: ReportArguments) -> Shown:
     study = read_study(arguments, lambda name: _find_study(name, grids))
     looks: tuple[int, ...] = ()
     if arguments.top_up is not None:
-        check_top_up(expand(study, arguments.max_trials), arguments.top_up)
+        check_most(expand(study, arguments.max_trials), arguments.top_up)
         looks = plan_looks(len(study.seeds), arguments.top_up)
         study = replace(study, seeds=extend_seeds(study.seeds, arguments.top_up))
     grid = expand(study, arguments.max_trials)
@@ -178,7 +178,9 @@ def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
     if name not in grids or name in list_shipped() or os.path.lexists(name):
         return find_study(name)
     if not grids[name].study:
-        raise InputError(f"{name}: is a rung of successive halving, which has no report; `status` tells how far it is")
+        raise InputError(
+            f"{name}: is a part of another grid, and has no report of its own; `status` tells how far it is"
+        )
     return read_toml(grids[name].study, name, f"grid {name} of the store")
 
 

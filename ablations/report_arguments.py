@@ -9,9 +9,10 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from ablations.arguments import StudyArguments
 from cnnjax.errors import InputError
+from cnnjax.outputs import check_folder
 from cnnjax.reports.writing import Format
 from experiments.arguments import parse_arguments
-from experiments.judging import JudgingArguments, check_folder, read_rules
+from experiments.judging import JudgingArguments, read_rules, refuse_rules
 
 PROG = "python -m ablations.report"
 _TWO_FACTORS = PrimitiveConstructorSpec(
@@ -71,7 +72,8 @@ def parse(argv: list[str]) -> ReportArguments:
 
 def _check(arguments: ReportArguments) -> None:
     read_rules(arguments)
-    check_folder(arguments.figures, "--figures")
+    if arguments.figures:
+        check_folder(arguments.figures, "--figures")
     kinds = {"--baseline": bool(arguments.baseline), "--pairs": arguments.pairs, "--select": arguments.select}
     chosen = [option for option, given in kinds.items() if given]
     if len(chosen) > 1:
@@ -84,6 +86,10 @@ def _check(arguments: ReportArguments) -> None:
             raise InputError(f"{option}: shows a comparison; give --baseline FACTOR=LABEL or --pairs")
     if arguments.top_up is not None and not arguments.baseline:
         raise InputError(f"--top-up {arguments.top_up}: needs --baseline")
+    if arguments.top_up is not None and arguments.filter:
+        raise InputError("--filter: with --top-up all cells are one family, which the levels are for; leave it out")
+    if not arguments.compares:
+        refuse_rules(arguments, "--baseline or --pairs")
     if arguments.pivot and arguments.format in ("csv", "json"):
         raise InputError(f"--pivot: makes tables to read; {arguments.format} has every cell in full without it")
     if arguments.pivot and arguments.sort:

@@ -38,7 +38,7 @@ from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
 from cnnjax.trackers import TrackerName
 from experiments.arguments import parse_arguments
-from experiments.judging import JudgingArguments, read_rules
+from experiments.judging import JudgingArguments, read_rules, refuse_rules
 
 PROG = "python -m ablations.run"
 
@@ -74,7 +74,7 @@ class RunArguments(JudgingArguments, StudyArguments):
     address: str | None = None
     """Address of the Ray cluster; left out, a Ray of its own on this machine."""
     log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
-    """Tell TensorBoard, MLflow or Weights & Biases (offline) of every trial that ends; once for each of them."""
+    """Tell TensorBoard, MLflow or Weights & Biases (offline) of every trial with a result; once for each of them."""
     quiet: bool = False
     """Print failures and the last line only."""
     no_compilation_cache: bool = False
@@ -127,6 +127,8 @@ def _check(arguments: RunArguments) -> None:
     check(arguments.at_once, Count | None, "--at-once")
     if (arguments.top_up is None) != (not arguments.baseline):
         raise InputError("--top-up and --baseline: each needs the other")
+    if arguments.top_up is None:
+        refuse_rules(arguments, "--top-up and --baseline")
     if arguments.top_up is not None and arguments.budget == "halving":
         raise InputError("--top-up: needs every cell trained to its end; leave out --budget halving")
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
@@ -136,7 +138,13 @@ def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
     if arguments.top_up is None:
         return None
     check(arguments.top_up, Count, "--top-up")
-    baseline = choose_cell(arguments.baseline, expand(study, arguments.max_trials), "--baseline")
+    grid = expand(study, arguments.max_trials)
+    if len(grid.cells) * arguments.top_up > arguments.max_trials:
+        raise InputError(
+            f"--top-up {arguments.top_up}: may come to {len(grid.cells) * arguments.top_up:,} trials; must be at most "
+            f"--max-trials {arguments.max_trials:,}"
+        )
+    baseline = choose_cell(arguments.baseline, grid, "--baseline")
     return TopUp(baseline, arguments.top_up, read_rules(arguments))
 
 

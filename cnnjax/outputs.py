@@ -38,6 +38,26 @@ def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
     return target
 
 
+def check_folder(path: Path, option: str) -> Path:
+    """Returns a folder that is there, or can be made with those above it.
+
+    Args:
+        path: as given.
+        option: it was given to.
+
+    Raises:
+        InputError: a file is in its place, or in that of a folder above it.
+        UnavailableError: the system does not let us look.
+    """
+    try:
+        found = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+        if not found.is_dir():
+            raise InputError(f"{option} {path}: {found} is a file; must be a folder")
+    except (OSError, RuntimeError) as error:
+        raise UnavailableError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
 def replace_file(path: Path, content: str | bytes, option: str) -> None:
     """Writes a file, all of it or nothing; raises `UnavailableError` where it cannot be written."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")

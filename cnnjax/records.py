@@ -15,7 +15,10 @@ from cnnjax.config import RunConfig
 from cnnjax.errors import CorruptionError
 from cnnjax.history import EpochMetrics
 
-_UNREADABLE = (ValueError, KeyError, OSError, EOFError, TypeError, RuntimeError)
+_UNREADABLE = (
+    *(ValueError, KeyError, OSError, EOFError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 FINAL = ("completed", "diverged")
 """The statuses of a run that has a result."""
 STATUSES = (*FINAL, "failed", "invalid", "pruned")
@@ -174,12 +177,38 @@ def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> R
     Raises:
         CorruptionError: the bytes are not what was packed.
     """
+    if record.status == "completed" and predictions is None:
+        raise CorruptionError(f"the predictions of run {record.key[:12]} are missing")
+    classes = None if predictions is None else unpack_predictions(record.key, predictions)
     try:
         tree = _nest(_unpack(variables))
-        classes = None if predictions is None else _unpack(predictions)["predictions"]
-    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except _UNREADABLE as error:
         raise CorruptionError(f"the arrays of run {record.key[:12]} cannot be read: {error}") from None
     return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), classes)
+
+
+def unpack_predictions(key: str, predictions: bytes) -> np.ndarray:
+    """Returns the predicted classes of a run, uint8 or uint16 (n,).
+
+    Raises:
+        CorruptionError: the bytes are not what was packed.
+    """
+    try:
+        classes = _unpack(predictions)["predictions"]
+        if classes.ndim != 1 or classes.dtype.kind != "u":
+            raise ValueError(f"{classes.dtype} {classes.shape} in place of classes")
+    except _UNREADABLE as error:
+        raise CorruptionError(f"the predictions of run {key[:12]} cannot be read: {error}") from None
+    return classes
+
+
+def check_predictions(key: str, predictions: np.ndarray, images: int, classes: int) -> None:
+    """Raises `CorruptionError` where these are no predictions of so many images in so many classes."""
+    if len(predictions) != images or predictions.max(initial=0) >= classes:
+        raise CorruptionError(
+            f"the predictions of run {key[:12]} are {len(predictions)} up to class {predictions.max(initial=0)}; "
+            f"the dataset has {images} test images in {classes} classes"
+        )
 
 
 def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:

@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cnnjax.config import RunConfig
 from cnnjax.database import connect, connect_existing, connect_for_writing, find_version
 from cnnjax.errors import CorruptionError, InputError
 from cnnjax.history import EpochMetrics
-from cnnjax.records import FINAL, PackedRun, Record, Run, pack_run, unpack_run
+from cnnjax.records import FINAL, PackedRun, Record, Run, pack_run, unpack_predictions, unpack_run
 
 PHASES = ("load", "compile", "train", "evaluate", "total")
 
@@ -160,6 +162,24 @@ class Store:
             raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} are missing")
         try:
             return unpack_run(record, row["variables"], row["predictions"])
+        except CorruptionError as error:
+            raise CorruptionError(f"{self.path}: {error}") from None
+
+    def load_predictions(self, keys: Iterable[str]) -> dict[str, np.ndarray]:
+        """Returns the predictions of completed runs, uint8 or uint16 (test images,), by key.
+
+        Raises:
+            CorruptionError: the store cannot be read, or has none of a run.
+        """
+        keys = list(keys)
+        with connect(self.path) as connection:
+            query = "SELECT key, predictions FROM arrays WHERE key IN (SELECT value FROM json_each(?))"
+            found = {row["key"]: row["predictions"] for row in connection.execute(query, (json.dumps(keys),))}
+        try:
+            missing = next((key for key in keys if found.get(key) is None), None)
+            if missing:
+                raise CorruptionError(f"the predictions of run {missing[:12]} are missing")
+            return {key: unpack_predictions(key, found[key]) for key in keys}
         except CorruptionError as error:
             raise CorruptionError(f"{self.path}: {error}") from None
 

@@ -22,21 +22,23 @@ import tyro
 from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import find_width, make_observer, run_command, say
-from cnnjax.datasets import load
+from cnnjax.datasets import load_info
 from cnnjax.errors import InputError
-from cnnjax.outputs import check_output, replace_file
+from cnnjax.history import Observer
+from cnnjax.outputs import check_folder, check_output, replace_file
 from cnnjax.processors import offer_cpu_devices
 from cnnjax.records import Record
-from cnnjax.reports.arms import Arm
+from cnnjax.reports.arms import Arm, find_resolution
 from cnnjax.reports.findings import Findings, find
 from cnnjax.reports.origins import count_origins, describe_origins
-from cnnjax.reports.predictions import find_in_images
+from cnnjax.reports.predictions import look_at_images
 from cnnjax.reports.writing import Format, write_findings
 from cnnjax.rules import check
 from cnnjax.runs import Store
-from cnnjax.splits import split_sizes
+from cnnjax.setting_paths import flatten, list_defaults, write_literal
+from cnnjax.summary import summarize
 from experiments.arguments import parse_arguments
-from experiments.judging import JudgingArguments, check_folder, read_rules
+from experiments.judging import JudgingArguments, read_rules
 from experiments.selectors import Selectors, choose_context, configure, find_contexts, read_selectors
 
 PROG = "python -m experiments.compare"
@@ -73,39 +75,54 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(CompareArguments, argv, PROG, CompareArguments())
     rules = read_rules(arguments)
     check(arguments.seeds, Count | None, "--seeds")
-    check_folder(arguments.figures, "--figures")
+    if arguments.figures:
+        check_folder(arguments.figures, "--figures")
     elsewhere = "; without --output the report goes to the standard output"
     output = arguments.output and check_output(arguments.output, "--output", elsewhere)
     selectors = read_selectors(arguments.a, arguments.b, arguments.set)
     store = Store(arguments.out)
     contexts = find_contexts(selectors, store.find_all())
-    context = choose_context(contexts)
-    if context is None:
-        context = configure(selectors, "a", RunConfig())
+    context = choose_context(contexts) or configure(selectors, "a", RunConfig())
     found = contexts.get(context, {"a": {}, "b": {}})
     seeds = _choose_seeds(arguments, found)
+    configs = {side: configure(selectors, side, context) for side in ("a", "b")}
+    if arguments.by == "validation" and not context.train.validation_split:
+        raise InputError("--by validation: needs --set train.validation_split=0.1, or another share")
     if arguments.run:
-        found = _run_missing(selectors, context, seeds, arguments.out)
-    for side in ("a", "b"):
-        if not found[side]:
-            raise InputError(f"--{side} {selectors.name(side)}: no run of it is in {store.path}; --run trains them")
+        found = _run_missing(selectors, configs, seeds, arguments.out)
     arms = tuple(_make_arm(selectors, side, found[side], seeds) for side in ("a", "b"))
-    data = context.data
-    dataset = load(data.name, manual_dir=data.manual_dir)
-    images = len(dataset.test) if arguments.by == "test" else split_sizes(context, len(dataset.train))[1]
+    for side, arm in zip(("a", "b"), arms, strict=True):
+        if not arm.completed:
+            which = f"with a seed in 0..{seeds[-1]} " if arguments.seeds else ""
+            raise InputError(
+                f"--{side} {arm.name}: no completed run of it {which}is in {store.path}; --run trains them"
+            )
+    images, remarks = look_at_images(arms, arms[1].name, store, context.data, arguments.by)
     findings = find(
         arms,
         arms[1].name,
         rules,
         title=f"Is {arms[0].name} better than {arms[1].name}?",
-        facts=(f"dataset {data.name}", f"epochs {context.train.epochs}", f"{len(seeds)} seeds"),
+        facts=_list_facts(selectors, context, seeds),
         command=f"{PROG} {shlex.join(argv)}",
-        resolution=1 / images if images else None,
-        images=find_in_images(arms, arms[1].name, store, dataset),
+        resolution=find_resolution(configs.values(), arguments.by),
+        images=images,
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
+        remarks=remarks,
     )
     _show(findings, arguments, output)
     return 0
+
+
+def _list_facts(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:
+    """Returns what both arms have in common: what is asked for most, and all that is no default."""
+    shown, defaults = ("data.name", "train.epochs"), list_defaults()
+    common = {path: value for path, value in flatten(context).items() if path not in selectors.a}
+    others = (path for path, value in common.items() if path not in shown and value != defaults[path])
+    return (
+        f"{len(seeds)} seeds",
+        *(f"{path} {write_literal(common[path])}" for path in (*shown, *others) if path in common),
+    )
 
 
 def _choose_seeds(arguments: CompareArguments, found: Mapping[str, Mapping[int, Record]]) -> tuple[int, ...]:
@@ -115,24 +132,32 @@ def _choose_seeds(arguments: CompareArguments, found: Mapping[str, Mapping[int, 
 
 
 def _run_missing(
-    selectors: Selectors, context: RunConfig, seeds: tuple[int, ...], out: Path
+    selectors: Selectors, configs: Mapping[str, RunConfig], seeds: tuple[int, ...], out: Path
 ) -> dict[str, dict[int, Record]]:
+    """Returns the runs of both arms, those that are not stored trained now, once both networks are known to exist."""
+    for config in configs.values():
+        info = load_info(config.data.name, manual_dir=config.data.manual_dir)
+        summarize(config, info.image_shape, info.classes)
     keep_programs(True)
     offer_cpu_devices(None)
     from cnnjax.many import fit_many
 
     found: dict[str, dict[int, Record]] = {}
-    for side in ("a", "b"):
-        configs = [replace(configure(selectors, side, context), seed=seed) for seed in seeds]
-        runs = fit_many(configs, out, make_observer=lambda config: make_observer(True))
+    for side, config in configs.items():
+
+        def start(trial: RunConfig, name: str = selectors.name(side)) -> Observer:
+            say(f"training {name}, seed={trial.seed}", sys.stderr)
+            return make_observer(True)
+
+        runs = fit_many([replace(config, seed=seed) for seed in seeds], out, make_observer=start)
         found[side] = {run.record.config.seed: run.record for run in runs}
     return found
 
 
 def _make_arm(selectors: Selectors, side: str, records: Mapping[int, Record], seeds: tuple[int, ...]) -> Arm:
-    record = next(iter(records.values()))
     chosen = {seed: records[seed] for seed in seeds if seed in records}
-    return Arm(selectors.name(side), {"arm": selectors.name(side)}, chosen, seeds, record.parameters, record.flops)
+    sizes = [(record.parameters, record.flops) for record in chosen.values()]
+    return Arm(selectors.name(side), {}, chosen, seeds, *(sizes[0] if sizes else (None, None)))
 
 
 def _show(findings: Findings, arguments: CompareArguments, output: Path | None) -> None:

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cnnjax.console import run_command, say
+from cnnjax.outputs import check_folder
 from cnnjax.rules import choice
 from experiments.arguments import parse_arguments
-from experiments.explanations.pictures import Explanation, check_folder, write_pictures
+from experiments.explanations.pictures import Explanation, write_pictures
 from experiments.explanations.pooling import PoolingArguments, explain_pooling
 from experiments.explanations.run import RunArguments, explain_run
 from experiments.explanations.stack import StackArguments, explain_stack
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     name, options = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     command = COMMANDS[choice(name, COMMANDS, "command")]
     arguments = parse_arguments(command.arguments, options, f"{PROG} {name}", command.arguments())
-    check_folder(arguments.figures)
+    check_folder(arguments.figures, "--figures")
     explanation = command.explain(arguments)
     files = write_pictures(explanation, arguments, getattr(arguments, "image", None))
     if arguments.json:

@@ -1,7 +1,6 @@
 """What comparisons share on the command line: by what arms are judged, and how the findings are written."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from cnnjax.errors import InputError
@@ -34,14 +33,12 @@ def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = ()) -> Rule
     check(arguments.margin, Annotated[float, Interval(0, 100, open_low=True, open_high=True)], "--margin")
     if not arguments.alpha < arguments.power < 1:
         raise InputError(f"--power {arguments.power}: must be > --alpha ({arguments.alpha}) and < 1")
-    return Rules(arguments.by, arguments.alpha, arguments.margin / 100, arguments.power, looks)
+    return Rules(arguments.alpha, arguments.margin / 100, arguments.power, arguments.by, looks)
 
 
-def check_folder(path: Path | None, option: str) -> None:
-    """Raises `InputError` where a folder of this path can be neither used nor made."""
-    if path is None:
-        return
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{option} {path}: must be a folder")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{option} {path}: its parent folder is not there")
+def refuse_rules(arguments: JudgingArguments, needed: str) -> None:
+    """Raises `InputError` where a rule is given although nothing is judged for want of the options `needed`."""
+    for field in fields(JudgingArguments):
+        value = getattr(arguments, field.name)
+        if value != field.default:
+            raise InputError(f"--{field.name} {value}: judges a comparison; give {needed}")

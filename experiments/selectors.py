@@ -44,6 +44,10 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
         if not read[option]:
             raise InputError(f"{option}: must be given, such as {option} model.padding=same")
     paths = dict.fromkeys([*read["--a"], *read["--b"]])
+    for option in ("--a", "--b"):
+        wrong = next((path for path in read[option] if path.startswith("data.") and path != "data.train_size"), None)
+        if wrong:
+            raise InputError(f"{option} {wrong}: both arms must be tested on the same images; give it with --set")
     twice = next((path for path in paths if path in read["--set"]), None)
     if twice:
         raise InputError(f"--set {twice}: is a setting of --a or --b, and cannot be the same for both")
@@ -81,8 +85,11 @@ def find_contexts(selectors: Selectors, records: Mapping[str, Record]) -> dict[R
     contexts: dict[RunConfig, dict[str, dict[int, Record]]] = {}
     for record in records.values():
         for side in ("a", "b"):
-            if _configure(selectors, side, record.config) == record.config:
-                context = _configure(selectors, "a", replace(record.config, seed=0))
+            own = _configure(selectors, side, record.config)
+            if own is not None and own.key == record.key:
+                # Where the images were prepared from is no part of a run.
+                data = replace(record.config.data, manual_dir=selectors.shared.get("data.manual_dir"))
+                context = _configure(selectors, "a", replace(record.config, data=data, seed=0))
                 if context is not None:
                     found = contexts.setdefault(context, {"a": {}, "b": {}})
                     found[side][record.config.seed] = record

@@ -117,7 +117,7 @@ def _check(arguments: TrainArguments) -> None:
     check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
     check(arguments.devices, Count | None, "--devices")
     check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
-    check_trackers(arguments.log)
+    check_trackers(() if arguments.process_id else arguments.log)
 
 
 def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "Run":

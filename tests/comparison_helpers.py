@@ -65,7 +65,7 @@ def make_arms(levels=None, seeds=range(5), dataset=None, leave_out_last=True, ep
     arms, predictions = [], {}
     for number, labels in enumerate(cells[:-1] if leave_out_last else cells):
         name = ", ".join(f"{factor}={label}" for factor, label in labels.items())
-        cell, parameters = tuple(labels.values()), 3000 * (number % 4 + 1) ** 2 + 500 * number
+        cell, parameters = tuple(labels.values()), 3000 * (7 * number % 11 + 1) + 500 * number
         if cell == INVALID:
             problem = "model: MaxPool_1: its 2x2 window is larger than its 1x1 input (shape (1, 1, 8))"
             arms.append(Arm(name, labels, {}, tuple(seeds), None, None, problem))
@@ -100,7 +100,7 @@ def make_example(dataset=None):
     dataset = dataset or make_test_set()
     arms, predictions = make_arms(dataset=dataset)
     base = "model.padding=valid, model.strides=1, model.filters=[8,16]"
-    store = SimpleNamespace(load=lambda key: SimpleNamespace(predictions=predictions[key]))
+    store = SimpleNamespace(load_predictions=lambda keys: {key: predictions[key] for key in keys})
     return make_findings(
         arms,
         base,

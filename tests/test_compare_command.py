@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,9 @@ def compare(capsys, folder, *arguments):
 
 def test_the_terminal_says_who_is_better(folder, capsys):
     text = compare(capsys, folder)
-    assert text.startswith("Is model.padding=same better than model.padding=valid?\ndataset mnist, epochs 1, 6 seeds")
+    assert text.startswith(
+        "Is model.padding=same better than model.padding=valid?\n6 seeds, data.name mnist, train.epochs 1,"
+    )
     assert "model.padding=same less model.padding=valid is +0.30 points" in text
     assert ": better (within" in text
     assert f"made by: python -m experiments.compare {' '.join(A)}" in text
@@ -93,13 +96,14 @@ def test_a_setting_that_one_side_names_has_its_default_on_the_other(folder, caps
         ([*A, *A, *B], r"--a model.padding: given twice"),
         ([*A, *B, "--set", "model.padding=same"], r"--set model.padding: is a setting of --a or --b"),
         ([*A, "--b", "seed=3"], r"--b seed: arms are paired by seed"),
-        ([*A, *B, "--set", "train.epochs=7"], r"--a model.padding=same: no run of it is in .*sqlite; --run trains"),
+        ([*A, *B, "--set", "train.epochs=7"], r"--a model.padding=same: no completed run of it is in .*; --run trains"),
         ([*A, *B, "--margin", "0"], r"--margin=0.0: must be"),
         ([*A, *B, "--alpha", "0.7"], r"--alpha=0.7: must be"),
         ([*A, *B, "--power", "0.01"], r"--power 0.01: must be > --alpha"),
         ([*A, *B, "--output", "/nowhere/x.html"], r"--output /nowhere/x.html: its folder is not there"),
-        ([*A, *B, "--figures", "/nowhere/x"], r"--figures /nowhere/x: its parent folder is not there"),
-        ([*A, *B, "--by", "validation"], r"baseline model.padding=valid: has no completed run with a validation"),
+        ([*A, *B, "--figures", "/dev/null/x"], r"--figures /dev/null/x: /dev/null is a file; must be a folder"),
+        (["--a", "data.name=mnist", "--b", "data.name=fashion_mnist"], r"--a data.name: both arms must be tested on"),
+        ([*A, *B, "--by", "validation"], r"--by validation: needs --set train.validation_split=0.1"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(folder, arguments, message):
@@ -137,3 +141,30 @@ def test_what_is_missing_is_trained_and_stored(tmp_path, capsys):
     assert list(values["noise"]) == ["model.padding=same"]
     assert main([*arguments, "--seeds", "3"]) == 0
     assert len(Store(tmp_path / "runs").list_keys()) == 6
+
+
+def test_where_images_were_prepared_from_is_no_part_of_a_run(folder, capsys):
+    elsewhere = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, manual_dir="elsewhere"))
+    store_arms(folder, seeds=8, base=elsewhere)
+    assert len(json.loads(compare(capsys, folder, "--format", "json"))["arms"][0]["accuracies"]) == 8
+
+
+def test_the_facts_tell_all_that_both_arms_have(folder, capsys):
+    text = compare(capsys, folder)
+    assert "train.batch_size 50" in text
+    assert "data.train_size 100" in text
+    assert "model.filters [2]" in text
+
+
+def test_arms_without_a_common_seed_are_said_not_to_be_compared(folder, capsys):
+    with sqlite3.connect(folder / "runs.sqlite") as store:
+        store.execute("DELETE FROM runs WHERE seed < 3 AND config LIKE '%same%'")
+        store.execute("DELETE FROM runs WHERE seed >= 3 AND config NOT LIKE '%same%'")
+    assert "Nothing could be compared: no two arms" in compare(capsys, folder)
+
+
+@pytest.mark.parametrize("arguments", [["--b", "model.kernel_size=29"], ["--b", "model.filters=[2,2,2,2,2,2]"]])
+def test_nothing_is_trained_where_one_arm_cannot_exist(tmp_path, arguments):
+    with pytest.raises(InputError, match=r"model: "):
+        main(["--a", "model.padding=valid", *arguments, "--run", "--out", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()

@@ -132,18 +132,34 @@ def test_of_one_factor_the_effect_is_the_paired_comparison():
 
 
 def test_an_effect_that_is_all_size_vanishes_at_equal_size():
-    cells, parameters = {}, {}
-    for padding, width in itertools.product("vs", (8, 16, 32)):
-        size = 1000 * width * (2 if padding == "s" else 1)
-        cells[padding, str(width)] = {seed: 0.9 + 0.01 * float(np.log10(size)) + 0.001 * seed for seed in range(4)}
-        parameters[padding, str(width)] = size
-    assert adjust_for_size(FACTORS, cells, parameters) == ()  # width and padding determine the size
-    uneven = {cell: size + 500 * index for index, (cell, size) in enumerate(parameters.items())}
-    cells = {
-        cell: {seed: 0.9 + 0.01 * float(np.log10(uneven[cell])) + 0.003 * (cell[0] == "s") for seed in range(4)}
-        for cell in cells
+    sizes = {
+        (padding, width): 1000 * int(width) * factor
+        for padding, factors in (("v", (1, 4, 1)), ("s", (3, 1, 5)))
+        for width, factor in zip(("8", "16", "32"), factors, strict=True)
     }
-    padding, *widths = adjust_for_size(FACTORS, cells, uneven)
+    cells = {
+        cell: {seed: 0.9 + 0.01 * float(np.log10(size)) + 0.003 * (cell[0] == "s") + 0.001 * seed for seed in range(4)}
+        for cell, size in sizes.items()
+    }
+    padding, *widths = adjust_for_size(FACTORS, cells, sizes)
     assert (padding.first, padding.second) == ("padding=s", "padding=v")
     assert padding.comparison.mean == pytest.approx(0.003)
     assert [width.comparison.mean for width in widths] == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_a_size_that_the_levels_all_but_determine_is_not_told_apart():
+    sizes = {cell: 1000 * int(cell[1]) * (2 if cell[0] == "s" else 1) for cell in itertools.product(*LABELS)}
+    cells = simulate()
+    assert adjust_for_size(FACTORS, cells, sizes) == ()
+    assert (
+        adjust_for_size(FACTORS, cells, {cell: size + 50 * index for index, (cell, size) in enumerate(sizes.items())})
+        == ()
+    )
+
+
+def test_the_spread_of_an_effect_is_at_least_that_of_rounding():
+    cells = {cell: dict.fromkeys(range(3), 0.9) for cell in itertools.product(*LABELS)}
+    padding, *_ = estimate_effects(FACTORS, cells, resolution=1e-4)
+    assert padding.contrast.comparison.spread == pytest.approx(1e-4 / np.sqrt(6 * 3))
+    interaction, *_ = estimate_effects(FACTORS, cells, 2, resolution=1e-4)
+    assert interaction.contrast.comparison.spread == pytest.approx(1e-4 * np.sqrt(4 / 12))

@@ -6,7 +6,7 @@ from scipy import stats
 
 from cnnjax import InputError
 from cnnjax.comparison import compare_all_pairs, compare_paired, compare_with_base
-from cnnjax.comparison.families import draw_largest, find_level, holm, sidak
+from cnnjax.comparison.families import find_family_level, holm, sidak
 
 STEP = 1e-4
 
@@ -73,30 +73,46 @@ def test_simultaneous_intervals_are_wider_and_all_alike():
         assert "as one of 3 comparisons" in contrast.verdict.reason
 
 
-def test_of_one_arm_the_largest_t_is_nearly_students():
-    random = np.random.default_rng(0)
-    levels = [find_level(draw_largest(random.standard_normal((1, 20))), 20, 0.05) for _ in range(20)]
-    assert np.mean(levels) == pytest.approx(0.05, abs=0.005)
+def find_level(differences):
+    level, largest = find_family_level(differences, len(differences), 0.05)
+    assert largest is not None
+    return level
 
 
-def test_arms_that_are_one_arm_cost_no_more_than_one():
-    differences = np.random.default_rng(1).standard_normal((1, 12))
-    assert find_level(draw_largest(np.repeat(differences, 9, 0)), 12, 0.05) == pytest.approx(
-        find_level(draw_largest(differences), 12, 0.05)
-    )
+def test_of_one_arm_the_level_is_that_of_one_comparison():
+    assert find_level(np.random.default_rng(0).standard_normal((1, 20))) == pytest.approx(0.05)
+
+
+def test_arms_that_are_nearly_one_arm_cost_little_more_than_one():
+    random = np.random.default_rng(1)
+    assert find_level(random.standard_normal(40) + 0.01 * random.standard_normal((9, 40))) > 0.04
 
 
 def test_independent_arms_cost_nearly_as_much_as_sidak_says():
-    differences = np.random.default_rng(2).standard_normal((5, 200))
-    assert find_level(draw_largest(differences), 200, 0.05) == pytest.approx(sidak(0.05, 5), rel=0.15)
+    assert find_level(np.random.default_rng(2).standard_normal((5, 200))) == pytest.approx(sidak(0.05, 5), rel=0.15)
 
 
 def test_arms_with_a_common_base_cost_what_dunnett_says():
     random = np.random.default_rng(3)
     base, arms = random.standard_normal(400), random.standard_normal((6, 400))
-    level = find_level(draw_largest(arms - base), 400, 0.05)
     # Dunnett's two-sided point for six arms and many degrees of freedom is 2.57 (Dunnett, 1964, table III).
-    assert stats.norm.ppf(1 - level / 2) == pytest.approx(2.57, abs=0.05)
+    assert stats.norm.ppf(1 - find_level(arms - base) / 2) == pytest.approx(2.57, abs=0.05)
+
+
+def test_the_level_is_never_below_sidaks():
+    # Each arm has four differences of 0 and four of one step: 2 of 256 flips make all residuals of an arm equal.
+    rows = [np.roll([0, 0, 0, 0, 1, 1, 1, 1], shift) for shift in range(4)]
+    rows += [np.array(row) for row in ([0, 1] * 4, [0, 0, 1, 1] * 2, [0, 1, 1, 0] * 2, [1, 0, 0, 1, 0, 1, 1, 0])]
+    assert find_level(STEP * np.array(rows)) == pytest.approx(sidak(0.05, 8))
+    arms = {str(index): dict(enumerate(0.9 + STEP * row)) for index, row in enumerate(rows)}
+    for contrast in compare_with_base(arms | {"base": dict.fromkeys(range(8), 0.9)}, "base", resolution=STEP):
+        assert contrast.comparison.t_p <= contrast.adjusted_p <= 1 - (1 - contrast.comparison.t_p) ** 8
+
+
+def test_arms_that_lack_different_seeds_have_sidaks_level():
+    arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001}, 10)
+    del arms["a"][3], arms["b"][5]
+    assert {contrast.level for contrast in compare_with_base(arms, "base", resolution=STEP)} == {sidak(0.05, 2)}
 
 
 def test_arms_without_a_common_seed_are_left_out():

@@ -84,7 +84,9 @@ def test_the_summary_says_the_most_important_first():
     assert summary[0] == (
         "Against padding=valid, width=8, of 3 arms 3 better (within ±0.2 points counts as equivalent)."
     )
-    assert summary[1].startswith("Most clearly better: padding=valid, width=16 less padding=valid, width=8 is +1.9")
+    assert summary[1].startswith(
+        "The largest difference among the better: padding=valid, width=16 less padding=valid, width=8 is +1.9"
+    )
     text = "\n".join(summary)
     assert "What explains most of the variance between runs: " in text
     assert "padding same instead of valid: " in text
@@ -109,7 +111,7 @@ def test_a_base_without_a_result_is_refused():
     with pytest.raises(InputError, match=r"baseline f=a: has no completed run with a test accuracy"):
         find_study(arms=arms, base="f=a")
     with pytest.raises(InputError, match=r"baseline f=b: has no completed run with a validation accuracy"):
-        find_study(arms=arms, base="f=b", rules=Rules("validation"))
+        find_study(arms=arms, base="f=b", rules=Rules(measure="validation"))
 
 
 def test_arms_without_accuracy_are_listed_and_left_out():
@@ -175,7 +177,7 @@ def store_predictions(folder, rights):
             predictions = np.where(np.isin(np.arange(40), right), LABELS, (LABELS + 1) % 3).astype(np.uint8)
             packed = make_packed(config, len(right) / 40)
             record = dataclasses.replace(packed.record, provenance={"dataset": {"sha256": DATASET.sha256}})
-            run = unpack_run(record, packed.variables, None)
+            run = unpack_run(record, packed.variables, packed.predictions)
             store.add(Run(record, run.params, run.batch_stats, predictions))
             records[seed] = record
         arms.append(Arm(name, {"f": name}, records, tuple(by_seed), 10 + index, 20))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from ablations.arguments import StudyArguments, read_study
 from ablations.language.expanding import expand
 from ablations.report import main
-from cnnjax import InputError
+from cnnjax import CorruptionError, InputError
+from cnnjax.datasets import load
 from cnnjax.records import PackedRun, Record
 from cnnjax.runs import Store, StoredGrid
 from grid_helpers import make_packed
@@ -287,11 +289,35 @@ def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, 
         (["--format", "html"], r"--format html: shows a comparison; give --baseline FACTOR=LABEL or --pairs"),
         (["--figures", "x"], r"--figures: shows a comparison"),
         (["--top-up", "9"], r"--top-up 9: needs --baseline"),
-        (["--select"], r"--select: no cell has completed all its trials with validation examples"),
+        (["--select"], r"--select: no run has validation examples; run the study with --set train.validation_split"),
         (["--select", "--format", "csv"], r"--format csv: has every cell"),
+        (["--by", "validation"], r"--by validation: judges a comparison; give --baseline or --pairs"),
+        ([*BASELINE, "--top-up", "9", "--filter", "model.padding=valid"], r"--filter: with --top-up all cells are"),
+        ([*BASELINE, "--filter", "model.padding=valid", "--filter", "model.kernel_size=3"], r"1 arm: nothing"),
         (["--filter", "model.padding=same", *BASELINE], r"--baseline model.padding='valid': must be one of same"),
     ],
 )  # fmt: skip
 def test_a_comparison_that_cannot_be_is_refused(folder, arguments, message):
     with pytest.raises(InputError, match=message):
         main([str(folder / "tiny.toml"), *make_compared(folder), *arguments])
+
+
+def test_by_validation_nothing_is_told_of_the_test_set(folder, capsys):
+    arguments = [str(folder / "tiny.toml"), *make_compared(folder, validation=True), *BASELINE, "--by", "validation"]
+    assert main([*arguments, "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["noise"], values["mcnemar"]) == (None, None)
+    assert any("compared by validation accuracy" in remark for remark in values["remarks"])
+
+
+def test_predictions_that_are_damaged_are_corrupt(folder):
+    arguments = [str(folder / "tiny.toml"), *make_compared(folder), *BASELINE]
+    connection = sqlite3.connect(folder / "compared" / "runs.sqlite")
+    connection.execute("UPDATE runs SET provenance = ?", (json.dumps({"dataset": {"sha256": load("mnist").sha256}}),))
+    connection.commit()
+    with pytest.raises(CorruptionError, match=r"the predictions of run \w+ are 10 up to class 0; the dataset has "):
+        main(arguments)
+    connection.execute("UPDATE arrays SET predictions = NULL")
+    connection.commit()
+    with pytest.raises(CorruptionError, match=r"runs.sqlite: the predictions of run \w+ are missing"):
+        main(arguments)

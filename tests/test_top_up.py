@@ -1,6 +1,7 @@
 """More seeds for what is undecided, and for nothing else; and the report of it."""
 
 import json
+import sqlite3
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import pytest
 from ablations import run_study
 from ablations.language.choosing import choose_cell
 from ablations.language.expanding import expand
+from ablations.language.sources import load_study
 from ablations.report import main as report
 from ablations.run import main as run
 from ablations.running.topping_up import TopUp, extend_seeds
 from cnnjax import InputError
+from cnnjax.comparison import spend
+from cnnjax.comparison.families import sidak
 from cnnjax.reports.findings import Rules
 from cnnjax.runs import Store
 from grid_helpers import ScriptedExecutor, make_packed
@@ -41,8 +45,6 @@ def folder(tmp_path):
 
 
 def top_up(folder, most, script=train):
-    from ablations.language.sources import load_study
-
     study = load_study(str(folder / "widths.toml"))
     baseline = choose_cell(["model.dense=[8]"], expand(study), "--baseline")
     executor = ScriptedExecutor(script)
@@ -99,9 +101,46 @@ def test_seeds_are_extended_by_those_that_are_free():
         (["--top-up", "9", "--baseline", "model.dense=[7]"], r"--baseline model.dense='\[7\]': must be one of"),
         (["--top-up", "9", "--baseline", "model.dense!=[8]"], r"leaves 2 cells, must leave one; they differ in"),
         (["--top-up", "9", "--baseline", "model.dense=[8]", "--budget", "halving"], r"--top-up: needs every cell"),
+        (["--top-up", "9", "--baseline", "model.dense=[8]", "--by", "validation"], r"--by validation: all cells must"),
+        (["--top-up", "9000", "--baseline", "model.dense=[8]"], r"--top-up 9000: may come to 27,000 trials; must"),
+        (["--alpha", "0.1"], r"--alpha 0.1: judges a comparison; give --top-up and --baseline"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_topped_up_is_refused(folder, arguments, message):
     with pytest.raises(InputError, match=message):
         run([str(folder / "widths.toml"), "--out", str(folder / "runs"), *arguments])
     assert Store(folder / "runs").list_keys() == []
+
+
+def judge(folder, capsys, most="12"):
+    arguments = [str(folder / "widths.toml"), "--out", str(folder / "runs"), "--baseline", "model.dense=[8]"]
+    assert report([*arguments, "--top-up", most, "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    return values, {each["first"]: each for each in values["contrasts"]}
+
+
+def test_a_study_that_was_not_topped_up_is_judged_at_its_first_look(folder, capsys):
+    study = load_study(str(folder / "widths.toml"))
+    executor = ScriptedExecutor(train)
+    run_study(study, folder / "runs", make_executor=lambda: executor, command="test")
+    _, contrasts = judge(folder, capsys)
+    near = contrasts["model.dense=[9]"]
+    assert (near["comparison"]["seeds"], near["verdict"]["word"]) == ([0, 1, 2], "undecided")
+    assert (near["verdict"]["seeds_needed"], near["level"]) == (6, spend((3, 6, 12), sidak(0.05, 2))[0])
+
+
+def test_a_look_that_is_half_run_is_not_judged(folder, capsys):
+    top_up(folder, 12)
+    store = sqlite3.connect(folder / "runs" / "runs.sqlite")
+    store.execute("DELETE FROM runs WHERE seed = 4")
+    store.commit()
+    _, contrasts = judge(folder, capsys)
+    assert contrasts["model.dense=[9]"]["comparison"]["seeds"] == [0, 1, 2]
+
+
+def test_arms_before_their_first_look_are_named(folder, capsys):
+    top_up(folder, 12, lambda config: ("boom",) if config.model.dense == (9,) else train(config))
+    values, contrasts = judge(folder, capsys)
+    assert list(contrasts) == ["model.dense=[10]"]
+    assert "before the first look, at 3 seeds, of both arms: model.dense=[9]" in values["remarks"]
+    assert contrasts["model.dense=[10]"]["level"] == spend((3, 6, 12), sidak(0.05, 2))[0]  # the family is what it was

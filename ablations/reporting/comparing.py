@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ablations.language.grids import Cell, Grid
-from ablations.running.arms import find_resolution, make_arms
-from cnnjax.datasets import load
-from cnnjax.errors import CorruptionError, UnavailableError
+from ablations.running.arms import make_arms
 from cnnjax.records import Record
-from cnnjax.reports.arms import Arm
+from cnnjax.reports.arms import find_resolution
 from cnnjax.reports.findings import Findings, Rules, find
 from cnnjax.reports.origins import count_origins, describe_origins
-from cnnjax.reports.predictions import ImageFindings, find_in_images
+from cnnjax.reports.predictions import look_at_images
 from cnnjax.runs import Store
+
+NOT_LOOKED_AT: tuple[str, ...] = ("several datasets: single images are not looked at",)
 
 
 def compare_grid(
@@ -44,32 +44,20 @@ def compare_grid(
     arms = make_arms(grid, records)
     if rules.looks:  # an arm has the seeds that its looks asked for
         arms = tuple(replace(arm, seeds=tuple(arm.records)) for arm in arms)
-    images, notes = _look_at_images(arms, baseline, grid, store)
+    base = None if baseline is None else baseline.name
+    images, notes = None, NOT_LOOKED_AT
+    if len({cell.config.data.name for cell in grid.cells}) == 1:
+        images, notes = look_at_images(arms, base, store, grid.cells[0].config.data, rules.measure)
     return find(
         arms,
-        None if baseline is None else baseline.name,
+        base,
         rules,
         title=title,
         facts=facts,
         command=command,
-        resolution=find_resolution(grid, rules.measure),
+        resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
+        seeds=grid.seeds,
         images=images,
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
         remarks=(*remarks, *notes),
     )
-
-
-def _look_at_images(
-    arms: Sequence[Arm], baseline: Cell | None, grid: Grid, store: Store
-) -> tuple[ImageFindings | None, list[str]]:
-    """Returns what single images tell, and why where they tell nothing."""
-    datasets = {(cell.config.data.name, cell.config.data.manual_dir) for cell in grid.cells}
-    if len(datasets) > 1:
-        return None, ["several datasets: single images are not looked at"]
-    name, manual_dir = datasets.pop()
-    try:
-        dataset = load(name, manual_dir=manual_dir)
-    except (UnavailableError, CorruptionError) as error:
-        return None, [f"single images are not looked at: {error}"]
-    images = find_in_images(arms, None if baseline is None else baseline.name, store, dataset)
-    return images, [] if images else ["single images are not looked at: no run was tested on these images"]

@@ -1,7 +1,8 @@
 """The best cell by validation accuracy, and the test accuracy of that one alone.
 
-The accuracy by which something was picked is too high for it: the pick favours luck. That of the picked cell on test
-images, which had no part in it, is what it will do; and it stays so only as long as it is not looked at to pick again.
+The accuracy by which something was picked is too high for it: the pick favours luck. Test images had no part in it, so
+the test accuracy is free of the luck with validation images, as long as it is not looked at to pick again; it is that of
+the networks that were trained, of which lucky seeds helped to be picked.
 """
 
 from collections.abc import Sequence
@@ -61,13 +62,22 @@ def select(cells: Sequence[CellResult]) -> Selection:
     """Ranks cells by their mean validation accuracy.
 
     Raises:
-        InputError: no cell has a validation accuracy for every seed.
+        InputError: no cell has a validation accuracy for every seed, or the cells have different validation examples.
     """
+    if len({cell.labels.get("data.name") for cell in cells}) > 1:
+        raise InputError("--select: the cells differ in data.name, so in the examples that would judge them")
+    if len({cell.labels.get("train.validation_split") for cell in cells}) > 1:
+        raise InputError(
+            "--select: the cells differ in train.validation_split, so in the examples that would judge them"
+        )
+    if not any(cell.val_accuracies for cell in cells) and any(cell.accuracies for cell in cells):
+        raise InputError(
+            "--select: no run has validation examples; run the study with --set train.validation_split=0.1"
+        )
     complete = [cell for cell in cells if cell.val_accuracy and cell.val_accuracy.n == cell.trials]
     if not complete:
         raise InputError(
-            "--select: no cell has completed all its trials with validation examples; "
-            "run the study with --set train.validation_split=0.1"
+            "--select: no cell has completed all its trials yet; `ablations.run` goes on, --retry-failed with failures"
         )
     ranked = sorted(complete, key=lambda cell: (-_known(cell.val_accuracy).mean, cell.parameters or 0))
     return Selection(tuple(ranked), len(cells) - len(ranked))

@@ -60,7 +60,7 @@ def run_study(
     if budget == "halving":
         check_halving(grid)
     if top_up:
-        check_top_up(grid, top_up.most)
+        check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for name, manual_dir in sorted({(c.config.data.name, c.config.data.manual_dir) for c in grid.cells}, key=str):
         load(name, manual_dir=manual_dir)  # once, before the workers; the error of a damaged one is ours

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ablations.language.grids import Cell, Grid
-from ablations.running.arms import find_resolution, make_arms
+from ablations.running.arms import make_arms
 from cnnjax.comparison import compare_in_looks, plan_looks
 from cnnjax.errors import InputError
+from cnnjax.reports.arms import find_resolution
 from cnnjax.reports.findings import Rules
 from cnnjax.runs import Store
 
@@ -44,8 +45,18 @@ def extend_seeds(seeds: tuple[int, ...], most: int) -> tuple[int, ...]:
     return (*seeds, *itertools.islice(free, max(most - len(seeds), 0)))
 
 
-def check_top_up(grid: Grid, most: int) -> None:
-    """Raises `InputError` where a grid cannot be topped up to so many seeds."""
+def check_top_up(grid: Grid, top_up: TopUp) -> None:
+    """Raises `InputError` where a grid cannot be topped up so."""
+    check_most(grid, top_up.most)
+    if top_up.baseline.problem:
+        raise InputError(f"--baseline {top_up.baseline.name}: cannot exist: {top_up.baseline.problem}")
+    splits = {cell.config.train.validation_split for cell in grid.cells}
+    if top_up.rules.measure == "validation" and (len(splits) > 1 or not splits.pop()):
+        raise InputError("--by validation: all cells must have the same train.validation_split, > 0")
+
+
+def check_most(grid: Grid, most: int) -> None:
+    """Raises `InputError` where so many seeds are no more than the grid has, or cells are not of one dataset."""
     if most <= len(grid.seeds):
         raise InputError(f"--top-up {most}: must be > {len(grid.seeds)}, the seeds of the study")
     if len({cell.config.data.name for cell in grid.cells}) > 1:
@@ -82,19 +93,14 @@ def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp
     """Yields the names of the cells for which `look` is to decide."""
     rules = top_up.rules
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
-    values = {arm.name: accuracies for arm in arms if (accuracies := arm.measure(rules.measure))}
-    if top_up.baseline.name not in values:
-        return
     contrasts = compare_in_looks(
-        values,
+        {arm.name: arm.measure(rules.measure) for arm in arms if arm.problem is None},
         top_up.baseline.name,
         {arm.name: arm.ended for arm in arms},
         grid.seeds,
         looks,
-        rules.alpha,
-        rules.margin,
-        rules.power,
-        resolution=find_resolution(grid, rules.measure),
+        rules,
+        resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
     )
     for contrast in contrasts:
         if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:

@@ -3,6 +3,7 @@
 from cnnjax.comparison.aggregates import interquartile_mean
 from cnnjax.comparison.anova import Share, analyze_variance
 from cnnjax.comparison.capacity import adjust_for_size, pareto_front
+from cnnjax.comparison.criteria import Criteria
 from cnnjax.comparison.factors import Effect, estimate_effects
 from cnnjax.comparison.families import Contrast, compare_all_pairs, compare_with_base
 from cnnjax.comparison.noise import Noise, mcnemar_p, split_noise
@@ -13,6 +14,7 @@ from cnnjax.comparison.verdicts import Verdict, decide
 
 __all__ = [
     "Contrast",
+    "Criteria",
     "Effect",
     "Noise",
     "PairedComparison",

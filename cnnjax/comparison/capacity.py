@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cnnjax.comparison.anova import Cells
-from cnnjax.comparison.families import Contrast, contrast_all
+from cnnjax.comparison.criteria import Criteria
+from cnnjax.comparison.families import DEFAULT, Contrast, contrast_all
 from cnnjax.comparison.paired import compare_paired
-from cnnjax.comparison.verdicts import MARGIN
+
+MOST_INFLATION = 10.0
+"""Beyond it the slope would rest on what little the levels leave of the size, and on how their effects add up."""
 
 
 def pareto_front(sizes: Sequence[float], accuracies: Sequence[float]) -> tuple[int, ...]:
@@ -33,9 +36,7 @@ def adjust_for_size(
     parameters: Mapping[tuple[str, ...], int],
     *,
     references: Mapping[str, str] | None = None,
-    alpha: float = 0.05,
-    margin: float = MARGIN,
-    power: float = 0.8,
+    criteria: Criteria = DEFAULT,
 ) -> tuple[Contrast, ...]:
     """Returns the effect of every level at equal numbers of parameters.
 
@@ -48,10 +49,11 @@ def adjust_for_size(
         cells: values of the cells by seed; seeds that a cell lacks are left out.
         parameters: of every cell.
         references: the label of a factor that its others are compared with; left out, the first that occurs.
-        alpha, margin, power: as for `compare_all_pairs`.
+        criteria: of all effects together.
 
     Returns:
-        Nothing where the levels determine the size, so that it cannot be told apart from them.
+        Nothing where the levels all but determine the size, so that it cannot be told apart from them: where the
+        variance inflation factor of the size is above `MOST_INFLATION`.
 
     References:
         Fisher, The Design of Experiments, 1935 (analysis of covariance).
@@ -70,10 +72,17 @@ def adjust_for_size(
     indicators = [[float(cell[index] == level) for index, level in levels] for cell in labels]
     sizes = np.log10([float(parameters[cell]) for cell in labels])
     design = np.column_stack([np.ones(len(labels)), sizes - sizes.mean(), np.array(indicators)])
-    if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
+    if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1] or _inflate(design) > MOST_INFLATION:
         return ()
     effects = np.linalg.pinv(design) @ np.array([[cells[cell][seed] for seed in seeds] for cell in labels])
     zeros = dict.fromkeys(seeds, 0.0)
     compared = [compare_paired(dict(zip(seeds, map(float, row), strict=True)), zeros) for row in effects[2:]]
     names = [(f"{factors[index]}={level}", f"{factors[index]}={base[factors[index]]}") for index, level in levels]
-    return contrast_all(names, compared, alpha, margin, power)
+    return contrast_all(names, compared, criteria)
+
+
+def _inflate(design: np.ndarray) -> float:
+    """Returns the variance inflation factor of the size, the second column: its variance over what the others leave."""
+    size, others = design[:, 1], np.delete(design, 1, axis=1)
+    left = size - others @ np.linalg.lstsq(others, size, rcond=None)[0]
+    return float(np.sum((size - size.mean()) ** 2) / max(np.sum(left**2), np.finfo(float).tiny))

@@ -5,6 +5,7 @@ levels exist, the cell with the one level less the cell with the other. An inter
 differences. Each seed gives one number, so that intervals and tests are those of paired comparisons.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,9 +13,9 @@ from itertools import combinations
 import numpy as np
 
 from cnnjax.comparison.anova import Cells
-from cnnjax.comparison.families import Contrast, contrast_all
+from cnnjax.comparison.criteria import Criteria
+from cnnjax.comparison.families import DEFAULT, Contrast, contrast_all
 from cnnjax.comparison.paired import compare_paired
-from cnnjax.comparison.verdicts import MARGIN
 
 Labels = tuple[str, ...]
 
@@ -50,9 +51,7 @@ def estimate_effects(
     order: int = 1,
     *,
     references: Mapping[str, str] | None = None,
-    alpha: float = 0.05,
-    margin: float = MARGIN,
-    power: float = 0.8,
+    criteria: Criteria = DEFAULT,
     resolution: float | None = None,
 ) -> tuple[Effect, ...]:
     """Returns the effects of all levels, or of all pairs of levels of two factors, with verdicts by Holm's procedure.
@@ -62,7 +61,7 @@ def estimate_effects(
         cells: values of the cells by seed.
         order: 1 for main effects, 2 for interactions.
         references: the label that the others of a factor are compared with; left out, the first that occurs.
-        alpha, margin, power: as for `compare_all_pairs`.
+        criteria: of all effects together.
         resolution: the step of the values.
 
     Returns:
@@ -78,10 +77,12 @@ def estimate_effects(
             rest, values = _average(cells, chosen, labels, [base[factors[index]] for index in chosen])
             if values:
                 step = resolution and resolution / rest
-                compared = compare_paired(values, dict.fromkeys(values, 0.0), resolution=step)
+                # An effect is a mean over `rest` sums of 2**order values, each rounded with a variance of step**2 / 12.
+                least = resolution and resolution * math.sqrt(2**order / (12 * rest))
+                compared = compare_paired(values, dict.fromkeys(values, 0.0), resolution=step, least=least)
                 found.append((chosen, labels, rest, compared))
     names = [(" x ".join(factors[index] for index in chosen), "0") for chosen, *_ in found]
-    contrasts = contrast_all(names, [comparison for *_, comparison in found], alpha, margin, power)
+    contrasts = contrast_all(names, [comparison for *_, comparison in found], criteria)
     return tuple(
         Effect(
             tuple(factors[index] for index in chosen),

@@ -11,14 +11,16 @@ from itertools import combinations
 
 import numpy as np
 
+from cnnjax.comparison.criteria import Criteria
 from cnnjax.comparison.paired import PairedComparison, compare_paired
-from cnnjax.comparison.verdicts import MARGIN, Verdict, decide, equivalence_p
+from cnnjax.comparison.verdicts import Verdict, decide, equivalence_p
 from cnnjax.rules import choice
 
 LEAST_FOR_FLIPS = 8
 """Pairs from which on the largest of several t values is found by flips of signs: below, there are too few flips."""
 FLIPS = 9_999
 Values = Mapping[int, float]
+DEFAULT = Criteria()
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Contrast:
         level: at which a difference is tested.
         low, high: Student's interval of the mean difference with confidence ``1 - level``; ``None`` without a spread.
         adjusted_p: of the difference, to be held against the level of the family; ``None`` without a spread.
+        equivalence_p: of the two one-sided tests, by themselves; ``None`` without a spread.
         verdict: of the first against the second, as one of the family.
     """
 
@@ -41,15 +44,14 @@ class Contrast:
     low: float | None
     high: float | None
     adjusted_p: float | None
+    equivalence_p: float | None
     verdict: Verdict
 
 
 def compare_with_base(
     arms: Mapping[str, Values],
     base: str,
-    alpha: float = 0.05,
-    margin: float = MARGIN,
-    power: float = 0.8,
+    criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
 ) -> tuple[Contrast, ...]:
@@ -62,9 +64,7 @@ def compare_with_base(
     Args:
         arms: values of each arm by seed.
         base: the name of the arm that the others are compared with.
-        alpha: probability of any false claim of a difference, and of any false claim of equivalence.
-        margin: of equivalence.
-        power: with which the seeds that are planned decide.
+        criteria: of the family.
         resolution: the step of the values, as for `compare_paired`.
 
     Returns:
@@ -79,22 +79,17 @@ def compare_with_base(
     """
     choice(base, tuple(arms), "base")
     pairs = [(name, base) for name in arms if name != base and arms[name].keys() & arms[base].keys()]
-    compared = _compare(arms, pairs, alpha, resolution)
-    largest = _draw_largest_of(compared)
-    if largest is None:
-        level = sidak(alpha, len(pairs))
-        adjusted = [None if each.t_p is None else 1 - (1 - each.t_p) ** len(pairs) for each in compared]
-    else:
-        level = find_level(largest, compared[0].n, alpha)
-        adjusted = [float(np.mean([*(largest >= abs(each.statistic or 0.0)), True])) for each in compared]
-    return _contrast(pairs, compared, [level] * len(pairs), adjusted, alpha, margin, power)
+    compared = _compare(arms, pairs, criteria.alpha, resolution)
+    has_all = len({each.seeds for each in compared}) == 1
+    differences = np.array([each.differences for each in compared]) if has_all else None
+    level, largest = find_family_level(differences, len(pairs), criteria.alpha)
+    adjusted = [_adjust(each.t_p, each.statistic, largest, len(pairs)) for each in compared]
+    return _contrast(pairs, compared, [level] * len(pairs), adjusted, criteria)
 
 
 def compare_all_pairs(
     arms: Mapping[str, Values],
-    alpha: float = 0.05,
-    margin: float = MARGIN,
-    power: float = 0.8,
+    criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
 ) -> tuple[Contrast, ...]:
@@ -104,25 +99,23 @@ def compare_all_pairs(
         Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     pairs = [pair for pair in combinations(arms, 2) if arms[pair[0]].keys() & arms[pair[1]].keys()]
-    return contrast_all(pairs, _compare(arms, pairs, alpha, resolution), alpha, margin, power)
+    return contrast_all(pairs, _compare(arms, pairs, criteria.alpha, resolution), criteria)
 
 
 def contrast_all(
     pairs: Sequence[tuple[str, str]],
     compared: Sequence[PairedComparison],
-    alpha: float = 0.05,
-    margin: float = MARGIN,
-    power: float = 0.8,
+    criteria: Criteria = DEFAULT,
 ) -> tuple[Contrast, ...]:
     """Returns comparisons as the members of one family, by Holm's procedure.
 
     Args:
         pairs: the names of the two sides of each.
         compared: the comparisons.
-        alpha, margin, power: as for `compare_with_base`.
+        criteria: of the family.
     """
-    levels, adjusted = holm([each.t_p for each in compared], alpha)
-    return _contrast(pairs, compared, levels, adjusted, alpha, margin, power)
+    levels, adjusted = holm([each.t_p for each in compared], criteria.alpha)
+    return _contrast(pairs, compared, levels, adjusted, criteria)
 
 
 def sidak(alpha: float, k: int) -> float:
@@ -172,25 +165,39 @@ def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
     return largest
 
 
-def find_level(largest: np.ndarray, n: int, alpha: float) -> float:
-    """Returns the level of each comparison with which the largest ``|t|`` is significant with probability `alpha`.
+def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> tuple[float, np.ndarray | None]:
+    """Returns the level of each comparison with a base, and the draws of the largest ``|t|`` that it is from.
+
+    The level is that at which the largest ``|t|`` is significant with probability `alpha`; never below Sidak's, which
+    needs no draws, nor above `alpha`.
 
     Args:
-        largest: draws, from `draw_largest`.
-        n: number of seeds.
-        alpha: of all comparisons together.
+        differences: to the base, float64 (k, seeds); ``None`` where arms lack seeds that others have.
+        k: number of comparisons.
+        alpha: of all of them together.
+
+    Returns:
+        Sidak's level and ``None`` where there are no differences, fewer than `LEAST_FOR_FLIPS` seeds, or an arm does
+        not vary.
     """
     from scipy.special import stdtr
 
-    return min(float(2 * stdtr(n - 1, -np.quantile(largest, 1 - alpha))), alpha)
+    least = sidak(alpha, k)
+    if differences is None or differences.shape[1] < LEAST_FOR_FLIPS or not np.ptp(differences, axis=1).all():
+        return least, None
+    largest = draw_largest(differences)
+    level = float(2 * stdtr(differences.shape[1] - 1, -np.quantile(largest, 1 - alpha)))
+    return min(max(level, least), alpha), largest
 
 
-def _draw_largest_of(compared: Sequence[PairedComparison]) -> np.ndarray | None:
-    """Returns the draws; ``None`` where flips cannot tell them."""
-    if len({each.seeds for each in compared}) != 1 or compared[0].n < LEAST_FOR_FLIPS:
+def _adjust(p: float | None, statistic: float | None, largest: np.ndarray | None, k: int) -> float | None:
+    """Returns the p value as one of `k`, between that of the test alone and Sidak's, as levels are."""
+    if p is None or statistic is None:
         return None
-    differences = np.array([each.differences for each in compared])
-    return draw_largest(differences) if np.ptp(differences, axis=1).all() else None
+    highest = 1 - (1 - p) ** k
+    if largest is None:
+        return highest
+    return min(max(float(np.mean([*(largest >= abs(statistic)), True])), p), highest)
 
 
 def _contrast(
@@ -198,15 +205,15 @@ def _contrast(
     compared: Sequence[PairedComparison],
     levels: Sequence[float],
     adjusted: Sequence[float | None],
-    alpha: float,
-    margin: float,
-    power: float,
+    criteria: Criteria,
 ) -> tuple[Contrast, ...]:
-    narrow, _ = holm([equivalence_p(each, margin) for each in compared], alpha)
+    one_sided_p = [equivalence_p(each, criteria.margin) for each in compared]
+    narrow, _ = holm(one_sided_p, criteria.alpha)
     scope = f"as one of {len(pairs)} comparisons" if len(pairs) > 1 else ""
     contrasts = []
-    for (first, second), each, level, p, one_sided in zip(pairs, compared, levels, adjusted, narrow, strict=True):
-        verdict = decide(each, level, margin, power, equivalence_alpha=one_sided, scope=scope)
+    for index, ((first, second), each, level) in enumerate(zip(pairs, compared, levels, strict=True)):
+        verdict = decide(each, level, criteria.margin, criteria.power, equivalence_alpha=narrow[index], scope=scope)
         low, high = each.interval(1 - level)
-        contrasts.append(Contrast(first, second, each, level, low, high, p, verdict))
+        found = Contrast(first, second, each, level, low, high, adjusted[index], one_sided_p[index], verdict)
+        contrasts.append(found)
     return tuple(contrasts)

@@ -90,6 +90,7 @@ def compare_paired(
     confidence: float = 0.95,
     *,
     resolution: float | None = None,
+    least: float | None = None,
     resampling_seed: int = 0,
 ) -> PairedComparison:
     """Compares two arms by their differences, seed by seed.
@@ -101,6 +102,7 @@ def compare_paired(
         first, second: values of the arms by seed; finite, at least one seed in common.
         confidence: of the intervals, > 0 and < 1.
         resolution: the step of the values, > 0; ``None`` where they are continuous.
+        least: what the spread is at least, where it is not that of two values of the resolution.
         resampling_seed: of flips and bootstrap, >= 0.
 
     Raises:
@@ -129,7 +131,7 @@ def compare_paired(
     deviation = float(differences.std(ddof=1)) if n > 1 else None
     if deviation is not None and not np.ptp(differences):
         deviation = 0.0
-    spread = None if deviation is None else max(deviation, least_spread(resolution)) or None
+    spread = None if deviation is None else max(deviation, least_spread(resolution) if least is None else least) or None
     low, high, t_p = (None, None, None) if spread is None else _student(mean, spread, n, confidence)
     sign_flip_p, least = flip_signs(differences, resampling_seed)
     return PairedComparison(

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from cnnjax.comparison.families import Contrast, Values, sidak
+from cnnjax.comparison.criteria import Criteria
+from cnnjax.comparison.families import DEFAULT, Contrast, Values, sidak
 from cnnjax.comparison.paired import compare_paired
-from cnnjax.comparison.verdicts import MARGIN, decide
+from cnnjax.comparison.verdicts import decide, equivalence_p
 from cnnjax.rules import choice
 
 _NODES = 200
@@ -67,9 +68,7 @@ def compare_in_looks(
     ended: Mapping[str, Collection[int]],
     seeds: Sequence[int],
     looks: Sequence[int],
-    alpha: float = 0.05,
-    margin: float = MARGIN,
-    power: float = 0.8,
+    criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
 ) -> tuple[Contrast, ...]:
@@ -83,7 +82,7 @@ def compare_in_looks(
         ended: the seeds at which each arm has a result, be it without a value.
         seeds: all that may be run, in their order; a look has the first so many.
         looks: from `plan_looks`.
-        alpha, margin, power, resolution: as for `compare_with_base`.
+        criteria, resolution: as for `compare_with_base`.
 
     Returns:
         One contrast for each other arm that has reached its first look with a seed in common with the base; at the
@@ -93,24 +92,27 @@ def compare_in_looks(
         InputError: there is no such arm, or as `compare_paired` and `decide`.
     """
     choice(base, tuple(arms), "base")
-    levels = spend(looks, sidak(alpha, len(arms) - 1))
+    levels = spend(looks, sidak(criteria.alpha, len(arms) - 1))
     contrasts = []
     for name in (name for name in arms if name != base):
         contrast = None
         for number, (look, level) in enumerate(zip(looks, levels, strict=True), 1):
             first = seeds[:look]
-            if not all(seed in ended[name] and seed in ended[base] for seed in first):
+            if len(first) < look or not all(seed in ended[name] and seed in ended[base] for seed in first):
                 break
             own, others = ({seed: arms[each][seed] for seed in first if seed in arms[each]} for each in (name, base))
             if not own.keys() & others.keys():
                 break
             compared = compare_paired(own, others, 1 - level, resolution=resolution)
             scope = f"as one of {len(arms) - 1} comparisons, at look {number} of {len(looks)}"
-            verdict = decide(compared, level, margin, power, scope=scope)
+            verdict = decide(compared, level, criteria.margin, criteria.power, scope=scope, plans=False)
             if verdict.word == "undecided":
-                verdict = replace(verdict, seeds_needed=looks[number] if number < len(looks) else None)
+                further = looks[number] if number < len(looks) else None
+                what = f"the next look is at {further} seeds" if further else "it was the last look"
+                verdict = replace(verdict, reason=f"{verdict.reason}; {what}", seeds_needed=further)
             low, high = compared.interval(1 - level)
-            contrast = Contrast(name, base, compared, level, low, high, None, verdict)
+            one_sided_p = equivalence_p(compared, criteria.margin)
+            contrast = Contrast(name, base, compared, level, low, high, None, one_sided_p, verdict)
             if verdict.word != "undecided":
                 break
         contrasts += [contrast] if contrast else []

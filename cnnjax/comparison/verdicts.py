@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from cnnjax.comparison.criteria import MARGIN
 from cnnjax.comparison.paired import PairedComparison
 from cnnjax.comparison.power import plan_seeds
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
 
-MARGIN = 0.002
-"""Differences of accuracy below 0.2 points are taken to make no difference where nobody says otherwise."""
 LEAST_SEEDS = 3
 FLIPS_DECIDE = 6
 """Pairs from which on a test without distribution can reach 5% at all: ``2 ** (1 - 6)`` is 0.03."""
@@ -48,6 +47,7 @@ def decide(
     *,
     equivalence_alpha: float | None = None,
     scope: str = "",
+    plans: bool = True,
 ) -> Verdict:
     """Decides by Student's paired t test, and two one-sided ones for equivalence, each at level `alpha`.
 
@@ -61,6 +61,7 @@ def decide(
         power: with which `seeds_needed` seeds decide, > alpha and < 1.
         equivalence_alpha: the level of the one-sided tests, where it is another one.
         scope: what the levels are part of, such as ``as one of 14 comparisons``; said in the reason.
+        plans: whether to say how many seeds would decide what is undecided.
 
     Raises:
         InputError: an argument is out of range.
@@ -90,10 +91,10 @@ def decide(
     found = _describe(mean, wide, 1 - alpha)
     if differs:
         return Verdict("better" if mean > 0 else "worse", f"{found} leaves zero out{remarks}")
-    planned = plan_seeds(spread, margin, alpha, power, narrow_alpha)
+    planned = plan_seeds(spread, margin, alpha, power, narrow_alpha) if plans else None
     needed = planned and max(planned, n + 1)
-    more = f"{needed} seeds in all would decide it" if needed else "no reasonable number of seeds decides it"
-    reason = f"{found} holds zero, and is too wide for the margin of ±{100 * margin:g}; {more}{remarks}"
+    more = f"; {needed} seeds in all would decide it" if needed else "; no reasonable number of seeds decides it"
+    reason = f"{found} holds zero, and is too wide for the margin of ±{100 * margin:g}{more if plans else ''}{remarks}"
     return Verdict("undecided", reason, needed)
 
 

@@ -1,11 +1,14 @@
 """An arm of a comparison: one configuration with all its seeds, and what became of them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from cnnjax.config import RunConfig
+from cnnjax.datasets import load_info
 from cnnjax.records import FINAL, Record
+from cnnjax.splits import split_sizes
 
 Measure = Literal["test", "validation"]
 
@@ -60,3 +63,17 @@ class Arm:
             for seed, record in self.completed.items()
             if record.history and record.history[-1].val_accuracy is not None
         }
+
+
+def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:
+    """Returns the step of the accuracies, one over the images they are of; ``None`` where arms differ in these."""
+    sizes = {_count_images(config, measure) for config in configs}
+    size = sizes.pop()
+    return 1 / size if size and not sizes else None
+
+
+def _count_images(config: RunConfig, measure: Measure) -> int | None:
+    info = load_info(config.data.name, manual_dir=config.data.manual_dir)
+    if measure == "test":
+        return info.test_size
+    return split_sizes(config, info.train_size)[1] if info.train_size else None

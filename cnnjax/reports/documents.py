@@ -12,8 +12,8 @@ from cnnjax.tables import Column, Document, Table
 MEANINGS = (
     "±: standard deviation over seeds; 95% intervals of means are of each arm alone, for these training and test "
     "images",
-    "differences are paired by seed; their intervals have the confidence at which the verdict was made, as one of all "
-    "comparisons of the table",
+    "differences are paired by seed, and for these test images; their intervals have the confidence at which better "
+    "and worse are decided, as one of all comparisons of the table; equivalence goes by two one-sided tests (TOST)",
 )
 
 
@@ -63,6 +63,7 @@ def make_contrast_table(findings: Findings) -> Table:
         Column("t test p", ".3g", True),
         Column("sign-flip p", ".3g", True),
         Column("Wilcoxon p", ".3g", True),
+        Column("TOST p", ".3g", True),
         Column("effect size", ".2f", True),
         Column("P(improves)", ".2f", True),
     )
@@ -78,6 +79,7 @@ def make_contrast_table(findings: Findings) -> Table:
             each.comparison.t_p,
             each.comparison.sign_flip_p,
             each.comparison.wilcoxon_p,
+            each.equivalence_p,
             each.comparison.effect_size,
             each.comparison.probability_of_improvement,
         )
@@ -92,7 +94,16 @@ def make_data_table(findings: Findings) -> Table:
     seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
     columns = (
         *("first", "second", "pairs", "difference", "low", "high", "level", "adjusted_p", "t_p", "sign_flip_p"),
-        *("wilcoxon_p", "effect_size", "correlation", "wins", "probability_of_improvement", "verdict", "seeds_needed"),
+        *(
+            "wilcoxon_p",
+            "equivalence_p",
+            "effect_size",
+            "correlation",
+            "wins",
+            "probability_of_improvement",
+            "verdict",
+            "seeds_needed",
+        ),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
     accuracies = {each.arm.name: each.accuracies for each in findings.arms}
@@ -100,7 +111,7 @@ def make_data_table(findings: Findings) -> Table:
         (
             *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
             *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
-            *(each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
+            *(each.equivalence_p, each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
             *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.seeds_needed),
             *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
@@ -208,7 +219,11 @@ def _make_share_table(findings: Findings) -> Table:
         )
         for share in findings.shares
     )
-    return Table(columns, tuple(rows), "what explains the variance between runs (type II)")
+    return Table(
+        columns,
+        tuple(rows),
+        "what explains the variance between runs (type II; shares overlap where cells are missing)",
+    )
 
 
 def _make_size_table(contrasts: Sequence[Contrast]) -> Table:

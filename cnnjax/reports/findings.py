@@ -3,11 +3,12 @@
 `find` runs the statistics over the arms; what is written, drawn or said of them is made from `Findings` alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnnjax.comparison import (
     Contrast,
+    Criteria,
     Effect,
     Ranks,
     Share,
@@ -20,31 +21,26 @@ from cnnjax.comparison import (
     interquartile_mean,
     pareto_front,
 )
-from cnnjax.comparison.anova import Cells
-from cnnjax.comparison.verdicts import MARGIN
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate, estimate_mean
 from cnnjax.reports.arms import Arm, Measure
 from cnnjax.reports.predictions import ImageFindings
 from cnnjax.reports.ranking import rank_over_datasets
 
+MOST_FOR_PAIRS = 60
+"""Arms of which all pairs are compared: 1,770, which a reader can no longer take in."""
+
 
 @dataclass(frozen=True)
-class Rules:
-    """By what the arms are judged.
+class Rules(Criteria):
+    """By what the arms are judged: the criteria, and what they are applied to.
 
     Attributes:
         measure: the accuracy that is compared.
-        alpha: probability of any false claim of a difference, and of any false claim of equivalence.
-        margin: differences of accuracy below it make no difference.
-        power: with which the seeds that are planned decide.
         looks: numbers of seeds at which the comparison is made, where more are run for undecided arms; else nothing.
     """
 
     measure: Measure = "test"
-    alpha: float = 0.05
-    margin: float = MARGIN
-    power: float = 0.8
     looks: tuple[int, ...] = ()
 
 
@@ -57,7 +53,7 @@ class ArmResult:
         accuracies: by seed.
         estimate: their mean with its interval; ``None`` where there is none.
         interquartile_mean: of them; ``None`` likewise.
-        on_front: whether no network of as few parameters has a mean as high.
+        on_front: whether no network of as few parameters has a mean as high; of one dataset.
     """
 
     arm: Arm
@@ -120,6 +116,7 @@ def find(
     facts: Sequence[str] = (),
     command: str = "",
     resolution: float | None = None,
+    seeds: Sequence[int] = (),
     images: ImageFindings | None = None,
     provenance: Sequence[str] = (),
     remarks: Sequence[str] = (),
@@ -132,61 +129,63 @@ def find(
         rules: by what they are judged.
         title, facts, command, provenance, remarks, images: as in `Findings`.
         resolution: the step of the accuracies; ``None`` where it is not known.
+        seeds: with `rules.looks`, all that may be run, in their order.
 
     Raises:
-        InputError: there is no such base, it has no result, or an argument is out of range.
+        InputError: there are fewer than two arms, no such base, it has no result, or an argument is out of range.
     """
+    if len(arms) < 2:
+        raise InputError(f"{len(arms)} arm: nothing to compare; must be at least two")
     values = {arm.name: accuracies for arm in arms if (accuracies := arm.measure(rules.measure))}
     if base is not None and base not in values:
         raise InputError(f"baseline {base}: has no completed run with a {rules.measure} accuracy")
     factors = tuple(dict.fromkeys(factor for arm in arms for factor in arm.labels))
-    cells = {tuple(arm.labels[factor] for factor in factors): values[arm.name] for arm in arms if arm.name in values}
+    planned = {tuple(arm.labels[factor] for factor in factors): arm for arm in arms if arm.name in values}
+    cells = {
+        cell: _keep_first(values[arm.name], seeds[: rules.looks[0]] if rules.looks else ())
+        for cell, arm in planned.items()
+    }
     references = None if base is None else next(arm.labels for arm in arms if arm.name == base)
     several = len({arm.labels.get("data.name") for arm in arms}) > 1
-    sizes = {tuple(arm.labels[factor] for factor in factors): arm.parameters or 0 for arm in arms if arm.name in values}
+    sizes = {cell: arm.parameters or 0 for cell, arm in planned.items()}
     main, interactions = (
-        _estimate(factors, cells, order, references, rules, resolution) if len(factors) > 1 else () for order in (1, 2)
+        estimate_effects(factors, cells, order, references=references, criteria=rules, resolution=resolution)
+        if len(factors) > 1 and not several
+        else ()
+        for order in (1, 2)
     )
+    contrasts = () if several else _contrast(arms, values, base, rules, resolution, seeds)
     return Findings(
         title=title,
         facts=tuple(facts),
         command=command,
         rules=rules,
         factors=factors,
-        arms=_describe(arms, values),
+        arms=_describe(arms, values, has_front=not several),
         base=base,
-        contrasts=() if several else _contrast(arms, values, base, rules, resolution),
-        shares=analyze_variance(factors, cells) if len(factors) > 1 else (),
+        contrasts=contrasts,
+        shares=analyze_variance(factors, cells) if len(factors) > 1 and not several else (),
         effects=main,
         interactions=interactions,
-        at_equal_size=adjust_for_size(
-            factors, cells, sizes, references=references, alpha=rules.alpha, margin=rules.margin, power=rules.power
-        ),
+        at_equal_size=() if several else adjust_for_size(factors, cells, sizes, references=references, criteria=rules),
         ranks=rank_over_datasets(arms, values, rules.alpha) if several else None,
         images=images,
         provenance=tuple(provenance),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *_remark(arms, base, contrasts, rules)),
     )
 
 
-def _estimate(
-    factors: Sequence[str],
-    cells: Cells,
-    order: int,
-    references: Mapping[str, str] | None,
-    rules: Rules,
-    resolution: float | None,
-) -> tuple[Effect, ...]:
-    return estimate_effects(
-        factors,
-        cells,
-        order,
-        references=references,
-        alpha=rules.alpha,
-        margin=rules.margin,
-        power=rules.power,
-        resolution=resolution,
-    )
+def _keep_first(values: Mapping[int, float], seeds: Sequence[int]) -> Mapping[int, float]:
+    """Returns the values of the seeds, or all of them where none are given: factors are judged at the first look."""
+    return {seed: value for seed, value in values.items() if seed in seeds} if seeds else values
+
+
+def _remark(arms: Sequence[Arm], base: str | None, contrasts: Sequence[Contrast], rules: Rules) -> Iterator[str]:
+    compared = {name for contrast in contrasts for name in (contrast.first, contrast.second)}
+    left_out = [arm.name for arm in arms if arm.name not in compared and arm.name != base and arm.problem is None]
+    if rules.looks and left_out:
+        first = rules.looks[0]
+        yield f"before the first look, at {first} seeds, of both arms: {'; '.join(left_out)}"
 
 
 def _contrast(
@@ -195,20 +194,23 @@ def _contrast(
     base: str | None,
     rules: Rules,
     resolution: float | None,
+    seeds: Sequence[int],
 ) -> tuple[Contrast, ...]:
-    judged = (rules.alpha, rules.margin, rules.power)
     if base is None:
-        return compare_all_pairs(values, *judged, resolution=resolution)
+        if len(values) > MOST_FOR_PAIRS:
+            raise InputError(f"{len(values)} arms: all pairs are compared of at most {MOST_FOR_PAIRS}; choose a base")
+        return compare_all_pairs(values, rules, resolution=resolution)
     if not rules.looks:
-        return compare_with_base(values, base, *judged, resolution=resolution)
+        return compare_with_base(values, base, rules, resolution=resolution)
+    # The family is all that can be run, whatever has a value by now.
+    family = {arm.name: arm.measure(rules.measure) for arm in arms if arm.problem is None}
     ended = {arm.name: arm.ended for arm in arms}
-    seeds = max((arm.seeds for arm in arms), key=len)
-    return compare_in_looks(values, base, ended, seeds, rules.looks, *judged, resolution=resolution)
+    return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution)
 
 
-def _describe(arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]]) -> tuple[ArmResult, ...]:
+def _describe(arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], has_front: bool) -> tuple[ArmResult, ...]:
     means = {name: estimate_mean(accuracies.values()) for name, accuracies in values.items()}
-    sized = [arm for arm in arms if arm.name in means and arm.parameters is not None]
+    sized = [arm for arm in arms if has_front and arm.name in means and arm.parameters is not None]
     front = pareto_front([arm.parameters or 0 for arm in sized], [means[arm.name].mean for arm in sized])
     on_front = {sized[index].name for index in front}
     return tuple(

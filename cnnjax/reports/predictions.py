@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnjax.comparison import Noise, mcnemar_p, split_noise
+from cnnjax.config import DataConfig
+from cnnjax.datasets import load
 from cnnjax.datasets.arrays import Dataset
-from cnnjax.records import Record
-from cnnjax.reports.arms import Arm
+from cnnjax.errors import CorruptionError, UnavailableError
+from cnnjax.records import Record, check_predictions
+from cnnjax.reports.arms import Arm, Measure
 from cnnjax.runs import Store
 
 HARDEST = 24
@@ -41,6 +44,31 @@ class ImageFindings:
     test_size: int
 
 
+def look_at_images(
+    arms: Sequence[Arm], base: str | None, store: Store, data: DataConfig, measure: Measure
+) -> tuple[ImageFindings | None, tuple[str, ...]]:
+    """Returns what single test images tell, or ``None`` and why they tell nothing.
+
+    Args:
+        arms: of one dataset.
+        base: the arm that the others are compared with.
+        store: that has the runs.
+        data: names the dataset.
+        measure: by which the arms are compared; where it is not the test accuracy, test images are left alone.
+
+    Raises:
+        CorruptionError: the store cannot be read.
+    """
+    if measure != "test":
+        return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
+    try:
+        dataset = load(data.name, manual_dir=data.manual_dir)
+    except (UnavailableError, CorruptionError) as error:
+        return None, (f"single images are not looked at: {error}",)
+    images = find_in_images(arms, base, store, dataset)
+    return images, () if images else ("single images are not looked at: no run was tested on these images",)
+
+
 def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset: Dataset) -> ImageFindings | None:
     """Returns what the stored predictions of the completed runs tell.
 
@@ -60,10 +88,14 @@ def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset:
     if not records or any(_find_dataset(record) != dataset.sha256 for record in records):
         return None
     labels = dataset.test.labels
+    by_key = store.load_predictions(record.key for record in records)
+    for key, each in by_key.items():
+        check_predictions(key, each, len(labels), dataset.classes)
     predictions = {
-        arm.name: {seed: _load(store, record.key) for seed, record in sorted(arm.completed.items())} for arm in arms
+        arm.name: {seed: by_key[record.key] for seed, record in sorted(arm.completed.items())}
+        for arm in arms
+        if arm.completed
     }
-    predictions = {name: by_seed for name, by_seed in predictions.items() if by_seed}
     correct = {name: {seed: each == labels for seed, each in by_seed.items()} for name, by_seed in predictions.items()}
     everything = np.array([each for by_seed in predictions.values() for each in by_seed.values()])
     wrong = np.mean(everything != labels, axis=0)
@@ -93,12 +125,6 @@ def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset:
 def _find_dataset(record: Record) -> str | None:
     sha256: str | None = (record.provenance.get("dataset") or {}).get("sha256")
     return sha256
-
-
-def _load(store: Store, key: str) -> np.ndarray:
-    predictions = store.load(key).predictions
-    assert predictions is not None  # completed runs have them
-    return predictions
 
 
 def _split(others: Mapping[str, Mapping[int, np.ndarray]], base: Mapping[int, np.ndarray]) -> dict[str, Noise]:

@@ -39,6 +39,8 @@ def write_interval(low: float | None, high: float | None) -> str:
 
 def _say_verdicts(findings: Findings) -> Iterator[str]:
     contrasts = findings.contrasts
+    if not contrasts and findings.ranks is None:
+        yield "Nothing could be compared: no two arms of one dataset have completed runs with a seed in common."
     if not contrasts:
         return
     counts = Counter[str](contrast.verdict.word for contrast in contrasts)
@@ -55,20 +57,37 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
             found = [contrast for contrast in contrasts if contrast.verdict.word == word]
             if found:
                 most = min(found, key=lambda contrast: sign * contrast.comparison.mean)
-                yield f"Most clearly {word}: {_say_contrast(most)}."
-    needed = [contrast.verdict.seeds_needed for contrast in contrasts if contrast.verdict.seeds_needed]
-    if needed:
-        yield (
-            f"To decide what is undecided: {min(needed)} to {max(needed)} seeds in all."
-            if len(set(needed)) > 1
-            else f"To decide what is undecided: {needed[0]} seeds in all."
-        )
+                yield f"The largest difference among the {word}: {_say_contrast(most)}{_say_lost(findings, most)}."
+    yield from _say_seeds(findings)
 
 
 def _say_contrast(contrast: Contrast) -> str:
     interval = write_interval(contrast.low, contrast.high)
     points = f"{write_points(contrast.comparison.mean)} points {interval}".rstrip()
     return f"{contrast.first} less {contrast.second} is {points}"
+
+
+def _say_seeds(findings: Findings) -> Iterator[str]:
+    undecided = [each for each in findings.contrasts if each.verdict.word == "undecided"]
+    needed = sorted(each.verdict.seeds_needed for each in undecided if each.verdict.seeds_needed)
+    if findings.rules.looks or not undecided:
+        return
+    listed = f"{needed[0]} to {needed[-1]}" if needed and needed[0] < needed[-1] else "".join(map(str, needed[:1]))
+    hopeless = len(undecided) - len(needed)
+    parts = [
+        *([f"{len(needed)} would be decided by {listed} seeds in all"] if needed else []),
+        *([f"{hopeless} by no reasonable number"] if hopeless else []),
+    ]
+    yield (
+        f"Of {_count(len(undecided), 'undecided comparison')}, by the spread seen so far, {' and '.join(parts)}; "
+        "looking again with more seeds makes false claims more likely, unless it was planned so (--top-up)."
+    )
+
+
+def _say_lost(findings: Findings, contrast: Contrast) -> str:
+    counts = findings.arm(contrast.first).arm.counts
+    lost = counts.total() - counts["completed"]
+    return f", of the {counts['completed']} of its {counts.total()} runs that completed" if lost else ""
 
 
 def _say_ranks(findings: Findings) -> Iterator[str]:
@@ -84,8 +103,9 @@ def _say_ranks(findings: Findings) -> Iterator[str]:
 
 
 def _say_shares(shares: Sequence[Share]) -> Iterator[str]:
-    if shares:
-        listed = ", then ".join(f"{' x '.join(share.factors)} ({share.omega_squared:.0%})" for share in shares[:3])
+    clear = [share for share in shares if share.low > 0][:3]
+    if clear:
+        listed = ", then ".join(f"{' x '.join(share.factors)} ({share.omega_squared:.0%})" for share in clear)
         yield f"What explains most of the variance between runs: {listed}."
 
 
@@ -106,7 +126,8 @@ def _say_interactions(interactions: Sequence[Effect]) -> Iterator[str]:
         pairs = dict.fromkeys(" and ".join(effect.factors) for effect in found)
         yield f"What one factor does depends on the other for {', '.join(pairs)}."
     elif interactions:
-        yield "No interaction of two factors stands out of the noise."
+        undecided = sum(effect.contrast.verdict.word == "undecided" for effect in interactions)
+        yield f"No interaction of two factors stands out of the noise; {undecided} of {len(interactions)} are open."
 
 
 def _say_size(findings: Findings) -> Iterator[str]:
@@ -118,19 +139,22 @@ def _say_size(findings: Findings) -> Iterator[str]:
             if each.estimate
         )
         more = f" and {len(front) - _MOST} more" if len(front) > _MOST else ""
-        yield f"No smaller network has a mean as high as {listed}{more}."
+        yield f"By their means, untested, no smaller network is as accurate as {listed}{more}."
 
 
 def _say_noise(findings: Findings) -> Iterator[str]:
     if findings.images is None:
         return
-    shares = [noise.share_of_seeds for noise in findings.images.noise.values() if noise.share_of_seeds is not None]
+    noises = findings.images.noise.values()
+    clear = sum(noise.low > 0 or noise.high < 0 for noise in noises)
+    shares = [noise.share_of_seeds for noise in noises if noise.share_of_seeds is not None]
     if shares:
         share = float(np.median(shares))
         yield (
             f"Of the variance of a difference, {share:.0%} comes from training, which more seeds lessen, and "
             f"{1 - share:.0%} from the choice of the {findings.images.test_size:,} test images, which they do not"
-            f"{' (medians over the arms)' if len(shares) > 1 else ''}."
+            f"{' (medians over the arms)' if len(shares) > 1 else ''}. The verdicts are for these test images; for new "
+            f"ones too, the 95% intervals of {clear} of {len(noises)} differences leave zero out."
         )
 
 

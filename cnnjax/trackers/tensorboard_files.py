@@ -1,8 +1,8 @@
 """TensorBoard: event files in ``<out>/tensorboard/<key>``, a point an epoch, then the whole run once more.
 
-Every session of a run begins a file of its own with the mark of a restart, at which TensorBoard forgets the points from
-Every session of a run begins a file of its own with the mark of a restart, where TensorBoard forgets the points from
-record, whatever the files before it say.
+Every start of a run begins a file of its own with the mark of a restart, at which TensorBoard forgets the points from
+that epoch on: so an epoch that was repeated after a crash counts once. The last file has the whole history of the
+stored record, whatever the files before it say.
 
 The events are written here and now. A writer with a thread of its own would leave a run waiting forever for a thread
 that a full disk has ended.

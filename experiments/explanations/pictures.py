@@ -36,16 +36,6 @@ class Explanation:
     figures: Mapping[str, "Figure"] = field(default_factory=dict)
 
 
-def check_folder(folder: Path) -> None:
-    """Raises `InputError` where there can be no such folder, and `UnavailableError` where we may not look."""
-    try:
-        found = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-        if not found.is_dir():
-            raise InputError(f"--figures {folder}: {found} is a file; must be a folder")
-    except (OSError, RuntimeError) as error:
-        raise UnavailableError(f"--figures {folder}: {getattr(error, 'strerror', None) or error}") from None
-
-
 def write_pictures(explanation: Explanation, arguments: PictureArguments, kept: Path | None = None) -> list[str]:
     """Writes the pictures, after every one of them is known to have a place.
 

@@ -112,9 +112,11 @@ def _explain_run(
 ) -> Explanation:
     from cnnjax.inspection.activations import compute_probabilities
     from cnnjax.inspection.mistakes import count_confusions, find_confident_mistakes, find_hardest, list_confusions
+    from cnnjax.records import check_predictions
 
     labels, predictions = dataset.test.labels, run.predictions
-    assert predictions is not None
+    assert predictions is not None  # a completed run has them
+    check_predictions(run.key, predictions, len(labels), dataset.classes)
     probabilities = compute_probabilities(network, dataset.test.images)
     matrix = count_confusions(labels, predictions, dataset.classes)
     answers = {
