@@ -111,7 +111,7 @@ def all_or_none() -> Iterator[None]:
         return
     try:
         yield
-    except Exception:
+    except BaseException:
         agree(1)
         raise
     if agree(0):

@@ -130,7 +130,7 @@ def _prepare(
     try:
         devices = devices or choose_devices(config.train.batch_size)
         provenance = collect_provenance(dataset.info, describe_execution(devices))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter where a platform has no plugin
         raise UnavailableError(f"JAX cannot start: {error}") from error
     mesh = make_mesh(devices, config.train.batch_size)
     layers = size_layers(config, dataset.info)

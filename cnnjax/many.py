@@ -89,7 +89,7 @@ def cut_runs(
     try:
         processes = jax.process_count()
         size = at_once or choose_at_once(configs[0], info)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter where a platform has no plugin
         raise UnavailableError(f"JAX cannot start: {error}") from error
     if processes > 1:
         raise InputError(f"fit_many: this is one of {processes} processes; they train one run together, by fit")

@@ -139,7 +139,9 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), state.label_smoothing)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype), state.label_smoothing
+        )
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         return loss, (_count_correct(logits, batch.labels), updates.get("batch_stats", {}))
 

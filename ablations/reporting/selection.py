@@ -1,8 +1,8 @@
 """The best cell by validation accuracy, and the test accuracy of that one alone.
 
 The accuracy by which something was picked is too high for it: the pick favours luck. Test images had no part in it, so
-the test accuracy is free of the luck with validation images, as long as it is not looked at to pick again; it is that of
-the networks that were trained, of which lucky seeds helped to be picked.
+the test accuracy is free of the luck with validation images, as long as it is not looked at to pick again; it is that
+of the networks that were trained, which lucky seeds helped to be picked.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ request is a network with a seed, and the answer its test accuracy.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -72,6 +73,7 @@ def main(make_trainer: MakeTrainer) -> None:
         _serve(make_trainer(options, TEXTBOOK, 0))
 
 
+@functools.cache
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images of a split, float32 (n, 28, 28, 1) in [0, 1], and the labels, int32 (n,)."""
     split = getattr(load("mnist"), name)
