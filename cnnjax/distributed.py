@@ -86,17 +86,18 @@ def agree(number: int) -> int:
     return int(jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))(every))
 
 
-def check_same(number: int, what: str) -> None:
-    """Raises `UnavailableError` where the processes have different numbers, each from the output folder as it sees it.
+def check_same(number: int, what: str, must: str = "out: must be a folder that all processes see") -> None:
+    """Raises `UnavailableError` where the processes have different numbers, such as each finds in its output folder.
 
     Args:
         number: of this process.
         what: it is, in words.
+        must: what must be so for them to be equal.
     """
     largest, smallest = agree(number), -agree(-number)
     if largest != smallest:
         seen = f"{what} is {smallest} for one of them and {largest} for another"
-        raise UnavailableError(f"out: must be a folder that all processes see; {seen}")
+        raise UnavailableError(f"{must}; {seen}")
 
 
 @contextlib.contextmanager

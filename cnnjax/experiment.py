@@ -87,6 +87,7 @@ def fit(
         stored = store.find(config.key) if store and not force else None
     is_stored = bool(stored and stored.status in FINAL)
     if is_joined():
+        check_same(int(config.key[:7], 16), "the run", "all processes must be given the same run")
         check_same(is_stored, "whether the run is stored")
     if store and is_stored:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")

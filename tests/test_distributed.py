@@ -98,6 +98,27 @@ def test_processes_that_see_other_folders_do_not_train(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_with_different_runs_do_not_train(tmp_path):
+    port = find_port()
+    words = [
+        "--train.epochs",
+        "1",
+        "--out",
+        str(tmp_path),
+        "--coordinator",
+        f"127.0.0.1:{port}",
+        "--num-processes",
+        "2",
+    ]
+    processes = [start(*words, "--process-id", str(index), "--seed", str(index)) for index in range(2)]
+    codes, outputs = finish(processes)
+    assert codes == [4, 4], outputs
+    for _, errors in outputs:
+        assert "all processes must be given the same run; the run is " in errors
+    assert not (tmp_path / "runs.sqlite").exists()
+
+
+@pytest.mark.slow
 def test_where_one_fails_none_waits_for_it(tmp_path):
     (tmp_path / "file").write_text("")
     codes, outputs = finish(start_both("--train.epochs", "1", outs=(tmp_path / "file/runs", tmp_path / "other")))
