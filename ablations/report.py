@@ -135,14 +135,12 @@ def read_shown(arguments: ReportArguments) -> Shown:
     return Shown(study, grid, cells, records, tuple(remarks), base, looks)
 
 
-def read_report(arguments: ReportArguments, shown: Shown | None = None) -> Report:
-    """Returns the report that the arguments ask for, of what is shown, which is read where it is not given.
+def read_report(arguments: ReportArguments, shown: Shown) -> Report:
+    """Returns the report that the arguments ask for.
 
     Raises:
-        InputError: the column to sort by is none; or as `read_shown`.
-        CorruptionError: as `read_shown`.
+        InputError: the column to sort by is none.
     """
-    shown = shown or read_shown(arguments)
     results = summarize_cells(shown.part, shown.records)
     cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid))
     return make_report(shown.study.title, shown.grid, cells, shown.records, shown.remarks, shown.base)

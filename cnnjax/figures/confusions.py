@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.figures.heatmaps import ON_LIGHT
 from cnnjax.figures.labels import wrap_all
-from cnnjax.figures.style import MUTED, PAPER, SMALL, new_figure, styled
+from cnnjax.figures.style import DARKENING, MUTED, ON_LIGHT, PAPER, SMALL, new_figure, styled
+from cnnjax.inspection.mistakes import share_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +18,6 @@ MOST_MATRICES = 12
 MOST_NAMED = 10
 """Classes up to which cells have numbers and every class its own."""
 _COLUMNS, _WIDTH, _TINY = 3, 7.2, 5.0
-_LIGHT_TO_DARK = "Blues"
-"""In which nothing is white."""
 
 
 @styled()
@@ -37,11 +35,11 @@ def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Fi
     side = 1.75 if columns > 1 else 3.6
     figure = new_figure(max(_WIDTH * columns / _COLUMNS, 4.6), 0.3 + rows * (side + 0.35 + 0.13 * lines))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    shares = [_share_errors(matrix) for matrix in matrices]
+    shares = [share_errors(matrix) for matrix in matrices]
     highest = max(float(np.nanmax(share, initial=0.0)) for share in shares) or 1.0
     for axes, title, matrix, share in zip(panels, titles, matrices, shares, strict=False):
         axes.set_facecolor(MUTED)
-        drawn = axes.pcolormesh(np.ma.masked_invalid(share), cmap=_LIGHT_TO_DARK, vmin=0, vmax=highest)
+        drawn = axes.pcolormesh(np.ma.masked_invalid(share), cmap=DARKENING, vmin=0, vmax=highest)
         _number(axes, matrix, share / highest)
         axes.set_title(title, fontsize=SMALL)
     for axes in panels[len(names) :]:
@@ -50,12 +48,6 @@ def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Fi
     figure.supylabel("true class", fontsize=SMALL + 1)
     figure.colorbar(drawn, ax=list(panels), label="% of the true class taken for another", shrink=min(1.0, 1.6 / rows))
     return figure
-
-
-def _share_errors(matrix: np.ndarray) -> np.ndarray:
-    """Returns per cent of the true class, nan on the diagonal."""
-    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    return np.where(np.eye(len(matrix), dtype=bool), np.nan, shares)
 
 
 def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.figures.mosaics import to_rgba
+from cnnjax.figures.mosaics import frame_images, to_rgba
 from cnnjax.figures.style import SMALL, new_figure, styled
 
 if TYPE_CHECKING:
@@ -37,10 +37,5 @@ def draw_hardest(
     ):
         axes.imshow(image, interpolation="none")
         axes.set_title(f"#{index}: {label}\ntaken for {guess}\nwrong in {100 * share:.0f}%", fontsize=SMALL)
-    for axes in every:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(True)
-    for axes in every[len(images) :]:
-        axes.set_visible(False)
+    frame_images(every, len(images))
     return figure

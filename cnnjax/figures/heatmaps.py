@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnjax.figures.labels import wrap, wrap_all
-from cnnjax.figures.style import MUTED, PAPER, SEQUENTIAL, SMALL, new_figure, styled
+from cnnjax.figures.style import MUTED, ON_LIGHT, PAPER, SEQUENTIAL, SMALL, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ON_LIGHT = "#000000"
-"""Of text on light cells, which stay light when a page turns dark."""
 _WIDEST = 7.2
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnjax.figures.answers import format_probability, shorten
-from cnnjax.figures.mosaics import to_rgba
+from cnnjax.figures.mosaics import frame_images, to_rgba
 from cnnjax.figures.style import DARKENING, MUTED, SMALL, choose_ink, new_figure, styled
-from cnnjax.inspection.mistakes import Answer
+from cnnjax.inspection.mistakes import Answer, share_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +34,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -
     side = max(4.0, 0.45 * classes) if in_full else 7.0
     figure = new_figure(side + 1.9, side + 1.0, title, w_pad=0.08)
     axes = figure.subplots()
-    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    wrong = np.where(np.eye(classes, dtype=bool), np.nan, shares)
+    wrong = share_errors(matrix)
     highest = float(np.nan_to_num(wrong).max()) or 1.0
     drawn = axes.imshow(wrong, cmap=DARKENING, vmin=0, vmax=highest)
     axes.imshow(np.where(np.eye(classes, dtype=bool), 1.0, np.nan), cmap=_one_colour(MUTED))
@@ -69,12 +68,7 @@ def draw_answers(images: np.ndarray, answers: Sequence[Answer], class_names: Seq
         true, predicted = (shorten(class_names[index]) for index in (answer.label, answer.predicted))
         probability = format_probability(answer.probability)
         axes.set_title(f"#{answer.index}, {probability}\nis {true}\nsaid {predicted}", fontsize=SMALL)
-    for axes in every:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(True)
-    for axes in every[len(images) :]:
-        axes.set_visible(False)
+    frame_images(every, len(images))
     return figure
 
 

@@ -1,6 +1,7 @@
 """Many small images side by side as one large one, which is drawn in one go, with their numbers on its edges."""
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,15 @@ def number_tiles(axes: "Axes", mosaic: Mosaic, count: int) -> None:
     axes.set_xticks(shown, [f"+{column}" for column in range(len(shown))])
     axes.set_yticks(mosaic.rows, [str(row * columns) for row in range(len(mosaic.rows))])
     axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+
+
+def frame_images(every: "Iterable[Axes]", count: int) -> None:
+    """Gives the images in axes of their own a frame and no ticks, and hides the axes beyond the first `count`."""
+    for index, axes in enumerate(every):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(True)
+        axes.set_visible(index < count)
 
 
 def to_rgba(images: np.ndarray) -> np.ndarray:

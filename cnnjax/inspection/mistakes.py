@@ -39,6 +39,12 @@ def count_confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
+def share_errors(matrix: np.ndarray) -> np.ndarray:
+    """Returns a confusion matrix in per cent of the true class, nan on the diagonal."""
+    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    return np.where(np.eye(len(matrix), dtype=bool), np.nan, shares)
+
+
 def list_confusions(matrix: np.ndarray, most: int) -> list[Confusion]:
     """Returns the most frequent pairs of classes that were confused, at most `most`, the most frequent first."""
     wrong = matrix - np.diag(np.diag(matrix))

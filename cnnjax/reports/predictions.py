@@ -10,6 +10,7 @@ from cnnjax.config import DataConfig
 from cnnjax.datasets import load
 from cnnjax.datasets.arrays import Dataset
 from cnnjax.errors import CorruptionError, UnavailableError
+from cnnjax.inspection.mistakes import count_confusions
 from cnnjax.records import Record, check_predictions
 from cnnjax.reports.arms import Arm, Measure
 from cnnjax.runs import Store
@@ -110,7 +111,7 @@ def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset:
             for name, by_seed in others.items()
         },
         confusions={
-            name: np.sum([_confuse(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
+            name: np.sum([count_confusions(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
             for name, by_seed in predictions.items()
         },
         hardest=hardest,
@@ -142,10 +143,6 @@ def _split(others: Mapping[str, Mapping[int, np.ndarray]], base: Mapping[int, np
         ]
         noise |= dict(zip(names, split_noise(tables), strict=True))
     return noise
-
-
-def _confuse(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    return np.bincount(labels * classes + predictions.astype(np.int64), minlength=classes**2).reshape(classes, classes)
 
 
 def _guess(predictions: np.ndarray, label: int) -> int:
