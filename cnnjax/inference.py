@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +10,7 @@ from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from cnnjax.model import CNN
+from cnnjax.parts import count_fitting
 from cnnjax.training import EVALUATION_BATCH, predict_logits
 
 
@@ -40,12 +42,13 @@ def predict(
     classes = params[f"Dense_{len(config.model.dense)}"]["kernel"].shape[-1]
     model = CNN(config.model, classes, jnp.dtype(config.train.precision))
     variables = {"params": params, "batch_stats": batch_stats}
-    program = compile_program(
-        predict_logits, variables, np.zeros((EVALUATION_BATCH, *image_shape), np.uint8), model=model
-    )
+    size = EVALUATION_BATCH
+    if jax.default_backend() == "cpu":
+        size = min(size, count_fitting(config.model, image_shape, classes))
+    program = compile_program(predict_logits, variables, np.zeros((size, *image_shape), np.uint8), model=model)
     predictions = [np.zeros(0, np.int32)]
-    for start in range(0, len(images), EVALUATION_BATCH):
-        batch = images[start : start + EVALUATION_BATCH]
-        padded = np.pad(batch, ((0, EVALUATION_BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
         predictions.append(np.argmax(program(variables, padded), -1)[: len(batch)].astype(np.int32))
     return np.concatenate(predictions)

@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax.compilation import compile_program
-from cnnjax.parts import count_parts
+from cnnjax.parts import count_fitting, count_parts
 from cnnjax.sharding import replicate, run_on_all
-from cnnjax.training import Examples, Metrics, TrainState, evaluate, shuffle, train_epoch, train_last_batch
+from cnnjax.training import EVALUATION_BATCH, Examples, Metrics, TrainState, evaluate, shuffle, train_epoch, train_last_batch
 
 PIECE = 50
 """Steps of a piece."""
@@ -49,6 +49,7 @@ class Programs:
     ) -> None:
         assert mesh is None or runs is None
         self.batch_size, self.mesh, self.runs = batch_size, mesh, runs
+        self.devices = mesh.size if mesh else 1
         examples = len(splits["train"].labels)
         self.shuffle = self._compile(shuffle, state, examples=examples, batch_size=batch_size)
         arguments = (state, self.zero(), splits["train"], self.shuffle(state))
@@ -62,7 +63,10 @@ class Programs:
             rest = self._count_parts(state, splits["train"], examples % batch_size)
             self._train_last = train(train_last_batch, *arguments, parts=rest)
         evaluated = [split for name, split in splits.items() if name != "train"]
-        self._evaluate = {len(split.labels): self._compile(evaluate, state, split) for split in evaluated}
+        self._evaluate = {
+            len(split.labels): self._compile(evaluate, state, split, batch_size=self._choose_batch(state, split))
+            for split in evaluated
+        }
 
     def _compile(self, program: Callable[..., Any], *arguments: Any, **static: Any) -> Callable[..., Any]:
         if self.runs is not None:
@@ -98,9 +102,16 @@ class Programs:
         """Returns into how many parts a device cuts its share of so many examples; for CPUs only."""
         if jax.default_backend() != "cpu":
             return 1
-        devices = self.mesh.size if self.mesh else 1
-        share = examples if examples % devices else examples // devices
+        share = examples if examples % self.devices else examples // self.devices
         return count_parts(state.model.config, data.images.shape[1:], state.model.classes, share)
+
+    def _choose_batch(self, state: TrainState, split: Examples) -> int:
+        """Returns how many images are evaluated at once, equally many on each device; the last ones may be fewer."""
+        share = max(EVALUATION_BATCH // self.devices, 1)
+        if jax.default_backend() == "cpu":
+            share = min(share, count_fitting(state.model.config, split.images.shape[1:], state.model.classes))
+        whole = (size for size in range(share, share // 2, -1) if len(split.labels) % (size * self.devices) == 0)
+        return next(whole, share) * self.devices
 
 
 def _run_each(*arguments: Any, program: Callable[..., Any], **static: Any) -> Any:
