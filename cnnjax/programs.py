@@ -13,7 +13,16 @@ from jax.sharding import Mesh
 from cnnjax.compilation import compile_program
 from cnnjax.parts import count_fitting, count_parts
 from cnnjax.sharding import replicate, run_on_all
-from cnnjax.training import EVALUATION_BATCH, Examples, Metrics, TrainState, evaluate, shuffle, train_epoch, train_last_batch
+from cnnjax.training import (
+    EVALUATION_BATCH,
+    Examples,
+    Metrics,
+    TrainState,
+    evaluate,
+    shuffle,
+    train_epoch,
+    train_last_batch,
+)
 
 PIECE = 50
 """Steps of a piece."""
