@@ -1,14 +1,20 @@
 """Where what can be made again is kept: decoded datasets, and the programs that JAX has compiled. No JAX here."""
 
+import contextlib
 import os
 from pathlib import Path
+
+from cnnjax.errors import UnavailableError
 
 
 def cache_root() -> Path:
     """Returns the user's folder: `$CNNJAX_CACHE_DIR`, else `$XDG_CACHE_HOME/cnnjax`, else `~/.cache/cnnjax`."""
     own, shared = os.environ.get("CNNJAX_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
     root = Path(own) if own else (Path(shared) if shared else Path("~/.cache")) / "cnnjax"
-    return root.expanduser()
+    try:
+        return root.expanduser()
+    except RuntimeError:
+        raise UnavailableError("the home folder is not known; CNNJAX_CACHE_DIR names another one") from None
 
 
 def keep_programs(wanted: bool = True) -> None:
@@ -23,6 +29,17 @@ def keep_programs(wanted: bool = True) -> None:
     """
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_root() / "programs"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        programs = cache_root() / "programs"
+        _remove_empty(programs)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes what a full disk has left of programs, of which JAX would warn whenever it comes upon one."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.stat().st_size == 0:
+                path.unlink()

@@ -4,12 +4,23 @@ Every process runs the same program on the same arguments. The first one alone w
 folder, which must therefore be one that all see, and go on only where they have found the same.
 """
 
+import atexit
 import contextlib
+import os
 import re
+import socket
 import sys
+import time
 from collections.abc import Iterator
 
 from cnnjax.errors import InputError, UnavailableError
+
+WAIT_SECONDS = 300
+"""For the first process to answer, and for the others to come."""
+PAUSE_SECONDS = 0.5
+
+LOSS = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
+"""How JAX begins the message of a computation on several hosts that cannot be ended."""
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})")
 
@@ -48,17 +59,34 @@ def join(coordinator: str, num_processes: int, process_id: int, devices: int | N
         UnavailableError: the others do not come.
     """
     check_processes(coordinator, num_processes, process_id)
+    if process_id:
+        _wait_for_answer(coordinator)  # JAX would end this process where nothing answers
     import jax
 
     with contextlib.suppress(AttributeError):
         jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM for itself
+    own = devices and [*range(devices)]
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id, devices and [*range(devices)])
+        jax.distributed.initialize(coordinator, num_processes, process_id, own, initialization_timeout=WAIT_SECONDS)
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(
             f"coordinator={coordinator!r}: the processes do not find each other: {reason}"
         ) from error
+
+
+def _wait_for_answer(coordinator: str) -> None:
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PAUSE_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                reason = f"nothing answers there within {WAIT_SECONDS} s ({error.strerror or error})"
+                raise UnavailableError(f"coordinator={coordinator!r}: {reason}") from None
+            time.sleep(PAUSE_SECONDS)
 
 
 def is_joined() -> bool:
@@ -98,6 +126,34 @@ def check_same(number: int, what: str, must: str = "out: must be a folder that a
     if largest != smallest:
         seen = f"{what} is {smallest} for one of them and {largest} for another"
         raise UnavailableError(f"{must}; {seen}")
+
+
+@contextlib.contextmanager
+def named_losses() -> Iterator[None]:
+    """Turns the error of a computation that another of several processes has left into one that says so.
+
+    This process ends without waiting for the others when it ends, as JAX would.
+
+    Raises:
+        UnavailableError: another process has gone.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if not is_joined() or not LOSS.match(str(error)):
+            raise
+        atexit.register(_leave)
+        reason = str(error).splitlines()[0]
+        raise UnavailableError(
+            f"another of the processes has gone; start all again, with --resume where there are checkpoints: {reason}"
+        ) from error
+
+
+def _leave() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(UnavailableError.exit_code)
 
 
 @contextlib.contextmanager

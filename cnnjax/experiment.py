@@ -16,7 +16,7 @@ from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
-from cnnjax.distributed import all_or_none, check_same, is_first, is_joined
+from cnnjax.distributed import all_or_none, check_same, is_first, is_joined, named_losses
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cnnjax.position import Position
 
 
+@named_losses()
 def fit(
     config: RunConfig,
     out: str | os.PathLike[str] | None = "runs",
@@ -94,6 +95,9 @@ def fit(
         return store.load(config.key)
     with all_or_none():
         prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices)
+    if is_joined():
+        images = int(provenance["dataset"]["sha256"][:7], 16)
+        check_same(images, "the hash of the images", "all processes must be given the same dataset")
     from cnnjax import fitting
 
     checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)

@@ -150,6 +150,7 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
         (loss, (correct, batch_stats)), gradients = differentiate(state.params, batch)
     else:
         assert not state.batch_stats
+        assert not state.model.config.dropout
         batch_stats = state.batch_stats
 
         def add_part(sums: Any, part: Examples) -> tuple[Any, None]:
@@ -202,7 +203,7 @@ def train_epoch(
         data: all training examples.
         order: int32 (examples,), from `shuffle`.
         batch_size: examples per step (static).
-        steps: number of steps (static).
+        steps: number of steps, no more than full batches are left of the epoch (static).
         parts: into how many parts a batch is cut, as for `train_step` (static).
 
     Returns:

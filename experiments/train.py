@@ -116,6 +116,9 @@ def main(argv: list[str]) -> int:
 def _check(arguments: TrainArguments) -> None:
     check(arguments.checkpoint_every, Count | None, "--checkpoint-every")
     check(arguments.devices, Count | None, "--devices")
+    if arguments.devices and arguments.run.train.batch_size % arguments.devices:
+        batch = arguments.run.train.batch_size
+        raise InputError(f"--devices={arguments.devices}: must divide train.batch_size={batch}")
     check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
     check_trackers(() if arguments.process_id else arguments.log)
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from cnnjax.caches import cache_root, keep_programs
+from cnnjax.errors import UnavailableError
 
 NETWORK = ["--model.filters", "[]", "--model.dense", "[8]", "--train.epochs", "1", "--data.train-size", "500"]
 
@@ -44,6 +45,25 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert "JAX_ENABLE_COMPILATION_CACHE" not in os.environ
     keep_programs(False)
     assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+
+
+@pytest.mark.usefixtures("_no_settings")
+def test_what_a_full_disk_has_left_of_a_program_is_removed(monkeypatch, tmp_path):
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path))
+    (tmp_path / "programs").mkdir()
+    empty, whole = tmp_path / "programs/empty", tmp_path / "programs/whole"
+    empty.write_bytes(b"")
+    whole.write_bytes(b"program")
+    keep_programs()
+    assert [*(tmp_path / "programs").iterdir()] == [whole]
+
+
+def test_without_a_home_folder_another_is_asked_for(monkeypatch):
+    for name in ("CNNJAX_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without a name
+    with pytest.raises(UnavailableError, match="CNNJAX_CACHE_DIR names another"):
+        cache_root()
 
 
 def train(folder, *options):

@@ -119,6 +119,31 @@ def test_processes_with_different_runs_do_not_train(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_is_killed_the_other_ends_and_both_go_on_from_the_last_checkpoint(tmp_path, killed):
+    epochs = ["--train.epochs", "4000", "--checkpoint-every", "1", "--out", str(tmp_path)]
+    processes = start_both(*epochs)
+    for line in processes[0].stdout:
+        if line.startswith("epoch 3/"):
+            break
+    processes[killed].kill()
+    _, errors = processes[1 - killed].communicate(timeout=60)
+    assert processes[1 - killed].returncode == 4, errors
+    assert "error: another of the processes has gone; start all again, with --resume" in errors
+    assert "Traceback" not in errors
+    processes[killed].communicate()
+    processes = start_both(*epochs, "--resume")
+    for line in processes[0].stdout:
+        if line.startswith("epoch "):
+            break
+    for process in processes:
+        process.terminate()
+    codes, outputs = finish(processes)
+    assert codes == [143, 143], outputs
+    assert "resuming after step" in outputs[0][1]
+
+
+@pytest.mark.slow
 def test_where_one_fails_none_waits_for_it(tmp_path):
     (tmp_path / "file").write_text("")
     codes, outputs = finish(start_both("--train.epochs", "1", outs=(tmp_path / "file/runs", tmp_path / "other")))

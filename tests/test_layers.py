@@ -454,3 +454,29 @@ def test_windows_of_very_many_positions_are_left_to_xla():
     np.testing.assert_allclose(convolve(images, kernel)[0, 0], mean, atol=1e-6)
     np.testing.assert_allclose(average_pool(images, (25, 25), (1, 1))[0, 0], mean, atol=1e-6)
     np.testing.assert_array_equal(max_pool(images, (25, 25), (1, 1))[0, 0], images[:25, :25].max((0, 1)))
+
+
+def test_the_gradient_of_a_gradient_on_an_accelerator():
+    def loss(kernel):
+        return jnp.sum(convolve_on_accelerator(jnp.ones((5, 5, 2, 1)), kernel, (1, 1)) ** 3)
+
+    kernel = jnp.linspace(0.1, 1, 9).reshape(3, 3, 1, 1)
+    twice = jax.jit(jax.grad(lambda kernel: jnp.sum(jax.grad(loss)(kernel) ** 2)))(kernel)
+    # All pixels are one, so the loss is 18 s^3 of the sum s; its gradient 54 s^2 in all nine taps.
+    total = float(kernel.sum())
+    np.testing.assert_allclose(twice, 9 * 2 * 54 * total**2 * 108 * total, rtol=1e-4)
+
+
+def test_the_mean_of_bfloat16_is_summed_in_float32():
+    images = jnp.full((16, 16, 1, 1), 1.0, jnp.bfloat16).at[0, 0].set(256)
+    assert average_pool(images, (16, 16), (1, 1)).item() == float(jnp.bfloat16((255 + 256) / 256))
+
+
+@pytest.mark.parametrize("pool", [max_pool, average_pool])
+def test_windows_larger_than_the_images_are_refused(pool):
+    with pytest.raises(InputError, match="window 3x3: must be no larger than the images, 2x5"):
+        pool(jnp.zeros((2, 5, 1, 1)), (3, 3), (1, 1))
+    with pytest.raises(InputError, match="window 3x3"):
+        convolve(jnp.zeros((2, 5, 1, 1)), jnp.zeros((3, 3, 1, 1)))
+    with pytest.raises(InputError, match="padding"):
+        convolve(jnp.zeros((2, 5, 1, 1)), jnp.zeros((3, 3, 1, 1)), padding="SAME")

@@ -286,6 +286,15 @@ def test_there_is_a_slot_a_core_each_pinned(monkeypatch):
     assert [slot.core for slot in make_slots(2 * len(cores))] == cores * 2
 
 
+def test_a_device_that_jax_cannot_have_is_refused(monkeypatch):
+    monkeypatch.setattr("ablations.running.slots.may_have_accelerators", lambda: False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UnavailableError, match="JAX_PLATFORMS=cuda: JAX has no plugin"):
+        make_slots()
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+    assert all(slot.is_cpu for slot in make_slots())
+
+
 def test_accelerators_have_a_slot_each_and_no_more(monkeypatch):
     monkeypatch.setattr("ablations.running.slots._find_accelerators", lambda: ("gpu", 4))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0,2")

@@ -60,6 +60,9 @@ def may_have_accelerators() -> bool:
 
 def _find_accelerators() -> tuple[str, int]:
     if not may_have_accelerators():
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if platforms and "cpu" not in platforms.split(","):
+            raise UnavailableError(f"JAX_PLATFORMS={platforms}: JAX has no plugin for such a device here")
         return "cpu", 0
     # In a process of its own, for JAX would take the devices that the workers need.
     try:

@@ -68,4 +68,10 @@ def _dispatch(
         results = jax.vmap(chosen, [0 if batched else None for batched in is_batched], axis_size=size)(*operands)
         return results, jax.tree.map(lambda array: True, results)
 
-    return chooser
+    # A function with a rule for `vmap` has no derivative of its own, which the gradient of a gradient needs.
+    differentiable = jax.custom_vjp(chooser)
+    differentiable.defvjp(
+        lambda *operands: (chooser(*operands), operands),
+        lambda operands, cotangent: jax.vjp(by_xla, *operands)[1](cotangent),
+    )
+    return differentiable

@@ -32,7 +32,7 @@ from cnnjax.layers.patches import (
 )
 from cnnjax.layers.pooling import max_pool
 from cnnjax.layers.toom_cook import MOST_POINTS
-from cnnjax.layers.windows import count_steps, size_of
+from cnnjax.layers.windows import check_window, count_steps, size_of
 from cnnjax.rules import choice
 
 Algorithm = Literal["xla", "patches", "tiles"]
@@ -67,7 +67,8 @@ def convolve(
         (rows, columns, batch, filters), of the same dtype.
 
     Raises:
-        InputError: there is no such algorithm, or it cannot do this.
+        InputError: there is no such padding or algorithm, or it cannot do this; the window is larger than the padded
+            images.
     """
     padded = _pad(images, kernel, strides, padding)
     if algorithm is not None:
@@ -161,8 +162,12 @@ def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group:
 
 
 def _pad(images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels) -> jax.Array:
+    if isinstance(padding, str):
+        choice(padding, ("valid", "same"), "padding")
     pixels = pad_pixels(padding, size_of(images), size_of(kernel), strides)
-    return jnp.pad(images, (*pixels, (0, 0), (0, 0)))
+    padded = jnp.pad(images, (*pixels, (0, 0), (0, 0)))
+    check_window(size_of(padded), size_of(kernel))
+    return padded
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

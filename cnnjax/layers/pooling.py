@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from cnnjax.blocks import Pair
 from cnnjax.layers.maximum import find_first_maximum, give_to_first
-from cnnjax.layers.windows import MOST_SLICES, slice_windows
+from cnnjax.layers.windows import MOST_SLICES, check_window, size_of, slice_windows
 
 
 def max_pool(images: jax.Array, window: Pair, strides: Pair) -> jax.Array:
@@ -25,7 +25,11 @@ def max_pool(images: jax.Array, window: Pair, strides: Pair) -> jax.Array:
 
     Returns:
         (rows, columns, batch, channels), of the same dtype.
+
+    Raises:
+        InputError: the window is larger than the images.
     """
+    check_window(size_of(images), window)
     if window[0] * window[1] > MOST_SLICES:
         pooled: jax.Array = nn.max_pool(images.transpose(2, 0, 1, 3), window, strides).transpose(1, 2, 0, 3)
         return pooled
@@ -33,11 +37,14 @@ def max_pool(images: jax.Array, window: Pair, strides: Pair) -> jax.Array:
 
 
 def average_pool(images: jax.Array, window: Pair, strides: Pair) -> jax.Array:
-    """Returns the mean of each window; arguments and result are those of `max_pool`."""
+    """Returns the mean of each window, summed in float32; arguments and result are those of `max_pool`."""
+    wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    check_window(size_of(images), window)
     if window[0] * window[1] > MOST_SLICES:
-        pooled: jax.Array = nn.avg_pool(images.transpose(2, 0, 1, 3), window, strides).transpose(1, 2, 0, 3)
-        return pooled
-    return functools.reduce(jnp.add, slice_windows(images, window, strides)) / (window[0] * window[1])
+        pooled = nn.avg_pool(wide.transpose(2, 0, 1, 3), window, strides).transpose(1, 2, 0, 3)
+    else:
+        pooled = functools.reduce(jnp.add, slice_windows(wide, window, strides)) / (window[0] * window[1])
+    return pooled.astype(images.dtype)  # type: ignore[no-any-return]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

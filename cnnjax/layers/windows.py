@@ -10,6 +10,7 @@ import jax
 from jax import lax
 
 from cnnjax.blocks import Pair
+from cnnjax.errors import InputError
 
 MOST_SLICES = 400
 """Windows of more positions are left to XLA: each position is an operation to compile."""
@@ -18,6 +19,12 @@ MOST_SLICES = 400
 def size_of(array: jax.Array) -> Pair:
     """Returns the height and width of images, or of the window of a kernel."""
     return array.shape[0], array.shape[1]
+
+
+def check_window(size: Pair, window: Pair) -> None:
+    """Raises `InputError` where a window fits nowhere."""
+    if window[0] > size[0] or window[1] > size[1]:
+        raise InputError(f"window {window[0]}x{window[1]}: must be no larger than the images, {size[0]}x{size[1]}")
 
 
 def count_steps(size: Pair, window: Pair, strides: Pair = (1, 1)) -> Pair:

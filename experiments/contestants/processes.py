@@ -129,22 +129,34 @@ def run_trials(contestant: Contestant, steps: int, seeds: int, cores: Sequence[i
         UnavailableError: a process has ended badly.
     """
     queue = TrialQueue(seeds)
+    running: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(len(cores)) as pool:
         environment = {**os.environ, **contestant.environment, "JAX_COMPILATION_CACHE_DIR": cache}
-        taking = [pool.submit(_run_queue, contestant, core, steps, queue, environment) for core in cores]
-        return [accuracy for future in taking for accuracy in future.result()]
+        taking = [pool.submit(_run_queue, contestant, core, steps, queue, environment, running) for core in cores]
+        try:
+            return [accuracy for future in taking for accuracy in future.result()]
+        except BaseException:
+            for process in running:
+                process.kill()
+            raise
 
 
 def _run_queue(
-    contestant: Contestant, core: int | None, steps: int, queue: TrialQueue, environment: dict[str, str]
+    contestant: Contestant,
+    core: int | None,
+    steps: int,
+    queue: TrialQueue,
+    environment: dict[str, str],
+    running: list[subprocess.Popen[str]],
 ) -> list[float]:
-    """Has one process train what it takes from the queue; returns the accuracies."""
+    """Has one process, added to those `running`, train what it takes from the queue; returns the accuracies."""
     words = [*_make_command(contestant, core), "--grid", str(steps)]
     accuracies: list[float] = []
     with tempfile.TemporaryFile("w+") as log:
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
         ) as process:
+            running.append(process)
             assert process.stdin
             assert process.stdout
             trial = queue.take(None)
