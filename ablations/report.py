@@ -92,11 +92,8 @@ def main(argv: list[str]) -> int:
     shown = read_shown(arguments)
     if arguments.compares:
         findings = compare(shown, arguments, f"{PROG} {shlex.join(argv)}")
-        text = write_findings(findings, arguments.format, find_width() if output is None else None)
-        if arguments.figures:
-            from cnnjax.reports.pictures import save_pictures
-
-            save_pictures(findings, arguments.figures)
+        width = find_width() if output is None else None
+        text = write_findings(findings, arguments.format, width, arguments.figures)
     elif arguments.select:
         text = _write_selection(shown, arguments)
     else:

@@ -29,7 +29,7 @@ from cnnjax.outputs import check_folder, check_output, replace_file
 from cnnjax.processors import offer_cpu_devices
 from cnnjax.records import Record
 from cnnjax.reports.arms import Arm, find_resolution
-from cnnjax.reports.findings import Findings, find
+from cnnjax.reports.findings import find
 from cnnjax.reports.origins import count_origins, describe_origins
 from cnnjax.reports.predictions import look_at_images
 from cnnjax.reports.writing import Format, write_findings
@@ -110,7 +110,12 @@ def main(argv: list[str]) -> int:
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
         remarks=remarks,
     )
-    _show(findings, arguments, output)
+    width = find_width() if output is None else None
+    text = write_findings(findings, arguments.format, width, arguments.figures)
+    if output:
+        replace_file(output, text + "\n", "--output")
+    else:
+        say(text, sys.stdout)
     return 0
 
 
@@ -158,18 +163,6 @@ def _make_arm(selectors: Selectors, side: str, records: Mapping[int, Record], se
     chosen = {seed: records[seed] for seed in seeds if seed in records}
     sizes = [(record.parameters, record.flops) for record in chosen.values()]
     return Arm(selectors.name(side), {}, chosen, seeds, *(sizes[0] if sizes else (None, None)))
-
-
-def _show(findings: Findings, arguments: CompareArguments, output: Path | None) -> None:
-    text = write_findings(findings, arguments.format, find_width() if output is None else None)
-    if arguments.figures:
-        from cnnjax.reports.pictures import save_pictures
-
-        save_pictures(findings, arguments.figures)
-    if output:
-        replace_file(output, text + "\n", "--output")
-    else:
-        say(text, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from cnnjax.outputs import check_output, replace_file
 from cnnjax.rules import check
 from cnnjax.tables import Column, Document, Table, write_markdown, write_terminal
 from experiments.arguments import parse_arguments
+from experiments.contestants.reporting import write_machine
 
 PROG = "python -m experiments.convolutions"
 SHAPES = (
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     check(arguments.batch, Count, "--batch")
     check(arguments.repeats, Count, "--repeats")
     markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
+    machine = write_machine("cpu")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from cnnjax.layers.convolution import Algorithm
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
         Column("chosen"),
     )
     facts = (f"{arguments.batch} images", f"medians of {arguments.repeats}", "one core, float32")
-    notes = ("saved: how many times fewer multiplications tiles take than the definition",)
+    notes = ("saved: how many times fewer multiplications tiles take than the definition", machine)
     document = Document("Outputs and both gradients of a convolution", facts, (Table(columns, tuple(rows)),), notes)
     say(write_terminal(document, find_width()), sys.stdout)
     if markdown:
@@ -97,16 +99,19 @@ def _measure_shape(
     size, channels, filters, window, stride = shape
     images, kernel = jnp.ones((size, size, batch, channels)), jnp.ones((window, window, channels, filters))
     times = [
-        None if name == "tiles" and stride > 1 else _time(_make_pass(name, stride), images, kernel, repeats)
+        None
+        if name == "tiles" and stride > 1
+        else _time(_make_pass(name, stride, images, kernel), images, kernel, repeats)
         for name in names
     ]
     saved = count_saved(images, kernel) if stride == 1 else None
     return (*shape, *times, saved, choose_plan(images, kernel, (stride, stride)).outputs)
 
 
-def _make_pass(algorithm: str, stride: int) -> Callable[..., Any]:
+def _make_pass(algorithm: str, stride: int, images: Any, kernel: Any) -> Callable[..., Any]:
     import jax
 
+    from cnnjax.compilation import compile_program
     from cnnjax.layers.convolution import convolve
 
     def run(images: Any, kernel: Any) -> Any:
@@ -117,7 +122,7 @@ def _make_pass(algorithm: str, stride: int) -> Callable[..., Any]:
         )
         return pull_back(outputs)
 
-    return jax.jit(run)
+    return compile_program(run, images, kernel)
 
 
 def _time(function: Callable[..., Any], images: Any, kernel: Any, repeats: int) -> float:

@@ -29,6 +29,7 @@ class Effect:
         labels: of the levels, one for each factor.
         references: of the factors.
         combinations: of the other factors, over which the mean is taken.
+        unpaired: seeds that some of its cells have no value for, which are left out.
         contrast: with the effect as its difference, as one of all effects of its kind.
     """
 
@@ -36,6 +37,7 @@ class Effect:
     labels: tuple[str, ...]
     references: tuple[str, ...]
     combinations: int
+    unpaired: tuple[int, ...]
     contrast: Contrast
 
     @property
@@ -74,13 +76,13 @@ def estimate_effects(
     found = []
     for chosen in combinations(range(len(factors)), order):
         for labels in _list_levels(cells, chosen, [base[factors[index]] for index in chosen]):
-            rest, values = _average(cells, chosen, labels, [base[factors[index]] for index in chosen])
+            rest, values, unpaired = _average(cells, chosen, labels, [base[factors[index]] for index in chosen])
             if values:
                 step = resolution and resolution / rest
                 # An effect is a mean over `rest` sums of 2**order values, each rounded with a variance of step**2 / 12.
                 least = resolution and resolution * math.sqrt(2**order / (12 * rest))
                 compared = compare_paired(values, dict.fromkeys(values, 0.0), resolution=step, least=least)
-                found.append((chosen, labels, rest, compared))
+                found.append((chosen, labels, rest, unpaired, compared))
     names = [(" x ".join(factors[index] for index in chosen), "0") for chosen, *_ in found]
     contrasts = contrast_all(names, [comparison for *_, comparison in found], criteria)
     return tuple(
@@ -89,9 +91,10 @@ def estimate_effects(
             labels,
             tuple(base[factors[index]] for index in chosen),
             rest,
+            unpaired,
             contrast,
         )
-        for (chosen, labels, rest, _), contrast in zip(found, contrasts, strict=True)
+        for (chosen, labels, rest, unpaired, _), contrast in zip(found, contrasts, strict=True)
     )
 
 
@@ -104,17 +107,19 @@ def _list_levels(cells: Cells, chosen: Sequence[int], references: Sequence[str])
 
 def _average(
     cells: Cells, chosen: Sequence[int], labels: Labels, references: Sequence[str]
-) -> tuple[int, dict[int, float]]:
-    """Returns over how many combinations of the other factors the mean is, and the effect by seed."""
-    effects = []
+) -> tuple[int, dict[int, float], tuple[int, ...]]:
+    """Returns over how many combinations of the other factors the mean is, the effect by seed, and seeds left out."""
+    effects, known = [], set()
     for cell in cells:
         if tuple(cell[index] for index in chosen) == labels:
             corners = list(_list_corners(cell, chosen, references))
             if all(corner in cells for corner, _ in corners):
+                known |= set.union(*(set(cells[corner]) for corner, _ in corners))
                 seeds = set.intersection(*(set(cells[corner]) for corner, _ in corners))
                 effects.append({seed: sum(sign * cells[corner][seed] for corner, sign in corners) for seed in seeds})
     common = set.intersection(*(set(effect) for effect in effects)) if effects else set()
-    return len(effects), {seed: float(np.mean([effect[seed] for effect in effects])) for seed in sorted(common)}
+    values = {seed: float(np.mean([effect[seed] for effect in effects])) for seed in sorted(common)}
+    return len(effects), values, tuple(sorted(known - common))
 
 
 def _list_corners(cell: Labels, chosen: Sequence[int], references: Sequence[str]) -> Iterator[tuple[Labels, int]]:

@@ -166,7 +166,7 @@ def _write_arm(each: ArmResult, factors: Sequence[str]) -> tuple[str | int | flo
         *([arm.labels[factor] for factor in factors] or [arm.name]),
         arm.parameters,
         arm.flops,
-        f"{len(each.accuracies)} of {len(arm.seeds)}" if len(each.accuracies) < len(arm.seeds) else len(arm.seeds),
+        _count_of(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
         None if estimate is None else f"{estimate.mean:.4f}{spread}",
         f"[{estimate.low:.4f}, {estimate.high:.4f}]" if estimate is not None and known else None,
         each.interquartile_mean,
@@ -174,10 +174,15 @@ def _write_arm(each: ArmResult, factors: Sequence[str]) -> tuple[str | int | flo
     )
 
 
+def _count_of(count: int, missing: int) -> str | int:
+    return f"{count} of {count + missing}" if missing > 0 else count
+
+
 def _make_effect_table(findings: Findings) -> Table:
     columns = (
         Column("effect"),
         Column("combinations", "", True),
+        Column("seeds", "", True),
         Column("difference", right=True),
         Column("interval", right=True),
         Column("p of all", ".3g", True),
@@ -187,6 +192,7 @@ def _make_effect_table(findings: Findings) -> Table:
         (
             effect.name,
             effect.combinations,
+            _count_of(effect.contrast.comparison.n, len(effect.unpaired)),
             write_points(effect.contrast.comparison.mean),
             write_interval(effect.contrast.low, effect.contrast.high),
             effect.contrast.adjusted_p,

@@ -185,7 +185,9 @@ def _remark(arms: Sequence[Arm], base: str | None, contrasts: Sequence[Contrast]
     left_out = [arm.name for arm in arms if arm.name not in compared and arm.name != base and arm.problem is None]
     if rules.looks and left_out:
         first = rules.looks[0]
-        yield f"before the first look, at {first} seeds, of both arms: {'; '.join(left_out)}"
+        failed = any(arm.counts["failed"] for arm in arms if arm.name in (*left_out, base))
+        hint = "; --retry-failed runs again what has failed" if failed else ""
+        yield f"before the first look, at {first} seeds, of both arms: {'; '.join(left_out)}{hint}"
 
 
 def _contrast(

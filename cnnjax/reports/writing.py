@@ -1,6 +1,7 @@
 """Findings in every format."""
 
 import json
+from pathlib import Path
 from typing import Literal, get_args
 
 from cnnjax.reports.documents import make_data_table, make_document, to_dict
@@ -11,14 +12,22 @@ Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def write_findings(findings: Findings, form: Format, width: int | None = None) -> str:
-    """Returns the findings as text.
+def write_findings(findings: Findings, form: Format, width: int | None = None, figures: Path | None = None) -> str:
+    """Returns the findings as text; where asked for, their pictures are saved too.
 
     Args:
         findings: what to write.
         form: how; ``csv`` and ``json`` hold every number unrounded, ``html`` is one page with all pictures in it.
         width: of the terminal, in columns; ``None`` gives every row one line.
+        figures: folder for the pictures, as PNG and SVG.
+
+    Raises:
+        UnavailableError: the pictures cannot be saved.
     """
+    if figures:
+        from cnnjax.reports.pictures import save_pictures
+
+        save_pictures(findings, figures)
     match form:
         case "html":
             from cnnjax.reports.html import write_html

@@ -27,16 +27,13 @@ def describe(results: Sequence[Result], grids: Sequence[GridResult], notes: Sequ
         peak: floating-point operations a second of one large matrix product.
     """
     flops = count_flops()
-    machine = describe_machine()
-    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     remarks = (
         *notes,
         f"GFLOP/s: of the direct convolution's {flops / 1e6:.1f} MFLOP an image, forward and backward; dot: "
         f"{peak / 1e9:.0f} GFLOP/s, one lax.dot of 2048x2048 in float32",
         "two processes: side by side, each with one core and one thread, an epoch of both divided by two",
         "start: from the start of the process to the end of its first step, at its second start",
-        f"{machine['processor']}, {machine['cores']} cores, {results[0].device}, Python {machine['python']}, "
-        f"{versions}, commit {machine['commit']}",
+        write_machine(results[0].device),
     )
     tables = [_tabulate(results, flops, peak)] + ([_tabulate_grids(grids)] if grids else [])
     return Document("Training the textbook network", (), tuple(tables), remarks)
@@ -47,6 +44,16 @@ def count_flops() -> int:
     layers = summarize(ModelConfig()).layers
     # Backward, every layer has a gradient for its kernel and one for its input, but the images need none.
     return 3 * sum(layer.flops for layer in layers) - layers[0].flops
+
+
+def write_machine(device: str) -> str:
+    """Returns a line: the machine, the versions of what is installed, and the commit."""
+    machine = describe_machine()
+    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {device}, Python {machine['python']}, {versions}, "
+        f"commit {machine['commit']}"
+    )
 
 
 def describe_machine() -> dict[str, Any]:
