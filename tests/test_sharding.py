@@ -65,7 +65,7 @@ def test_the_command_divides_the_batch_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ("3", "devices=3: must divide train.batch_size=100"),
+        ("3", "--devices=3: must divide train.batch_size=100"),
         ("0", "--devices=0: must be >= 1"),
     ],
 )
