@@ -5,14 +5,14 @@ import pytest
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit_many
 from cnnjax.comparison import Criteria, compare_all_pairs
 
-SEEDS, IMAGES = 6, 2_000
+SEEDS, IMAGES = 8, 10_000
 
 
 def train(filters, first_seed, out):
     configs = [
         RunConfig(
             ModelConfig(filters, kernel_size=3),
-            TrainConfig(epochs=2, learning_rate=0.1),
+            TrainConfig(epochs=3, learning_rate=0.1),
             DataConfig(train_size=IMAGES),
             seed=seed,
         )
