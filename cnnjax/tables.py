@@ -40,12 +40,15 @@ class Document:
         facts: short texts for the line under the title.
         tables: in order.
         notes: one line each, below the tables.
+        summary: what to read first, a line each: above the tables on a page, below them on a terminal, where a reader
+            sees the end, and in a table of a paper.
     """
 
     title: str
     facts: tuple[str, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = ()
+    summary: tuple[str, ...] = ()
 
 
 def write_terminal(document: Document, width: int | None = None) -> str:
@@ -57,27 +60,28 @@ def write_terminal(document: Document, width: int | None = None) -> str:
     """
     tables = [_join_lines(_clean(table.title), _align(table, width)) for table in document.tables]
     above = _join_lines(_clean(document.title), _clean(", ".join(document.facts)))
-    return _join_parts(above, *tables, _join_lines(*map(_clean, document.notes)))
+    return _join_parts(above, *tables, _join_lines(*map(_clean, (*document.summary, *document.notes))))
 
 
 def write_markdown(document: Document) -> str:
     """Returns Markdown with tables as GitHub reads them."""
     parts = [f"## {_escape_markdown(document.title)}", _escape_markdown(", ".join(document.facts))]
+    parts += [_list_markdown(document.summary)]
     for table in document.tables:
         rules = tuple("---:" if column.right else "---" for column in table.columns)
         headings, *rows = _write_rows(table, _escape_markdown)
         parts += [f"### {_escape_markdown(table.title)}"] if table.title else []
         parts += [_join_lines(*(f"| {' | '.join(row)} |" for row in (headings, rules, *rows)))]
-    return _join_parts(*parts, _join_lines(*(f"- {_escape_markdown(note)}" for note in document.notes)))
+    return _join_parts(*parts, _list_markdown(document.notes))
 
 
 def write_latex(document: Document) -> str:
-    """Returns one ``table`` environment per table, in the style of the package ``booktabs``; the last has the notes."""
+    """Returns one ``table`` environment per table, set with the package ``booktabs``; the last has all sentences."""
     environments = []
     for table in document.tables:
         texts = (document.title, table.title, ", ".join(document.facts))
         caption = " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in texts if text)
-        notes = document.notes if table is document.tables[-1] else ()
+        notes = (*document.summary, *document.notes) if table is document.tables[-1] else ()
         environments.append(_write_environment(table, caption, notes))
     return _join_parts(*environments)
 
@@ -141,6 +145,10 @@ def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
         *(rf"\par\footnotesize {_escape_latex(note)}" for note in notes),
         r"\end{table}",
     )
+
+
+def _list_markdown(lines: Sequence[str]) -> str:
+    return _join_lines(*(f"- {_escape_markdown(line)}" for line in lines))
 
 
 def _join_lines(*lines: str) -> str:

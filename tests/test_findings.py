@@ -11,10 +11,11 @@ from cnnjax.datasets.arrays import Split, make_dataset
 from cnnjax.history import EpochMetrics
 from cnnjax.records import Record, Run, unpack_run
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.documents import make_data_table, make_document, to_dict
+from cnnjax.reports.documents import make_document
 from cnnjax.reports.findings import Rules, find
 from cnnjax.reports.predictions import find_in_images
 from cnnjax.reports.summary import write_summary
+from cnnjax.reports.unrounded import make_data_table, to_dict
 from cnnjax.reports.writing import write_findings
 from cnnjax.runs import Store
 from grid_helpers import make_packed, tiny

@@ -110,8 +110,8 @@ class TestPage:
 
     def test_says_what_failed(self, page):
         failures = page.partition("Failures</h2>")[2]
-        assert "diverged: model.padding=same, model.strides=2, model.filters=[16,32], seed=0" in failures
-        assert "invalid: model.padding=valid, model.strides=2, model.filters=[4,8]: model: MaxPool_1" in failures
+        assert "diverged: padding=same, strides=2, filters=[16,32], seed=0" in failures
+        assert "invalid: padding=valid, strides=2, filters=[4,8]: model: MaxPool_1" in failures
         assert "failed: " in failures
 
     def test_verdicts_are_written_out(self, page):

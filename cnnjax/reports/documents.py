@@ -1,11 +1,10 @@
-"""Findings as tables: for a terminal, Markdown, LaTeX and CSV; and as JSON values."""
+"""Findings as tables and sentences for reading."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cnnjax.comparison import Contrast
 from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.reports.names import name_arms, name_contrast
 from cnnjax.reports.summary import write_interval, write_points, write_summary
 from cnnjax.tables import Column, Document, Table
 
@@ -28,11 +27,11 @@ def make_document(findings: Findings) -> Document:
         _make_rank_table(findings),
         _make_noise_table(findings),
     )
-    reasons = [f"{each.first} against {each.second}: {each.verdict.reason}" for each in findings.contrasts]
-    notes = (*write_summary(findings), *MEANINGS, *reasons, *list_losses(findings.arms), *findings.provenance)
+    reasons = [f"{compared}: {reason}" for compared, reason in list_reasons(findings)]
     command = (f"made by: {findings.command}",) if findings.command else ()
+    notes = (*MEANINGS, *reasons, *list_losses(findings), *findings.provenance, *findings.remarks, *command)
     filled = tuple(table for table in tables if table.rows)
-    return Document(findings.title, findings.facts, filled, (*notes, *findings.remarks, *command))
+    return Document(findings.title, findings.facts, filled, notes, write_summary(findings))
 
 
 def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str]) -> Table:
@@ -67,9 +66,10 @@ def make_contrast_table(findings: Findings) -> Table:
         Column("effect size", ".2f", True),
         Column("P(improves)", ".2f", True),
     )
+    names = name_arms(findings)
     rows = (
         (
-            *((each.first,) if findings.base else (each.first, each.second)),
+            *((names[each.first],) if findings.base else (names[each.first], names[each.second])),
             each.comparison.n,
             write_points(each.comparison.mean),
             write_interval(each.low, each.high),
@@ -85,76 +85,26 @@ def make_contrast_table(findings: Findings) -> Table:
         )
         for each in findings.contrasts
     )
-    title = f"against {findings.base}, in percentage points" if findings.base else "all pairs, in percentage points"
-    return Table(columns, tuple(rows), title)
+    against = f"against {names[findings.base]}" if findings.base else "all pairs"
+    return Table(columns, tuple(rows), f"{against}, in percentage points")
 
 
-def make_data_table(findings: Findings) -> Table:
-    """Returns a row a comparison with every number unrounded, and the accuracies of both arms by seed."""
-    seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
-    columns = (
-        *("first", "second", "pairs", "difference", "low", "high", "level", "adjusted_p", "t_p", "sign_flip_p"),
-        *(
-            "wilcoxon_p",
-            "equivalence_p",
-            "effect_size",
-            "correlation",
-            "wins",
-            "probability_of_improvement",
-            "verdict",
-            "seeds_needed",
-        ),
-        *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
-    )
-    accuracies = {each.arm.name: each.accuracies for each in findings.arms}
-    rows = (
-        (
-            *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
-            *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
-            *(each.equivalence_p, each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
-            *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.seeds_needed),
-            *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
-        )
-        for each in findings.contrasts
-    )
-    return Table(tuple(map(Column, columns)), tuple(rows))
+def list_reasons(findings: Findings) -> list[tuple[str, str]]:
+    """Returns for every comparison what was compared, and the reason of its verdict."""
+    return [(name_contrast(findings, each), each.verdict.reason) for each in findings.contrasts]
 
 
-def to_dict(findings: Findings) -> dict[str, Any]:
-    """Returns the findings as JSON values, unrounded; without the images."""
-    images = findings.images
-    return {
-        "title": findings.title,
-        "facts": list(findings.facts),
-        "command": findings.command,
-        "rules": dataclasses.asdict(findings.rules),
-        "factors": list(findings.factors),
-        "base": findings.base,
-        "arms": [_arm_to_dict(each) for each in findings.arms],
-        "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
-        "shares": [dataclasses.asdict(each) for each in findings.shares],
-        "effects": [dataclasses.asdict(each) for each in findings.effects],
-        "interactions": [dataclasses.asdict(each) for each in findings.interactions],
-        "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],
-        "ranks": findings.ranks and {"arms": list(findings.ranks[0]), **dataclasses.asdict(findings.ranks[1])},
-        "noise": images and {name: dataclasses.asdict(noise) for name, noise in images.noise.items()},
-        "mcnemar": images and {name: _by_seed(values) for name, values in images.mcnemar.items()},
-        "summary": list(write_summary(findings)),
-        "provenance": list(findings.provenance),
-        "remarks": list(findings.remarks),
-    }
-
-
-def list_losses(arms: Sequence[ArmResult]) -> list[str]:
+def list_losses(findings: Findings) -> list[str]:
     """Returns a line for every run without an accuracy, and for every arm that cannot exist."""
+    names = name_arms(findings)
     return [
         *(
-            f"{record.status}: {each.arm.name}, seed={seed}: {record.reason}"
-            for each in arms
+            f"{record.status}: {names[each.arm.name]}, seed={seed}: {record.reason}"
+            for each in findings.arms
             for seed, record in each.arm.records.items()
             if record.status in ("failed", "diverged")
         ),
-        *(f"invalid: {each.arm.name}: {each.arm.problem}" for each in arms if each.arm.problem),
+        *(f"invalid: {names[each.arm.name]}: {each.arm.problem}" for each in findings.arms if each.arm.problem),
     ]
 
 
@@ -242,10 +192,10 @@ def _make_size_table(contrasts: Sequence[Contrast]) -> Table:
 
 
 def _make_rank_table(findings: Findings) -> Table:
-    names, ranks = findings.ranks or ((), None)
+    arms, ranks = findings.ranks or ((), None)
     means = ranks.mean if ranks else ()
     columns = (Column("arm"), Column("mean rank over datasets", ".2f", True))
-    return Table(columns, tuple(zip(names, means, strict=True)))
+    return Table(columns, tuple(zip(arms, means, strict=True)))
 
 
 def _make_noise_table(findings: Findings) -> Table:
@@ -257,10 +207,10 @@ def _make_noise_table(findings: Findings) -> Table:
         Column("from seeds", ".0%", True),
         Column("McNemar p by seed"),
     )
-    images = findings.images
+    images, names = findings.images, name_arms(findings)
     rows = (
         (
-            name,
+            names[name],
             write_points(noise.mean),
             write_interval(noise.low, noise.high),
             write_interval(*noise.bootstrap),
@@ -270,24 +220,3 @@ def _make_noise_table(findings: Findings) -> Table:
         for name, noise in (images.noise.items() if images else ())
     )
     return Table(columns, tuple(rows), "two sources of noise: differences in percentage points, 95% intervals")
-
-
-def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
-    arm = each.arm
-    return {
-        "name": arm.name,
-        "labels": dict(arm.labels),
-        "problem": arm.problem,
-        "parameters": arm.parameters,
-        "flops": arm.flops,
-        "estimate": each.estimate and dataclasses.asdict(each.estimate),
-        "interquartile_mean": each.interquartile_mean,
-        "on_front": each.on_front,
-        "accuracies": _by_seed(each.accuracies),
-        "keys": {str(seed): record.key for seed, record in arm.records.items()},
-        "counts": dict(arm.counts),
-    }
-
-
-def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
-    return {str(seed): value for seed, value in values.items()}

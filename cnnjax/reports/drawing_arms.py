@@ -13,7 +13,7 @@ from cnnjax.figures.forest import draw_forest
 from cnnjax.figures.ranks import draw_ranks
 from cnnjax.figures.seeds import MOST_PAIRS, Pair, draw_pairs
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.names import count, list_levels, name_arms, shorten_factors
+from cnnjax.reports.names import count, list_levels, name_arms, name_contrast, shorten_factors
 from cnnjax.reports.ranking import DATASET
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def draw_differences(findings: Findings) -> "Drawn":
     if not findings.contrasts:
         return None, _explain_lack(findings)
     shown, note = _choose(findings.contrasts, MOST_ROWS)
-    figure = draw_forest([_name_contrast(findings, each) for each in shown], shown, findings.rules.margin)
+    figure = draw_forest([name_contrast(findings, each) for each in shown], shown, findings.rules.margin)
     against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
     seeds = count((each.comparison.n for each in shown), "common seed")
     return figure, (
@@ -112,12 +112,6 @@ def describe_bars(contrasts: Sequence[Contrast]) -> str:
     each = f"{confidences[0]:g}%" if len(confidences) == 1 else f"{confidences[0]:g}% to {confidences[-1]:g}%"
     why = ", the confidence at which each is judged as one of many" if len(contrasts) > 1 else ""
     return f"Bars: Student's interval of the paired differences with {each} confidence{why}."
-
-
-def _name_contrast(findings: Findings, contrast: Contrast) -> str:
-    names = name_arms(findings)
-    first, second = names[contrast.first], names[contrast.second]
-    return first if findings.base is not None else f"{first} less {second}"
 
 
 def _values_at(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:

@@ -11,11 +11,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnnjax.errors import printable
-from cnnjax.reports.documents import MEANINGS, list_losses, make_document
+from cnnjax.reports.documents import MEANINGS, list_losses, list_reasons, make_document
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.inline_svg import inline_figure
 from cnnjax.reports.pictures import Picture, draw_all
-from cnnjax.reports.summary import WORDS, write_summary
+from cnnjax.reports.summary import WORDS
 from cnnjax.tables import Column, Table, Value
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def write_html(findings: Findings) -> str:
     script = _read("report.js")
     return _load_template().render(
         findings=findings,
-        summary=write_summary(findings),
+        summary=document.summary,
         before=[picture for picture in pictures if picture.name not in _AFTER_TABLES],
         after=[picture for picture in pictures if picture.name in _AFTER_TABLES],
         tables=[_prepare_table(number, table) for number, table in enumerate(document.tables, 1)],
         meanings=MEANINGS,
-        reasons=[(f"{each.first} against {each.second}", each.verdict.reason) for each in findings.contrasts],
-        losses=list_losses(findings.arms),
+        reasons=list_reasons(findings),
+        losses=list_losses(findings),
         style=Markup(_read("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from cnnjax.comparison import Contrast
 from cnnjax.reports.findings import Findings
 
 
@@ -21,6 +22,13 @@ def name_arms(findings: Findings) -> dict[str, str]:
         or result.arm.name
         for result in findings.arms
     }
+
+
+def name_contrast(findings: Findings, contrast: Contrast) -> str:
+    """Returns what is compared: the arm, or both where they have no base in common."""
+    names = name_arms(findings)
+    first, second = names[contrast.first], names[contrast.second]
+    return first if findings.base is not None else f"{first} less {second}"
 
 
 def name_levels(factors: Mapping[str, str], chosen: Sequence[str], labels: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnjax.comparison import Contrast, Effect, Share
 from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.reports.names import name_arms
 
 WORDS = ("better", "worse", "equivalent", "undecided")
 _MOST = 6
@@ -49,22 +50,24 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
     if findings.base is None:
         yield f"Of {_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
     elif len(contrasts) == 1:
-        yield f"{_say_contrast(contrasts[0])}: {contrasts[0].verdict.word} ({margin})."
+        yield f"{_say_contrast(findings, contrasts[0])}: {contrasts[0].verdict.word} ({margin})."
     else:
-        yield f"Against {findings.base}, of {_count(len(contrasts), 'arm')} {counted} ({margin})."
+        yield f"Against {name_arms(findings)[findings.base]}, of {_count(len(contrasts), 'arm')} {counted} ({margin})."
     if len(contrasts) > 1:
         for word, sign in (("better", -1), ("worse", 1)):
             found = [contrast for contrast in contrasts if contrast.verdict.word == word]
             if found:
                 most = min(found, key=lambda contrast: sign * contrast.comparison.mean)
-                yield f"The largest difference among the {word}: {_say_contrast(most)}{_say_lost(findings, most)}."
+                said = f"{_say_contrast(findings, most)}{_say_lost(findings, most)}"
+                yield f"The largest difference among the {word}: {said}."
     yield from _say_seeds(findings)
 
 
-def _say_contrast(contrast: Contrast) -> str:
+def _say_contrast(findings: Findings, contrast: Contrast) -> str:
+    names = name_arms(findings)
     interval = write_interval(contrast.low, contrast.high)
     points = f"{write_points(contrast.comparison.mean)} points {interval}".rstrip()
-    return f"{contrast.first} less {contrast.second} is {points}"
+    return f"{names[contrast.first]} less {names[contrast.second]} is {points}"
 
 
 def _say_seeds(findings: Findings) -> Iterator[str]:
@@ -133,8 +136,9 @@ def _say_interactions(interactions: Sequence[Effect]) -> Iterator[str]:
 def _say_size(findings: Findings) -> Iterator[str]:
     front = sorted((each for each in findings.arms if each.on_front), key=lambda each: each.arm.parameters or 0)
     if len(front) > 1:
-        listed = ", ".join(
-            f"{each.arm.name} ({each.arm.parameters:,} parameters, {each.estimate.mean:.4f})"
+        names = name_arms(findings)
+        listed = "; ".join(
+            f"{names[each.arm.name]} ({each.arm.parameters:,} parameters, {each.estimate.mean:.4f})"
             for each in front[:_MOST]
             if each.estimate
         )

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Literal, get_args
 
-from cnnjax.reports.documents import make_data_table, make_document, to_dict
+from cnnjax.reports.documents import make_document
 from cnnjax.reports.findings import Findings
+from cnnjax.reports.unrounded import make_data_table, to_dict
 from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]
