@@ -65,8 +65,8 @@ def write_terminal(document: Document, width: int | None = None) -> str:
 
 def write_markdown(document: Document) -> str:
     """Returns Markdown with tables as GitHub reads them."""
-    parts = [f"## {_escape_markdown(document.title)}", _escape_markdown(", ".join(document.facts))]
-    parts += [_list_markdown(document.summary)]
+    above = (f"## {_escape_markdown(document.title)}", _escape_markdown(", ".join(document.facts)))
+    parts = [*above, _list_markdown(document.summary)]
     for table in document.tables:
         rules = tuple("---:" if column.right else "---" for column in table.columns)
         headings, *rows = _write_rows(table, _escape_markdown)

@@ -31,14 +31,6 @@ def make_table(texts=HARD, title=""):
     return Table(columns, tuple(rows), title)
 
 
-def test_a_page_begins_with_the_summary_and_a_terminal_ends_with_what_is_said():
-    document = Document("title", (), (make_table(),), ("a note",), ("what was found",))
-    page, terminal = write_markdown(document), write_terminal(document)
-    assert page.index("what was found") < page.index("| model") < page.index("a note")
-    assert terminal.index("model") < terminal.index("what was found") < terminal.index("a note")
-    assert write_latex(document).count("what was found") == 1
-
-
 def make_document(*tables):
     return Document("Does it matter?", ("study a_b", "5 seeds"), tables or (make_table(),), ("50% failed",))
 
@@ -51,6 +43,14 @@ def test_csv_reads_back_with_every_digit(rows):
     assert [label for label, _ in read] == [label for label, _ in rows]
     for (_, found), (_, value) in zip(read, rows, strict=True):
         assert found == "" if value is None else type(value)(found) == value
+
+
+def test_a_page_begins_with_the_summary_and_a_terminal_ends_with_what_is_said():
+    document = Document("title", (), (make_table(),), ("a note",), ("what was found",))
+    page, terminal = write_markdown(document), write_terminal(document)
+    assert page.index("what was found") < page.index("| model") < page.index("a note")
+    assert terminal.index("model") < terminal.index("what was found") < terminal.index("a note")
+    assert write_latex(document).count("what was found") == 1
 
 
 def test_markdown_rows_have_one_cell_a_column_and_keep_their_text():

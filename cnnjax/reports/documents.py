@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cnnjax.comparison import Contrast
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.reports.names import name_arms, name_contrast
+from cnnjax.reports.names import name_arms, name_contrasts
 from cnnjax.reports.summary import write_interval, write_points, write_summary
 from cnnjax.tables import Column, Document, Table
 
@@ -91,7 +91,8 @@ def make_contrast_table(findings: Findings) -> Table:
 
 def list_reasons(findings: Findings) -> list[tuple[str, str]]:
     """Returns for every comparison what was compared, and the reason of its verdict."""
-    return [(name_contrast(findings, each), each.verdict.reason) for each in findings.contrasts]
+    reasons = (each.verdict.reason for each in findings.contrasts)
+    return list(zip(name_contrasts(findings, findings.contrasts), reasons, strict=True))
 
 
 def list_losses(findings: Findings) -> list[str]:

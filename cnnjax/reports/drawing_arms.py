@@ -13,7 +13,7 @@ from cnnjax.figures.forest import draw_forest
 from cnnjax.figures.ranks import draw_ranks
 from cnnjax.figures.seeds import MOST_PAIRS, Pair, draw_pairs
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.names import count, list_levels, name_arms, name_contrast, shorten_factors
+from cnnjax.reports.names import count, list_levels, name_arms, name_contrasts, shorten_factors
 from cnnjax.reports.ranking import DATASET
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def draw_differences(findings: Findings) -> "Drawn":
     if not findings.contrasts:
         return None, _explain_lack(findings)
     shown, note = _choose(findings.contrasts, MOST_ROWS)
-    figure = draw_forest([name_contrast(findings, each) for each in shown], shown, findings.rules.margin)
+    figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules.margin)
     against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
     seeds = count((each.comparison.n for each in shown), "common seed")
     return figure, (

@@ -24,11 +24,12 @@ def name_arms(findings: Findings) -> dict[str, str]:
     }
 
 
-def name_contrast(findings: Findings, contrast: Contrast) -> str:
-    """Returns what is compared: the arm, or both where they have no base in common."""
+def name_contrasts(findings: Findings, contrasts: Sequence[Contrast]) -> list[str]:
+    """Returns what each compares: the arm, or both where they have no base in common."""
     names = name_arms(findings)
-    first, second = names[contrast.first], names[contrast.second]
-    return first if findings.base is not None else f"{first} less {second}"
+    if findings.base is not None:
+        return [names[each.first] for each in contrasts]
+    return [f"{names[each.first]} less {names[each.second]}" for each in contrasts]
 
 
 def name_levels(factors: Mapping[str, str], chosen: Sequence[str], labels: Sequence[str]) -> str:
