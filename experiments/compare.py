@@ -28,7 +28,7 @@ from cnnjax.history import Observer
 from cnnjax.outputs import check_folder, check_output, replace_file
 from cnnjax.processors import offer_cpu_devices
 from cnnjax.records import Record
-from cnnjax.reports.arms import Arm, find_resolution
+from cnnjax.reports.arms import Arm, find_chance, find_resolution
 from cnnjax.reports.findings import find
 from cnnjax.reports.origins import count_origins, describe_origins
 from cnnjax.reports.predictions import look_at_images
@@ -106,6 +106,7 @@ def main(argv: list[str]) -> int:
         facts=_list_facts(selectors, context, seeds),
         command=f"{PROG} {shlex.join(argv)}",
         resolution=find_resolution(configs.values(), arguments.by),
+        chance=find_chance(configs.values()),
         images=images,
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
         remarks=remarks,

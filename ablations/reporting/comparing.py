@@ -6,7 +6,7 @@ from dataclasses import replace
 from ablations.language.grids import Cell, Grid
 from ablations.running.arms import make_arms
 from cnnjax.records import Record
-from cnnjax.reports.arms import find_resolution
+from cnnjax.reports.arms import find_chance, find_resolution
 from cnnjax.reports.findings import Findings, Rules, find
 from cnnjax.reports.origins import count_origins, describe_origins
 from cnnjax.reports.predictions import look_at_images
@@ -56,6 +56,7 @@ def compare_grid(
         facts=facts,
         command=command,
         resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
+        chance=find_chance(cell.config for cell in grid.cells),
         seeds=grid.seeds,
         images=images,
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),

@@ -14,7 +14,7 @@ from ablations.language.grids import Cell, Grid
 from ablations.running.arms import make_arms
 from cnnjax.comparison import compare_in_looks, plan_looks
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import find_resolution
+from cnnjax.reports.arms import find_chance, find_resolution
 from cnnjax.reports.findings import Rules
 from cnnjax.runs import Store
 
@@ -94,13 +94,14 @@ def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp
     rules = top_up.rules
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
     contrasts = compare_in_looks(
-        {arm.name: arm.measure(rules.measure) for arm in arms if arm.problem is None},
+        {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None},
         top_up.baseline.name,
         {arm.name: arm.ended for arm in arms},
         grid.seeds,
         looks,
         rules,
         resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
+        chance=find_chance(cell.config for cell in grid.cells),
     )
     for contrast in contrasts:
         if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:

@@ -3,9 +3,11 @@
 from cnnjax.comparison.aggregates import interquartile_mean
 from cnnjax.comparison.anova import Share, analyze_variance
 from cnnjax.comparison.capacity import adjust_for_size, pareto_front
+from cnnjax.comparison.contrasts import Contrast
 from cnnjax.comparison.criteria import Criteria
 from cnnjax.comparison.factors import Effect, estimate_effects
-from cnnjax.comparison.families import Contrast, compare_all_pairs, compare_with_base
+from cnnjax.comparison.families import compare_all_pairs, compare_with_base
+from cnnjax.comparison.losses import Losses, Outcomes, Runs, complete
 from cnnjax.comparison.noise import Noise, mcnemar_p, split_noise
 from cnnjax.comparison.paired import PairedComparison, compare_paired
 from cnnjax.comparison.ranks import Ranks, rank_arms
@@ -16,9 +18,12 @@ __all__ = [
     "Contrast",
     "Criteria",
     "Effect",
+    "Losses",
     "Noise",
+    "Outcomes",
     "PairedComparison",
     "Ranks",
+    "Runs",
     "Share",
     "Verdict",
     "adjust_for_size",
@@ -27,6 +32,7 @@ __all__ = [
     "compare_in_looks",
     "compare_paired",
     "compare_with_base",
+    "complete",
     "decide",
     "estimate_effects",
     "interquartile_mean",

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cnnjax.comparison.anova import Cells
+from cnnjax.comparison.contrasts import Contrast
 from cnnjax.comparison.criteria import Criteria
-from cnnjax.comparison.families import DEFAULT, Contrast, contrast_all
+from cnnjax.comparison.factors import Cells
+from cnnjax.comparison.families import DEFAULT, contrast_all
+from cnnjax.comparison.losses import Losses, complete, count_runs
 from cnnjax.comparison.paired import compare_paired
 
 MOST_INFLATION = 10.0
@@ -46,7 +48,7 @@ def adjust_for_size(
 
     Args:
         factors: their names.
-        cells: values of the cells by seed; seeds that a cell lacks are left out.
+        cells: outcomes of the cells by seed; seeds that a cell lacks are left out, and cells without any value.
         parameters: of every cell.
         references: the label of a factor that its others are compared with; left out, the first that occurs.
         criteria: of all effects together.
@@ -58,8 +60,9 @@ def adjust_for_size(
     References:
         Fisher, The Design of Experiments, 1935 (analysis of covariance).
     """
-    labels = list(cells)
-    seeds = sorted(set.intersection(*(set(values) for values in cells.values()))) if cells else []
+    completed = {cell: values for cell, outcomes in cells.items() if (values := complete(outcomes))}
+    labels = list(completed)
+    seeds = sorted(set.intersection(*(set(values) for values in completed.values()))) if completed else []
     if not seeds:
         return ()
     base = {**{factor: labels[0][index] for index, factor in enumerate(factors)}, **(references or {})}
@@ -74,11 +77,20 @@ def adjust_for_size(
     design = np.column_stack([np.ones(len(labels)), sizes - sizes.mean(), np.array(indicators)])
     if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1] or _inflate(design) > MOST_INFLATION:
         return ()
-    effects = np.linalg.pinv(design) @ np.array([[cells[cell][seed] for seed in seeds] for cell in labels])
+    effects = np.linalg.pinv(design) @ np.array([[completed[cell][seed] for seed in seeds] for cell in labels])
     zeros = dict.fromkeys(seeds, 0.0)
     compared = [compare_paired(dict(zip(seeds, map(float, row), strict=True)), zeros) for row in effects[2:]]
     names = [(f"{factors[index]}={level}", f"{factors[index]}={base[factors[index]]}") for index, level in levels]
-    return contrast_all(names, compared, criteria)
+    losses = [_find_losses(cells, index, level, base[factors[index]]) for index, level in levels]
+    return contrast_all(names, compared, losses, len(names), criteria)
+
+
+def _find_losses(cells: Cells, index: int, level: str, reference: str) -> Losses:
+    """Returns the runs at a level and at its reference; how far lost ones move the fit is not worked out."""
+    first, second = (
+        count_runs(outcomes for cell, outcomes in cells.items() if cell[index] == label) for label in (level, reference)
+    )
+    return Losses(first, second, (), ()) if first.lost + second.lost else Losses(first, second)
 
 
 def _inflate(design: np.ndarray) -> float:

@@ -6,54 +6,30 @@ confidence asked for. Of all pairs the levels are Holm's, which decide more, and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from cnnjax.comparison.contrasts import Contrast, make_contrast
 from cnnjax.comparison.criteria import Criteria
+from cnnjax.comparison.losses import Losses, Outcomes, complete, find_losses
 from cnnjax.comparison.paired import PairedComparison, compare_paired
-from cnnjax.comparison.verdicts import Verdict, decide, equivalence_p
+from cnnjax.comparison.verdicts import equivalence_p
 from cnnjax.rules import choice
 
 LEAST_FOR_FLIPS = 8
 """Pairs from which on the largest of several t values is found by flips of signs: below, there are too few flips."""
 FLIPS = 9_999
-Values = Mapping[int, float]
 DEFAULT = Criteria()
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """Two arms of a family.
-
-    Attributes:
-        first, second: their names.
-        comparison: first less second.
-        level: at which a difference is tested.
-        low, high: Student's interval of the mean difference with confidence ``1 - level``; ``None`` without a spread.
-        adjusted_p: of the difference, to be held against the level of the family; ``None`` without a spread.
-        equivalence_p: of the two one-sided tests, by themselves; ``None`` without a spread.
-        verdict: of the first against the second, as one of the family.
-    """
-
-    first: str
-    second: str
-    comparison: PairedComparison
-    level: float
-    low: float | None
-    high: float | None
-    adjusted_p: float | None
-    equivalence_p: float | None
-    verdict: Verdict
-
-
 def compare_with_base(
-    arms: Mapping[str, Values],
+    arms: Mapping[str, Outcomes],
     base: str,
     criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
+    chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
     """Compares every other arm with one of them, by simultaneous intervals.
 
@@ -62,13 +38,14 @@ def compare_with_base(
     spreads. Of fewer seeds, and where arms lack some, it is Sidak's ``1 - (1 - alpha) ** (1 / k)`` for `k` comparisons.
 
     Args:
-        arms: values of each arm by seed.
+        arms: the outcomes of each arm by seed; one without any counts in the size of the family all the same.
         base: the name of the arm that the others are compared with.
         criteria: of the family.
         resolution: the step of the values, as for `compare_paired`.
+        chance: the accuracy of guessing, the least that a lost run counts as.
 
     Returns:
-        One contrast for each other arm that has a seed in common with the base, in the order of `arms`.
+        One contrast for each other arm that has completed a seed that the base has completed, in the order of `arms`.
 
     Raises:
         InputError: there is no such arm, or as `compare_paired` and `decide`.
@@ -78,44 +55,57 @@ def compare_with_base(
         Young, Resampling-Based Multiple Testing, 1993; Sidak, "Rectangular confidence regions", 1967.
     """
     choice(base, tuple(arms), "base")
-    pairs = [(name, base) for name in arms if name != base and arms[name].keys() & arms[base].keys()]
+    k = len(arms) - 1
+    pairs = _find_pairs(arms, [(name, base) for name in arms if name != base])
     compared = _compare(arms, pairs, criteria.alpha, resolution)
-    has_all = len({each.seeds for each in compared}) == 1
+    has_all = len(pairs) == k and len({each.seeds for each in compared}) == 1
     differences = np.array([each.differences for each in compared]) if has_all else None
-    level, largest = find_family_level(differences, len(pairs), criteria.alpha)
-    adjusted = [_adjust(each.t_p, each.statistic, largest, len(pairs)) for each in compared]
-    return _contrast(pairs, compared, [level] * len(pairs), adjusted, criteria)
+    level, largest = find_family_level(differences, k, criteria.alpha)
+    adjusted = [_adjust(each.t_p, each.statistic, largest, k) for each in compared]
+    losses = [find_losses(arms[a], arms[b], chance) for a, b in pairs]
+    return _contrast(pairs, compared, losses, [level] * len(pairs), adjusted, criteria, k)
 
 
 def compare_all_pairs(
-    arms: Mapping[str, Values],
+    arms: Mapping[str, Outcomes],
     criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
+    chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
     """Compares all pairs of arms by Holm's procedure; otherwise as `compare_with_base`.
 
     References:
         Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
-    pairs = [pair for pair in combinations(arms, 2) if arms[pair[0]].keys() & arms[pair[1]].keys()]
-    return contrast_all(pairs, _compare(arms, pairs, criteria.alpha, resolution), criteria)
+    planned = list(combinations(arms, 2))
+    pairs = _find_pairs(arms, planned)
+    losses = [find_losses(arms[a], arms[b], chance) for a, b in pairs]
+    compared = _compare(arms, pairs, criteria.alpha, resolution)
+    return contrast_all(pairs, compared, losses, len(planned), criteria)
 
 
 def contrast_all(
     pairs: Sequence[tuple[str, str]],
     compared: Sequence[PairedComparison],
+    losses: Sequence[Losses],
+    k: int,
     criteria: Criteria = DEFAULT,
+    *,
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[Contrast, ...]:
     """Returns comparisons as the members of one family, by Holm's procedure.
 
     Args:
         pairs: the names of the two sides of each.
         compared: the comparisons.
+        losses: of each.
+        k: how many were planned, those that could not be made included.
         criteria: of the family.
+        labels: as for `decide`.
     """
-    levels, adjusted = holm([each.t_p for each in compared], criteria.alpha)
-    return _contrast(pairs, compared, levels, adjusted, criteria)
+    levels, adjusted = holm(_pad([each.t_p for each in compared], k), criteria.alpha)
+    return _contrast(pairs, compared, losses, levels, adjusted, criteria, k, labels)
 
 
 def sidak(alpha: float, k: int) -> float:
@@ -141,10 +131,20 @@ def holm(p_values: Sequence[float | None], alpha: float) -> tuple[list[float], l
     return [float(level) for level in levels], known
 
 
+def _find_pairs(arms: Mapping[str, Outcomes], planned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns the pairs that have completed a seed in common."""
+    return [(a, b) for a, b in planned if complete(arms[a]).keys() & complete(arms[b]).keys()]
+
+
 def _compare(
-    arms: Mapping[str, Values], pairs: Sequence[tuple[str, str]], alpha: float, resolution: float | None
+    arms: Mapping[str, Outcomes], pairs: Sequence[tuple[str, str]], alpha: float, resolution: float | None
 ) -> list[PairedComparison]:
-    return [compare_paired(arms[a], arms[b], 1 - alpha, resolution=resolution) for a, b in pairs]
+    return [compare_paired(complete(arms[a]), complete(arms[b]), 1 - alpha, resolution=resolution) for a, b in pairs]
+
+
+def _pad(p_values: Sequence[float | None], k: int) -> list[float | None]:
+    """Returns the p values of `k` comparisons, of which the last could not be made."""
+    return [*p_values, *[None] * (k - len(p_values))]
 
 
 def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -203,17 +203,19 @@ def _adjust(p: float | None, statistic: float | None, largest: np.ndarray | None
 def _contrast(
     pairs: Sequence[tuple[str, str]],
     compared: Sequence[PairedComparison],
+    losses: Sequence[Losses],
     levels: Sequence[float],
     adjusted: Sequence[float | None],
     criteria: Criteria,
+    k: int,
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[Contrast, ...]:
     one_sided_p = [equivalence_p(each, criteria.margin) for each in compared]
-    narrow, _ = holm(one_sided_p, criteria.alpha)
-    scope = f"as one of {len(pairs)} comparisons" if len(pairs) > 1 else ""
-    contrasts = []
-    for index, ((first, second), each, level) in enumerate(zip(pairs, compared, levels, strict=True)):
-        verdict = decide(each, level, criteria.margin, criteria.power, equivalence_alpha=narrow[index], scope=scope)
-        low, high = each.interval(1 - level)
-        found = Contrast(first, second, each, level, low, high, adjusted[index], one_sided_p[index], verdict)
-        contrasts.append(found)
-    return tuple(contrasts)
+    narrow, _ = holm(_pad(one_sided_p, k), criteria.alpha)
+    scope = f"as one of {k} comparisons" if k > 1 else ""
+    return tuple(
+        make_contrast(
+            pair, each, lost, (levels[index], narrow[index]), adjusted[index], criteria, labels=labels, scope=scope
+        )
+        for index, (pair, each, lost) in enumerate(zip(pairs, compared, losses, strict=True))
+    )

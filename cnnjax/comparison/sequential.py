@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from cnnjax.comparison.contrasts import Contrast, make_contrast
 from cnnjax.comparison.criteria import Criteria
-from cnnjax.comparison.families import DEFAULT, Contrast, Values, sidak
+from cnnjax.comparison.families import DEFAULT, sidak
+from cnnjax.comparison.losses import Outcomes, complete, find_losses
 from cnnjax.comparison.paired import compare_paired
-from cnnjax.comparison.verdicts import decide, equivalence_p
 from cnnjax.rules import choice
 
 _NODES = 200
@@ -63,7 +64,7 @@ def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
 
 
 def compare_in_looks(
-    arms: Mapping[str, Values],
+    arms: Mapping[str, Outcomes],
     base: str,
     ended: Mapping[str, Collection[int]],
     seeds: Sequence[int],
@@ -71,18 +72,19 @@ def compare_in_looks(
     criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
+    chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
     """Compares every other arm with one of them at planned looks, and stops at the first that decides.
 
     Each comparison has Sidak's level for so many, which its looks spend.
 
     Args:
-        arms: values of each arm by seed.
+        arms: the outcomes of each arm by seed.
         base: the name of the arm that the others are compared with.
         ended: the seeds at which each arm has a result, be it without a value.
         seeds: all that may be run, in their order; a look has the first so many.
         looks: from `plan_looks`.
-        criteria, resolution: as for `compare_with_base`.
+        criteria, resolution, chance: as for `compare_with_base`.
 
     Returns:
         One contrast for each other arm that has reached its first look with a seed in common with the base; at the
@@ -92,7 +94,8 @@ def compare_in_looks(
         InputError: there is no such arm, or as `compare_paired` and `decide`.
     """
     choice(base, tuple(arms), "base")
-    levels = spend(looks, sidak(criteria.alpha, len(arms) - 1))
+    k = len(arms) - 1
+    levels = spend(looks, sidak(criteria.alpha, k))
     contrasts = []
     for name in (name for name in arms if name != base):
         contrast = None
@@ -101,20 +104,20 @@ def compare_in_looks(
             if len(first) < look or not all(seed in ended[name] and seed in ended[base] for seed in first):
                 break
             own, others = ({seed: arms[each][seed] for seed in first if seed in arms[each]} for each in (name, base))
-            if not own.keys() & others.keys():
+            if not complete(own).keys() & complete(others).keys():
                 break
-            compared = compare_paired(own, others, 1 - level, resolution=resolution)
-            scope = f"as one of {len(arms) - 1} comparisons, at look {number} of {len(looks)}"
-            verdict = decide(compared, level, criteria.margin, criteria.power, scope=scope, plans=False)
-            if verdict.word == "undecided":
-                further = looks[number] if number < len(looks) else None
-                what = f"the next look is at {further} seeds" if further else "it was the last look"
-                verdict = replace(verdict, reason=f"{verdict.reason}; {what}", seeds_needed=further)
-            low, high = compared.interval(1 - level)
-            one_sided_p = equivalence_p(compared, criteria.margin)
-            contrast = Contrast(name, base, compared, level, low, high, None, one_sided_p, verdict)
-            if verdict.word != "undecided":
+            compared = compare_paired(complete(own), complete(others), 1 - level, resolution=resolution)
+            losses = find_losses(own, others, chance)
+            scope = f"as one of {k} comparisons, " * (k > 1) + f"at look {number} of {len(looks)}"
+            contrast = make_contrast(
+                (name, base), compared, losses, (level, level), None, criteria, scope=scope, plans=False
+            )
+            if contrast.verdict.word != "undecided":
                 break
+            further = looks[number] if number < len(looks) else None
+            what = f"the next look is at {further} seeds" if further else "it was the last look"
+            reason = f"{contrast.verdict.reason}; {what}"
+            contrast = replace(contrast, verdict=replace(contrast.verdict, reason=reason, seeds_needed=further))
         contrasts += [contrast] if contrast else []
     return tuple(contrasts)
 

@@ -6,12 +6,14 @@ equivalence, and the reason says so. Each verdict is about one comparison by its
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 
 from cnnjax.comparison.criteria import MARGIN
+from cnnjax.comparison.losses import Losses
 from cnnjax.comparison.paired import PairedComparison
 from cnnjax.comparison.power import plan_seeds
 from cnnjax.errors import InputError
@@ -21,6 +23,8 @@ LEAST_SEEDS = 3
 FLIPS_DECIDE = 6
 """Pairs from which on a test without distribution can reach 5% at all: ``2 ** (1 - 6)`` is 0.03."""
 Word = Literal["better", "worse", "equivalent", "undecided"]
+SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
+"""Labels of what has a sign but is neither better nor worse: an interaction."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,19 @@ class Verdict:
     """A decision.
 
     Attributes:
-        word: of the first arm against the second.
+        word: of the first arm against the second, for programs.
+        label: the same for readers, with what must be said in the same breath: that it holds for the runs that
+            completed alone, that it is not shown to be more than the margin, or that both arms are at chance.
         reason: one sentence.
+        survives_losses: whether it holds whatever the lost runs would have reached; true where none was lost.
         seeds_needed: how many seeds in all would decide it with the power asked for; for an undecided comparison of at
             least three pairs; ``None`` where no reasonable number would.
     """
 
     word: Word
+    label: str
     reason: str
+    survives_losses: bool = True
     seeds_needed: int | None = None
 
 
@@ -46,6 +55,8 @@ def decide(
     power: float = 0.8,
     *,
     equivalence_alpha: float | None = None,
+    losses: Losses | None = None,
+    labels: Mapping[str, str] | None = None,
     scope: str = "",
     plans: bool = True,
 ) -> Verdict:
@@ -60,6 +71,8 @@ def decide(
         margin: of equivalence, of accuracy, > 0.
         power: with which `seeds_needed` seeds decide, > alpha and < 1.
         equivalence_alpha: the level of the one-sided tests, where it is another one.
+        losses: the runs of both arms that ended without an accuracy; left out, there are none.
+        labels: what words are called where it is otherwise, such as `SIGNS`.
         scope: what the levels are part of, such as ``as one of 14 comparisons``; said in the reason.
         plans: whether to say how many seeds would decide what is undecided.
 
@@ -76,26 +89,38 @@ def decide(
         raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
     n, mean, spread = comparison.n, comparison.mean, comparison.spread
     if n < LEAST_SEEDS:
-        return Verdict("undecided", f"{n} common seed{'s' * (n > 1)} tell too little of the spread: run {LEAST_SEEDS}")
+        return _leave_open(f"{n} common seed{'s' * (n > 1)} tell too little of the spread: run {LEAST_SEEDS}")
     if spread is None:
-        return Verdict("undecided", "all differences are equal: without their resolution the spread is unknown")
-    narrow_alpha = alpha if equivalence_alpha is None else equivalence_alpha
-    halves = half_widths(np.asarray(spread), n, alpha, narrow_alpha)
+        return _leave_open("all differences are equal: without their resolution the spread is unknown")
+    levels = alpha, alpha if equivalence_alpha is None else equivalence_alpha
+    halves = half_widths(np.asarray(spread), n, *levels)
     wide, narrow = map(float, halves)
     differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
-    remarks = _remark(comparison, scope)
+    remarks = _remark(comparison, losses, scope)
+    if not differs and not is_equivalent:
+        planned = plan_seeds(spread, margin, alpha, power, levels[1]) if plans else None
+        needed = planned and max(planned, n + 1)
+        more = f"; {needed} seeds in all would decide it" if needed else "; no reasonable number of seeds decides it"
+        found = f"{_describe(mean, wide, 1 - alpha)} holds zero, and is too wide for the margin of ±{100 * margin:g}"
+        return _leave_open(f"{found}{more if plans else ''}{remarks}", needed)
     if is_equivalent:
+        word: Word = "equivalent"
         also = ", although zero is outside the wider interval of a difference" if differs else ""
-        found = _describe(mean, narrow, 1 - 2 * narrow_alpha)
-        return Verdict("equivalent", f"{found} lies within the margin of ±{100 * margin:g}{also}{remarks}")
-    found = _describe(mean, wide, 1 - alpha)
-    if differs:
-        return Verdict("better" if mean > 0 else "worse", f"{found} leaves zero out{remarks}")
-    planned = plan_seeds(spread, margin, alpha, power, narrow_alpha) if plans else None
-    needed = planned and max(planned, n + 1)
-    more = f"; {needed} seeds in all would decide it" if needed else "; no reasonable number of seeds decides it"
-    reason = f"{found} holds zero, and is too wide for the margin of ±{100 * margin:g}{more if plans else ''}{remarks}"
-    return Verdict("undecided", reason, needed)
+        found = f"{_describe(mean, narrow, 1 - 2 * levels[1])} lies within the margin of ±{100 * margin:g}{also}"
+    else:
+        word = "better" if mean > 0 else "worse"
+        found = f"{_describe(mean, wide, 1 - alpha)} leaves zero out"
+    survives = losses is None or _survive(word, losses, levels, margin)
+    label = (labels or {}).get(word, word)
+    if losses and not survives:
+        label += f" of the runs that completed ({_count_both(losses)})"
+    if word != "equivalent" and abs(mean) - wide <= margin:
+        label += f"; by more than {100 * margin:g} not shown"
+    return Verdict(word, label, f"{found}{remarks}", survives)
+
+
+def _leave_open(reason: str, seeds_needed: int | None = None) -> Verdict:
+    return Verdict("undecided", "undecided", reason, seeds_needed=seeds_needed)
 
 
 def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +166,34 @@ def _describe(mean: float, half: float, confidence: float) -> str:
     return f"{100 * mean:+.3f} points: the {100 * confidence:.4g}% interval [{low:+.3f}, {high:+.3f}]"
 
 
-def _remark(comparison: PairedComparison, scope: str) -> str:
+def _survive(word: Word, losses: Losses, levels: tuple[float, float], margin: float) -> bool:
+    """Returns whether a claim holds in the worst case of the lost runs, by the tests that it was found with."""
+    if losses.lowest is None or losses.highest is None:
+        return True
+    if len(losses.lowest) < LEAST_SEEDS:
+        return False
+    ends = np.array([losses.lowest, losses.highest])
+    mean, n = ends.mean(1), ends.shape[1]
+    wide, narrow = half_widths(ends.std(1, ddof=1), n, *levels)
+    if word == "equivalent":
+        return bool((np.abs(mean) + narrow < margin).all())
+    return bool(mean[0] > wide[0] if word == "better" else mean[1] < -wide[1])
+
+
+def _count_both(losses: Losses) -> str:
+    return f"{losses.first} against {losses.second}" if losses.second.lost else str(losses.first)
+
+
+def _remark(comparison: PairedComparison, losses: Losses | None, scope: str) -> str:
     remarks = [scope] if scope else []
     if comparison.n < FLIPS_DECIDE:
         least = comparison.least_sign_flip_p
         remarks.append(f"with {comparison.n} seeds this rests on normality (a sign-flip test gives {least:g} at best)")
+    if losses and losses.lowest is not None:
+        remarks.append(f"of the runs that completed, {losses.first} against {losses.second}")
+    if losses and losses.lowest and losses.highest:
+        low, high = (100 * float(np.mean(ends)) for ends in (losses.lowest, losses.highest))
+        remarks.append(f"what the others would have reached could move the mean to between {low:+.3f} and {high:+.3f}")
     if comparison.unpaired:
         seeds = ", ".join(map(str, comparison.unpaired))
         remarks.append(f"seeds that one arm alone has a result for are left out: {seeds}")

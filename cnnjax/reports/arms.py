@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from cnnjax.comparison import Outcomes
 from cnnjax.config import RunConfig
 from cnnjax.datasets import load_info
 from cnnjax.records import FINAL, Record
 from cnnjax.splits import split_sizes
 
 Measure = Literal["test", "validation"]
+LOST = ("diverged", "failed")
+"""The statuses of a run that ended without an accuracy."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Arm:
         found = (self.records.get(seed) for seed in self.seeds)
         return Counter("missing" if record is None else record.status for record in found)
 
+    def outcomes(self, measure: Measure) -> Outcomes:
+        """Returns by seed the accuracy of every completed run, and ``None`` for every one that diverged or failed."""
+        lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
+        return {**self.measure(measure), **lost}
+
     def measure(self, measure: Measure) -> dict[int, float]:
         """Returns the accuracy of every completed run by seed: on test, or after the last epoch on validation."""
         if measure == "test":
@@ -70,6 +78,12 @@ def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | N
     sizes = {_count_images(config, measure) for config in configs}
     size = sizes.pop()
     return 1 / size if size and not sizes else None
+
+
+def find_chance(configs: Iterable[RunConfig]) -> float:
+    """Returns the accuracy of guessing: one over the number of classes, the least of several datasets."""
+    sources = {(config.data.name, config.data.manual_dir) for config in configs}
+    return min(1 / load_info(name, manual_dir=manual_dir).classes for name, manual_dir in sources)
 
 
 def _count_images(config: RunConfig, measure: Measure) -> int | None:

@@ -10,6 +10,7 @@ from cnnjax.comparison import (
     Contrast,
     Criteria,
     Effect,
+    Outcomes,
     Ranks,
     Share,
     adjust_for_size,
@@ -17,13 +18,14 @@ from cnnjax.comparison import (
     compare_all_pairs,
     compare_in_looks,
     compare_with_base,
+    complete,
     estimate_effects,
     interquartile_mean,
     pareto_front,
 )
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate, estimate_mean
-from cnnjax.reports.arms import Arm, Measure
+from cnnjax.reports.arms import LOST, Arm, Measure
 from cnnjax.reports.predictions import ImageFindings
 from cnnjax.reports.ranking import rank_over_datasets
 
@@ -75,7 +77,8 @@ class Findings:
         factors: in the study's order.
         arms: in the study's order.
         base: name of the arm that the others are compared with; ``None`` where all pairs are.
-        contrasts: the comparisons.
+        contrasts: the comparisons that could be made.
+        uncompared: why an arm that was to be compared could not be, by its name; it counts in the family all the same.
         shares: of the variance, by factor and interaction; empty for a single factor or without a complete model.
         effects, interactions: of levels, over all cells that have them.
         at_equal_size: effects of levels adjusted for log parameters; empty where size and levels go together.
@@ -98,6 +101,7 @@ class Findings:
     interactions: tuple[Effect, ...] = ()
     at_equal_size: tuple[Contrast, ...] = ()
     ranks: tuple[tuple[str, ...], Ranks] | None = None
+    uncompared: Mapping[str, str] = field(default_factory=dict)
     images: ImageFindings | None = None
     provenance: tuple[str, ...] = ()
     remarks: tuple[str, ...] = field(default=())
@@ -116,6 +120,7 @@ def find(
     facts: Sequence[str] = (),
     command: str = "",
     resolution: float | None = None,
+    chance: float = 0.0,
     seeds: Sequence[int] = (),
     images: ImageFindings | None = None,
     provenance: Sequence[str] = (),
@@ -129,6 +134,7 @@ def find(
         rules: by what they are judged.
         title, facts, command, provenance, remarks, images: as in `Findings`.
         resolution: the step of the accuracies; ``None`` where it is not known.
+        chance: the accuracy of guessing, the least that lost runs count as.
         seeds: with `rules.looks`, all that may be run, in their order.
 
     Raises:
@@ -139,22 +145,27 @@ def find(
     values = {arm.name: accuracies for arm in arms if (accuracies := arm.measure(rules.measure))}
     if base is not None and base not in values:
         raise InputError(f"baseline {base}: has no completed run with a {rules.measure} accuracy")
+    family = {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None}
     factors = tuple(dict.fromkeys(factor for arm in arms for factor in arm.labels))
-    planned = {tuple(arm.labels[factor] for factor in factors): arm for arm in arms if arm.name in values}
-    cells = {
-        cell: _keep_first(values[arm.name], seeds[: rules.looks[0]] if rules.looks else ())
+    planned = {tuple(arm.labels[factor] for factor in factors): arm for arm in arms if arm.name in family}
+    outcomes = {
+        cell: _keep_first(family[arm.name], seeds[: rules.looks[0]] if rules.looks else ())
         for cell, arm in planned.items()
     }
+    cells = {cell: known for cell, found in outcomes.items() if (known := complete(found))}
     references = None if base is None else next(arm.labels for arm in arms if arm.name == base)
     several = len({arm.labels.get("data.name") for arm in arms}) > 1
     sizes = {cell: arm.parameters or 0 for cell, arm in planned.items()}
     main, interactions = (
-        estimate_effects(factors, cells, order, references=references, criteria=rules, resolution=resolution)
+        estimate_effects(
+            factors, outcomes, order, references=references, criteria=rules, resolution=resolution, chance=chance
+        )
         if len(factors) > 1 and not several
         else ()
         for order in (1, 2)
     )
-    contrasts = () if several else _contrast(arms, values, base, rules, resolution, seeds)
+    contrasts = () if several else _contrast(arms, family, base, rules, resolution, chance, seeds)
+    uncompared = {} if several else dict(_list_uncompared(arms, base, contrasts, rules, seeds))
     return Findings(
         title=title,
         facts=tuple(facts),
@@ -164,50 +175,65 @@ def find(
         arms=_describe(arms, values, has_front=not several),
         base=base,
         contrasts=contrasts,
+        uncompared=uncompared,
         shares=analyze_variance(factors, cells) if len(factors) > 1 and not several else (),
         effects=main,
         interactions=interactions,
-        at_equal_size=() if several else adjust_for_size(factors, cells, sizes, references=references, criteria=rules),
+        at_equal_size=()
+        if several
+        else adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules),
         ranks=rank_over_datasets(arms, values, rules.alpha) if several else None,
         images=images,
         provenance=tuple(provenance),
-        remarks=(*remarks, *_remark(arms, base, contrasts, rules)),
+        remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
     )
 
 
-def _keep_first(values: Mapping[int, float], seeds: Sequence[int]) -> Mapping[int, float]:
+def _keep_first(values: Outcomes, seeds: Sequence[int]) -> Outcomes:
     """Returns the values of the seeds, or all of them where none are given: factors are judged at the first look."""
     return {seed: value for seed, value in values.items() if seed in seeds} if seeds else values
 
 
-def _remark(arms: Sequence[Arm], base: str | None, contrasts: Sequence[Contrast], rules: Rules) -> Iterator[str]:
+def _list_uncompared(
+    arms: Sequence[Arm], base: str | None, contrasts: Sequence[Contrast], rules: Rules, seeds: Sequence[int]
+) -> Iterator[tuple[str, str]]:
+    """Yields the name of every arm that can exist and is in no comparison, and why."""
     compared = {name for contrast in contrasts for name in (contrast.first, contrast.second)}
-    left_out = [arm.name for arm in arms if arm.name not in compared and arm.name != base and arm.problem is None]
-    if rules.looks and left_out:
-        first = rules.looks[0]
-        failed = any(arm.counts["failed"] for arm in arms if arm.name in (*left_out, base))
-        hint = "; --retry-failed runs again what has failed" if failed else ""
-        yield f"before the first look, at {first} seeds, of both arms: {'; '.join(left_out)}{hint}"
+    for arm in arms:
+        if arm.name not in compared and arm.name != base and arm.problem is None:
+            lost = {status: arm.counts[status] for status in LOST if arm.counts[status]}
+            what = " and ".join(f"{count} {status}" for status, count in lost.items())
+            hint = "; --retry-failed runs again what has failed" if rules.looks and "failed" in lost else ""
+            if sum(lost.values()) == arm.counts.total():
+                why = f"all {what}" if len(lost) == 1 else f"{what}, none completed"
+            elif rules.looks and not set(seeds[: rules.looks[0]]) <= set(arm.ended):
+                why = f"before its first look, at {rules.looks[0]} seeds"
+            else:
+                why = "no seed completed" + (" that the baseline has completed, too" if base else "")
+            yield arm.name, f"{why}{hint}"
 
 
 def _contrast(
     arms: Sequence[Arm],
-    values: Mapping[str, Mapping[int, float]],
+    family: Mapping[str, Outcomes],
     base: str | None,
     rules: Rules,
     resolution: float | None,
+    chance: float,
     seeds: Sequence[int],
 ) -> tuple[Contrast, ...]:
+    """Compares arms, as members of the family of all that can be run, whatever has a value by now."""
     if base is None:
-        if len(values) > MOST_FOR_PAIRS:
-            raise InputError(f"{len(values)} arms: all pairs are compared of at most {MOST_FOR_PAIRS}; choose a base")
-        return compare_all_pairs(values, rules, resolution=resolution)
+        arms_with_values = sum(bool(complete(outcomes)) for outcomes in family.values())
+        if arms_with_values > MOST_FOR_PAIRS:
+            raise InputError(
+                f"{arms_with_values} arms: all pairs are compared of at most {MOST_FOR_PAIRS}; choose a base"
+            )
+        return compare_all_pairs(family, rules, resolution=resolution, chance=chance)
     if not rules.looks:
-        return compare_with_base(values, base, rules, resolution=resolution)
-    # The family is all that can be run, whatever has a value by now.
-    family = {arm.name: arm.measure(rules.measure) for arm in arms if arm.problem is None}
+        return compare_with_base(family, base, rules, resolution=resolution, chance=chance)
     ended = {arm.name: arm.ended for arm in arms}
-    return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution)
+    return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution, chance=chance)
 
 
 def _describe(arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], has_front: bool) -> tuple[ArmResult, ...]:

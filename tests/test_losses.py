@@ -1,0 +1,158 @@
+"""Runs that were lost: what they could change, by hand, and that no claim stands on them unsaid."""
+
+import numpy as np
+import pytest
+
+from cnnjax.comparison import compare_all_pairs, compare_in_looks, compare_with_base, estimate_effects
+from cnnjax.comparison.families import holm, sidak
+from cnnjax.comparison.losses import Losses, Runs, count_runs, find_losses
+
+STEP, CHANCE = 1e-4, 0.1
+
+
+def draw(mean, n=10, spread=0.0004, seed=0):
+    random = np.random.default_rng(seed)
+    return {index: float(np.rint((0.97 + mean + random.normal(0, spread)) / STEP) * STEP) for index in range(n)}
+
+
+def lose(outcomes, seeds):
+    return outcomes | dict.fromkeys(seeds)
+
+
+def contrast(first, second):
+    arms = {"first": first, "second": second}
+    (found,) = compare_with_base(arms, "second", resolution=STEP, chance=CHANCE)
+    return found
+
+
+def test_the_worst_case_by_hand():
+    # Seed 1 is lost by the first, seed 2 by the second, seed 3 by both; seed 4 has not ended on one side.
+    first = {0: 0.9, 1: None, 2: 0.8, 3: None, 4: 0.9}
+    second = {0: 0.7, 1: 0.6, 2: None, 3: None}
+    losses = find_losses(first, second, CHANCE)
+    assert (losses.first, losses.second) == (Runs(3, 2), Runs(2, 2))
+    assert losses.lowest == pytest.approx((0.2, 0.1 - 0.6, 0.8 - 0.9, 0.1 - 0.9))
+    assert losses.highest == pytest.approx((0.2, 0.9 - 0.6, 0.8 - 0.1, 0.9 - 0.1))
+
+
+def test_without_losses_there_is_no_worst_case():
+    assert find_losses({0: 0.9}, {0: 0.8}, CHANCE) == Losses(Runs(1, 0), Runs(1, 0))
+    assert str(count_runs([{0: 0.9, 1: None}, {0: None}])) == "1 of 3"
+
+
+@pytest.mark.parametrize("lost", [1, 5])
+def test_an_arm_that_lost_runs_is_better_of_those_that_completed(lost):
+    found = contrast(lose(draw(0.004), range(lost)), draw(0.0, seed=1))
+    assert (found.first_runs, found.second_runs) == (Runs(10 - lost, lost), Runs(10, 0))
+    assert (found.verdict.word, found.verdict.survives_losses) == ("better", False)
+    assert found.verdict.label.startswith(f"better of the runs that completed ({10 - lost} of 10)")
+
+
+def test_exchanging_the_arms_exchanges_what_is_said():
+    found = contrast(draw(0.0, seed=1), lose(draw(0.004), range(5)))
+    assert (found.verdict.word, found.verdict.survives_losses) == ("worse", False)
+    assert "worse of the runs that completed (10 of 10 against 5 of 10)" in found.verdict.label
+
+
+def test_a_claim_that_holds_in_the_worst_case_is_made_without_a_qualification():
+    # The first lost nothing; the lost run of the second counts as the best one seen, and the difference is large.
+    found = contrast(draw(0.02), lose(draw(0.0, seed=1), [3]))
+    assert (found.verdict.label, found.verdict.survives_losses) == ("better", True)
+    # Against an arm near chance one lost run of ten does not matter.
+    poor = {seed: round(value - 0.8, 4) for seed, value in draw(0.0, seed=1).items()}
+    assert contrast(lose(draw(0.0), [3]), poor).verdict.label == "better"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_equivalence_with_a_lost_run_is_of_those_that_completed(side):
+    sides = [draw(0.0), draw(0.0, seed=1)]
+    assert contrast(*sides).verdict.label == "equivalent"
+    sides[side] = lose(sides[side], [0])
+    found = contrast(*sides)
+    assert (found.verdict.word, found.verdict.survives_losses) == ("equivalent", False)
+
+
+def test_equal_arms_of_which_one_loses_its_low_runs_are_not_called_better():
+    claims = []
+    for study in range(200):
+        first, second = (draw(0.0, spread=0.002, seed=2 * study + side) for side in (0, 1))
+        low = [seed for seed, value in first.items() if value < 0.97 - 0.74 * 0.002]
+        verdict = contrast(lose(first, low), second).verdict
+        claims.append((verdict.word == "better", verdict.word == "better" and verdict.survives_losses))
+    words, whole = np.mean(claims, axis=0)
+    assert words > 0.05  # so often the runs that completed look better
+    assert whole <= 0.02
+
+
+def test_an_arm_without_any_run_counts_in_the_size_of_the_family():
+    arms = {"base": draw(0.0), "a": draw(0.001, seed=1), "b": lose({}, range(10)), "c": {}}
+    (only,) = compare_with_base(arms, "base", resolution=STEP)
+    assert only.level == sidak(0.05, 3)
+    assert only.adjusted_p == pytest.approx(1 - (1 - only.comparison.t_p) ** 3)
+    assert "as one of 3 comparisons" in only.verdict.reason
+    (pair,) = compare_all_pairs(arms, resolution=STEP)
+    assert pair.level == holm([pair.comparison.t_p, *[None] * 5], 0.05)[0][0]
+    assert pair.equivalence_level == holm([pair.equivalence_p, *[None] * 5], 0.05)[0][0]
+    ended = {name: set(range(10)) for name in arms}
+    (looked,) = compare_in_looks(arms, "base", ended, range(10), (10,), resolution=STEP)
+    assert looked.level == pytest.approx(sidak(0.05, 3))
+
+
+def test_looks_qualify_their_claims_as_well():
+    arms = {"base": draw(0.0), "a": lose(draw(0.004, seed=1), [2])}
+    (found,) = compare_in_looks(
+        arms, "base", dict.fromkeys(arms, range(10)), range(10), (10,), resolution=STEP, chance=CHANCE
+    )
+    assert (found.verdict.word, found.verdict.survives_losses, found.first_runs) == ("better", False, Runs(9, 1))
+
+
+def test_effects_count_the_runs_of_their_cells_and_put_their_claims_to_the_worst_case():
+    cells = {
+        (padding, width): draw(0.004 * (padding == "same"), seed=index)
+        for index, (padding, width) in enumerate([("valid", "8"), ("valid", "16"), ("same", "8"), ("same", "16")])
+    }
+    whole = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)[0].contrast
+    assert (whole.verdict.word, whole.verdict.survives_losses) == ("better", True)
+    cells["same", "16"] = lose(cells["same", "16"], [0])
+    found = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)[0].contrast
+    assert (found.first_runs, found.second_runs) == (Runs(19, 1), Runs(20, 0))
+    assert (found.verdict.word, found.verdict.survives_losses, found.comparison.n) == ("better", False, 9)
+    cells["same", "16"] = lose(cells["same", "16"], range(10))  # the mean is over the other width alone
+    padding, width = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)
+    assert (padding.combinations, padding.possible, padding.contrast.verdict.survives_losses) == (1, 2, False)
+    assert padding.contrast.first_runs == Runs(10, 10)
+    assert padding.contrast.level == holm([padding.contrast.comparison.t_p, width.contrast.comparison.t_p], 0.05)[0][0]
+
+
+def test_an_effect_that_cannot_be_estimated_counts_in_the_family():
+    labels = [("valid", "8"), ("same", "8"), ("valid", "16"), ("same", "16")]
+    cells = {cell: draw(0.0, seed=index) for index, cell in enumerate(labels)}
+    cells["valid", "16"] = cells["same", "16"] = {}
+    (only,) = estimate_effects(("padding", "width"), cells, resolution=STEP)
+    assert only.contrast.level == pytest.approx(0.05 / 2)
+
+
+def test_interactions_have_a_sign_and_are_neither_better_nor_worse():
+    cells = {
+        (a, b): draw(0.004 * (a == "y" and b == "v"), seed=index)
+        for index, (a, b) in enumerate([("x", "u"), ("x", "v"), ("y", "u"), ("y", "v")])
+    }
+    (found,) = estimate_effects(("a", "b"), cells, 2, resolution=STEP)
+    assert (found.contrast.verdict.word, found.contrast.verdict.label.split(";")[0]) == ("better", "positive")
+
+
+def test_a_difference_not_shown_to_exceed_the_margin_says_so():
+    near, far = contrast(draw(0.0022), draw(0.0, seed=1)), contrast(draw(0.006), draw(0.0, seed=1))
+    assert (near.verdict.word, near.verdict.label) == ("better", "better; by more than 0.2 not shown")
+    assert near.low < 0.002
+    assert far.verdict.label == "better"
+    assert far.low > 0.002
+
+
+def test_an_equivalence_rests_on_the_interval_of_its_tests():
+    found = contrast(draw(0.0), draw(0.0, seed=1))
+    assert found.verdict.word == "equivalent"
+    assert found.decisive_interval == found.comparison.interval(1 - 2 * found.equivalence_level)
+    assert max(map(abs, found.decisive_interval)) < 0.002
+    other = contrast(draw(0.006), draw(0.0, seed=1))
+    assert other.decisive_interval == (other.low, other.high)
