@@ -5,10 +5,10 @@ inside a list: ``[same, valid]``.
 """
 
 import re
-import tomllib
 from typing import Any
 
 from cnnjax.errors import InputError
+from cnnjax.inputs import parse_toml
 
 _BARE_WORD = re.compile(r"""("[^"]*"|'[^']*')|(?<![\w.+-])(?!(?:true|false|inf|nan)\b)([A-Za-z_][\w./:-]*)""")
 
@@ -30,6 +30,6 @@ def read_literal(text: str) -> Any:
         raise refusal
     quoted = _BARE_WORD.sub(lambda match: match[1] or f'"{match[2]}"', text)
     try:
-        return tomllib.loads(f"value = {quoted}")["value"]
-    except (ValueError, RecursionError):
+        return parse_toml(f"value = {quoted}")["value"]
+    except InputError:
         raise refusal from None

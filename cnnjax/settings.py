@@ -8,12 +8,12 @@ import dataclasses
 import functools
 import json
 import re
-import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from cnnjax.errors import InputError
+from cnnjax.inputs import parse_json, parse_toml
 from cnnjax.rules import check, near_match
 
 
@@ -56,11 +56,7 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Reads what `to_json` wrote; raises `InputError` as `from_dict` does, or where the text is not JSON."""
-        try:
-            values = json.loads(text, object_pairs_hook=_refuse_duplicates)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"configuration is not valid JSON: {error}") from None
-        return cls.from_dict(values)
+        return cls._from_text(text, parse_json)
 
     def to_toml(self) -> str:
         """Returns the configuration as TOML; settings that are ``None`` are left out."""
@@ -69,10 +65,14 @@ class Settings:
     @classmethod
     def from_toml(cls, text: str) -> Self:
         """Reads what `to_toml` wrote; raises `InputError` as `from_dict` does, or where the text is not TOML."""
+        return cls._from_text(text, parse_toml)
+
+    @classmethod
+    def _from_text(cls, text: str, parse: Callable[[str], Any]) -> Self:
         try:
-            values = tomllib.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"configuration is not valid TOML: {error}") from None
+            values = parse(text)
+        except InputError as error:
+            raise InputError(f"configuration is {error}") from None
         return cls.from_dict(values)
 
     def _where(self, name: str) -> str:
@@ -85,14 +85,6 @@ class Settings:
 def write_toml(values: Mapping[str, Any]) -> str:
     """Returns `values` as TOML that reads back in the same order; those that are ``None`` are left out."""
     return "\n".join(_toml_lines(values, ())).lstrip("\n") + "\n"
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
-    return values
 
 
 @functools.cache  # reading them takes most of the time of building a configuration

@@ -12,6 +12,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
+from cnnjax.inputs import read_text
 from cnnjax.literals import read_literal
 
 Arguments = TypeVar("Arguments")
@@ -47,10 +48,7 @@ def read_config(path: Path) -> RunConfig:
         InputError: the file cannot be read, or what it says is not legal.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: cannot be read: {error}") from None
-    try:
+        text = read_text(path)
         return RunConfig.from_json(text) if path.suffix.lower() == ".json" else RunConfig.from_toml(text)
     except InputError as error:
         raise InputError(f"--config {path}: {error}") from None

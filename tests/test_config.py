@@ -375,7 +375,7 @@ def test_the_parts_of_a_run_must_be_of_their_own_kind(name, value):
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2", "epochs = 3", "{'seed': 1}", "[" * 100_000])
 def test_text_that_is_not_json_is_refused(text):
-    with pytest.raises(InputError, match="configuration is not valid JSON: "):
+    with pytest.raises(InputError, match=r"configuration is (not valid JSON: |nested too deep)"):
         RunConfig.from_json(text)
 
 
@@ -383,7 +383,7 @@ def test_text_that_is_not_json_is_refused(text):
     "text", ["seed", "seed = ", "seed = 1\nseed = 2", "[model", '{"seed": 1}', "x = " + "[" * 100_000]
 )
 def test_text_that_is_not_toml_is_refused(text):
-    with pytest.raises(InputError, match="configuration is not valid TOML: "):
+    with pytest.raises(InputError, match=r"configuration is (not valid TOML: |nested too deep)"):
         RunConfig.from_toml(text)
 
 

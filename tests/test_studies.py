@@ -448,10 +448,10 @@ class TestRefusals:
 HOSTILE = [
     ("title = ", "not valid TOML: "),
     ("title = 'a'\ntitle = 'b'\n", r"not valid TOML: Cannot overwrite a value \(at line 2, column 12\)"),
-    ("x = " + "[" * 100_000, "nested too deep to be read"),
-    (".".join("a" * 3000) + " = 1", "unknown key 'a'"),
-    ("title = 'x'\nsweep.grid." + ".".join("a" * 3000) + " = 1", r"nested too deep|unknown setting 'a\.a'"),
-    ("title = 'x'\nsweep.grid.train.epochs." + ".".join("a" * 3000) + " = 1", "nested too deep to be read"),
+    ("x = " + "[" * 100_000, "nested too deep"),
+    (".".join("a" * 3000) + " = 1", "nested too deep"),
+    ("title = 'x'\nsweep.grid." + ".".join("a" * 3000) + " = 1", "nested too deep"),
+    ("title = 'x'\nsweep.grid.train.epochs." + ".".join("a" * 3000) + " = 1", "nested too deep"),
     (f"seeds = {'9' * 5000}", "not valid TOML"),
     (f"title = 'x'\nseeds = {'9' * 4000}\nsweep.list = [{{}}]", "seeds=9999"),
     (f"title = 'x'\nsweep.grid.train.learning_rate = [{'9' * 4000}]", "must be a finite number"),
@@ -475,7 +475,7 @@ class TestFiles:
         ("content", "message"),
         [
             (b"title = '\xff'", "x.toml: must be UTF-8: invalid start byte at byte 9"),
-            (b"#" * (2**20 + 1), "x.toml: must be a study of at most 1 MiB"),
+            (b"#" * (2**20 + 1), "x.toml: must be at most 1 MiB"),
             (b"", "x.toml: 2 errors"),
         ],
     )
@@ -492,7 +492,7 @@ class TestFiles:
             read_file(tmp_path)
         with pytest.raises(InputError, match=r"a\\x00: must be a file named in printable characters"):
             read_file(Path("a\x00"))
-        with pytest.raises(InputError, match="at most 1 MiB"):
+        with pytest.raises(InputError, match="/dev/zero: must be a regular file"):
             read_file(Path("/dev/zero"))
 
 

@@ -1,7 +1,6 @@
 """Studies from dicts, TOML and files: every mistake is found, and all are said at once."""
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +12,12 @@ from ablations.language.reading_sweeps import read_sweep
 from ablations.language.study import DEFAULT_SEEDS, Study, Sweep
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
+from cnnjax.inputs import parse_toml, read_text
 from cnnjax.rules import Interval, check
 from cnnjax.setting_paths import list_defaults, nest, read_value, unnest
 
 _KEYS = ("title", "seeds", "base", "sweep")
-_TOO_DEEP = "nested too deep to be read"
 _MOST_SEEDS = 100_000
-_MOST_BYTES = 2**20
 _Seed = Annotated[int, Interval(0, 2**32 - 1)]
 
 
@@ -38,7 +36,7 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
     try:
         study = _read_study(values, name, source, mistakes)
     except RecursionError:
-        mistakes.add(_TOO_DEEP)
+        mistakes.add("nested too deep to be read")
     mistakes.refuse()
     return study
 
@@ -46,11 +44,9 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
 def read_toml(text: str, name: str, source: str = "study") -> Study:
     """Reads a study from TOML, as `read_dict` does; raises `InputError` too where the text is not TOML."""
     try:
-        values = tomllib.loads(text)
-    except (ValueError, TypeError) as error:
-        raise refusal(source, [f"not valid TOML: {error}"]) from None
-    except RecursionError:
-        raise refusal(source, [_TOO_DEEP]) from None
+        values = parse_toml(text)
+    except InputError as error:
+        raise refusal(source, [str(error)]) from None
     return read_dict(values, name, source)
 
 
@@ -68,17 +64,9 @@ def read_file(path: Path, source: str | None = None) -> Study:
     if not path.stem.isprintable():
         raise refusal(source, ["must be a file named in printable characters"])
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise refusal(source, [f"cannot be read: {reason}"]) from None
-    if len(content) > _MOST_BYTES:
-        raise refusal(source, ["must be a study of at most 1 MiB"])
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise refusal(source, [f"must be UTF-8: {error.reason} at byte {error.start}"]) from None
+        text = read_text(path)
+    except InputError as error:
+        raise refusal(source, [str(error)]) from None
     return read_toml(text, path.stem, source)
 
 
