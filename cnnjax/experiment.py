@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.architecture import Layer, list_layers
+from cnnjax.backend import start_jax
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
@@ -127,16 +128,14 @@ def _prepare(
     start = time.perf_counter()
     size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
 
+    start_jax()
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
     from cnnjax.sharding import choose_devices, describe_execution, make_mesh
 
     dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
-    try:
-        devices = devices or choose_devices(config.train.batch_size)
-        provenance = collect_provenance(dataset.info, describe_execution(devices))
-    except (RuntimeError, AssertionError) as error:  # the latter where a platform has no plugin
-        raise UnavailableError(f"JAX cannot start: {error}") from error
+    devices = devices or choose_devices(config.train.batch_size)
+    provenance = collect_provenance(dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
     layers = size_layers(config, dataset.info)
     load_seconds = time.perf_counter() - start

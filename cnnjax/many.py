@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from cnnjax.backend import start_jax
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
-from cnnjax.errors import InputError, Interrupted, UnavailableError
+from cnnjax.errors import InputError, Interrupted
 from cnnjax.experiment import fit, make_run, named_memory_errors, size_layers
 from cnnjax.history import Observer, Silence
 from cnnjax.interrupts import deferred_signals
@@ -82,17 +83,14 @@ def cut_runs(
     configs: Sequence[RunConfig], info: DatasetInfo, at_once: int | None = None
 ) -> Iterator[Sequence[RunConfig]]:
     """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
+    start_jax()
     import jax
 
     from cnnjax.together import choose_at_once
 
-    try:
-        processes = jax.process_count()
-        size = at_once or choose_at_once(configs[0], info)
-    except (RuntimeError, AssertionError) as error:  # the latter where a platform has no plugin
-        raise UnavailableError(f"JAX cannot start: {error}") from error
-    if processes > 1:
-        raise InputError(f"fit_many: this is one of {processes} processes; they train one run together, by fit")
+    if jax.process_count() > 1:
+        raise InputError(f"fit_many: one of {jax.process_count()} processes; they train one run together, by fit")
+    size = at_once or choose_at_once(configs[0], info)
     return (configs[start : start + size] for start in range(0, len(configs), size))
 
 

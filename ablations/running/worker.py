@@ -19,9 +19,10 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from ablations.running.messages import read_message, write_message
+from cnnjax.backend import start_jax
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset, load, load_info
-from cnnjax.errors import CnnjaxError
+from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.logs import take_stdout
 
 PROGRESS_SECONDS = 0.5
@@ -40,9 +41,11 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses nothing
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
-    import jax
-
-    jax.devices()
+    try:
+        start_jax()
+    except UnavailableError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(error.exit_code)  # without waiting for the thread that reads
     write_message(replies, {"kind": "ready"})
     while True:
         job = jobs.get()
