@@ -200,8 +200,12 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
     assert np.trace(images.confusions["a"]) == 2 * len(easy) + len(easy[5:])
     assert images.confusions["a"].sum(1) == pytest.approx(3 * np.bincount(LABELS, minlength=3))
     assert images.mcnemar["b"] == {0: 0.25, 1: 0.5, 2: 0.125}
-    assert set(images.noise) == {"b"}
-    assert images.noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
+    assert images.noise == {}
+    findings = find(arms, "a", Rules(alpha=0.01), title="?", resolution=1 / 40, images=images)
+    (contrast,), noise = findings.contrasts, findings.images.noise
+    assert set(noise) == {"b"}
+    assert noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
+    assert noise["b"].low <= contrast.low < contrast.high <= noise["b"].high
 
 
 def test_images_of_another_dataset_tell_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """The two sources of noise: by hand, against statsmodels' analysis of variance, and where the truth is known."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import mcnemar_p, split_noise
+from cnnjax.comparison import compare_paired, mcnemar_p, split_noise
 
 
 def test_a_table_by_hand():
@@ -23,8 +24,8 @@ def test_a_table_by_hand():
     assert noise.from_both == pytest.approx(rest / 12)
     total = noise.from_seeds + noise.from_images + noise.from_both
     assert noise.share_of_seeds == pytest.approx((noise.from_seeds + noise.from_both) / total)
-    # Satterthwaite's degrees of freedom are at least those of the seeds.
-    assert noise.high - noise.mean <= stats.t.ppf(0.975, 2) * math.sqrt(total) + 1e-12
+    seeds, images = stats.t.ppf(0.975, 2) ** 2 * rows, stats.norm.ppf(0.975) ** 2 * (columns - rest)
+    assert noise.high - noise.mean == pytest.approx(math.sqrt((seeds + images) / 12))
 
 
 def test_mean_squares_agree_with_statsmodels():
@@ -70,10 +71,25 @@ def test_all_tables_get_one_draw():
     assert first == second
 
 
-def test_a_constant_table_has_no_noise():
+def test_a_constant_table_has_no_noise_but_what_steps_of_one_image_hide():
     (noise,) = split_noise([np.ones((3, 10), bool)])
-    assert (noise.low, noise.mean, noise.high, noise.share_of_seeds) == (1.0, 1.0, 1.0, None)
-    assert noise.bootstrap == (1.0, 1.0)
+    assert (noise.mean, noise.share_of_seeds, noise.bootstrap) == (1.0, None, (1.0, 1.0))
+    assert noise.high - 1 == pytest.approx(stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(6) / math.sqrt(3))
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.9987])
+@pytest.mark.parametrize("n", [2, 3, 5, 12])
+def test_new_images_never_make_the_interval_narrower_than_new_seeds_alone(n, confidence):
+    random = np.random.default_rng(n)
+    for images, rate in itertools.product((20, 2000), (0.002, 0.05, 0.5)):
+        hard = random.random(images) < 0.1
+        first, second = (random.random((n, images)) > np.where(hard, rate, rate / 20) for _ in range(2))
+        accuracies = (dict(enumerate(map(float, side.mean(1)))) for side in (first, second))
+        alone = compare_paired(*accuracies, confidence, resolution=1 / images)
+        (noise,) = split_noise([first.astype(np.int8) - second.astype(np.int8)], confidence)
+        assert noise.mean == pytest.approx(alone.mean, abs=1e-12)
+        assert noise.low <= alone.low + 1e-12
+        assert noise.high >= alone.high - 1e-12
 
 
 @pytest.mark.parametrize("shapes", [[(1, 5)], [(5, 1)], [(2, 3), (3, 2)], [(4,)]])

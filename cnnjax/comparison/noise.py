@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnnjax.comparison.paired import least_spread
 from cnnjax.errors import InputError
 
 RESAMPLES = 2_000
@@ -25,7 +26,7 @@ class Noise:
         mean: of the table.
         from_seeds, from_images, from_both: variance of the mean that comes from the choice of seeds, of images, and
             from what a seed does to single images; at least 0.
-        low, high: interval of the mean for new seeds and new images alike.
+        low, high: interval of the mean for new seeds and new images alike; never narrower than Student's for new seeds.
         bootstrap: the same by resampling seeds and images; a little wide, and too narrow for a handful of seeds.
     """
 
@@ -50,8 +51,10 @@ def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: in
     """Splits the variance of the mean of every table into what seeds and what images contribute.
 
     The mean squares of rows, columns and rest of the two-way table give the components of variance by their
-    expectations; the interval is Student's with Satterthwaite's degrees of freedom. The bootstrap resamples rows and
-    columns independently, the same ones in every table.
+    expectations. The interval joins the half width for new seeds, with Student's quantile, and the one that images add,
+    with the normal quantile, as the sides of a right angle: ``sqrt(t² MS_seed + z² max(MS_image - MS_rest, 0))``, over
+    ``sqrt(n m)``. `MS_seed` is at least what means in steps of one image leave open, as for `compare_paired`. The
+    bootstrap resamples rows and columns independently, the same ones in every table.
 
     Args:
         tables: (seeds, images) each, of one shape, at least 2 x 2: correct or not, or differences of these.
@@ -62,7 +65,8 @@ def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: in
         InputError: the tables are not of that form.
 
     References:
-        Satterthwaite, "An approximate distribution of estimates of variance components", 1946; Owen, "The pigeonhole
+        Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two tabled independent random
+        variables", 1974; Burdick and Graybill, Confidence Intervals on Variance Components, 1992; Owen, "The pigeonhole
         bootstrap", 2007.
     """
     shapes = {table.shape for table in tables}
@@ -96,7 +100,7 @@ def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float]) -> Noise:
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
     n, m = table.shape
     values = table.astype(float)
@@ -105,12 +109,9 @@ def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float])
     squares[2] = max(np.sum((values - mean) ** 2) - squares.sum(), 0.0)
     freedoms = np.array([n - 1, m - 1, (n - 1) * (m - 1)])
     seeds, images, both = squares / freedoms
-    variance = max(seeds + images - both, both) / (n * m)
-    terms = (np.array([seeds, images, both]) / (n * m)) ** 2 / freedoms
-    half = 0.0
-    if variance:
-        freedom = min(max(variance**2 / terms.sum(), n - 1), float(freedoms[2]))
-        half = float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(variance)
+    tail = (1 + confidence) / 2
+    from_seeds = stdtrit(n - 1, tail) ** 2 * max(seeds, m * least_spread(1 / m) ** 2)
+    half = math.sqrt((from_seeds + ndtri(tail) ** 2 * max(images - both, 0.0)) / (n * m))
     return Noise(
         seeds=n,
         images=m,

@@ -220,4 +220,8 @@ def _make_noise_table(findings: Findings) -> Table:
         )
         for name, noise in (images.noise.items() if images else ())
     )
-    return Table(columns, tuple(rows), "two sources of noise: differences in percentage points, 95% intervals")
+    return Table(
+        columns,
+        tuple(rows),
+        "two sources of noise: differences in percentage points, intervals at the level of the verdicts",
+    )

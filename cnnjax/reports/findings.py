@@ -26,7 +26,7 @@ from cnnjax.comparison import (
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate, estimate_mean
 from cnnjax.reports.arms import LOST, Arm, Measure
-from cnnjax.reports.predictions import ImageFindings
+from cnnjax.reports.predictions import ImageFindings, split_by_contrast
 from cnnjax.reports.ranking import rank_over_datasets
 
 MOST_FOR_PAIRS = 60
@@ -183,7 +183,7 @@ def find(
         if several
         else adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules),
         ranks=rank_over_datasets(arms, values, rules.alpha) if several else None,
-        images=images,
+        images=images and split_by_contrast(images, contrasts),
         provenance=tuple(provenance),
         remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
     )

@@ -1,11 +1,11 @@
 """What the predictions of single test images tell: the two sources of noise, confusions, and the hardest images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cnnjax.comparison import Noise, mcnemar_p, split_noise
+from cnnjax.comparison import Contrast, Noise, mcnemar_p, split_noise
 from cnnjax.config import DataConfig
 from cnnjax.datasets import load
 from cnnjax.datasets.arrays import Dataset
@@ -23,7 +23,10 @@ class ImageFindings:
     """What single images tell.
 
     Attributes:
-        noise: of each arm's difference to the base, by name: how much comes from seeds and how much from images.
+        differences: for each arm and seed that the base has, too, by how much it is right on each image more often than
+            the base: -1, 0 or 1, int8 (images,).
+        noise: of each arm's difference to the base, by name: how much comes from seeds and how much from images; from
+            `split_by_contrast`, empty before.
         mcnemar: p value by seed of each arm against the base, by name.
         confusions: by arm, int64 (true class, predicted class), summed over seeds.
         hardest: indices of the test images that most runs get wrong, the worst first.
@@ -34,7 +37,7 @@ class ImageFindings:
         test_size: number of test images.
     """
 
-    noise: Mapping[str, Noise]
+    differences: Mapping[str, Mapping[int, np.ndarray]]
     mcnemar: Mapping[str, Mapping[int, float]]
     confusions: Mapping[str, np.ndarray]
     hardest: np.ndarray
@@ -43,6 +46,7 @@ class ImageFindings:
     labels: np.ndarray
     guesses: np.ndarray
     test_size: int
+    noise: Mapping[str, Noise] = field(default_factory=dict)
 
 
 def look_at_images(
@@ -105,7 +109,14 @@ def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset:
     others = {} if base is None else {name: each for name, each in correct.items() if name != base}
     bases = {} if base is None else correct.get(base, {})
     return ImageFindings(
-        noise=_split(others, bases),
+        differences={
+            name: {
+                seed: each.astype(np.int8) - bases[seed].astype(np.int8)
+                for seed, each in by_seed.items()
+                if seed in bases
+            }
+            for name, by_seed in others.items()
+        },
         mcnemar={
             name: {seed: mcnemar_p(by_seed[seed], bases[seed]) for seed in by_seed if seed in bases}
             for name, by_seed in others.items()
@@ -128,21 +139,21 @@ def _find_dataset(record: Record) -> str | None:
     return sha256
 
 
-def _split(others: Mapping[str, Mapping[int, np.ndarray]], base: Mapping[int, np.ndarray]) -> dict[str, Noise]:
-    """Splits the noise of the differences of all arms that have the same seeds, by one draw of these and of images."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name, by_seed in others.items():
-        seeds = tuple(seed for seed in by_seed if seed in base)
-        if len(seeds) > 1:
-            groups.setdefault(seeds, []).append(name)
+def split_by_contrast(images: ImageFindings, contrasts: Sequence[Contrast]) -> ImageFindings:
+    """Returns the findings with the noise of every contrast, over its seeds and at its level.
+
+    Contrasts of equal seeds and levels share their draws of seeds and images.
+    """
+    groups: dict[tuple[tuple[int, ...], float], list[str]] = {}
+    for contrast in contrasts:
+        seeds = contrast.comparison.seeds
+        if len(seeds) > 1 and set(seeds) <= images.differences.get(contrast.first, {}).keys():
+            groups.setdefault((seeds, contrast.level), []).append(contrast.first)
     noise: dict[str, Noise] = {}
-    for seeds, names in groups.items():
-        tables = [
-            np.array([others[name][seed].astype(np.int8) - base[seed].astype(np.int8) for seed in seeds])
-            for name in names
-        ]
-        noise |= dict(zip(names, split_noise(tables), strict=True))
-    return noise
+    for (seeds, level), names in groups.items():
+        tables = [np.array([images.differences[name][seed] for seed in seeds]) for name in names]
+        noise |= dict(zip(names, split_noise(tables, 1 - level), strict=True))
+    return replace(images, noise=noise)
 
 
 def _guess(predictions: np.ndarray, label: int) -> int:

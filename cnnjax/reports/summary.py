@@ -158,7 +158,7 @@ def _say_noise(findings: Findings) -> Iterator[str]:
             f"Of the variance of a difference, {share:.0%} comes from training, which more seeds lessen, and "
             f"{1 - share:.0%} from the choice of the {findings.images.test_size:,} test images, which they do not"
             f"{' (medians over the arms)' if len(shares) > 1 else ''}. The verdicts are for these test images; for new "
-            f"ones too, the 95% intervals of {clear} of {len(noises)} differences leave zero out."
+            f"ones too, at the same level, the intervals of {clear} of {len(noises)} differences leave zero out."
         )
 
 
