@@ -12,9 +12,10 @@ every cell of a large study; everything as one JSON object::
 The JSON object has ``study``, ``title``, ``seeds``, ``factors``, ``trials`` (how many), ``counts`` (of trials by
 status), ``cells``, ``duplicates`` (``name``, ``kept``), ``programs`` (to compile), ``workers``, ``forecast`` (``wall``
 and ``work``, the seconds of all workers together; or null), ``basis`` (of the forecast, or null), ``sensitivity``
-(``standard_deviation``, ``basis``, ``seeds``, ``difference``: of test accuracy as a share, or null) and
-``unknown_datasets`` (of a size that is assumed). A cell has ``name``, ``labels`` (by factor), ``problem`` (why it
-cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``, ``counts`` and ``seconds`` (a trial, or null).
+(``standard_deviation``, ``basis``, ``seeds``, ``comparisons`` with a baseline, and ``difference`` that each of these
+finds: of test accuracy as a share, or null) and ``unknown_datasets`` (of a size that is assumed). A cell has ``name``,
+``labels`` (by factor), ``problem`` (why it cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``,
+``counts`` and ``seconds`` (a trial, or null).
 """
 
 import json

@@ -38,14 +38,17 @@ class Estimate:
         return None if self.high is None else self.high - self.mean
 
 
-def estimate_mean(values: Iterable[float], confidence: float = 0.95) -> Estimate:
+def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None) -> Estimate:
     """Estimates the mean of a normal distribution, with Student's interval ``mean ± t * s / sqrt(n)``.
 
-    `t` is the quantile ``(1 + confidence) / 2`` of Student's distribution with ``n - 1`` degrees of freedom.
+    `t` is the quantile ``(1 + confidence) / 2`` of Student's distribution with ``n - 1`` degrees of freedom. A few
+    values that happen to be equal do not show that there is no spread: for the interval, `s` is at least the spread
+    that rounding to the resolution hides.
 
     Args:
         values: finite numbers, at least one.
         confidence: how often such intervals cover the true mean, > 0 and < 1.
+        resolution: the step of the values, such as one over the number of test images; ``None`` where it is not known.
 
     Returns:
         The estimate; of one value, without spread and interval.
@@ -69,8 +72,14 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95) -> Estimate
     from scipy.special import stdtrit
 
     deviation = float(sample.std(ddof=1))
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation / math.sqrt(n)
+    spread = max(deviation, rounding_deviation(resolution))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * spread / math.sqrt(n)
     return Estimate(n, mean, deviation, mean - half, mean + half)
+
+
+def rounding_deviation(resolution: float | None) -> float:
+    """Returns the standard deviation that rounding to steps of the resolution adds, and may hide: a step over √12."""
+    return (resolution or 0.0) / math.sqrt(12)
 
 
 def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:
@@ -109,7 +118,7 @@ def smallest_detectable_difference(
     Args:
         standard_deviation: of the differences, >= 0.
         n: number of pairs.
-        alpha: how often the test finds a difference where there is none, >= 0.0001 and < 1.
+        alpha: how often the test finds a difference where there is none, >= 1e-7 (for two pairs 0.0001) and < 1.
         power: > alpha and < 1.
 
     Returns:
@@ -122,7 +131,7 @@ def smallest_detectable_difference(
         Cohen (1988), Statistical Power Analysis for the Behavioral Sciences, 2nd edition, chapter 2.
     """
     check(standard_deviation, Annotated[float, Interval(0)], "standard_deviation")
-    check(alpha, Annotated[float, Interval(1e-4, 1, open_high=True)], "alpha")
+    check(alpha, Annotated[float, Interval(1e-7 if n > 2 else 1e-4, 1, open_high=True)], "alpha")
     if not alpha < power < 1:
         raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
     if n < 2:

@@ -45,8 +45,23 @@ def test_one_value_has_no_spread_and_no_interval():
     assert estimate_mean([0.97]).half_width is None
 
 
-def test_equal_values_have_an_interval_of_no_width():
+def test_equal_values_have_an_interval_of_no_width_where_they_have_no_steps():
     assert estimate_mean(np.full(4, 0.5)) == Estimate(4, 0.5, 0.0, 0.5, 0.5)
+
+
+def test_an_interval_is_never_narrower_than_the_steps_of_the_values_allow():
+    # t(0.975, 3) = 3.182446 from any table; a step of 0.01 has a standard deviation of 0.01 / sqrt(12).
+    estimate = estimate_mean(np.full(4, 0.5), resolution=0.01)
+    assert (estimate.standard_deviation, estimate.half_width) == (0.0, pytest.approx(3.182446 * 0.01 / 48**0.5))
+    wide = [0.9, 0.95, 0.97]
+    assert estimate_mean(wide, resolution=0.01) == estimate_mean(wide)
+
+
+@pytest.mark.parametrize(("mean", "n"), [(0.5, 3), (0.501, 5), (0.5049, 10)])
+def test_intervals_of_rounded_values_cover_as_often_as_they_say(mean, n):
+    samples = np.round(np.random.default_rng(n).normal(mean, 0.003, (2000, n)), 2)
+    estimates_of_all = [estimate_mean(sample, resolution=0.01) for sample in samples]
+    assert np.mean([each.low <= mean <= each.high for each in estimates_of_all]) > 0.94
 
 
 @pytest.mark.parametrize(
@@ -106,6 +121,11 @@ def test_the_noncentral_t_distribution_gives_the_smallest_difference_its_power(n
     assert _power(difference, n, alpha) == pytest.approx(power, abs=1e-7)
 
 
+@pytest.mark.parametrize("n", [3, 5, 40])
+def test_the_difference_has_its_power_at_the_levels_of_large_families(n):
+    assert _power(smallest_detectable_difference(1.0, n, 1e-7), n, 1e-7) == pytest.approx(0.8, abs=1e-7)
+
+
 @pytest.mark.parametrize("n", [3, 5, 20])
 def test_statsmodels_finds_the_same_difference(n):
     power = pytest.importorskip("statsmodels.stats.power")
@@ -145,7 +165,8 @@ def test_without_spread_every_difference_is_found_and_with_one_pair_none():
     [
         ((-0.1, 5), r"standard_deviation=-0.1: must be >= 0"),
         ((math.nan, 5), r"standard_deviation=nan: must be a finite number"),
-        ((0.1, 5, 0.0), r"alpha=0.0: must be >= 0.0001 and < 1"),
+        ((0.1, 5, 0.0), r"alpha=0.0: must be >= 1e-07 and < 1"),
+        ((0.1, 2, 1e-5), r"alpha=1e-05: must be >= 0.0001 and < 1"),
         ((0.1, 5, 0.05, 1.0), r"power=1.0: must be > alpha \(0.05\) and < 1"),
         ((0.1, 5, 0.05, 0.05), r"power=0.05: must be > alpha"),
     ],

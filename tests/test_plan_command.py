@@ -103,10 +103,11 @@ def test_duplicates_are_named_and_folded_away(tmp_path, capsys):
 
 def test_the_plan_says_what_the_seeds_can_show(tmp_path, capsys):
     text = plan(*STRIDES, out=tmp_path, capsys=capsys)
-    assert "with 5 seeds a paired two-sided t test at 5% finds a difference of 0.45 points of accuracy" in text
-    assert "with 80% probability, in one comparison; many comparisons need more" in text
+    assert "0.55 points of accuracy is found with 80% probability in each of the 2 comparisons" in text
     assert "standard deviation over seeds 0.0019, an assumption" in text
-    assert "with one seed no test finds any difference" in plan(*STRIDES, "--seeds", "1", out=tmp_path, capsys=capsys)
+    assert "no comparison is decided" in plan(*STRIDES, "--seeds", "1", out=tmp_path, capsys=capsys)
+    chapter = plan("chapter", out=tmp_path, capsys=capsys)
+    assert "1.01 points of accuracy is found with 80% probability in each of the 20 comparisons" in chapter
 
 
 def test_a_dataset_that_is_not_prepared_has_a_size_that_is_assumed(tmp_path, capsys):

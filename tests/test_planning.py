@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.stats import chi2, ttest_1samp
 
 from ablations.language.grids import Cell, Grid
 from ablations.planning.calibrating import LEAST_IMAGES, shorten
@@ -21,6 +21,7 @@ from ablations.planning.timing import fit_line, learn_timing
 from ablations.running.costs import count_images, find_size
 from ablations.running.work import find_work
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, summarize
+from cnnjax.estimates import smallest_detectable_difference
 from cnnjax.history import EpochMetrics
 from cnnjax.runs import Store
 from grid_helpers import make_grid, make_packed, tiny
@@ -241,7 +242,24 @@ def test_the_difference_that_five_seeds_find_is_found_in_four_of_five_studies():
     power = nct.sf(critical, 4, noncentrality) + nct.cdf(-critical, 4, noncentrality)
     assert power == pytest.approx(0.8, abs=1e-6)
     assert found.difference == pytest.approx(0.00452, abs=1e-5)
-    assert find_sensitivity(make_grid(seeds=(0,)), {}).difference is None
+    assert (found.comparisons, find_sensitivity(make_grid(seeds=(0, 1)), {}).difference) == (1, None)
+
+
+def test_many_cells_are_planned_for_at_the_level_of_their_family():
+    found = find_sensitivity(make_grid(widths=tuple(range(1, 22)), seeds=range(5)), {})
+    spread, level = math.sqrt(2) * 0.0019, 1 - 0.95 ** (1 / 20)
+    samples = np.random.default_rng(0).normal(found.difference, spread, (20_000, 5))
+    assert found.comparisons == 20
+    assert np.mean(ttest_1samp(samples, 0, axis=1).pvalue < level) == pytest.approx(0.8, abs=0.01)
+    assert found.difference == pytest.approx(0.0101, abs=5e-5)
+
+
+def test_equal_accuracies_leave_a_difference_that_their_steps_hide():
+    grid = make_grid(widths=(8, 16), seeds=range(5))
+    equal = [make_record(tiny(seed, (width,)), 0.9) for width in (8, 16) for seed in range(5)]
+    found = find_sensitivity(grid, keyed(*equal))
+    assert found.standard_deviation == 0
+    assert found.difference == pytest.approx(1e-4 / math.sqrt(6) * smallest_detectable_difference(1, 5))
 
 
 def test_a_calibration_trains_the_network_as_it_is_on_fewer_images():

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from ablations.planning.plans import CellPlan, Plan
 from ablations.planning.sensitivity import ALPHA, POWER, Sensitivity
 from ablations.running.costs import TRAIN_SIZE_UNKNOWN
+from cnnjax.comparison.verdicts import LEAST_SEEDS
 from cnnjax.console import format_seconds
 from cnnjax.tables import Column, Document, Table
 
@@ -78,13 +79,20 @@ def _write_time(plan: Plan) -> str:
 
 
 def _write_sensitivity(sensitivity: Sensitivity) -> str:
+    if not sensitivity.comparisons:
+        return "one cell: nothing to compare"
     spread = f"standard deviation over seeds {sensitivity.standard_deviation:.4f}, {sensitivity.basis}"
     if sensitivity.difference is None:
-        return f"with one seed no test finds any difference ({spread})"
+        return f"with fewer than {LEAST_SEEDS} seeds no comparison is decided ({spread})"
+    count = sensitivity.comparisons
+    if count > 1:
+        which = f"each of the {count} comparisons with a baseline, which together err with {ALPHA:.0%} at most"
+    else:
+        which = f"the comparison of the two cells, at a level of {ALPHA:.0%}"
     return (
-        f"with {sensitivity.seeds} seeds a paired two-sided t test at {ALPHA:.0%} finds a difference of "
-        f"{100 * sensitivity.difference:.2f} points of accuracy with {POWER:.0%} probability, in one comparison; many "
-        f"comparisons need more ({spread}; arms taken as uncorrelated, which overstates it where seeds agree)"
+        f"with {sensitivity.seeds} seeds a true difference of {100 * sensitivity.difference:.2f} points of accuracy is "
+        f"found with {POWER:.0%} probability in {which} ({spread}; arms taken as uncorrelated, which overstates it "
+        "where seeds agree)"
     )
 
 

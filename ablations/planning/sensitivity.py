@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ablations.language.grids import Grid
+from cnnjax.comparison.families import sidak
+from cnnjax.comparison.verdicts import LEAST_SEEDS
 from cnnjax.config import RunConfig
-from cnnjax.estimates import smallest_detectable_difference, typical_standard_deviation
+from cnnjax.estimates import rounding_deviation, smallest_detectable_difference, typical_standard_deviation
 from cnnjax.records import Record
+from cnnjax.reports.arms import find_resolution
 
 ASSUMED_DEVIATION = 0.0019
 """Standard deviation of the test accuracy of the default run over ten seeds (docs/accuracy.md)."""
@@ -19,19 +22,22 @@ LEAST_FREEDOM = 8
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a paired two-sided t test of two arms would find.
+    """What paired two-sided t tests of all cells against one of them would find.
 
     Attributes:
         standard_deviation: of the test accuracy over seeds, in one cell.
         basis: where this is from.
         seeds: of every cell.
-        difference: of the mean test accuracies, found with probability `POWER` at the level `ALPHA` if the seeds of two
-            arms have nothing in common; ``None`` for one seed.
+        comparisons: of the cells that can exist with one of them.
+        difference: of the mean test accuracies, found with probability `POWER` in each comparison, where all of them
+            together err with probability `ALPHA` at most, if the seeds of two cells have nothing in common; ``None``
+            for fewer than `LEAST_SEEDS`, and where there is nothing to compare.
     """
 
     standard_deviation: float
     basis: str
     seeds: int
+    comparisons: int
     difference: float | None
 
 
@@ -39,16 +45,21 @@ def find_sensitivity(grid: Grid, records: Mapping[str, Record]) -> Sensitivity:
     """Returns the smallest difference that a grid would find.
 
     The spread over seeds is the typical one of the grid's own cells if their completed seeds tell enough of it, else
-    that of any configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`.
+    that of any configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`; never less
+    than what the step of the accuracies hides. The level of a comparison is Sidak's.
 
     Args:
         grid: of the study.
         records: what is stored, of the grid or not, by run key.
     """
     deviation, basis = _find_spread(grid, records.values())
-    n = len(grid.seeds)
-    difference = smallest_detectable_difference(math.sqrt(2) * deviation, n, ALPHA, POWER)
-    return Sensitivity(deviation, basis, n, difference)
+    configs = [cell.config for cell in grid.cells if cell.problem is None]
+    n, comparisons = len(grid.seeds), max(len(configs) - 1, 0)
+    difference = None
+    if n >= LEAST_SEEDS and comparisons:
+        spread = math.sqrt(2) * max(deviation, rounding_deviation(find_resolution(configs, "test")))
+        difference = smallest_detectable_difference(spread, n, sidak(ALPHA, comparisons), POWER)
+    return Sensitivity(deviation, basis, n, comparisons, difference)
 
 
 def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:

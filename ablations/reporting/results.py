@@ -14,6 +14,7 @@ from ablations.language.grids import Cell, Grid, Trial
 from ablations.running.costs import find_size
 from cnnjax.estimates import Estimate, estimate_mean
 from cnnjax.records import STATUSES, Record
+from cnnjax.reports.arms import find_resolution
 
 TRIAL_STATUSES = (*STATUSES, "missing")
 """What can be said of a trial; ``missing`` is not in the store."""
@@ -55,6 +56,7 @@ class CellResult:
         total_seconds: time spent on all its trials.
         failures: its trials that failed or diverged.
         pruned: why successive halving did not take its trials further; ``None`` where it did, or had no part in it.
+        resolution, val_resolution: the steps of the accuracies; ``None`` where they are not known.
     """
 
     name: str
@@ -70,16 +72,19 @@ class CellResult:
     total_seconds: float
     failures: tuple[Failure, ...]
     pruned: str | None = None
+    resolution: float | None = None
+    val_resolution: float | None = None
 
     @functools.cached_property
     def accuracy(self) -> Estimate | None:
         """The mean test accuracy with its 95% interval over the completed seeds; ``None`` where there is none."""
-        return estimate_mean(self.accuracies.values()) if self.accuracies else None
+        return estimate_mean(self.accuracies.values(), resolution=self.resolution) if self.accuracies else None
 
     @functools.cached_property
     def val_accuracy(self) -> Estimate | None:
         """The mean validation accuracy likewise, on which to choose a cell; ``None`` without validation examples."""
-        return estimate_mean(self.val_accuracies.values()) if self.val_accuracies else None
+        values = self.val_accuracies.values()
+        return estimate_mean(values, resolution=self.val_resolution) if values else None
 
     @property
     def trials(self) -> int:
@@ -104,6 +109,9 @@ def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -
     completed = {seed: record for seed, record in stored.items() if record.status == "completed"}
     counted = Counter(_find_status(cell, record) for record in found.values())
     reasons = [record.reason for record in stored.values() if record.status == "invalid"]
+    step, val_step = (
+        find_resolution([cell.config], measure) if completed else None for measure in ("test", "validation")
+    )
     return CellResult(
         name=cell.name,
         labels=cell.labels,
@@ -128,6 +136,8 @@ def _summarize(cell: Cell, trials: list[Trial], records: Mapping[str, Record]) -
             if record.status in ("failed", "diverged")
         ),
         pruned=next((record.reason for record in stored.values() if record.status == "pruned"), None),
+        resolution=step,
+        val_resolution=val_step,
     )
 
 

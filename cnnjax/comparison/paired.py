@@ -14,6 +14,7 @@ import numpy as np
 
 from cnnjax.comparison.resampling import bootstrap_mean, flip_signs, signed_ranks
 from cnnjax.errors import InputError
+from cnnjax.estimates import rounding_deviation
 from cnnjax.rules import Interval, check
 
 SIGNIFICANT = 12
@@ -158,9 +159,9 @@ def compare_paired(
 def least_spread(resolution: float | None) -> float:
     """Returns the standard deviation that differences of values of this resolution have at least.
 
-    Two roundings to steps of ``r`` have a variance of ``r**2 / 12`` each.
+    Both values are rounded, each by itself.
     """
-    return (resolution or 0.0) / math.sqrt(6)
+    return math.sqrt(2) * rounding_deviation(resolution)
 
 
 def _read(values: Mapping[int, float], seeds: list[int], name: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """An arm of a comparison: one configuration with all its seeds, and what became of them."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Literal
 
 from cnnjax.comparison import Outcomes
 from cnnjax.config import RunConfig
-from cnnjax.datasets import load_info
+from cnnjax.datasets import DatasetInfo, load_info
 from cnnjax.records import FINAL, Record
 from cnnjax.splits import split_sizes
 
@@ -82,12 +83,16 @@ def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | N
 
 def find_chance(configs: Iterable[RunConfig]) -> float:
     """Returns the accuracy of guessing: one over the number of classes, the least of several datasets."""
-    sources = {(config.data.name, config.data.manual_dir) for config in configs}
-    return min(1 / load_info(name, manual_dir=manual_dir).classes for name, manual_dir in sources)
+    return min(1 / _find_info(config.data.name, config.data.manual_dir).classes for config in configs)
 
 
 def _count_images(config: RunConfig, measure: Measure) -> int | None:
-    info = load_info(config.data.name, manual_dir=config.data.manual_dir)
+    info = _find_info(config.data.name, config.data.manual_dir)
     if measure == "test":
         return info.test_size
     return split_sizes(config, info.train_size)[1] if info.train_size else None
+
+
+@functools.cache
+def _find_info(name: str, manual_dir: str | None) -> DatasetInfo:
+    return load_info(name, manual_dir=manual_dir)

@@ -172,7 +172,7 @@ def find(
         command=command,
         rules=rules,
         factors=factors,
-        arms=_describe(arms, values, has_front=not several),
+        arms=_describe(arms, values, resolution, has_front=not several),
         base=base,
         contrasts=contrasts,
         uncompared=uncompared,
@@ -236,8 +236,10 @@ def _contrast(
     return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution, chance=chance)
 
 
-def _describe(arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], has_front: bool) -> tuple[ArmResult, ...]:
-    means = {name: estimate_mean(accuracies.values()) for name, accuracies in values.items()}
+def _describe(
+    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], resolution: float | None, has_front: bool
+) -> tuple[ArmResult, ...]:
+    means = {name: estimate_mean(accuracies.values(), resolution=resolution) for name, accuracies in values.items()}
     sized = [arm for arm in arms if has_front and arm.name in means and arm.parameters is not None]
     front = pareto_front([arm.parameters or 0 for arm in sized], [means[arm.name].mean for arm in sized])
     on_front = {sized[index].name for index in front}
