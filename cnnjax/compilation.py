@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from cnnjax.backend import run_settings
+
 SETTINGS = (
     "jax_default_matmul_precision",
     "jax_enable_x64",
@@ -66,4 +68,5 @@ def _compile(
     del settings  # JAX reads them itself; here they tell programs apart
     program = jax.jit(functools.partial(function, **dict(static)), donate_argnums=donate)
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    return program.lower(*jax.tree.unflatten(tree, leaves)).compile(options)
+    with run_settings():
+        return program.lower(*jax.tree.unflatten(tree, leaves)).compile(options)

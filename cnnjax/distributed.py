@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from cnnjax.backend import import_jax, run_settings
 from cnnjax.errors import InputError, UnavailableError
 
 WAIT_SECONDS = 300
@@ -61,6 +62,7 @@ def join(coordinator: str, num_processes: int, process_id: int, devices: int | N
     check_processes(coordinator, num_processes, process_id)
     if process_id:
         _wait_for_answer(coordinator)  # JAX would end this process where nothing answers
+    import_jax()
     import jax
 
     with contextlib.suppress(AttributeError):
@@ -101,6 +103,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+@run_settings()
 def agree(number: int) -> int:
     """Returns the largest of the numbers of all processes, which all must ask for at the same point."""
     import jax

@@ -8,11 +8,10 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.architecture import Layer, list_layers
-from cnnjax.backend import start_jax
+from cnnjax.backend import check_settings, jax_started
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
@@ -95,13 +94,33 @@ def fit(
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
     with all_or_none():
-        prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices)
+        start = time.perf_counter()
+        size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
+        dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
+    return _fit(config, store, dataset, start, resume, checkpoint_every, observer, devices)
+
+
+@jax_started()
+def _fit(
+    config: RunConfig,
+    store: Store | None,
+    dataset: Dataset,
+    start: float,
+    resume: bool,
+    checkpoint_every: int | None,
+    observer: Observer,
+    devices: int | None,
+) -> Run:
+    """Trains the network of a run on images that are loaded, since `start`, and stores the result."""
+    with all_or_none():
+        check_settings()
+        prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices, start)
     if is_joined():
         images = int(provenance["dataset"]["sha256"][:7], 16)
         check_same(images, "the hash of the images", "all processes must be given the same dataset")
     from cnnjax import fitting
 
-    checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", config.key)
+    checkpoints = Checkpoints(store.path.parent / "checkpoints", config.key) if store else None
     with deferred_signals() as stop_signal, contextlib.closing(observer), named_memory_errors():
         result = fitting.train(
             prepared,
@@ -122,18 +141,13 @@ def fit(
 
 
 def _prepare(
-    config: RunConfig, dataset: Dataset | None, store: Store | None, devices: int | None
+    config: RunConfig, dataset: Dataset, store: Store | None, devices: int | None, start: float
 ) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
-    """Returns the run ready to train, its layers, its provenance, and the seconds until its dataset was loaded."""
-    start = time.perf_counter()
-    size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
-
-    start_jax()
+    """Returns the run ready to train, its layers, its provenance, and the seconds of loading, since `start`."""
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
     from cnnjax.sharding import choose_devices, describe_execution, make_mesh
 
-    dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     devices = devices or choose_devices(config.train.batch_size)
     provenance = collect_provenance(dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.backend import jax_started
 from cnnjax.compilation import compile_program
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
@@ -14,6 +15,7 @@ from cnnjax.parts import count_fitting
 from cnnjax.training import EVALUATION_BATCH, predict_logits
 
 
+@jax_started()
 def predict(
     config: RunConfig,
     params: dict[str, Any],
@@ -35,6 +37,7 @@ def predict(
 
     Raises:
         InputError: the images are not uint8 of that shape.
+        UnavailableError: JAX cannot start.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != image_shape:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from cnnjax.backend import start_jax
+from cnnjax.backend import check_settings, jax_started
 from cnnjax.config import Count, RunConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
@@ -73,9 +73,11 @@ def fit_many(
         data = waiting[0].data
         size_layers(waiting[0], dataset.info if dataset else load_info(data.name, manual_dir=data.manual_dir))
         dataset = dataset or load(data.name, manual_dir=data.manual_dir)
-        for chunk in cut_runs(waiting, dataset.info, at_once):
-            for run in _fit_chunk(chunk, dataset, store, make_observer):
-                runs[run.key] = run
+        with jax_started():
+            check_settings()
+            for chunk in cut_runs(waiting, dataset.info, at_once):
+                for run in _fit_chunk(chunk, dataset, store, make_observer):
+                    runs[run.key] = run
     return [runs[config.key] for config in configs]
 
 
@@ -83,7 +85,6 @@ def cut_runs(
     configs: Sequence[RunConfig], info: DatasetInfo, at_once: int | None = None
 ) -> Iterator[Sequence[RunConfig]]:
     """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
-    start_jax()
     import jax
 
     from cnnjax.together import choose_at_once

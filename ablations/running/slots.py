@@ -5,15 +5,26 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cnnjax.backend import check_flags
+from cnnjax.children import python_command, python_environment
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.processors import list_cores
 
 PROBE_SECONDS = 300
-_PROBE = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
+_PROBE = """
+import json, sys
+from cnnjax.errors import UnavailableError
+from cnnjax.backend import jax_started
+try:
+    with jax_started():
+        import jax
+except UnavailableError as error:
+    sys.exit(str(error))
+print(json.dumps([jax.default_backend(), jax.local_device_count()]))
+"""
 
 
 @dataclass(frozen=True)
@@ -55,22 +66,22 @@ def make_slots(workers: int | None = None) -> list[Slot]:
 def may_have_accelerators() -> bool:
     """Whether JAX might find another device than the CPU here; which one, only starting it would tell."""
     plugins = importlib.metadata.entry_points(group="jax_plugins")
-    return os.environ.get("JAX_PLATFORMS") != "cpu" and bool(plugins or importlib.util.find_spec("libtpu"))
+    platforms = os.environ.get("JAX_PLATFORMS")
+    return platforms != "cpu" and bool(platforms or plugins or importlib.util.find_spec("libtpu"))
 
 
 def _find_accelerators() -> tuple[str, int]:
+    check_flags()
     if not may_have_accelerators():
-        platforms = os.environ.get("JAX_PLATFORMS")
-        if platforms and "cpu" not in platforms.split(","):
-            raise UnavailableError(f"JAX_PLATFORMS={platforms}: JAX has no plugin for such a device here")
         return "cpu", 0
     # In a process of its own, for JAX would take the devices that the workers need.
+    command = python_command("-c", _PROBE)
     try:
-        probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+        probe = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"JAX cannot start: it has not found its devices in {PROBE_SECONDS} s") from None
     if probe.returncode:
-        raise UnavailableError(f"JAX cannot start: {(probe.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise UnavailableError((probe.stderr.strip().splitlines() or ["JAX cannot start: no reason given"])[-1])
     backend, count = json.loads(probe.stdout.splitlines()[-1])
     return backend, count
 

@@ -16,10 +16,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ablations.running.messages import read_message, write_message
-from cnnjax.backend import start_jax
+from ablations.running.source import hash_source
+from cnnjax.backend import check_settings, jax_started
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset, load, load_info
 from cnnjax.errors import CnnjaxError, UnavailableError
@@ -42,11 +43,16 @@ def main() -> None:
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
     try:
-        start_jax()
+        with jax_started():
+            check_settings()
+            write_message(replies, {"kind": "ready", "source": hash_source()})
+            _serve(jobs, replies)
     except UnavailableError as error:
         print(error, file=sys.stderr, flush=True)
         os._exit(error.exit_code)  # without waiting for the thread that reads
-    write_message(replies, {"kind": "ready"})
+
+
+def _serve(jobs: "queue.SimpleQueue[dict[str, Any]]", replies: IO[bytes]) -> NoReturn:
     while True:
         job = jobs.get()
         configs = [RunConfig.from_dict(values) for values in job["configs"]]

@@ -5,7 +5,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +16,8 @@ from ablations.language.grids import Trial
 from ablations.running.events import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.running.messages import read_message, write_message
 from ablations.running.slots import Slot
+from ablations.running.source import hash_source
+from cnnjax.children import python_command, python_environment
 from cnnjax.history import Progress
 from cnnjax.processors import ONE_THREAD
 from cnnjax.records import PackedRun, Record
@@ -24,6 +25,7 @@ from cnnjax.records import PackedRun, Record
 TAIL_BYTES = 4000
 START_SECONDS = 300
 END_SECONDS = 10
+OTHER_SOURCE = "its source is not the one that this process runs; has it been edited since? start the command again"
 Message = tuple[dict[str, Any], list[bytes | None]]
 
 
@@ -130,6 +132,8 @@ class WorkerProcess:
         header, blobs = message
         kind = header["kind"]
         if kind == "ready":
+            if header.get("source") != hash_source():
+                self.kill(OTHER_SOURCE)
             self._is_ready, self._since = True, time.monotonic()
             return []
         if kind == "failed":
@@ -179,8 +183,8 @@ class WorkerProcess:
 
 
 def _start(slot: Slot, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "ablations.running.worker"]
-    environment = {**os.environ, **slot.environment}
+    command = python_command("-m", "ablations.running.worker")
+    environment = {**python_environment(), **slot.environment}
     if slot.core is not None:
         command += ["--core", str(slot.core)]
         environment |= ONE_THREAD

@@ -7,11 +7,13 @@ settings, and the same picture gives the same bytes.
 
 import contextlib
 import io
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, UnavailableError
 from cnnjax.outputs import replace_file
 
 if TYPE_CHECKING:
@@ -70,13 +72,36 @@ _SETTINGS: dict[str, Any] = {
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Draws in this style within a ``with`` block, or within the function that it decorates."""
-    import matplotlib
+    matplotlib = _import_matplotlib()
     from cycler import cycler
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_SETTINGS, "axes.prop_cycle": cycler(color=COLOURS)})
         yield
+
+
+def _import_matplotlib() -> Any:
+    """Returns matplotlib, whatever way of showing pictures `MPLBACKEND` names, for here they are only written.
+
+    A notebook names one for all that it starts, which need not be known where they run. A program that imports us can
+    still show its own pictures by it.
+
+    Raises:
+        UnavailableError: matplotlib cannot start, as where a file of its settings cannot be read.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except Exception as error:
+        raise UnavailableError(f"matplotlib cannot start: {error}") from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
 
 
 def new_figure(width: float, height: float, title: str = "", **layout: Any) -> "Figure":

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+from cnnjax.backend import jax_started
 from cnnjax.caches import keep_programs
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
@@ -55,12 +56,17 @@ def explain_run(arguments: RunArguments) -> Explanation:
     """Returns what is to be said of a stored run and a test image, or of a picture of the user's own."""
     _check(arguments)
     keep_programs()
-    from cnnjax.inspection.activations import rebuild_network
-    from cnnjax.inspection.class_names import find_class_names
     from experiments.explanations.stored import find_run, load_images
 
     run = find_run(arguments.out, arguments.run)
-    dataset = load_images(run)
+    return _explain(arguments, run, load_images(run))
+
+
+@jax_started()
+def _explain(arguments: RunArguments, run: "Run", dataset: "Dataset") -> Explanation:
+    from cnnjax.inspection.activations import rebuild_network
+    from cnnjax.inspection.class_names import find_class_names
+
     class_names = find_class_names(run.record.config.data.name, dataset.classes)
     network = rebuild_network(run)
     if arguments.image is not None:
