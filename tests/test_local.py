@@ -2,7 +2,10 @@
 
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +23,7 @@ from cnnjax.records import pack_run
 from cnnjax.runs import Store
 from grid_helpers import Watcher, make_grid
 
+ROOT = Path(__file__).parent.parent
 CPU = {"JAX_PLATFORMS": "cpu"}
 FAULTS = """
 import os, signal, sys, time
@@ -46,11 +50,10 @@ ONCE = Policy(max_retries=0)
 SERVE = """
 import os, sys, time
 from ablations.running.messages import read_message, write_message
-from ablations.running.source import hash_source
 from cnnjax.config import RunConfig
 from grid_helpers import make_packed
 out = os.fdopen(1, "wb")
-write_message(out, {"kind": "ready", "source": hash_source()})
+write_message(out, {"kind": "ready"})
 while (message := read_message(sys.stdin.buffer)) is not None:
 """
 
@@ -223,6 +226,39 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
     with pytest.raises(UnavailableError, match=r"workers cannot start: .*no JAX for this machine"):
         run(make_grid(), tmp_path / "out", executor)
     assert store.list_keys() == []
+
+
+def test_workers_of_other_source_than_the_coordinator_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ablations.running.worker_process.hash_source", lambda: "what was there before an edit")
+    executor = LocalExecutor([Slot(0, None, CPU)])
+    with pytest.raises(UnavailableError, match="this source is not the one that the grid was started with"):
+        run(make_grid(), tmp_path / "out", executor)
+    assert Store(tmp_path / "out").list_keys() == []
+
+
+@pytest.mark.slow
+def test_workers_run_the_packages_of_their_coordinator_wherever_those_are(tmp_path):
+    for name in ("ablations", "cnnjax", "experiments"):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "copy/cnnjax/records.py", "a") as file:
+        file.write("# another version")
+    (tmp_path / "project/ablations").mkdir(parents=True)
+    (tmp_path / "project/ablations/__init__.py").touch()
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "copy")!r})
+from ablations import load_study, run_study
+from ablations.running.local import LocalExecutor
+from ablations.running.slots import Slot
+settings = {{"train.epochs": 1, "data.train_size": 100, "model.filters": []}}
+study = load_study("learning_rate", settings, seeds=1)
+print(run_study(study, "out", make_executor=lambda: LocalExecutor([Slot(0, None, {{"JAX_PLATFORMS": "cpu"}})])))
+"""
+    line = [sys.executable, "-c", program]
+    result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path / "project", timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "completed" in result.stdout
+    assert "failed" not in result.stdout
 
 
 @pytest.mark.parametrize("nonsense", ["hello", "5", "[]", "{}", '{"blobs": [-1]}', '{"blobs": [], "kind": "started"}'])

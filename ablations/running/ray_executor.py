@@ -14,6 +14,7 @@ from ablations.language.grids import Trial
 from ablations.running.cluster import Cluster, describe_ray_error
 from ablations.running.events import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.running.remote import Note, Notes, run_remotely
+from ablations.running.source import hash_source
 from ablations.running.trials import describe_error
 from cnnjax.config import DataConfig
 from cnnjax.datasets import load
@@ -93,7 +94,7 @@ class RayExecutor:
         except CnnjaxError as error:
             self._refused.append(Failed(trial, describe_error(error)))
             return
-        task = self._run.remote(trial.config.to_json(), dataset, self._notes, self._environment)
+        task = self._run.remote(trial.config.to_json(), dataset, self._notes, self._environment, hash_source())
         self._flights[task] = _Flight(trial)
 
     def poll(self, seconds: float) -> list[Event]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ablations.running.source import check_source
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset
 from cnnjax.errors import Interrupted
@@ -26,7 +27,9 @@ Result = tuple[str, bytes | None, bytes | None]
 _claims: list[FileLock] = []
 
 
-def run_remotely(config: str, dataset: Dataset, notes: Any, environment: tuple[tuple[str, str], ...]) -> Result:
+def run_remotely(
+    config: str, dataset: Dataset, notes: Any, environment: tuple[tuple[str, str], ...], source: str
+) -> Result:
     """Runs a trial.
 
     Args:
@@ -34,11 +37,16 @@ def run_remotely(config: str, dataset: Dataset, notes: Any, environment: tuple[t
         dataset: its images.
         notes: handle of a `Notes` actor.
         environment: variables that JAX is to start with.
+        source: hash of the coordinator's source.
 
     Returns:
         A header as JSON, and the arrays of a run that ended. The header has a `kind`: ``ended`` with a ``record``;
         ``failed`` with a ``reason`` and the ``output``; ``interrupted``, when the node sent a signal.
+
+    Raises:
+        UnavailableError: this node has other source.
     """
+    check_source(source)
     run_config = RunConfig.from_json(config)
 
     def send(progress: dict[str, Any] | None) -> None:

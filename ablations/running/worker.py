@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any, NoReturn
 
 from ablations.running.messages import read_message, write_message
-from ablations.running.source import hash_source
+from ablations.running.source import check_source
 from cnnjax.backend import check_settings, jax_started
 from cnnjax.config import RunConfig
 from cnnjax.datasets import Dataset, load, load_info
@@ -33,9 +33,10 @@ def main() -> None:
     """Serves the coordinator on the standard streams."""
     parser = argparse.ArgumentParser(prog="python -m ablations.running.worker")
     parser.add_argument("--core", type=int, help="the only core to run on")
-    core = parser.parse_args().core
-    if core is not None:
-        os.sched_setaffinity(0, {core})  # before JAX counts the cores
+    parser.add_argument("--source", required=True, help="hash of the coordinator's source")
+    arguments = parser.parse_args()
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})  # before JAX counts the cores
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the coordinator has them too, and ends its workers itself
     replies = take_stdout().detach()  # type: ignore[attr-defined] # the bytes underneath
@@ -43,9 +44,10 @@ def main() -> None:
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
     try:
+        check_source(arguments.source)
         with jax_started():
             check_settings()
-            write_message(replies, {"kind": "ready", "source": hash_source()})
+            write_message(replies, {"kind": "ready"})
             _serve(jobs, replies)
     except UnavailableError as error:
         print(error, file=sys.stderr, flush=True)
