@@ -190,6 +190,15 @@ def test_runs_that_did_not_complete_or_saw_other_images_tell_nothing():
     assert find_timing(make_grid(), [elsewhere, diverged, untimed], False, "S") is None
 
 
+@pytest.mark.parametrize(
+    ("width", "is_known"), [(8, True), (30, True), (33, False), (600, False), (2, True), (1, False)]
+)
+def test_times_are_not_carried_over_to_networks_far_from_those_that_were_timed(width, is_known):
+    timed = [make_record(tiny(seed)) for seed in range(3)]  # of width 8
+    assert (find_timing(make_grid(widths=(8, width)), timed, False, "S") is not None) == is_known
+    assert find_timing(make_grid(widths=(8, width)), [*timed, make_record(tiny(dense=(width,)))], False, "S")
+
+
 def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeypatch):
     monkeypatch.setattr("ablations.planning.precedents.MOST", 3)
     store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))

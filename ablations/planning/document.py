@@ -71,7 +71,7 @@ def _cut(lines: list[str], most: int | None) -> list[str]:
 
 def _write_time(plan: Plan) -> str:
     if plan.forecast is None:
-        return "not known; --calibrate measures it in about 30 s"
+        return "not known, for no networks of such sizes were timed here; --calibrate measures it in about 30 s"
     if not plan.counts["waiting"]:
         return "none, there is nothing to run"
     wall, work = (format_seconds(seconds) for seconds in (plan.forecast.wall, plan.forecast.work))

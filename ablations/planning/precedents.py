@@ -5,16 +5,24 @@ itself, and runs of other modes are asked only where there are none of this one.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablations.language.grids import Grid
 from ablations.planning.timing import Timing, is_timed, learn_timing
+from ablations.running.costs import find_size
 from cnnjax.records import Record
 from cnnjax.runs import Store
 
 MOST = 500
 """Runs that are read; more would tell little more, and take a second for every thousand."""
+
+FARTHEST = 4.0
+"""Times more or fewer FLOPs to which measured times are carried over.
+
+On one core an operation of a network of 36,000 FLOPs took 75 times as long as one of a network of 21 million; of
+networks a factor of 4 apart, up to four times.
+"""
 
 
 def read_precedents(grid: Grid, store: Store, statuses: Mapping[str, str]) -> dict[str, Record]:
@@ -32,7 +40,9 @@ def read_precedents(grid: Grid, store: Store, statuses: Mapping[str, str]) -> di
 
 
 def find_timing(grid: Grid, records: Iterable[Record], has_accelerators: bool, source: str) -> Timing | None:
-    """Returns what runs on the datasets of a grid took on the device here; ``None`` where there are none.
+    """Returns what runs on the datasets of a grid took on the device here.
+
+    It is ``None`` where there are none, and where a network of the grid is far from all that were timed.
 
     Args:
         grid: of the study.
@@ -46,10 +56,17 @@ def find_timing(grid: Grid, records: Iterable[Record], has_accelerators: bool, s
     here = [record for record in timed if _find_device(record) == device]
     alike = [record for record in here if device[0] != "cpu" or _read_device(record).get("cpu_threads") == 1]
     chosen = alike or here
-    if not chosen:
+    if not chosen or not _are_near(grid, chosen):
         return None
     remark = "" if alike else ", which had more cores than the one of a worker"
     return learn_timing(chosen, f"{len(chosen)} run{'s' * (len(chosen) != 1)} in {source}{remark}")
+
+
+def _are_near(grid: Grid, timed: Sequence[Record]) -> bool:
+    """Whether no network of a grid has `FARTHEST` times more or fewer FLOPs than all that were timed."""
+    known = [find_size(record.config)[1] for record in timed]
+    own = [find_size(cell.config)[1] for cell in grid.cells if not cell.problem]
+    return all(min(known) / FARTHEST <= flops <= max(known) * FARTHEST for flops in own)
 
 
 def _find_device(record: Record) -> tuple[str | None, str | None]:
