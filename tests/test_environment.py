@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,17 @@ def test_pictures_are_the_same_whatever_the_user_shows_his_own_with(tmp_path, ba
     result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120, check=True)
     picture = encode_figure(draw_stack((28, 28, 1), list_layers(ModelConfig(), (28, 28, 1), 10), "a network"), ".png")
     assert result.stdout.split() == [hashlib.sha256(picture).hexdigest(), backend, chosen]
+
+
+def test_a_package_of_the_users_that_hides_ours_is_named_in_one_line(tmp_path):
+    for name in ("ablations", "cnnjax", "experiments"):
+        shutil.copytree(ROOT / name, tmp_path / "ours" / name, ignore=shutil.ignore_patterns("__pycache__", "*.gz"))
+    (tmp_path / "project/experiments").mkdir(parents=True)
+    (tmp_path / "project/experiments/__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "ours")}
+    line = [sys.executable, "-m", "ablations.plan", "--help"]
+    result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path / "project", env=environment)
+    assert f"is hidden by {tmp_path / 'project/experiments'}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    line.insert(1, "-P")
+    assert not subprocess.run(line, capture_output=True, cwd=tmp_path / "project", env=environment).returncode
