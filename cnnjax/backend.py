@@ -107,7 +107,7 @@ def check_flags() -> None:
         return
     command = python_command("-c", "import jax; jax.devices()")
     environment = {**python_environment(), "JAX_PLATFORMS": "cpu"}
-    trial = subprocess.run(command, env=environment, capture_output=True, text=True)
+    trial = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     if trial.returncode:
         logged = re.search(r"^[EF]\d{4} .*?\] (.+)", trial.stderr, re.MULTILINE)
         reason = logged[1] if logged else (trial.stderr.strip().splitlines() or ["no reason given"])[-1]

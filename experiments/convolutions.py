@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from cnnjax.backend import jax_started
 from cnnjax.config import Count
 from cnnjax.console import find_width, run_command, say
 from cnnjax.outputs import check_output, replace_file
@@ -70,10 +71,11 @@ def main(argv: list[str]) -> int:
     machine = write_machine("cpu")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from cnnjax.layers.convolution import Algorithm
+    with jax_started():
+        from cnnjax.layers.convolution import Algorithm
 
-    names = get_args(Algorithm)
-    rows = [_measure_shape(shape, names, arguments.batch, arguments.repeats) for shape in SHAPES]
+        names = get_args(Algorithm)
+        rows = [_measure_shape(shape, names, arguments.batch, arguments.repeats) for shape in SHAPES]
     columns = (
         *(Column(heading, right=True) for heading in ("image", "channels", "filters", "window", "stride")),
         *(Column(f"{name} ms", ".2f", True) for name in names),

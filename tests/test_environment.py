@@ -18,6 +18,7 @@ from cnnjax.architecture import list_layers
 from cnnjax.datasets import load
 from cnnjax.figures.stack import draw_stack
 from cnnjax.figures.style import encode_figure
+from cnnjax.provenance import describe_source
 
 ROOT = Path(__file__).parent.parent
 CONFIG = RunConfig(
@@ -49,6 +50,7 @@ from cnnjax import ModelConfig
 from cnnjax.architecture import list_layers
 from cnnjax.figures.stack import draw_stack
 from cnnjax.figures.style import encode_figure
+from cnnjax.provenance import describe_source
 picture = encode_figure(draw_stack((28, 28, 1), list_layers(ModelConfig(), (28, 28, 1), 10), "a network"), ".png")
 import matplotlib
 chosen = dict.get(matplotlib.rcParams, "backend")  # without choosing one where none is chosen
@@ -132,3 +134,10 @@ def test_a_package_of_the_users_that_hides_ours_is_named_in_one_line(tmp_path):
     assert result.stderr.count("\n") == 1
     line.insert(1, "-P")
     assert not subprocess.run(line, capture_output=True, cwd=tmp_path / "project", env=environment).returncode
+
+
+def test_the_commit_of_the_source_is_told_inside_a_hook_of_another_repository_too(tmp_path, monkeypatch):
+    source = describe_source()
+    describe_source.cache_clear()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert describe_source() == source

@@ -77,7 +77,9 @@ def _find_accelerators() -> tuple[str, int]:
     # In a process of its own, for JAX would take the devices that the workers need.
     command = python_command("-c", _PROBE)
     try:
-        probe = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=PROBE_SECONDS)
+        probe = subprocess.run(
+            command, env=python_environment(), capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS
+        )
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"JAX cannot start: it has not found its devices in {PROBE_SECONDS} s") from None
     if probe.returncode:

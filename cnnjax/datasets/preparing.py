@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import cnnjax
+from cnnjax.children import python_command, python_environment
 from cnnjax.datasets.builders import INSTALL_TENSORFLOW, Source
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
 
@@ -64,14 +64,12 @@ def _check_preparable(source: Source, manual_dir: Path | None, where: str) -> No
 
 def _run_child(arguments: list[str], manual_dir: Path | None, where: str) -> None:
     """Run the child and raise what it answers; its chatter is shown on a terminal only, as progress."""
-    command = [sys.executable, "-P", "-m", "cnnjax.datasets.prepare_worker", *arguments]
+    command = python_command("-m", "cnnjax.datasets.prepare_worker", *arguments)
     if manual_dir is not None:
         command += ["--manual-dir", str(manual_dir)]
-    paths = [str(Path(cnnjax.__path__[0]).parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TF_CPP_MIN_LOG_LEVEL": "3"}
     child = subprocess.Popen(
         command,
-        env=environment,
+        env={**python_environment(), "TF_CPP_MIN_LOG_LEVEL": "3"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,

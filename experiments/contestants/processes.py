@@ -3,9 +3,7 @@
 import contextlib
 import importlib.util
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cnnjax.children import python_command, python_environment
 from cnnjax.errors import UnavailableError
 from cnnjax.runs import Store
 from experiments.contestants.networks import FILTERS, PADDINGS, WINDOWS, TrialQueue
@@ -82,7 +81,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **contestant.environment},
+            env={**python_environment(), **contestant.environment},
         )
         try:
             self.device: str = self.receive()["device"]
@@ -131,7 +130,7 @@ def run_trials(contestant: Contestant, steps: int, seeds: int, cores: Sequence[i
     queue = TrialQueue(seeds)
     running: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(len(cores)) as pool:
-        environment = {**os.environ, **contestant.environment, "JAX_COMPILATION_CACHE_DIR": cache}
+        environment = {**python_environment(), **contestant.environment, "JAX_COMPILATION_CACHE_DIR": cache}
         taking = [pool.submit(_run_queue, contestant, core, steps, queue, environment, running) for core in cores]
         try:
             return [accuracy for future in taking for accuracy in future.result()]
@@ -184,12 +183,12 @@ def run_grid(images: int, seeds: int, workers: int) -> list[float]:
     """
     axes = {"model.filters": FILTERS, "model.kernel_size": WINDOWS, "model.padding": PADDINGS}
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "ablations.run", "--quiet", "--out", folder, "--seeds", str(seeds)]
+        words = python_command("-m", "ablations.run", "--quiet", "--out", folder, "--seeds", str(seeds))
         words += ["--workers", str(workers)]
         for name, levels in axes.items():
             words += ["--axis", f"{name}={','.join(map(_write, levels))}"]
         words += ["--set", "train.epochs=1", "--set", f"data.train_size={images}"]
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/programs"}
+        environment = {**python_environment(), "JAX_COMPILATION_CACHE_DIR": f"{folder}/programs"}
         result = subprocess.run(words, capture_output=True, text=True, env=environment)
         if result.returncode:
             raise UnavailableError(f"cnnjax has ended: {_find_last_line(result.stderr)}")
@@ -206,11 +205,12 @@ def _write(level: object) -> str:
 
 
 def _make_command(contestant: Contestant, core: int | None) -> list[str]:
-    words = [sys.executable, "-m", f"experiments.contestants.{contestant.module}", *contestant.options]
+    words = python_command("-m", f"experiments.contestants.{contestant.module}", *contestant.options)
     return words if core is None else [*words, "--core", str(core)]
 
 
 def measure_dot() -> float:
     """Returns the floating-point operations a second of a large matrix product in JAX, in a process of its own."""
-    words = [sys.executable, "-m", "experiments.contestants.dot_peak"]
-    return float(json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout))
+    words, environment = python_command("-m", "experiments.contestants.dot_peak"), python_environment()
+    result = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    return float(json.loads(result.stdout))
