@@ -1,4 +1,10 @@
-"""A whole training run: compile, epochs with validation and early stopping, checkpoints, a final test.
+"""Whole training runs: compile, epochs with validation and early stopping, checkpoints, a final test.
+
+One loop trains a run alone, or several of one static signature in one program, their states stacked and every step
+taken by all of them. Such runs share the images and the compiled program and nothing else: each has its own parameters,
+its own numbers such as the learning rate, and its own order of the images. One that ends before the others, by early
+stopping, diverging or fewer epochs, has its result then; its place in the program is computed in vain until the last
+one ends.
 
 An epoch is cut into pieces of at most `PIECE` steps so that progress can be shown, and a signal obeyed, between them;
 the pieces are the same compiled program and the same arithmetic whether anybody watches or not.
@@ -6,9 +12,10 @@ the pieces are the same compiled program and the same arithmetic whether anybody
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -20,10 +27,13 @@ from cnnjax.distributed import agree, check_same, is_joined
 from cnnjax.errors import Interrupted, UnavailableError
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.position import Position
-from cnnjax.programs import Evaluation, Programs
+from cnnjax.programs import DividedPrograms, Evaluation, Programs, StackedPrograms
 from cnnjax.sharding import AXIS, replicate
 from cnnjax.splits import split_sizes
-from cnnjax.training import Examples, Metrics, make_state
+from cnnjax.training import Examples, TrainState, make_state
+
+StopSignal = Callable[[], int | None]
+"""Gives the number of a signal that has arrived and asks to stop, or ``None``."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class TrainResult:
         test_loss, test_accuracy: on the test set; ``None`` for a diverged run.
         predictions: predicted class of every test example, int32 (n,); ``None`` for a diverged run.
         seconds: wall time of ``compile`` (with the copy of the examples to the device), ``train`` (with validation,
-            over all sessions of a resumed run) and ``evaluate``.
+            over all sessions of a resumed run) and ``evaluate``; of several runs in one program, the share of each.
     """
 
     position: Position
@@ -60,19 +70,19 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to train: its examples on the device, its programs compiled.
+    """One or several runs ready to train: their examples on the device, their programs compiled.
 
     Attributes:
-        config: the run.
+        configs: the runs.
         splits: examples by ``train``, ``validation`` (if there are any) and ``test``.
-        position: before the first step.
+        state: before the first step; of several runs, their states stacked.
         programs: compiled for the shapes that occur.
-        compile_seconds: wall time of the preparation, nearly all of it compilation.
+        compile_seconds: wall time of the preparation, nearly all of it compilation; the share of each run.
     """
 
-    config: RunConfig
+    configs: tuple[RunConfig, ...]
     splits: dict[str, Examples]
-    position: Position
+    state: TrainState
     programs: Programs
     compile_seconds: float
 
@@ -90,11 +100,20 @@ def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Pr
     """
     start = time.perf_counter()
     splits = replicate(take_splits(config, dataset), mesh)
-    steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
-    state = make_state(config, dataset.image_shape, dataset.classes, steps, AXIS if mesh else None)
-    state = replicate(state, mesh)
-    programs = Programs(state, splits, config.train.batch_size, mesh)
-    return Prepared(config, splits, Position(state, programs.zero()), programs, time.perf_counter() - start)
+    state = replicate(_make_state(config, dataset, splits, AXIS if mesh else None), mesh)
+    arguments = state, splits, config.train.batch_size
+    programs = DividedPrograms(*arguments, mesh) if mesh else Programs(*arguments)
+    return Prepared((config,), splits, state, programs, time.perf_counter() - start)
+
+
+def prepare_together(configs: Sequence[RunConfig], dataset: Dataset) -> Prepared:
+    """Prepares runs of one static signature to be trained in one program, otherwise as `prepare`."""
+    start = time.perf_counter()
+    splits = take_splits(configs[0], dataset)
+    states = [_make_state(config, dataset, splits) for config in configs]
+    state: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    programs = StackedPrograms(state, splits, configs[0].train.batch_size, len(configs))
+    return Prepared(tuple(configs), splits, state, programs, (time.perf_counter() - start) / len(configs))
 
 
 def train(
@@ -104,7 +123,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
-    stop_signal: Callable[[], int | None] = lambda: None,
+    stop_signal: StopSignal = lambda: None,
     saves: bool = True,
 ) -> TrainResult:
     """Trains a prepared run to its end, then evaluates it once on the test set.
@@ -123,120 +142,37 @@ def train(
         Interrupted: `stop_signal` answered; a checkpoint was saved if `checkpoints` is given.
     """
     observer = observer or Silence()
-    position = prepared.position
+    position = Position(prepared.state, prepared.programs.zero())
     if checkpoints:
         position = _find_start(position, checkpoints, observer, resume)
     if is_joined():
         check_same(int(position.state.step), "the step of the newest checkpoint")
-    loop = _Loop(prepared, observer, checkpoints if saves else None, checkpoint_every, stop_signal)
-    position, diverged_at = loop.run(position)
-    start = time.perf_counter()
-    test = prepared.programs.evaluate(position.state, prepared.splits["test"]) if diverged_at is None else None
-    seconds = {
-        "compile": prepared.compile_seconds,
-        "train": position.train_seconds,
-        "evaluate": time.perf_counter() - start,
-    }
-    return TrainResult.conclude(position, diverged_at, test, seconds)
+    saver = _Saver(observer, checkpoints if saves else None, checkpoint_every)
+    loop = _Loop(prepared, [_Member.at(position, prepared.configs[0], observer)], position, stop_signal, saver)
+    ((_, result),) = loop.run()
+    return result
 
 
-def describe_epoch(epoch: int, metrics: Metrics, validation: Evaluation | None, seconds: float) -> EpochMetrics:
-    """Returns the metrics of a whole epoch, `epoch` counting from 1."""
-    loss, accuracy = (validation.loss, validation.accuracy) if validation else (None, None)
-    return EpochMetrics(epoch, *metrics.means(), loss, accuracy, seconds)
+def train_together(
+    prepared: Prepared, observers: Sequence[Observer], stop_signal: StopSignal = lambda: None
+) -> Iterator[tuple[int, TrainResult]]:
+    """Trains prepared runs to their ends, each evaluated on the test set at its own.
 
+    Args:
+        prepared: from `prepare_together`; its state is used up.
+        observers: one a run, told of its progress.
+        stop_signal: is asked after every piece of an epoch; a signal number stops the runs.
 
-def describe_progress(config: RunConfig, epochs_done: int, metrics: Metrics, examples: int, seconds: float) -> Progress:
-    """Returns where a run is that has seen some of the `examples` of an epoch, `metrics` being their sums."""
-    loss, accuracy = metrics.means()
-    return Progress(epochs_done + 1, config.train.epochs, int(metrics.seen), examples, loss, accuracy, seconds)
+    Yields:
+        The index of a run, and its result, as soon as it has ended. Its times are shares of the wall time.
 
-
-@dataclass(frozen=True)
-class _Loop:
-    """The loop over epochs and their pieces."""
-
-    prepared: Prepared
-    observer: Observer
-    checkpoints: Checkpoints | None
-    checkpoint_every: int | None
-    stop_signal: Callable[[], int | None]
-
-    def run(self, position: Position) -> tuple[Position, int | None]:
-        """Trains to the end; returns the last position, and the step that diverged if one did."""
-        train = self.prepared.config.train
-        patience = train.early_stopping_patience
-        while len(position.history) < train.epochs and not stopped_early(position.history, patience):
-            position, diverged_at = self._train_epoch(position)
-            if diverged_at is not None:
-                return position, diverged_at
-        return position, None
-
-    def _train_epoch(self, position: Position) -> tuple[Position, int | None]:
-        data, programs = self.prepared.splits["train"], self.prepared.programs
-        examples = len(data.labels)
-        order = programs.shuffle(position.state)
-        steps_done = int(position.state.step) % math.ceil(examples / programs.batch_size)
-        for program in programs.remaining(steps_done, examples):
-            start, first = time.perf_counter(), int(position.state.step)
-            state, metrics, losses = program(position.state, position.metrics, data, order)
-            broken = np.flatnonzero(~np.isfinite(losses))
-            position = replace(position, state=state, metrics=metrics).spend(time.perf_counter() - start)
-            if broken.size:
-                return position, first + int(broken[0]) + 1
-            self.observer.advance(self._progress(position))
-            if int(metrics.seen) < examples:
-                self._obey_signal(position)
-        return self._end_epoch(position)
-
-    def _end_epoch(self, position: Position) -> tuple[Position, int | None]:
-        start = time.perf_counter()
-        validation = self.prepared.splits.get("validation")
-        result = self.prepared.programs.evaluate(position.state, validation) if validation else None
-        position = position.spend(time.perf_counter() - start)
-        epoch = describe_epoch(len(position.history) + 1, position.metrics, result, position.epoch_seconds)
-        if not epoch.is_finite:
-            return position, int(position.state.step)
-        position = replace(
-            position,
-            metrics=self.prepared.programs.zero(),
-            history=(*position.history, epoch),
-            epoch_seconds=0.0,
-        )
-        self.observer.end_epoch(epoch)
-        self._obey_signal(position)
-        if self.checkpoint_every and epoch.epoch % self.checkpoint_every == 0:
-            self._save_or_tell(position)
-        return position, None
-
-    def _save_or_tell(self, position: Position) -> None:
-        if self.checkpoints is None:
-            return
-        try:
-            position.save(self.checkpoints)
-        except UnavailableError as error:
-            self.observer.note(f"warning: {error}; training goes on")
-
-    def _obey_signal(self, position: Position) -> None:
-        number = self.stop_signal()
-        if is_joined():
-            number = agree(number or 0) or None
-        if number is None:
-            return
-        stopped = f"interrupted after step {int(position.state.step)}"
-        if self.checkpoints is None:
-            raise Interrupted(stopped, number)
-        try:
-            path = position.save(self.checkpoints)
-        except UnavailableError as error:
-            raise Interrupted(f"{stopped}; {error}", number) from error
-        raise Interrupted(f"{stopped}; saved {path}", number, path)
-
-    def _progress(self, position: Position) -> Progress:
-        examples = len(self.prepared.splits["train"].labels)
-        return describe_progress(
-            self.prepared.config, len(position.history), position.metrics, examples, position.epoch_seconds
-        )
+    Raises:
+        Interrupted: `stop_signal` answered; runs that had not ended are lost.
+    """
+    start = Position(prepared.state, prepared.programs.zero())
+    runs = enumerate(zip(prepared.configs, observers, strict=True))
+    members = [_Member.at(start, config, observer, index) for index, (config, observer) in runs]
+    return _Loop(prepared, members, start, stop_signal).run()
 
 
 def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
@@ -248,6 +184,13 @@ def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
         splits["validation"] = Examples(jnp.asarray(images[-validation:]), jnp.asarray(labels[-validation:]))
     splits["test"] = Examples(jnp.asarray(dataset.test.images), jnp.asarray(dataset.test.labels))
     return splits
+
+
+def _make_state(
+    config: RunConfig, dataset: Dataset, splits: dict[str, Examples], axis: str | None = None
+) -> TrainState:
+    steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
+    return make_state(config, dataset.image_shape, dataset.classes, steps, axis)
 
 
 def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer, resume: bool) -> Position:
@@ -264,3 +207,182 @@ def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer
     restored = position.restore(checkpoint)
     observer.note(f"resuming after step {int(restored.state.step)} from {checkpoint.path}")
     return restored
+
+
+@dataclass(frozen=True)
+class _Saver:
+    """Saves the checkpoints of a run that is trained alone; without a folder it saves none."""
+
+    observer: Observer
+    checkpoints: Checkpoints | None
+    every: int | None
+
+    def end_epoch(self, position: Position) -> None:
+        """Saves a checkpoint where one is due; training goes on where it cannot be written."""
+        if self.checkpoints is None or not self.every or len(position.history) % self.every:
+            return
+        try:
+            position.save(self.checkpoints)
+        except UnavailableError as error:
+            self.observer.note(f"warning: {error}; training goes on")
+
+    def stop(self, position: Position, number: int, stopped: str) -> Interrupted:
+        """Returns what to raise on a signal, after saving a checkpoint."""
+        if self.checkpoints is None:
+            return Interrupted(stopped, number)
+        try:
+            path = position.save(self.checkpoints)
+        except UnavailableError as error:
+            return Interrupted(f"{stopped}; {error}", number)
+        return Interrupted(f"{stopped}; saved {path}", number, path)
+
+
+@dataclass
+class _Member:
+    """One of the runs that the loop trains: its progress so far."""
+
+    index: int
+    config: RunConfig
+    observer: Observer
+    history: tuple[EpochMetrics, ...]
+    epoch_seconds: float
+    train_seconds: float
+
+    @classmethod
+    def at(cls, position: Position, config: RunConfig, observer: Observer, index: int = 0) -> "_Member":
+        """Returns the run as it is at a position."""
+        return cls(index, config, observer, position.history, position.epoch_seconds, position.train_seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has had its epochs, or stops early."""
+        train = self.config.train
+        return len(self.history) == train.epochs or stopped_early(self.history, train.early_stopping_patience)
+
+
+class _Loop:
+    """The loop over epochs and their pieces; `going` are the runs that have not ended."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        members: list[_Member],
+        start: Position,
+        stop_signal: StopSignal,
+        saver: _Saver | None = None,
+    ) -> None:
+        self.prepared, self.programs, self.splits = prepared, prepared.programs, prepared.splits
+        self.going, self.stop_signal, self.saver = members, stop_signal, saver
+        self.state, self.metrics = start.state, start.metrics
+        self.steps_done = int(start.state.step.max())  # the same of all runs
+        self.examples = len(self.splits["train"].labels)
+        self.steps_an_epoch = math.ceil(self.examples / self.programs.batch_size)
+
+    def run(self) -> Iterator[tuple[int, TrainResult]]:
+        """Trains all runs to their ends; yields the index and the result of each as it ends."""
+        yield from self._conclude()
+        while self.going:
+            yield from self._train_epoch()
+
+    def _train_epoch(self) -> Iterator[tuple[int, TrainResult]]:
+        order = self.programs.shuffle(self.state)
+        pieces = self.programs.remaining(self.steps_done % self.steps_an_epoch, self.examples)
+        for piece in pieces:
+            start = time.perf_counter()
+            self.state, self.metrics, losses = piece(self.state, self.metrics, self.splits["train"], order)
+            broken = [np.flatnonzero(~np.isfinite(own)) for own in self.programs.by_run(losses)]
+            self._spend(time.perf_counter() - start)
+            yield from self._diverge(
+                {index: self.steps_done + int(steps[0]) + 1 for index, steps in enumerate(broken) if steps.size}
+            )
+            if not self.going:
+                return
+            self.steps_done += losses.shape[-1]
+            self._report()
+            if piece is not pieces[-1]:
+                self._obey_signal()
+        yield from self._end_epoch()
+
+    def _end_epoch(self) -> Iterator[tuple[int, TrainResult]]:
+        start = time.perf_counter()
+        validations = self._evaluate("validation") if "validation" in self.splits else {}
+        self._spend(time.perf_counter() - start)
+        metrics, self.metrics = self.programs.by_run(self.metrics), self.programs.zero()
+        diverged = {}
+        for member in self.going:
+            validation = validations.get(member.index)
+            val_loss, val_accuracy = (validation.loss, validation.accuracy) if validation else (None, None)
+            loss, accuracy = metrics[member.index].means()
+            number = len(member.history) + 1
+            epoch = EpochMetrics(number, loss, accuracy, val_loss, val_accuracy, member.epoch_seconds)
+            if not epoch.is_finite:
+                diverged[member.index] = self.steps_done
+                continue
+            member.history, member.epoch_seconds = (*member.history, epoch), 0.0
+            member.observer.end_epoch(epoch)
+        yield from self._diverge(diverged)
+        if self.saver and self.going:  # what is saved is not lost; other runs have their results first
+            self._obey_signal()
+            self.saver.end_epoch(self._locate(self.going[0]))
+        yield from self._conclude()
+        if not self.saver and self.going:
+            self._obey_signal()
+
+    def _diverge(self, steps: dict[int, int]) -> Iterator[tuple[int, TrainResult]]:
+        """Ends the runs that have diverged, at the steps given by their indices."""
+        for member in [member for member in self.going if member.index in steps]:
+            yield self._end(member, steps[member.index], None, 0.0)
+
+    def _conclude(self) -> Iterator[tuple[int, TrainResult]]:
+        """Ends the runs that are over, with their test."""
+        over = [member for member in self.going if member.is_over]
+        if not over:
+            return
+        start = time.perf_counter()
+        tests = self._evaluate("test")
+        seconds = (time.perf_counter() - start) / len(over)
+        for member in over:
+            yield self._end(member, None, tests[member.index], seconds)
+
+    def _end(
+        self, member: _Member, diverged_at: int | None, test: Evaluation | None, seconds: float
+    ) -> tuple[int, TrainResult]:
+        self.going.remove(member)
+        shares = {"compile": self.prepared.compile_seconds, "train": member.train_seconds, "evaluate": seconds}
+        return member.index, TrainResult.conclude(self._locate(member), diverged_at, test, shares)
+
+    def _locate(self, member: _Member) -> Position:
+        """Returns the position of a run."""
+        state = self.programs.take(self.state, member.index)
+        metrics = self.programs.by_run(self.metrics)[member.index]
+        return Position(state, metrics, member.history, member.epoch_seconds, member.train_seconds)
+
+    def _evaluate(self, split: str) -> dict[int, Evaluation]:
+        """Returns the evaluations of the runs that are going, by index."""
+        results = self.programs.evaluate(self.state, self.splits[split])
+        return {member.index: results[member.index] for member in self.going}
+
+    def _spend(self, seconds: float) -> None:
+        for member in self.going:
+            member.epoch_seconds += seconds / len(self.going)
+            member.train_seconds += seconds / len(self.going)
+
+    def _report(self) -> None:
+        metrics = self.programs.by_run(self.metrics)
+        for member in self.going:
+            own = metrics[member.index]
+            loss, accuracy = own.means()
+            epoch, epochs = len(member.history) + 1, member.config.train.epochs
+            progress = Progress(epoch, epochs, int(own.seen), self.examples, loss, accuracy, member.epoch_seconds)
+            member.observer.advance(progress)
+
+    def _obey_signal(self) -> None:
+        number = self.stop_signal()
+        if is_joined():
+            number = agree(number or 0) or None
+        if number is None:
+            return
+        stopped = f"interrupted after step {self.steps_done}"
+        if self.saver:
+            raise self.saver.stop(self._locate(self.going[0]), number, stopped)
+        raise Interrupted(stopped, number)

@@ -87,7 +87,7 @@ def cut_runs(
     """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
     import jax
 
-    from cnnjax.together import choose_at_once
+    from cnnjax.memory import choose_at_once
 
     if jax.process_count() > 1:
         raise InputError(f"fit_many: one of {jax.process_count()} processes; they train one run together, by fit")
@@ -102,8 +102,8 @@ def iterate_chunk(configs: Sequence[RunConfig], dataset: Dataset, make_observer:
         UnavailableError: the device has too little memory.
         Interrupted: a signal arrived.
     """
+    from cnnjax.fitting import prepare_together, train_together
     from cnnjax.provenance import collect_provenance
-    from cnnjax.together import train_together
 
     start = time.perf_counter()
     provenance = collect_provenance(dataset.info, f"{len(configs)} runs in one program", len(configs))
@@ -115,7 +115,7 @@ def iterate_chunk(configs: Sequence[RunConfig], dataset: Dataset, make_observer:
             stack.callback(observer.close)
         stop_signal = stack.enter_context(deferred_signals())
         stack.enter_context(named_memory_errors("train fewer runs at once"))
-        for index, result in train_together(configs, dataset, observers, stop_signal):
+        for index, result in train_together(prepare_together(configs, dataset), observers, stop_signal):
             yield make_run(configs[index], layers, result, load_seconds, provenance)
         number = stop_signal()
         if number is not None:

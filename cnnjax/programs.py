@@ -1,4 +1,8 @@
-"""The programs of a run, compiled for the shapes that occur: pieces of an epoch, its last batch, evaluations."""
+"""The programs of training, compiled for the shapes that occur: pieces of an epoch, its last batch, evaluations.
+
+One class for each way to execute them: a run on one device (`Programs`), a run whose batches are divided among devices
+(`DividedPrograms`), and several runs of one static signature, their states stacked, in one program (`StackedPrograms`).
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -38,27 +42,18 @@ class Evaluation:
 
 
 class Programs:
-    """The programs of a run, compiled for the shapes that occur, or those of several runs at once.
+    """The programs of one run on one device.
 
     Args:
-        state: before the first step; of several runs, their states stacked.
+        state: before the first step.
         splits: examples by ``train``, ``validation`` (if there are any) and ``test``.
         batch_size: examples a step.
-        mesh: devices among which every batch is divided.
-        runs: how many states are stacked; ``None`` for one that is not. Not with a mesh.
     """
 
-    def __init__(
-        self,
-        state: TrainState,
-        splits: dict[str, Examples],
-        batch_size: int,
-        mesh: Mesh | None = None,
-        runs: int | None = None,
-    ) -> None:
-        assert mesh is None or runs is None
-        self.batch_size, self.mesh, self.runs = batch_size, mesh, runs
-        self.devices = mesh.size if mesh else 1
+    devices = 1
+
+    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int) -> None:
+        self.batch_size = batch_size
         examples = len(splits["train"].labels)
         self.shuffle = self._compile(shuffle, state, examples=examples, batch_size=batch_size)
         arguments = (state, self.zero(), splits["train"], self.shuffle(state))
@@ -78,34 +73,33 @@ class Programs:
         }
 
     def _compile(self, program: Callable[..., Any], *arguments: Any, **static: Any) -> Callable[..., Any]:
-        if self.runs is not None:
-            return compile_program(_run_each, *arguments, program=program, **static)
-        if self.mesh is None:
-            return compile_program(program, *arguments, **static)
-        return compile_program(run_on_all, *arguments, program=program, mesh=self.mesh, **static)
+        return compile_program(program, *arguments, **static)
 
     def zero(self) -> Metrics:
-        """Returns the sums over no example, where a program wants them."""
-        if self.runs is not None:
-            return Metrics(*(jnp.zeros(self.runs, array.dtype) for array in Metrics.zero()))
-        return replicate(Metrics.zero(), self.mesh)  # type: ignore[no-any-return]
+        """Returns zero metrics, placed like the arguments of the programs."""
+        return Metrics.zero()
+
+    def by_run(self, tree: Any) -> list[Any]:
+        """Returns what the programs gave, such as metrics, as one tree for each run."""
+        return [tree]
+
+    def take(self, state: TrainState, index: int) -> TrainState:
+        """Returns the state of the run with this index, without the random key."""
+        del index
+        return state.replace(key=None)
 
     def remaining(self, steps_done: int, examples: int) -> list[Callable[..., tuple[TrainState, Metrics, jax.Array]]]:
         """Returns the training programs still to run in an epoch of which `steps_done` steps are done."""
         programs = [self._train[length] for length in _cut(steps_done, examples // self.batch_size)]
         return [*programs, self._train_last] if examples % self.batch_size else programs
 
-    def evaluate(self, state: TrainState, split: Examples) -> Evaluation:
-        """Evaluates the network on a split."""
-        metrics, predictions = self._evaluate[len(split.labels)](state, split)
-        loss, accuracy = metrics.means()
-        return Evaluation(loss, accuracy, np.asarray(predictions))
-
-    def evaluate_each(self, states: TrainState, split: Examples) -> list[Evaluation]:
-        """Evaluates the networks of stacked states on a split."""
-        metrics, predictions = jax.device_get(self._evaluate[len(split.labels)](states, split))
-        means = [Metrics(*sums).means() for sums in zip(*metrics, strict=True)]
-        return [Evaluation(loss, accuracy, own) for (loss, accuracy), own in zip(means, predictions, strict=True)]
+    def evaluate(self, state: TrainState, split: Examples) -> list[Evaluation]:
+        """Evaluates the network of each run on a split."""
+        evaluations = []
+        for metrics, predictions in self.by_run(self._evaluate[len(split.labels)](state, split)):
+            loss, accuracy = metrics.means()
+            evaluations.append(Evaluation(loss, accuracy, np.asarray(predictions)))
+        return evaluations
 
     def _count_parts(self, state: TrainState, data: Examples, examples: int) -> int:
         """Returns into how many parts a device cuts its share of so many examples; for CPUs only."""
@@ -121,6 +115,55 @@ class Programs:
             share = min(share, count_fitting(state.model.config, split.images.shape[1:], state.model.classes))
         whole = (size for size in range(share, share // 2, -1) if len(split.labels) % (size * self.devices) == 0)
         return next(whole, share) * self.devices
+
+
+class DividedPrograms(Programs):
+    """The programs of one run whose every batch is divided among the devices of a mesh.
+
+    Args:
+        state, splits, batch_size: as for `Programs`, on all devices of the mesh.
+        mesh: the devices.
+    """
+
+    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int, mesh: Mesh) -> None:
+        self.mesh, self.devices = mesh, mesh.size
+        super().__init__(state, splits, batch_size)
+
+    def _compile(self, program: Callable[..., Any], *arguments: Any, **static: Any) -> Callable[..., Any]:
+        return compile_program(run_on_all, *arguments, program=program, mesh=self.mesh, **static)
+
+    def zero(self) -> Metrics:
+        """Returns zero metrics on all devices."""
+        return replicate(Metrics.zero(), self.mesh)  # type: ignore[no-any-return]
+
+
+class StackedPrograms(Programs):
+    """The programs of several runs, whose states are stacked along a first axis, on one device.
+
+    Args:
+        state, splits, batch_size: as for `Programs`; every leaf of the state is (runs, ...).
+        runs: how many.
+    """
+
+    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int, runs: int) -> None:
+        self.runs = runs
+        super().__init__(state, splits, batch_size)
+
+    def _compile(self, program: Callable[..., Any], *arguments: Any, **static: Any) -> Callable[..., Any]:
+        return compile_program(_run_each, *arguments, program=program, **static)
+
+    def zero(self) -> Metrics:
+        """Returns zero metrics of every run, each (runs,)."""
+        return Metrics(*(jnp.zeros(self.runs, array.dtype) for array in Metrics.zero()))
+
+    def by_run(self, tree: Any) -> list[Any]:
+        """Returns a tree for each run, its arrays on the host."""
+        tree = jax.device_get(tree)
+        return [jax.tree.map(lambda array, index=index: array[index], tree) for index in range(self.runs)]
+
+    def take(self, state: TrainState, index: int) -> TrainState:
+        """Returns the state of one run, without the random key, its arrays on the host."""
+        return jax.device_get(jax.tree.map(lambda array: array[index], state.replace(key=None)))  # type: ignore[no-any-return]
 
 
 def _run_each(*arguments: Any, program: Callable[..., Any], **static: Any) -> Any:

@@ -203,13 +203,12 @@ def test_a_trial_that_takes_others_of_its_program_down_fails_alone(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("""
 import os
 import cnnjax.fitting as fitting
-import cnnjax.together as together
-train = together.make_state
+train = fitting.make_state
 def make_state(config, *others):
     if config.seed == 101:
         os._exit(7)
     return train(config, *others)
-fitting.make_state = together.make_state = make_state
+fitting.make_state = make_state
 """)
     slot = Slot(0, None, {**CPU, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"})
     grid, watcher = make_grid(widths=(8,), seeds=(0, 101, 1)), Watcher()

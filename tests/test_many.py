@@ -15,8 +15,8 @@ from cnnjax.compilation import _compile
 from cnnjax.datasets import load
 from cnnjax.fitting import TrainResult
 from cnnjax.history import Silence
+from cnnjax.memory import choose_at_once, estimate_bytes
 from cnnjax.signatures import MOST_AT_ONCE
-from cnnjax.together import choose_at_once, estimate_bytes
 
 MODEL = ModelConfig(filters=(3, 4), kernel_size=3, dense=(5,), dropout=0.3, batch_norm=True)
 TRAIN = TrainConfig(

@@ -41,8 +41,3 @@ def test_imports_point_upwards_in_the_list(path):
 def test_the_library_knows_nothing_of_the_commands_over_it():
     for path in (ROOT / "cnnjax").rglob("*.py"):
         assert not re.search(r"^\s*(from|import) (ablations|experiments)", path.read_text(), re.MULTILINE), path
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_module_is_one_idea(path):
-    assert len(path.read_text().splitlines()) <= 300

@@ -37,7 +37,7 @@ def reference_step(params, images, labels):
 def train_both(pieces):
     """Returns the losses of the first steps of the default run, and its parameters; then those of the reference."""
     prepared = prepare(RunConfig(), load("mnist"))
-    programs, data, state = prepared.programs, prepared.splits["train"], prepared.position.state
+    programs, data, state = prepared.programs, prepared.splits["train"], prepared.state
     params, order = jax.tree.map(jnp.copy, state.params), programs.shuffle(state)
     ours = []
     for program in programs.remaining(0, len(data.labels))[:pieces]:

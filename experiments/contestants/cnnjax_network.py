@@ -22,7 +22,7 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
     mesh = make_mesh(choose_devices(BATCH), BATCH)
     model = ModelConfig(network.filters, network.window, padding=network.padding)
     prepared = prepare(RunConfig(model, seed=seed), load("mnist"), mesh)
-    programs, splits, state = prepared.programs, prepared.splits, prepared.position.state
+    programs, splits, state = prepared.programs, prepared.splits, prepared.state
     examples = len(splits["train"].labels)
     program, steps_an_epoch = programs.remaining(0, examples)[0], examples // BATCH
     order = programs.shuffle(state)
@@ -35,7 +35,9 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
             state, _, losses = program(state, programs.zero(), splits["train"], order)
         return float(losses[-1]) / BATCH  # which are sums over a batch
 
-    return Trainer(str(jax.devices()[0].device_kind), train, lambda: programs.evaluate(state, splits["test"]).accuracy)
+    return Trainer(
+        str(jax.devices()[0].device_kind), train, lambda: programs.evaluate(state, splits["test"])[0].accuracy
+    )
 
 
 if __name__ == "__main__":
