@@ -12,6 +12,8 @@ from cnnjax.config import Block, ModelConfig
 from cnnjax.errors import InputError
 
 Shape = tuple[int, ...]
+POOL_LAYERS = {"max": "MaxPool", "avg": "AvgPool"}
+"""What a pooling layer is called, without its number."""
 LARGEST = 2**63 - 1
 """Parameters or FLOPs that a store can hold."""
 
@@ -103,7 +105,7 @@ def _block_layers(config: ModelConfig, block: Block, index: int, shape: Shape) -
     if config.batch_norm:
         layers.append(_batch_norm(index, output))
     if block.pool != "none":
-        kind = {"max": "MaxPool", "avg": "AvgPool"}[block.pool]
+        kind = POOL_LAYERS[block.pool]
         name = f"{kind}_{index}"
         pooled = (*_slide(name, output, output, block.pool_size, block.pool_strides), block.filters)
         layers.append(Layer(name, kind, pooled))

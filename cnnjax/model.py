@@ -5,6 +5,7 @@ the same order, so weights move both ways; only the arithmetic inside the convol
 """
 
 import functools
+import operator
 from collections.abc import Callable
 
 import chex
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.architecture import POOL_LAYERS
 from cnnjax.blocks import Pair, Pixels
 from cnnjax.config import Block, ModelConfig
 from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
@@ -28,6 +30,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid": nn.sigmoid,
     "linear": lambda x: x,
 }
+OUTPUTS = "outputs"
+"""Of the layers, in the collection ``intermediates``."""
 MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear"})
 """Activations that never fall, so that a maximum before them is the maximum after them."""
 POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
@@ -96,6 +100,8 @@ class CNN(nn.Module):
         dtype: arithmetic of the layers; parameters are float32.
         axis: of a mesh, along which the batch is divided in training.
         dropout_is_data: in a network with dropout, its rate comes with every call instead of from `config`.
+        fuses_pooling: takes the maximum of a pooling inside the convolution before it where that gives the same, so
+            that the maps between the two are never made.
     """
 
     config: ModelConfig
@@ -103,12 +109,17 @@ class CNN(nn.Module):
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     axis: str | None = None
     dropout_is_data: bool = False
+    fuses_pooling: bool = True
 
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool = False, dropout: float | jax.Array | None = None
     ) -> jax.Array:
         """Returns the logits.
+
+        Sows what every layer gives, by its name in the layer table, as `OUTPUTS` of the collection ``intermediates``,
+        which Flax ignores unless it is mutable. An activation belongs to the layer before it, as in Keras; maps are
+        (rows, columns, batch, channels), units (batch, features).
 
         Args:
             images: (batch, height, width, channels), floats in [0, 1].
@@ -140,24 +151,33 @@ class CNN(nn.Module):
         def drop(x: jax.Array) -> jax.Array:
             return Dropout(self.axis)(x, rate if train else None) if config.dropout else x
 
+        def keep(name: str, x: jax.Array) -> jax.Array:
+            self.sow("intermediates", OUTPUTS, {name: x}, init_fn=dict[str, jax.Array], reduce_fn=operator.or_)
+            return x
+
+        def finish(name: str, index: int, activation: str, x: jax.Array) -> jax.Array:
+            """Normalises and activates what the layer `name` gives, the `index`-th with parameters."""
+            if config.batch_norm:
+                keep(name, x)
+                name, x = f"BatchNorm_{index}", norm()(x)
+            return keep(name, ACTIVATIONS[activation](x))
+
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
-        for block in config.blocks:
+        for index, block in enumerate(config.blocks):
             conv = functools.partial(
                 Conv, block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, self.dtype
             )
-            activation = ACTIVATIONS[block.activation]
-            if pools_first(block, config.batch_norm):
-                x = activation(conv(block.pool_size)(x))
-                continue
-            x = conv()(x)
-            x = norm()(x) if config.batch_norm else x
-            x = POOLS[block.pool](activation(x), block.pool_size, block.pool_strides)
+            if self.fuses_pooling and pools_first(block, config.batch_norm):
+                x = ACTIVATIONS[block.activation](conv(block.pool_size)(x))
+            else:
+                x = finish(f"Conv_{index}", index, block.activation, conv()(x))
+                x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
+            if block.pool != "none":
+                keep(f"{POOL_LAYERS[block.pool]}_{index}", x)
         x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
-        for width in config.dense:
-            x = dense(width)(drop(x))
-            x = norm()(x) if config.batch_norm else x
-            x = ACTIVATIONS[config.dense_activation](x)
-        logits = dense(self.classes)(drop(x))
+        for index, width in enumerate(config.dense):
+            x = finish(f"Dense_{index}", len(config.blocks) + index, config.dense_activation, dense(width)(drop(x)))
+        logits = keep(f"Dense_{len(config.dense)}", dense(self.classes)(drop(x)))
         return logits.astype(jnp.float32)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cnnjax.architecture import Layer, list_layers, pad_pixels
 from cnnjax.config import ModelConfig
 from cnnjax.errors import InputError
-from cnnjax.model import CNN, pools_first
+from cnnjax.model import CNN, OUTPUTS, pools_first
 
 CLASSES = 3
 
@@ -55,7 +55,8 @@ def build_module(config: ModelConfig, input_shape: tuple[int, ...]):
         return variables, extra["intermediates"]
 
     variables, intermediates = jax.eval_shape(run)
-    outputs = {name: _drop_batch(calls["__call__"][0]) for name, calls in intermediates.items() if name != "__call__"}
+    layers = {name: calls for name, calls in intermediates.items() if name not in ("__call__", OUTPUTS)}
+    outputs = {name: _drop_batch(calls["__call__"][0]) for name, calls in layers.items()}
     if not config.dropout:  # a dropout of rate 0 is no layer
         outputs = {name: shape for name, shape in outputs.items() if not name.startswith("Dropout")}
     return variables, outputs

@@ -1,20 +1,17 @@
 """What every layer of a trained network gives, what the network answers, and which pixels its answer hangs on.
 
-The network that trains takes the maximum of a pooling inside the convolution before it, so that the maps between the
-two are never made. Here they are: the layers are applied one by one, under the names of the layer table. An activation
-belongs to the layer before it, as in Keras; dropout and flattening, which change no number, are left out.
+Outputs go by the names of the layer table; dropout and flattening, which change no number, have none.
 """
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.architecture import list_layers
 from cnnjax.errors import InputError
-from cnnjax.model import ACTIVATIONS, CNN, POOLS, Conv
+from cnnjax.model import CNN, OUTPUTS
 from cnnjax.records import Run
 from cnnjax.training import EVALUATION_BATCH, predict_logits, scale_images
 
@@ -107,49 +104,11 @@ def _check_images(network: Network, images: np.ndarray) -> None:
         raise InputError(f"images: must be uint8 (n, {shape}, not {images.dtype} {images.shape}")
 
 
-class _Tracer:
-    """Applies layers by name, to activations in the network's own layout, and keeps what they give."""
-
-    def __init__(self, variables: Any, model: CNN) -> None:
-        self.outputs: dict[str, jax.Array] = {}
-        self._variables, self._model = variables, model
-
-    def apply(self, name: str, layer: nn.Module, x: jax.Array) -> jax.Array:
-        """Returns what a layer with parameters gives."""
-        own = {kind: tree[name] for kind, tree in self._variables.items() if name in tree}
-        output = layer.apply(own, x)
-        assert isinstance(output, jax.Array)
-        return self.keep(name, output)
-
-    def activate(self, name: str, index: int, x: jax.Array, activation: str) -> jax.Array:
-        """Returns what the layer `name`, the `index`-th, gives: normalised, if the network does that, and activated."""
-        if self._model.config.batch_norm:
-            name = f"BatchNorm_{index}"
-            x = self.apply(name, nn.BatchNorm(use_running_average=True, epsilon=1e-3, dtype=self._model.dtype), x)
-        return self.keep(name, ACTIVATIONS[activation](x))
-
-    def keep(self, name: str, x: jax.Array) -> jax.Array:
-        """Keeps what a layer gives, with the batch first, and returns it."""
-        self.outputs[name] = (x.transpose(2, 0, 1, 3) if x.ndim == 4 else x).astype(jnp.float32)
-        return x
-
-
 def _apply_layers(variables: Any, images: jax.Array, *, model: CNN) -> dict[str, jax.Array]:
-    config, tracer = model.config, _Tracer(variables, model)
-    x = jnp.asarray(scale_images(images), model.dtype).transpose(1, 2, 0, 3)
-    for index, block in enumerate(config.blocks):
-        convolution = Conv(block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, model.dtype)
-        x = tracer.apply(f"Conv_{index}", convolution, x)
-        x = tracer.activate(f"Conv_{index}", index, x, block.activation)
-        if block.pool != "none":
-            x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
-            tracer.keep(f"{_POOL_NAMES[block.pool]}_{index}", x)
-    x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
-    for index, width in enumerate((*config.dense, model.classes)):
-        x = tracer.apply(f"Dense_{index}", nn.Dense(width, use_bias=config.use_bias, dtype=model.dtype), x)
-        if index < len(config.dense):
-            x = tracer.activate(f"Dense_{index}", len(config.blocks) + index, x, config.dense_activation)
-    return tracer.outputs
-
-
-_POOL_NAMES = {"max": "MaxPool", "avg": "AvgPool"}
+    """Returns what every layer gives, float32, with the batch first."""
+    apart = model.clone(fuses_pooling=False)
+    _, kept = apart.apply(variables, scale_images(images), mutable=["intermediates"])
+    return {
+        name: (x.transpose(2, 0, 1, 3) if x.ndim == 4 else x).astype(jnp.float32)
+        for name, x in kept["intermediates"][OUTPUTS].items()
+    }
