@@ -82,6 +82,8 @@ def run_settings() -> Iterator[None]:
         jax.debug_nans(False),
         jax.debug_infs(False),
         jax.disable_jit(False),
+        jax.no_execution(False),
+        jax.no_tracing(False),
         jax.transfer_guard("allow"),
         jax.numpy_rank_promotion("allow"),
         jax.numpy_dtype_promotion("standard"),

@@ -37,6 +37,8 @@ SETTINGS = {
     "jax_enable_checks": True,
     "jax_enable_custom_prng": True,
     "jax_legacy_prng_key": "error",
+    "jax_no_execution": True,
+    "jax_no_tracing": True,
     "jax_numpy_dtype_promotion": "strict",
     "jax_numpy_rank_promotion": "raise",
     "jax_transfer_guard": "disallow",

@@ -16,12 +16,14 @@ import pytest
 from ablations.running.coordinator import run_grid
 from ablations.running.events import Ended, Failed, Returned, Started
 from ablations.running.local import LocalExecutor
+from ablations.running.remote import run_remotely
 from ablations.running.slots import Slot, make_slots
 from ablations.running.work import Policy
 from cnnjax import InputError, UnavailableError, fit
+from cnnjax.datasets import load
 from cnnjax.records import pack_run
 from cnnjax.runs import Store
-from grid_helpers import Watcher, make_grid
+from grid_helpers import TINY, Watcher, make_grid
 
 ROOT = Path(__file__).parent.parent
 CPU = {"JAX_PLATFORMS": "cpu"}
@@ -233,6 +235,11 @@ def test_workers_of_other_source_than_the_coordinator_are_refused(tmp_path, monk
     with pytest.raises(UnavailableError, match="this source is not the one that the grid was started with"):
         run(make_grid(), tmp_path / "out", executor)
     assert Store(tmp_path / "out").list_keys() == []
+
+
+def test_a_node_of_other_source_than_the_coordinator_runs_nothing():
+    with pytest.raises(UnavailableError, match="this source is not the one that the grid was started with"):
+        run_remotely(TINY.to_json(), load("mnist"), None, (), "what was there before an edit")
 
 
 @pytest.mark.slow
