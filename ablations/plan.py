@@ -32,11 +32,13 @@ from ablations.planning.plans import Plan, list_infos, make_plan
 from ablations.planning.precedents import find_timing, read_precedents
 from ablations.planning.sensitivity import find_sensitivity
 from ablations.planning.timing import Timing, learn_timing
-from ablations.running.slots import make_slots, may_have_accelerators
+from ablations.running.costs import check_memory_of
+from ablations.running.local import share_memory
+from ablations.running.slots import make_slots
 from ablations.running.work import find_work
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
-from cnnjax.processors import count_cores
+from cnnjax.processors import count_cores, may_have_accelerators
 from cnnjax.rules import Interval, check
 from cnnjax.runs import Store
 from cnnjax.tables import write_terminal
@@ -81,7 +83,7 @@ def read_plan(arguments: PlanArguments) -> Plan:
     Raises:
         InputError: the study cannot be run; all that is wrong is listed.
         CorruptionError: the store cannot be read.
-        UnavailableError: no worker can be started for a calibration.
+        UnavailableError: cells need more memory than a worker has, or no worker can be started for a calibration.
     """
     study, store = read_study(arguments), Store(arguments.out)
     grid = expand(study, arguments.max_trials)
@@ -89,6 +91,8 @@ def read_plan(arguments: PlanArguments) -> Plan:
     records = read_precedents(grid, store, work.statuses)
     accelerated = may_have_accelerators()
     workers = arguments.workers or (1 if accelerated else count_cores())
+    if not accelerated:
+        check_memory_of(work.waiting, share_memory(workers))
     timing = find_timing(grid, records.values(), accelerated, str(store.path))
     if arguments.calibrate and work.waiting:
         workers, timing = _calibrate(grid, arguments.workers)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from cnnjax.backend import run_settings
+from cnnjax.host_memory import find_memory, out_of_memory
 
 SETTINGS = (
     "jax_default_matmul_precision",
@@ -69,4 +70,18 @@ def _compile(
     program = jax.jit(functools.partial(function, **dict(static)), donate_argnums=donate)
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     with run_settings():
-        return program.lower(*jax.tree.unflatten(tree, leaves)).compile(options)
+        compiled = program.lower(*jax.tree.unflatten(tree, leaves)).compile(options)
+    if options:
+        _check_memory(compiled)
+    return compiled
+
+
+def _check_memory(compiled: jax.stages.Compiled) -> None:
+    """Raises `UnavailableError` where a program for a CPU needs more memory than the machine has."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:  # of a backend that does not tell
+        return
+    memory = find_memory()
+    own = analysis.output_size_in_bytes - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes
+    if analysis.argument_size_in_bytes + own > memory:
+        raise out_of_memory(analysis.argument_size_in_bytes + own, memory)

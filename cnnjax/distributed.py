@@ -11,7 +11,8 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 
 from cnnjax.backend import import_jax, run_settings
 from cnnjax.errors import InputError, UnavailableError
@@ -19,6 +20,8 @@ from cnnjax.errors import InputError, UnavailableError
 WAIT_SECONDS = 300
 """For the first process to answer, and for the others to come."""
 PAUSE_SECONDS = 0.5
+MOST_PROCESSES = 4096
+"""More than hosts of the largest slices; the first process keeps a record of each before any has come."""
 
 LOSS = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 """How JAX begins the message of a computation on several hosts that cannot be ended."""
@@ -37,13 +40,19 @@ def check_processes(coordinator: str | None, num_processes: int | None, process_
     address = ADDRESS.fullmatch(coordinator)
     if not address or not 0 < int(address[2]) < 2**16:
         raise InputError(f"coordinator={coordinator!r}: must be host:port, with a port >= 1 and <= 65535")
-    if num_processes < 1:
-        raise InputError(f"num_processes={num_processes}: must be >= 1")
+    if not 1 <= num_processes <= MOST_PROCESSES:
+        raise InputError(f"num_processes={num_processes}: must be >= 1 and <= {MOST_PROCESSES}")
     if not 0 <= process_id < num_processes:
         raise InputError(f"process_id={process_id}: must be >= 0 and < num_processes={num_processes}")
 
 
-def join(coordinator: str, num_processes: int, process_id: int, devices: int | None = None) -> None:
+def join(
+    coordinator: str,
+    num_processes: int,
+    process_id: int,
+    devices: int | None = None,
+    note: Callable[[str], None] = lambda message: None,
+) -> None:
     """Waits for the other processes; from then on JAX knows the devices of all of them.
 
     This must come before anything is computed.
@@ -54,12 +63,14 @@ def join(coordinator: str, num_processes: int, process_id: int, devices: int | N
         process_id: which of them this is, from 0.
         devices: of this process, the first so many accelerators; ``None`` for all. Those of a CPU are made by
             `cnnjax.processors.offer_cpu_devices`.
+        note: is told at once what is waited for, and until when.
 
     Raises:
         InputError: they cannot be.
         UnavailableError: the others do not come.
     """
     check_processes(coordinator, num_processes, process_id)
+    note(_describe_wait(coordinator, num_processes, process_id))
     if process_id:
         _wait_for_answer(coordinator)  # JAX would end this process where nothing answers
     import_jax()
@@ -75,6 +86,13 @@ def join(coordinator: str, num_processes: int, process_id: int, devices: int | N
         raise UnavailableError(
             f"coordinator={coordinator!r}: the processes do not find each other: {reason}"
         ) from error
+
+
+def _describe_wait(coordinator: str, num_processes: int, process_id: int) -> str:
+    others = f"{num_processes - 1} other process{'' if num_processes == 2 else 'es'} to come to {coordinator}"
+    waited = f"the first process to answer at {coordinator}" if process_id else others
+    until = datetime.now() + timedelta(seconds=WAIT_SECONDS)
+    return f"waiting for {waited}, until {until:%H:%M:%S} ({WAIT_SECONDS} s)"
 
 
 def _wait_for_answer(coordinator: str) -> None:

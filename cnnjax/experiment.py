@@ -19,6 +19,7 @@ from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
 from cnnjax.distributed import all_or_none, check_same, is_first, is_joined, named_losses
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
+from cnnjax.host_memory import check_memory, find_memory
 from cnnjax.interrupts import deferred_signals
 from cnnjax.records import FINAL, Record, Run
 from cnnjax.rules import check
@@ -144,6 +145,8 @@ def _prepare(
     config: RunConfig, dataset: Dataset, store: Store | None, devices: int | None, start: float
 ) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
     """Returns the run ready to train, its layers, its provenance, and the seconds of loading, since `start`."""
+    import jax
+
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
     from cnnjax.sharding import choose_devices, describe_execution, make_mesh
@@ -151,6 +154,8 @@ def _prepare(
     devices = devices or choose_devices(config.train.batch_size)
     provenance = collect_provenance(dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
+    if jax.default_backend() == "cpu" and not is_joined():
+        check_memory(config, dataset.info, find_memory())
     layers = size_layers(config, dataset.info)
     load_seconds = time.perf_counter() - start
     if store and is_first():

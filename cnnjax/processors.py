@@ -1,7 +1,11 @@
 """The cores of this process, and the devices that JAX makes of them. No JAX here."""
 
+import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Sequence
+
+from cnnjax.errors import InputError
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment of a process that is pinned to a core."""
@@ -25,7 +29,25 @@ def offer_cpu_devices(count: int | None = None) -> None:
     This sets a variable of the environment, so it must come before JAX is imported. What the user has set stays.
 
     Args:
-        count: how many; ``None`` is one a core.
+        count: how many, of which there is at most one a core; ``None`` is one a core.
     """
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(count or count_cores()))
+    if not _are_cpu_devices_set():
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(count or count_cores(), count_cores())))
+
+
+def check_cpu_devices(count: int | None) -> None:
+    """Raises `InputError` where so many devices cannot be had, as far as that is known before JAX starts."""
+    if count and count > count_cores() and not may_have_accelerators() and not _are_cpu_devices_set():
+        raise InputError(f"--devices={count}: must be <= {count_cores()}, the CPU cores of this process")
+
+
+def may_have_accelerators() -> bool:
+    """Whether JAX might find another device than the CPU here; which one, only starting it would tell."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    platforms = os.environ.get("JAX_PLATFORMS")
+    return platforms != "cpu" and bool(platforms or plugins or importlib.util.find_spec("libtpu"))
+
+
+def _are_cpu_devices_set() -> bool:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags

@@ -58,11 +58,9 @@ class Programs:
         self.shuffle = self._compile(shuffle, state, examples=examples, batch_size=batch_size)
         arguments = (state, self.zero(), splits["train"], self.shuffle(state))
         train = functools.partial(self._compile, donate=(0, 1), batch_size=batch_size)
-        parts = self._count_parts(state, splits["train"], batch_size)
-        self._train = {
-            length: train(train_epoch, *arguments, steps=length, parts=parts)
-            for length in set(_cut(0, examples // batch_size))
-        }
+        lengths = set(_cut(0, examples // batch_size))  # none where a batch is larger than the examples
+        parts = self._count_parts(state, splits["train"], batch_size) if lengths else 1
+        self._train = {length: train(train_epoch, *arguments, steps=length, parts=parts) for length in lengths}
         if examples % batch_size:
             rest = self._count_parts(state, splits["train"], examples % batch_size)
             self._train_last = train(train_last_batch, *arguments, parts=rest)

@@ -25,7 +25,7 @@ from cnnjax.distributed import check_processes, join
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.history import Observer
 from cnnjax.logs import take_stdout
-from cnnjax.processors import offer_cpu_devices
+from cnnjax.processors import check_cpu_devices, offer_cpu_devices
 from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
 from cnnjax.trackers import TrackerName, Tracking, check_trackers, make_trackers
@@ -119,6 +119,7 @@ def _check(arguments: TrainArguments) -> None:
     if arguments.devices and arguments.run.train.batch_size % arguments.devices:
         batch = arguments.run.train.batch_size
         raise InputError(f"--devices={arguments.devices}: must divide train.batch_size={batch}")
+    check_cpu_devices(arguments.devices)
     check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
     check_trackers(() if arguments.process_id else arguments.log)
 
@@ -131,7 +132,8 @@ def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "R
         assert arguments.num_processes is not None
         assert arguments.process_id is not None
         sys.stdout = take_stdout()  # for Gloo prints greetings
-        join(arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.devices)
+        address = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+        join(*address, arguments.devices, note=lambda message: say(message, sys.stderr))
     from cnnjax.experiment import fit
 
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -160,6 +161,7 @@ def test_where_one_fails_none_waits_for_it(tmp_path):
         (("a:0", 2, 0), "coordinator='a:0': must be host:port, with a port >= 1 and <= 65535"),
         (("a:70000", 2, 0), "coordinator='a:70000'"),
         (("a:1", 0, 0), "num_processes=0: must be >= 1"),
+        (("a:1", 10**9, 0), "num_processes=1000000000: must be >= 1 and <= 4096"),
         (("a:1", 2, 2), "process_id=2: must be >= 0 and < num_processes=2"),
         (("a:1", 2, -1), "process_id=-1"),
     ],
@@ -167,6 +169,19 @@ def test_where_one_fails_none_waits_for_it(tmp_path):
 def test_what_cannot_be_is_refused(given, message):
     with pytest.raises(InputError, match=message):
         check_processes(*given)
+
+
+def test_what_is_waited_for_and_until_when_is_said_at_once():
+    address = f"127.0.0.1:{find_port()}"
+    expected = (f"2 other processes to come to {address}", f"the first process to answer at {address}")
+    for index, waited in enumerate(expected):
+        process = start("--quiet", "--coordinator", address, "--num-processes", "3", "--process-id", str(index))
+        try:
+            line = process.stderr.readline()
+        finally:
+            process.kill()
+            process.communicate()
+        assert re.fullmatch(rf"waiting for {waited}, until \d\d:\d\d:\d\d \(300 s\)\n", line)
 
 
 def test_all_or_none_are_given():

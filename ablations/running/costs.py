@@ -1,9 +1,13 @@
-"""What a trial costs, by arithmetic: its size, and the floating-point operations of its training."""
+"""What a trial costs, by arithmetic: its size, the operations of its training, and the memory it needs at least."""
 
 import functools
+from collections.abc import Iterable
 
+from ablations.language.grids import Trial
 from cnnjax.config import RunConfig
 from cnnjax.datasets import DatasetInfo, load_info
+from cnnjax.errors import UnavailableError
+from cnnjax.host_memory import check_memory
 from cnnjax.splits import split_sizes
 from cnnjax.summary import Summary, summarize
 
@@ -27,6 +31,18 @@ def count_images(config: RunConfig) -> int:
 def training_flops(config: RunConfig) -> float:
     """Returns the FLOPs of a run's training, the backward pass costing twice as much as the forward pass."""
     return 3.0 * summarize_run(config).flops * count_images(config)
+
+
+def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
+    """Raises `UnavailableError` with every cell of these trials that needs more than so many bytes of memory."""
+    problems = []
+    for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
+        try:
+            check_memory(cell.config, _find_info(cell.config.data.name, cell.config.data.manual_dir), memory)
+        except UnavailableError as error:
+            problems.append(f"cell {cell.name}: {error}")
+    if problems:
+        raise UnavailableError("\n  ".join(problems))
 
 
 def summarize_run(config: RunConfig) -> Summary:

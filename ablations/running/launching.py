@@ -53,7 +53,8 @@ def run_study(
     Raises:
         InputError: the study cannot be run; all that is wrong is listed, and nothing has been written.
         CorruptionError: a dataset or the store is damaged.
-        UnavailableError: the store is in use or cannot be written, or no worker can start.
+        UnavailableError: the store is in use or cannot be written, no worker can start, or cells need more memory than
+            a worker has; all of them are listed, and nothing has been written.
         Interrupted: a signal arrived; what had ended is stored.
     """
     grid = expand(study, max_trials)
@@ -64,10 +65,13 @@ def run_study(
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for name, manual_dir in sorted({(c.config.data.name, c.config.data.manual_dir) for c in grid.cells}, key=str):
         load(name, manual_dir=manual_dir)  # once, before the workers; the error of a damaged one is ours
-    left = budget == "halving" or top_up or find_work(grid, store, policy.retry_failed).waiting
+    waiting = find_work(grid, store, policy.retry_failed).waiting
+    left = budget == "halving" or top_up or waiting
     with contextlib.ExitStack() as stack:
         executor = (make_executor or make_local_executor)() if left else LocalExecutor([])
         stack.callback(executor.close)
+        if isinstance(executor, LocalExecutor):
+            executor.check_memory(waiting)
         store.create()
         stack.enter_context(hold_store(Path(out), command))
 

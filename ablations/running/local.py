@@ -5,19 +5,20 @@ then run again in smaller groups. A thread a worker turns what it
 sends into one queue, so that the coordinator waits in one place.
 """
 
+import math
 import queue
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-
-import psutil
+from collections.abc import Iterable, Sequence
 
 from ablations.language.grids import Trial
+from ablations.running.costs import check_memory_of
 from ablations.running.events import Event
 from ablations.running.slots import Slot, make_slots
 from ablations.running.worker_process import Message, WorkerProcess
 from cnnjax.errors import UnavailableError
+from cnnjax.host_memory import find_memory
 from cnnjax.signatures import MOST_AT_ONCE
 
 WATCH_SECONDS = 0.5
@@ -46,10 +47,14 @@ def make_local_executor(
         InputError, UnavailableError: as `make_slots`.
     """
     slots = make_slots(workers)
-    share = max(MEMORY_SHARE * psutil.virtual_memory().total / len(slots), LEAST_MEMORY)
     most = 1 if all(slot.is_cpu for slot in slots) else MOST_AT_ONCE
-    limit = share if memory_limit is None else memory_limit
+    limit = share_memory(len(slots)) if memory_limit is None else memory_limit
     return LocalExecutor(slots, timeout, limit, at_once or most, at_once)
+
+
+def share_memory(workers: int) -> float:
+    """Returns the bytes of memory above which a trial of one of so many workers has failed, by default."""
+    return max(MEMORY_SHARE * find_memory() / workers, LEAST_MEMORY)
 
 
 class LocalExecutor:
@@ -82,6 +87,11 @@ class LocalExecutor:
         self._failed_starts: Counter[int] = Counter()
         self._error: UnavailableError | None = None
         self._watched = 0.0
+
+    def check_memory(self, trials: Iterable[Trial]) -> None:
+        """Raises `UnavailableError` with every cell of these trials that cannot fit the memory of a worker on a CPU."""
+        if all(slot.is_cpu for slot in self._slots.values()):
+            check_memory_of(trials, min(find_memory(), self._memory_limit or math.inf))
 
     def free_slots(self) -> dict[int, str]:
         """Returns, for every slot without work, the static signature of its last trial (`""` for none)."""

@@ -1,7 +1,5 @@
 """The places for workers on this machine: one a core on CPU, one a device on accelerators."""
 
-import importlib.metadata
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +9,7 @@ from dataclasses import dataclass, field
 from cnnjax.backend import check_flags
 from cnnjax.children import python_command, python_environment
 from cnnjax.errors import InputError, UnavailableError
-from cnnjax.processors import list_cores
+from cnnjax.processors import list_cores, may_have_accelerators
 
 PROBE_SECONDS = 300
 _PROBE = """
@@ -61,13 +59,6 @@ def make_slots(workers: int | None = None) -> list[Slot]:
     if workers and workers > devices:
         raise InputError(f"--workers={workers}: must be <= {devices}, the number of {backend} devices, one worker each")
     return [Slot(index, None, _show_device(backend, index)) for index in range(workers or devices)]
-
-
-def may_have_accelerators() -> bool:
-    """Whether JAX might find another device than the CPU here; which one, only starting it would tell."""
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    platforms = os.environ.get("JAX_PLATFORMS")
-    return platforms != "cpu" and bool(platforms or plugins or importlib.util.find_spec("libtpu"))
 
 
 def _find_accelerators() -> tuple[str, int]:
