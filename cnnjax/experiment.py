@@ -94,10 +94,9 @@ def fit(
     if store and is_stored:
         observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
         return store.load(config.key)
+    start = time.perf_counter()
     with all_or_none():
-        start = time.perf_counter()
         size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
-        dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     return _fit(config, store, dataset, start, resume, checkpoint_every, observer, devices)
 
 
@@ -105,16 +104,15 @@ def fit(
 def _fit(
     config: RunConfig,
     store: Store | None,
-    dataset: Dataset,
+    dataset: Dataset | None,
     start: float,
     resume: bool,
     checkpoint_every: int | None,
     observer: Observer,
     devices: int | None,
 ) -> Run:
-    """Trains the network of a run on images that are loaded, since `start`, and stores the result."""
+    """Trains the network of a run, which fits its images, and stores the result."""
     with all_or_none():
-        check_settings()
         prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices, start)
     if is_joined():
         images = int(provenance["dataset"]["sha256"][:7], 16)
@@ -142,15 +140,17 @@ def _fit(
 
 
 def _prepare(
-    config: RunConfig, dataset: Dataset, store: Store | None, devices: int | None, start: float
+    config: RunConfig, dataset: Dataset | None, store: Store | None, devices: int | None, start: float
 ) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
-    """Returns the run ready to train, its layers, its provenance, and the seconds of loading, since `start`."""
+    """Returns the run ready to train, its layers, its provenance, and the seconds from `start` until it was loaded."""
+    check_settings()
     import jax
 
     from cnnjax import fitting
     from cnnjax.provenance import collect_provenance
     from cnnjax.sharding import choose_devices, describe_execution, make_mesh
 
+    dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
     devices = devices or choose_devices(config.train.batch_size)
     provenance = collect_provenance(dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)

@@ -72,9 +72,9 @@ def fit_many(
     if waiting:
         data = waiting[0].data
         size_layers(waiting[0], dataset.info if dataset else load_info(data.name, manual_dir=data.manual_dir))
-        dataset = dataset or load(data.name, manual_dir=data.manual_dir)
         with jax_started():
             check_settings()
+            dataset = dataset or load(data.name, manual_dir=data.manual_dir)
             for chunk in cut_runs(waiting, dataset.info, at_once):
                 for run in _fit_chunk(chunk, dataset, store, make_observer):
                     runs[run.key] = run

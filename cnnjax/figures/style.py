@@ -82,10 +82,10 @@ def styled() -> Iterator[None]:
 
 
 def _import_matplotlib() -> Any:
-    """Returns matplotlib, whatever way of showing pictures `MPLBACKEND` names, for here they are only written.
+    """Returns matplotlib, imported even if `MPLBACKEND` names a way of showing pictures that is unknown here.
 
-    A notebook names one for all that it starts, which need not be known where they run. A program that imports us can
-    still show its own pictures by it.
+    Our pictures are only written to files. A notebook sets that variable for all the commands that it starts, which may
+    run in another environment; where the name is known, the notebook's own pictures are still shown by it.
 
     Raises:
         UnavailableError: matplotlib cannot start, as where a file of its settings cannot be read.
