@@ -18,8 +18,6 @@ from typing import Any
 from cnnjax.children import python_command, python_environment
 from cnnjax.errors import UnavailableError
 
-START_SECONDS = 300
-
 
 @dataclass(frozen=True)
 class Requirement:
@@ -109,31 +107,13 @@ def check_flags() -> None:
     """Raises `UnavailableError` where XLA would end this process, without an exception, for what is in `XLA_FLAGS`."""
     if not os.environ.get("XLA_FLAGS"):
         return
-    trial = start_elsewhere("import jax; jax.devices()", JAX_PLATFORMS="cpu")
+    command = python_command("-c", "import jax; jax.devices()")
+    environment = {**python_environment(), "JAX_PLATFORMS": "cpu"}
+    trial = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     if trial.returncode:
         logged = re.search(r"^[EF]\d{4} .*?\] (.+)", trial.stderr, re.MULTILINE)
         reason = logged[1] if logged else (trial.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UnavailableError(f"JAX cannot start: XLA_FLAGS={os.environ['XLA_FLAGS']}: {reason}")
-
-
-def start_elsewhere(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Runs a program that starts JAX in a process of its own; returns what it has printed.
-
-    Raises:
-        UnavailableError: it does not end.
-    """
-    try:
-        return subprocess.run(
-            python_command("-c", program),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env={**python_environment(), **environment},
-            timeout=START_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(f"JAX cannot start: it has not found its devices in {START_SECONDS} s") from None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ def python_command(*arguments: str) -> list[str]:
 
 
 def python_environment() -> dict[str, str]:
-    """Returns this process's environment, with its path of packages (`sys.path`), and UTF-8 as the text of streams.
+    """Returns this process's environment, with its path of packages (`sys.path`) in it.
 
     The path may have been made by a script or a notebook, so that a new process would not find the same packages.
     """
@@ -19,4 +19,4 @@ def python_environment() -> dict[str, str]:
     for entry in sys.path:
         with contextlib.suppress(OSError):  # of a working folder that is gone
             path.append(os.path.abspath(entry))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -28,8 +28,6 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     """Runs a command on ``sys.argv`` and exits with its code; ``--debug`` adds the traceback to an error."""
     _open_streams()
     warnings.showwarning = lambda message, *_args, **_kwargs: say(f"warning: {message}", sys.stderr)
-    if any(option.startswith("error") for option in sys.warnoptions):
-        warnings.simplefilter("default")  # in programs of ours a warning is a line, never the end
     raise_on_signals()
     try:
         code = main(sys.argv[1:])

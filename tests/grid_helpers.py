@@ -1,6 +1,7 @@
 """Small grids, and executors that run nothing, for the tests of running."""
 
 import dataclasses
+import signal
 from collections import deque
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from ablations.language.grids import Cell, Grid
 from ablations.running.events import Ended, Failed, Returned, Started
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig
+from cnnjax.errors import Interrupted
 from cnnjax.history import EpochMetrics
 from cnnjax.records import Record, Run, pack_run
 
@@ -49,6 +51,18 @@ def make_packed(config, accuracy=0.9, status="completed"):
     )
     predictions = np.zeros(10, np.uint8) if completed else None
     return pack_run(Run(record, {"Dense_0": {"bias": np.zeros(4, np.float32)}}, {}, predictions))
+
+
+def stop_after(trials, script=make_packed):
+    """Returns a script that ends so many trials by `script`, and is interrupted at the next."""
+    left = iter(range(trials))
+
+    def stop(config):
+        if next(left, None) is None:
+            raise Interrupted("interrupted", signal.SIGTERM)
+        return script(config)
+
+    return stop
 
 
 class ScriptedExecutor:

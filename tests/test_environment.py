@@ -143,17 +143,3 @@ def test_the_commit_of_the_source_is_told_inside_a_hook_of_another_repository_to
     describe_source.cache_clear()
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     assert describe_source() == source
-
-
-def test_a_warning_is_a_line_and_never_the_end_of_a_command():
-    program = """
-import warnings
-from cnnjax.console import run_command
-def main(argv):
-    warnings.warn("a full disk", RuntimeWarning)
-    return 0
-run_command(main)
-"""
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert (result.returncode, result.stderr) == (0, "warning: a full disk\n")

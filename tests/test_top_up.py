@@ -13,12 +13,13 @@ from ablations.language.sources import load_study
 from ablations.report import main as report
 from ablations.run import main as run
 from ablations.running.topping_up import TopUp, extend_seeds
-from cnnjax import InputError
+from ablations.running.work import Policy
+from cnnjax import InputError, Interrupted
 from cnnjax.comparison import spend
 from cnnjax.comparison.families import sidak
 from cnnjax.reports.findings import Rules
 from cnnjax.runs import Store
-from grid_helpers import ScriptedExecutor, make_packed
+from grid_helpers import ScriptedExecutor, make_packed, stop_after
 
 STUDY = """
 title = "Does width matter?"
@@ -44,12 +45,17 @@ def folder(tmp_path):
     return tmp_path
 
 
-def top_up(folder, most, script=train):
+def top_up(folder, most, script=train, policy=None):
     study = load_study(str(folder / "widths.toml"))
     baseline = choose_cell(["model.dense=[8]"], expand(study), "--baseline")
     executor = ScriptedExecutor(script)
     counts = run_study(
-        study, folder / "runs", make_executor=lambda: executor, top_up=TopUp(baseline, most, Rules()), command="test"
+        study,
+        folder / "runs",
+        make_executor=lambda: executor,
+        top_up=TopUp(baseline, most, Rules()),
+        policy=policy,
+        command="test",
     )
     return counts, [trial for group in executor.given for trial in group]
 
@@ -64,10 +70,35 @@ def test_only_the_base_and_the_undecided_get_more_seeds(folder):
     assert +counts == {"completed": 27}
 
 
-def test_the_same_call_goes_on_where_it_was_stopped(folder):
-    top_up(folder, 12)
-    _, again = top_up(folder, 12)
-    assert again == []
+def test_what_is_done_is_not_run_again_and_counted_again(folder):
+    counts, _ = top_up(folder, 12)
+    assert top_up(folder, 12) == (counts, [])
+
+
+@pytest.mark.parametrize("trained", range(27))
+def test_the_same_call_goes_on_wherever_it_was_stopped(folder, trained):
+    with pytest.raises(Interrupted):
+        top_up(folder, 12, stop_after(trained, train))
+    counts, trials = top_up(folder, 12)
+    assert len(trials) == 27 - trained
+    assert +counts == {"completed": 27}
+
+
+def test_a_higher_maximum_goes_on_from_a_lower_one(folder):
+    _, first = top_up(folder, 6)
+    counts, second = top_up(folder, 12)
+    assert count_seeds(first) == {8: 6, 9: 6, 10: 3}
+    assert count_seeds(second) == {8: 6, 9: 6, 10: 0}
+    assert +counts == {"completed": 27}
+
+
+def test_failures_of_a_later_look_are_run_again_when_asked_for_and_the_looks_go_on(folder):
+    counts, _ = top_up(folder, 12, lambda config: ("boom",) if config.seed == 4 else train(config))
+    assert +counts == {"completed": 13, "failed": 2}
+    assert top_up(folder, 12) == (counts, [])
+    counts, trials = top_up(folder, 12, policy=Policy(retry_failed=True))
+    assert count_seeds(trials) == {8: 7, 9: 7, 10: 0}
+    assert +counts == {"completed": 27}
 
 
 def test_the_report_shows_the_look_that_decided(folder, capsys):

@@ -2,13 +2,16 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cnnjax.backend import check_flags, start_elsewhere
+from cnnjax.backend import check_flags
+from cnnjax.children import python_command, python_environment
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.processors import list_cores, may_have_accelerators
 
+PROBE_SECONDS = 300
 _PROBE = """
 import json, sys
 from cnnjax.errors import UnavailableError
@@ -63,7 +66,13 @@ def _find_accelerators() -> tuple[str, int]:
     if not may_have_accelerators():
         return "cpu", 0
     # In a process of its own, for JAX would take the devices that the workers need.
-    probe = start_elsewhere(_PROBE)
+    command = python_command("-c", _PROBE)
+    try:
+        probe = subprocess.run(
+            command, env=python_environment(), capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"JAX cannot start: it has not found its devices in {PROBE_SECONDS} s") from None
     if probe.returncode:
         raise UnavailableError((probe.stderr.strip().splitlines() or ["JAX cannot start: no reason given"])[-1])
     backend, count = json.loads(probe.stdout.splitlines()[-1])

@@ -2,7 +2,8 @@
 
 At what numbers of seeds one looks is settled beforehand, and each look has its share of the probability of error
 (`cnnjax.comparison.sequential`), so looking again does not make false claims more likely. Every look is a grid of its
-own, of ordinary trials. As all that decides is in the store, the same call goes on where one was stopped.
+own, of ordinary trials. Which cells it has follows from the seeds before it alone, whatever else is stored: the same
+call runs the same grids again, in which only what is missing is trained, and so goes on where one was stopped.
 """
 
 import itertools
@@ -81,7 +82,7 @@ def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid]
     for before, look in itertools.pairwise(looks):
         if counts["waiting"]:
             return counts
-        undecided = set(_list_undecided(replace(grid, seeds=seeds), looks, look, top_up, store))
+        undecided = set(_list_undecided(replace(grid, seeds=seeds[:before]), looks, look, top_up, store))
         if not undecided:
             return counts
         cells = tuple(cell for cell in grid.cells if cell.name in undecided or cell.name == top_up.baseline.name)
@@ -90,7 +91,7 @@ def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid]
 
 
 def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
-    """Yields the names of the cells for which `look` is to decide."""
+    """Yields the names of the cells that the seeds of `grid` leave undecided, for which `look` is the next to decide."""
     rules = top_up.rules
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
     contrasts = compare_in_looks(
