@@ -7,8 +7,10 @@ the digits that read back as the same float. Whatever characters a text has, it 
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from cnnjax.alignment import align, fold
 
 Value = str | int | float | None
 
@@ -40,8 +42,7 @@ class Document:
         facts: short texts for the line under the title.
         tables: in order.
         notes: one line each, below the tables.
-        summary: what to read first, a line each: above the tables on a page, below them on a terminal, where a reader
-            sees the end, and in a table of a paper.
+        summary: what to read first, a line each: above the tables, but below them in LaTeX.
     """
 
     title: str
@@ -56,11 +57,11 @@ def write_terminal(document: Document, width: int | None = None) -> str:
 
     Args:
         document: what to write.
-        width: columns of the terminal, in which long cells are folded; ``None`` gives every row one line.
+        width: columns of the terminal, in which long texts are folded; ``None`` gives every row and text one line.
     """
-    tables = [_join_lines(_clean(table.title), _align(table, width)) for table in document.tables]
-    above = _join_lines(_clean(document.title), _clean(", ".join(document.facts)))
-    return _join_parts(above, *tables, _join_lines(*map(_clean, (*document.summary, *document.notes))))
+    above = _fold([document.title], width), _fold([", ".join(document.facts)], width)
+    tables = (_join_lines(_fold([table.title], width), _align(table, width)) for table in document.tables)
+    return _join_parts(_join_lines(*above), _fold(document.summary, width), *tables, _fold(document.notes, width))
 
 
 def write_markdown(document: Document) -> str:
@@ -110,24 +111,6 @@ def _write_value(value: Value, form: str) -> str:
     return value if isinstance(value, str) else format(value, form)
 
 
-def _align(table: Table, width: int | None) -> str:
-    from rich.box import Box
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    rule_below_headings = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
-    grid = Grid(box=rule_below_headings, show_edge=False, pad_edge=False, collapse_padding=True)
-    headings, *rows = _write_rows(table, _clean)
-    for column, heading in zip(table.columns, headings, strict=True):
-        grid.add_column(Text(heading), justify="right" if column.right else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    text = io.StringIO()
-    Console(file=text, width=width or _ENDLESS, color_system=None).print(grid)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-
 def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
     headings, *rows = (rf"{' & '.join(row)} \\" for row in _write_rows(table, _escape_latex))
     alignment = "".join("r" if column.right else "l" for column in table.columns)
@@ -151,6 +134,14 @@ def _list_markdown(lines: Sequence[str]) -> str:
     return _join_lines(*(f"- {_escape_markdown(line)}" for line in lines))
 
 
+def _align(table: Table, width: int | None) -> str:
+    return align(_write_rows(table, _clean), [column.right for column in table.columns], width)
+
+
+def _fold(texts: Iterable[str], width: int | None) -> str:
+    return "\n".join(line for text in texts if text for line in fold(_clean(text), width, hang="  "))
+
+
 def _join_lines(*lines: str) -> str:
     return "\n".join(filter(None, lines))
 
@@ -172,7 +163,6 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX.get(mark, mark) for mark in _clean(text))
 
 
-_ENDLESS = 1_000_000
 # An underscore inside a word is no emphasis.
 _MARKDOWN = re.compile(r"[\\|`*<&~]|(?<![^\W_])_|_(?![^\W_])")
 # A bracket or a star that begins a row would be taken for an argument of the end of the row before.
