@@ -102,13 +102,20 @@ class Checkpoints:
             if damage:
                 skipped.append(f"checkpoint {path} is corrupt ({damage})")
                 continue
-            progress = json.loads((path / "progress.json").read_text())
+            progress = _read_progress(path)
+            if progress is None:
+                skipped.append(f"checkpoint {path} is corrupt (progress.json is no record of a run)")
+                continue
             if progress["key"] != self.key:
                 skipped.append(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
                 foreign = True
                 continue
-            with ocp.StandardCheckpointer(multiprocessing_options=_own_process()) as checkpointer:
-                arrays = checkpointer.restore(path / "arrays")
+            try:
+                with ocp.StandardCheckpointer(multiprocessing_options=_own_process()) as checkpointer:
+                    arrays = checkpointer.restore(path / "arrays")
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                skipped.append(f"checkpoint {path} is corrupt (its arrays cannot be read: {error})")
+                continue
             return Checkpoint({name: np.asarray(array) for name, array in arrays.items()}, progress, path, skipped)
         if skipped:
             kind = InputError if foreign else CorruptionError
@@ -132,6 +139,15 @@ def _own_process() -> Any:
 
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+
+
+def _read_progress(path: Path) -> dict[str, Any] | None:
+    """Returns the progress record of a checkpoint, or ``None`` where it is none."""
+    try:
+        progress = json.loads((path / "progress.json").read_text())
+    except ValueError:
+        return None
+    return progress if isinstance(progress, dict) and isinstance(progress.get("key"), str) else None
 
 
 def _find_damage(path: Path) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnnjax.config import TrainConfig
@@ -44,7 +45,8 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
 def init_optimizer(optimizer: optax.GradientTransformation, config: TrainConfig, params: Any) -> Any:
     """Returns the optimizer state before the first step, with the numbers of `config` in it as float32 ()."""
     state = optimizer.init(params)
-    numbers = {name: jnp.float32(getattr(config, name)) for name in state.hyperparams}
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and the run says that it diverges
+        numbers = {name: jnp.float32(getattr(config, name)) for name in state.hyperparams}
     return state._replace(hyperparams=numbers)
 
 

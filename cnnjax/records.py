@@ -3,9 +3,6 @@
 import dataclasses
 import io
 import math
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +12,7 @@ from cnnjax.config import RunConfig
 from cnnjax.errors import CorruptionError
 from cnnjax.history import EpochMetrics
 
-_UNREADABLE = (
-    *(ValueError, KeyError, OSError, EOFError, TypeError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 FINAL = ("completed", "diverged")
 """The statuses of a run that has a result."""
 STATUSES = (*FINAL, "failed", "invalid", "pruned")
@@ -218,8 +212,12 @@ def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:
 
 
 def _unpack(blob: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
-        return dict(archive)
+    """Returns the arrays of an npz file; raises `ValueError` where the bytes are none."""
+    try:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

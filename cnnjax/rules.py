@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cnnjax.errors import InputError
+from cnnjax.inputs import DEEPEST
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,22 @@ def check(value: Any, annotation: Any, where: str) -> Any:
     if annotation is float and not math.isfinite(value):
         raise InputError(f"{where}={value!r}: must be a finite number")
     return value + 0.0 if annotation is float else value  # -0.0 and 0.0 are one value, with one run key
+
+
+def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
+    """Returns `value` with numpy's scalars and arrays, at any depth, as Python's numbers, strings and lists.
+
+    Raises:
+        InputError: lists are nested deeper than `DEEPEST`, or for ever.
+    """
+    if depth > DEEPEST:
+        raise InputError(f"{where}: nested too deep; must have at most {DEEPEST} lists inside one another")
+    if isinstance(value, dict):
+        return {key: take_arrays(part, where, depth + 1) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [take_arrays(part, where, depth + 1) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
 
 
 def choice(value: Any, legal: Iterable[str], where: str) -> Any:

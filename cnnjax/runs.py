@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,6 +111,7 @@ class Store:
                 return {}
             rows = connection.execute("SELECT key, status, stored_at, test_accuracy FROM runs ORDER BY rowid")
             outcomes = {key: Outcome(*outcome) for key, *outcome in rows}
+        self._check_texts("a run", *outcomes, *(outcome.status for outcome in outcomes.values()))
         for key, outcome in outcomes.items():
             self._check_time(outcome.stored_at, f"run {key[:12]}")
             if not isinstance(outcome.test_accuracy, float | None):
@@ -137,10 +138,12 @@ class Store:
                 "SELECT grid, key, trial FROM grid_trials ORDER BY grid, position"
             ):
                 trials.setdefault(name, {})[key] = trial
-            rows = connection.execute("SELECT * FROM grids ORDER BY started_at, rowid").fetchall()
-        for row in rows:
-            self._check_time(row["started_at"], f"grid {row['name']}")
-        return [StoredGrid(**row, trials=trials.get(row["name"], {})) for row in rows]
+            query = "SELECT name, study, command, started_at FROM grids ORDER BY started_at, rowid"
+            grids = [StoredGrid(*row, trials=trials.get(row[0], {})) for row in connection.execute(query)]  # type: ignore[misc]
+        for grid in grids:
+            self._check_texts("a grid", grid.name, grid.study, grid.command, *grid.trials, *grid.trials.values())
+            self._check_time(grid.started_at, f"grid {grid.name}")
+        return grids
 
     def load(self, key: str) -> Run:
         """Returns the run with this key, or with the one key that begins with it.
@@ -153,7 +156,8 @@ class Store:
             raise InputError(f"key={key!r}: must be a string of hexadecimal digits")
         key = self._complete_key(key)
         record = self.find(key)
-        assert record is not None
+        if record is None:
+            raise CorruptionError(f"{self.path}: its index names run {key[:12]}, which no row has")
         with connect(self.path) as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
         if row is None and record.status not in FINAL:
@@ -188,7 +192,14 @@ class Store:
         with connect_existing(self.path) as connection:
             if connection is None:
                 return []
-            return [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+            keys = [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+        self._check_texts("a run", *keys)
+        return keys
+
+    def _check_texts(self, whose: str, *texts: Any) -> None:
+        for text in texts:
+            if not isinstance(text, str):
+                raise CorruptionError(f"{self.path}: {whose} is named or described by {text!r}, which is no text")
 
     def _check_time(self, text: str, whose: str) -> None:
         try:
@@ -224,7 +235,9 @@ class Store:
             record.check(row["key"])
             return record
         except (ValueError, TypeError, IndexError, AttributeError) as error:
-            raise CorruptionError(f"{self.path}: the row of run {row['key'][:12]} cannot be read: {error}") from None
+            raise CorruptionError(
+                f"{self.path}: the row of run {str(row['key'])[:12]} cannot be read: {error}"
+            ) from None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from cnnjax.errors import InputError
 from cnnjax.inputs import parse_json, parse_toml
-from cnnjax.rules import check, near_match
+from cnnjax.rules import check, near_match, take_arrays
 
 
 class Settings:
@@ -25,6 +25,7 @@ class Settings:
     def __post_init__(self) -> None:
         hints = _read_hints(type(self), include_extras=True)  # type: ignore[arg-type]
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            self._set(entry.name, take_arrays(getattr(self, entry.name), self._where(entry.name)))
             if not entry.metadata.get("own_check"):
                 self._set(entry.name, check(getattr(self, entry.name), hints[entry.name], self._where(entry.name)))
 

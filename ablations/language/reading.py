@@ -13,7 +13,7 @@ from ablations.language.study import DEFAULT_SEEDS, Study, Sweep
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from cnnjax.inputs import parse_toml, read_text
-from cnnjax.rules import Interval, check
+from cnnjax.rules import Interval, check, take_arrays
 from cnnjax.setting_paths import list_defaults, nest, read_value, unnest
 
 _KEYS = ("title", "seeds", "base", "sweep")
@@ -34,9 +34,10 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
     """
     mistakes = Mistakes(source)
     try:
-        study = _read_study(values, name, source, mistakes)
-    except RecursionError:
-        mistakes.add("nested too deep to be read")
+        plain = take_arrays(values, "study")
+    except InputError as error:
+        raise refusal(source, [str(error)]) from None
+    study = _read_study(plain, name, source, mistakes)
     mistakes.refuse()
     return study
 

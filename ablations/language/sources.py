@@ -12,7 +12,7 @@ from ablations.language.reading_levels import read_settings
 from ablations.language.study import Study
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
-from cnnjax.rules import near_match
+from cnnjax.rules import near_match, take_arrays
 from cnnjax.setting_paths import nest
 
 SHIPPED = Path(__file__).parents[1] / "studies"
@@ -65,8 +65,9 @@ def change_study(
     """
     varied = {path: factor.name for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
     read: dict[str, Any] = {}
-    for path, value in settings.items():
+    for path, given in settings.items():
         with mistakes.noted():
+            value = take_arrays(given, f"{where[0]}{path}")
             if path in varied:
                 raise InputError(f"{where[0]}{path}: the factor {varied[path]} of the study sets it already")
             read |= read_settings({path: value}, where[0])
@@ -76,5 +77,5 @@ def change_study(
             RunConfig.from_dict(nest(changed.settings))
     if seeds is not None:
         with mistakes.noted():
-            changed = replace(changed, seeds=read_seeds(seeds, where[1]))
+            changed = replace(changed, seeds=read_seeds(take_arrays(seeds, where[1]), where[1]))
     return changed

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -98,10 +99,15 @@ def _entries(name: str) -> Iterator[Entry]:
 
 def _read_metadata(path: Path) -> Entry:
     content = json.loads(path.read_text(encoding="utf-8"))
-    if content.pop("check") != _check(content):
+    if not isinstance(content, dict) or content.pop("check", None) != _check(content):
         raise CorruptionError("metadata.json is not what was written")
     answers = tuple(content.pop("answers"))
-    return Entry(path.parent, DatasetInfo(**content | {"image_shape": tuple(content["image_shape"])}), answers)
+    info = DatasetInfo(**content | {"image_shape": tuple(content["image_shape"])})
+    if not (isinstance(info.version, str) and re.fullmatch(r"\d+(\.\d+)*", info.version, re.ASCII)):
+        raise CorruptionError(f"metadata.json states the version {info.version!r}")
+    if isinstance(info.classes, bool) or not isinstance(info.classes, int):
+        raise CorruptionError(f"metadata.json states {info.classes!r} classes")
+    return Entry(path.parent, info, answers)
 
 
 def _check(content: dict[str, Any]) -> str:
@@ -109,7 +115,11 @@ def _check(content: dict[str, Any]) -> str:
 
 
 def _map_array(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    """Returns the array of a file, mapped; raises `ValueError` where the file holds none."""
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
+        raise ValueError(f"{path.name}: {type(error).__name__}: {error}") from None
     return array
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cnnjax.errors import CorruptionError, UnavailableError
 
 _UNSIGNED_BYTE = 0x08
+_MOST_AXES = 32  # of an array, in every version of numpy
 
 
 def read_idx(path: Path, *, sha256: str) -> NDArray[np.uint8]:
@@ -63,6 +64,8 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
     code, axes = content[2], content[3]
     if code != _UNSIGNED_BYTE:
         raise CorruptionError(f"IDX type code is 0x{code:02x}; it must be 0x08 (unsigned byte)")
+    if axes > _MOST_AXES:
+        raise CorruptionError(f"IDX header states {axes} axes; there must be at most {_MOST_AXES}")
     start = 4 + 4 * axes
     if len(content) < start:
         raise CorruptionError(f"IDX header of {axes} axes needs {start} bytes; there are {len(content)}")

@@ -1,0 +1,366 @@
+"""Every reader of the project, each with what it reads: a function that damages one input and reads it.
+
+A reader may accept what it is given, or refuse it by an error of `cnnjax.errors`; whatever else comes is a fault.
+"""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import json
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ablations.language.expanding import expand
+from ablations.language.grids import Cell, Trial
+from ablations.language.reading import read_file
+from ablations.language.sources import SHIPPED, list_shipped
+from ablations.running.messages import read_message, write_message
+from ablations.running.worker_process import WorkerProcess
+from cnnjax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from cnnjax.dataset_names import parse_name
+from cnnjax.datasets import cache
+from cnnjax.datasets.arrays import Split, make_dataset
+from cnnjax.datasets.idx import read_idx
+from cnnjax.errors import CnnjaxError
+from cnnjax.history import EpochMetrics
+from cnnjax.inspection.pictures import read_picture
+from cnnjax.records import Record, Run, pack_run, unpack_run
+from cnnjax.runs import Store, StoredGrid
+from experiments.arguments import read_config
+from experiments.faults.mutations import WORDS, mutate_bytes, mutate_value
+
+Read = Callable[[random.Random], None]
+"""Damages an input by these chances, and reads it."""
+
+_CONFIG = RunConfig(
+    ModelConfig(filters=(), dense=(4,)), TrainConfig(epochs=2, validation_split=0.1), DataConfig(train_size=50)
+)
+_ROW_COLUMNS = (
+    *("key", "status", "reason", "output", "dataset", "seed", "parameters", "flops", "test_loss", "test_accuracy"),
+    *("load_seconds", "total_seconds", "config", "provenance", "stored_at"),
+)
+_PLACES = (
+    *(("runs", column) for column in _ROW_COLUMNS),
+    *(("epochs", column) for column in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "key")),
+    *(("arrays", column) for column in ("key", "variables", "predictions")),
+    *(("grids", column) for column in ("name", "study", "command", "started_at")),
+    *(("grid_trials", column) for column in ("grid", "position", "key", "trial")),
+)
+
+
+def make_run(config: RunConfig = _CONFIG) -> Run:
+    """Returns a small completed run of a configuration, made without training."""
+    chance = np.random.default_rng(config.seed)
+    history = tuple(EpochMetrics(epoch + 1, 0.5, 0.8, 0.6, 0.7, 0.1) for epoch in range(config.train.epochs))
+    seconds = {"load": 0.1, "compile": 0.2, "train": 0.3, "evaluate": 0.1, "total": 0.7}
+    provenance = {"python": "3.11", "dataset": {"name": "mnist", "image_shape": [28, 28, 1], "classes": 10}}
+    record = Record(config, "completed", None, 3190, 6352, 0.3, 0.9, history, seconds, provenance)
+    params = {"Dense_0": {"bias": chance.normal(size=4).astype(np.float32), "kernel": np.ones((28, 4), np.float32)}}
+    return Run(record, params, {"BatchNorm_0": {"mean": np.zeros(4, np.float32)}}, np.zeros(10, np.uint8))
+
+
+def read_study(folder: Path) -> Read:
+    """A study file: read, and expanded into its cells."""
+    texts = [(SHIPPED / f"{name}.toml").read_bytes() for name in list_shipped() if name != "chapter"]
+    return functools.partial(_read_text, folder / "study.toml", texts, lambda path: expand(read_file(path), 500))
+
+
+def read_configuration(folder: Path) -> Read:
+    """A configuration, in TOML and in JSON."""
+    configs = (RunConfig(), _CONFIG, RunConfig(ModelConfig(padding=(((1, 2), (3, 4)), "same"), pool=("none", "avg"))))
+    readers: list[Read] = [
+        functools.partial(_read_text, folder / "run.toml", [c.to_toml().encode() for c in configs], read_config),
+        functools.partial(_read_text, folder / "run.json", [c.to_json().encode() for c in configs], read_config),
+    ]
+
+    def read_values(chance: random.Random) -> None:
+        values = mutate_value(chance.choice(configs).to_dict(), chance)
+        RunConfig.from_dict(values)
+
+    return lambda chance: chance.choice((*readers, read_values))(chance)
+
+
+def read_command_line(folder: Path) -> Read:
+    """The command lines of a run and of a plan, up to the configuration and the study."""
+    del folder
+    from ablations.arguments import StudyArguments, read_study
+    from ablations.plan import PlanArguments
+    from experiments.arguments import parse_arguments
+    from experiments.train import parse
+
+    lines = (
+        ["--model.padding", "same", "--model.filters", "[16,32]", "--seed", "1", "--train.learning-rate", "0.1"],
+        ["--data.train-size", "100", "--devices", "2", "--log", "tensorboard", "--checkpoint-every", "1"],
+    )
+    axes = (["--axis", "model.padding=valid,same", "--set", "train.epochs=1", "--seeds", "0..9", "--max-trials", "9"],)
+
+    def read(chance: random.Random) -> None:
+        of_run = chance.random() < 0.5
+        words = [*chance.choice(lines if of_run else axes)]
+        for _ in range(chance.choice((1, 1, 2))):
+            at = chance.randrange(len(words))
+            word = mutate_bytes(words[at].encode(), chance) if chance.random() < 0.8 else chance.choice(WORDS)
+            words[at] = word.replace(b"\0", b"").decode(errors="surrogateescape")
+        if {"-h", "--help"} & {*words}:
+            return
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            if of_run:
+                parse(words)
+            else:
+                arguments: StudyArguments = parse_arguments(PlanArguments, words, "plan", PlanArguments())
+                read_study(arguments)
+
+    return read
+
+
+def read_idx_file(folder: Path) -> Read:
+    """A compressed IDX file, its hash being that of the damaged bytes."""
+    path = folder / "images.gz"
+    whole = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (3, 5, 4)) + bytes(range(60))
+
+    def read(chance: random.Random) -> None:
+        inside = chance.random() < 0.7
+        damaged = (
+            gzip.compress(mutate_bytes(whole, chance), 1) if inside else mutate_bytes(gzip.compress(whole), chance)
+        )
+        path.write_bytes(damaged)
+        read_idx(path, sha256=hashlib.sha256(damaged).hexdigest())
+
+    return read
+
+
+def read_image(folder: Path) -> Read:
+    """A picture for ``explain run --image``, in each of the formats and modes."""
+    pixels = np.arange(24 * 20 * 4, dtype=np.uint32).reshape(24, 20, 4).astype(np.uint8)
+    pictures = []
+    for mode, kind in (("L", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("RGB", "JPEG"), ("1", "BMP")):
+        with io.BytesIO() as file:
+            Image.fromarray(pixels, "RGBA").convert("RGB" if mode == "P" else mode).save(file, kind)
+            pictures.append(file.getvalue())
+    examples = np.zeros((10, 28, 28, 1), np.uint8)
+    read = lambda path: read_picture(path, (28, 28, 1), examples)  # noqa: E731
+    return functools.partial(_read_text, folder / "picture", pictures, read)
+
+
+def read_parameters(folder: Path) -> Read:
+    """The parameters and predictions of a stored run."""
+    del folder
+    packed = pack_run(make_run())
+    assert packed.variables
+    assert packed.predictions
+    blobs = (packed.variables, packed.predictions)
+
+    def read(chance: random.Random) -> None:
+        damaged = [mutate_bytes(blob, chance) if chance.random() < 0.7 else blob for blob in blobs]
+        unpack_run(packed.record, damaged[0], damaged[1])
+
+    return read
+
+
+def read_row(folder: Path) -> Read:
+    """A store in which one value of one row is another."""
+    whole, store, run = _make_store(folder)
+
+    def read(chance: random.Random) -> None:
+        store.path.write_bytes(whole)
+        table, column = chance.choice(_PLACES)
+        connection = sqlite3.connect(store.path, isolation_level=None)
+        with contextlib.closing(connection), contextlib.suppress(sqlite3.Error, OverflowError):
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            value = connection.execute(f"SELECT {column} FROM {table}").fetchone()[0]
+            connection.execute(f"UPDATE {table} SET {column} = ?", (_damage_value(value, chance),))
+        _read_store(store, run.key)
+
+    return read
+
+
+def read_store(folder: Path) -> Read:
+    """The bytes of a store, damaged anywhere."""
+    whole, store, run = _make_store(folder)
+
+    def read(chance: random.Random) -> None:
+        store.path.write_bytes(mutate_bytes(whole, chance))
+        _read_store(store, run.key)
+
+    return read
+
+
+def read_checkpoint(folder: Path) -> Read:
+    """A checkpoint of which one file is damaged, its manifest agreeing with it or not."""
+    from cnnjax.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(folder / "checkpoints", _CONFIG.key)
+    path = checkpoints.save(10, {"kernel": np.arange(6, dtype=np.float32)}, {"history": [], "seconds": 1.0})
+    small = [path / "manifest.json", path / "progress.json"]
+    files = [*small, *sorted(file for file in path.rglob("*") if file.is_file() and file not in small)]
+    contents = {file: file.read_bytes() for file in files}
+    shutil.rmtree(path / "arrays")  # which only Orbax reads, after the hashes have been found right
+    kept = [file for file in files if file in small]
+
+    def read(chance: random.Random) -> None:
+        damaged = {file: contents[file] for file in small}
+        file = chance.choice(small)
+        if chance.random() < 0.5:
+            damaged[file] = mutate_bytes(contents[file], chance)
+        else:
+            damaged[file] = json.dumps(mutate_value(json.loads(contents[file]), chance)).encode()
+        if chance.random() < 0.5 and file.name == "progress.json":
+            sealed = {"progress.json": hashlib.sha256(damaged[file]).hexdigest()}
+            damaged[small[0]] = json.dumps(sealed).encode()
+        for each in kept:
+            each.write_bytes(damaged[each])
+        checkpoints.restore()
+
+    return read
+
+
+def read_cache(folder: Path) -> Read:
+    """An entry of the cache of decoded datasets: its metadata and its arrays, the check being right or not."""
+    split = Split(np.arange(64, dtype=np.uint8).reshape(4, 4, 4, 1), np.arange(4, dtype=np.int32))
+    dataset = make_dataset("letters", "1.0.0", split, split, 4, "tfds")
+    with _cache_root(folder):
+        cache.store(dataset, ("letters",))
+    entry = folder / "datasets" / "letters" / "_" / "1.0.0"
+    contents = {file: file.read_bytes() for file in entry.iterdir()}
+    metadata = json.loads(contents[entry / "metadata.json"])
+
+    def read(chance: random.Random) -> None:
+        file = chance.choice([entry / "metadata.json", *contents])
+        damaged = mutate_bytes(contents[file], chance)
+        if file.name == "metadata.json" and chance.random() < 0.6:
+            values = mutate_value({name: value for name, value in metadata.items() if name != "check"}, chance)
+            if isinstance(values, dict):
+                text = json.dumps(values, sort_keys=True)
+                values["check"] = hashlib.sha256(text.encode()).hexdigest()
+            damaged = json.dumps(values).encode()
+        file.write_bytes(damaged)
+        with _cache_root(folder):
+            found = cache.find_entry(parse_name("letters"))
+            if found:
+                cache.load_entry(found)
+        file.write_bytes(contents[file])
+
+    return read
+
+
+class _Heard(WorkerProcess):
+    """A worker of which only the messages are there."""
+
+    def __init__(self, trials: list[Trial]) -> None:
+        self.signature, self.has_begun = "", False
+        self._waiting, self._begun = trials, {}
+        self._together, self._is_ready, self._since = 0, False, 0.0
+        self._verdict: str | None = None
+
+    def kill(self, reason: str) -> None:
+        """Remembers why."""
+        self._verdict = reason
+
+
+def read_worker_messages(folder: Path) -> Read:
+    """What a worker sends: lines of JSON with bytes after them, damaged as bytes or as values."""
+    del folder
+    trial = Trial(Cell({}, _CONFIG), _CONFIG)
+    packed = pack_run(make_run())
+    progress = {"epoch": 1, "epochs": 2, "seen": 5, "examples": 50, "loss": 1.0, "accuracy": 0.5, "seconds": 0.1}
+    ended = {"kind": "ended", "key": trial.key, "record": packed.record.to_dict()}
+    sent: list[tuple[dict[str, Any], tuple[bytes | None, ...]]] = [
+        ({"kind": "ready"}, ()),
+        ({"kind": "started", "key": trial.key}, ()),
+        ({"kind": "advanced", "key": trial.key, "progress": progress}, ()),
+        (ended, (packed.variables, packed.predictions)),
+        ({"kind": "failed", "reason": "it broke"}, ()),
+    ]
+
+    def read(chance: random.Random) -> None:
+        at, stream = chance.randrange(len(sent)), io.BytesIO()
+        for index, (header, blobs) in enumerate(sent):
+            damaged = mutate_value(header, chance) if index == at else header
+            write_message(stream, damaged if isinstance(damaged, dict) else {"kind": damaged}, blobs)
+        content = stream.getvalue()
+        if chance.random() < 0.5:
+            content = mutate_bytes(content, chance)
+        stream, worker = io.BytesIO(content), _Heard([trial])
+        with contextlib.suppress(ValueError):  # for which the listener kills the worker
+            while (message := read_message(stream)) is not None:
+                worker.receive(message)
+
+    return read
+
+
+READERS: dict[str, tuple[Callable[[Path], Read], float]] = {
+    "configuration": (read_configuration, 0.25),
+    "study": (read_study, 0.05),
+    "command line": (read_command_line, 0.005),
+    "idx file": (read_idx_file, 0.2),
+    "image": (read_image, 0.04),
+    "parameters": (read_parameters, 0.2),
+    "row": (read_row, 0.02),
+    "store": (read_store, 0.025),
+    "checkpoint": (read_checkpoint, 0.03),
+    "cache entry": (read_cache, 0.03),
+    "worker messages": (read_worker_messages, 0.15),
+}
+"""What makes each reader in a folder of its own, and its share of all inputs, by what an input costs."""
+
+
+def _read_text(path: Path, whole: list[bytes], read: Callable[[Path], Any], chance: random.Random) -> None:
+    path.write_bytes(mutate_bytes(chance.choice(whole), chance))
+    read(path)
+
+
+def _make_store(folder: Path) -> tuple[bytes, Store, Run]:
+    store, run = Store(folder), make_run()
+    store.add(run)
+    store.add_grid(StoredGrid("grid", "title = 'x'", "run", "2020-01-01T00:00:00+00:00", {run.key: "base, seed=0"}))
+    return store.path.read_bytes(), store, run
+
+
+def _read_store(store: Store, key: str) -> None:
+    """Reads all that a store can be asked; a refusal of one question is no reason not to ask the next."""
+    questions: tuple[Callable[[], Any], ...] = (
+        *(store.list_outcomes, store.find_all, store.list_grids, store.list_keys),
+        *(lambda: store.load(key), lambda: store.load_predictions([key])),
+    )
+    refusal = None
+    for ask in questions:
+        try:
+            ask()
+        except CnnjaxError as error:
+            refusal = error
+    if refusal:
+        raise refusal
+
+
+def _damage_value(value: Any, chance: random.Random) -> Any:
+    if isinstance(value, str) and value.startswith("{") and chance.random() < 0.7:
+        return json.dumps(mutate_value(json.loads(value), chance))
+    if isinstance(value, str | bytes) and chance.random() < 0.5:
+        content = mutate_bytes(value.encode() if isinstance(value, str) else value, chance)
+        return content if isinstance(value, bytes) else content.decode(errors="replace")
+    return chance.choice((None, -1, 0, 2**62, 1.5, float("inf"), -1e308, "", "x", "2020", b"", b"\xff\xfe", "9" * 30))
+
+
+@contextlib.contextmanager
+def _cache_root(folder: Path) -> Any:
+    import os
+
+    before = os.environ.get("CNNJAX_CACHE_DIR")
+    os.environ["CNNJAX_CACHE_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CNNJAX_CACHE_DIR"]
+        else:
+            os.environ["CNNJAX_CACHE_DIR"] = before
