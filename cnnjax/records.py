@@ -70,6 +70,8 @@ class Record:
         """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
         if self.key != key:
             raise ValueError(f"its configuration has the key {self.key[:12]}")
+        if self.status not in STATUSES:
+            raise ValueError(f"its status is {self.status!r}")
         self._check_types()
         completed = self.status == "completed"
         train = self.config.train

@@ -81,7 +81,7 @@ def test_arrays_that_are_no_value_are_refused(value):
     with pytest.raises(InputError):
         ModelConfig(pool=value)
     with pytest.raises(InputError):
-        read_dict({"title": "x", "sweep": {"grid": {"model.pool": [value]}}}, "x")
+        expand(read_dict({"title": "x", "sweep": {"grid": {"model.pool": [value]}}}, "x"))
 
 
 def test_a_list_within_itself_is_refused():
