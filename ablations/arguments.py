@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import tyro
-
 from ablations.language.expanding import MOST_TRIALS
 from ablations.language.mistakes import Mistakes
 from ablations.language.reading_levels import read_factors
@@ -20,6 +18,7 @@ from cnnjax.errors import InputError
 from cnnjax.literals import read_literal
 from cnnjax.rules import check
 from cnnjax.setting_paths import read_assignment, split_assignment
+from experiments.options import ADVANCED, Option
 
 COMMAND_LINE = "command line"
 
@@ -28,15 +27,15 @@ COMMAND_LINE = "command line"
 class StudyArguments:
     """Which study, and what is changed of it."""
 
-    study: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = None
+    study: Annotated[str | None, Option(metavar="STUDY", positional=True)] = None
     """A shipped study, such as padding, or a .toml file."""
-    axis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LEVEL,...")] = ()
+    axis: Annotated[tuple[str, ...], Option(metavar="FACTOR=LEVEL,...")] = ()
     """A factor and its levels, such as model.padding=valid,same; several make a grid. In place of STUDY."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    set: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of the base, such as train.epochs=1."""
-    seeds: Annotated[str | None, tyro.conf.arg(metavar="SEEDS")] = None
+    seeds: Annotated[str | None, Option(metavar="SEEDS")] = None
     """The seeds in place of the study's: 5 for 0 to 4, 3..9, or 1,5,7."""
-    max_trials: int = MOST_TRIALS
+    max_trials: Annotated[int, ADVANCED] = MOST_TRIALS
     """Refuse a study of more trials, which are cells times seeds."""
 
 

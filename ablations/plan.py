@@ -43,6 +43,7 @@ from cnnjax.rules import Interval, check
 from cnnjax.runs import Store
 from cnnjax.tables import write_terminal
 from experiments.arguments import parse_arguments
+from experiments.options import ADVANCED
 
 PROG = "python -m ablations.plan"
 
@@ -61,7 +62,7 @@ class PlanArguments(StudyArguments):
     """Show all cells and duplicates, however many."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -4,24 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec
-
 from ablations.arguments import StudyArguments
 from cnnjax.errors import InputError
 from cnnjax.outputs import check_folder
 from cnnjax.reports.writing import Format
 from experiments.arguments import parse_arguments
 from experiments.judging import JudgingArguments, read_rules, refuse_rules
+from experiments.options import ADVANCED, Option
 
 PROG = "python -m ablations.report"
-_TWO_FACTORS = PrimitiveConstructorSpec(
-    nargs=2,
-    metavar="ROWS COLUMNS",
-    instance_from_str=tuple,
-    is_instance=lambda value: True,
-    str_from_instance=lambda value: list(value or ["none"]),
-)
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class ReportArguments(JudgingArguments, StudyArguments):
     """Folder of the store."""
     format: Format = "terminal"
     """How the report is written; csv and json hold every number unrounded, html is a page with pictures."""
-    baseline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LABEL")] = ()
+    baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
     """Compare every cell with this one; given again until one cell is left."""
     pairs: bool = False
     """Compare all pairs of cells."""
@@ -42,15 +33,15 @@ class ReportArguments(JudgingArguments, StudyArguments):
     """With --baseline, the --top-up that the study was run with: how many seeds a cell may have come to."""
     sort: str | None = None
     """Factor or column that orders the cells; --sort=-accuracy begins with the highest. Left out, as in the study."""
-    filter: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LABEL")] = ()
+    filter: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
     """Show these cells alone, or with FACTOR!=LABEL all but these; may be given again."""
-    pivot: Annotated[tuple[str, str] | None, _TWO_FACTORS] = None
+    pivot: Annotated[tuple[str, str] | None, Option(metavar="ROWS COLUMNS")] = None
     """Two factors: the labels of the first head the rows, those of the second the columns."""
     figures: Path | None = None
     """Folder for the pictures of a comparison, as PNG and SVG."""
     output: Path | None = None
     """File to write the report to; it is replaced as a whole."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
     @property

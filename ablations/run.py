@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from ablations.arguments import StudyArguments, read_study
 from ablations.language.choosing import choose_cell
 from ablations.language.expanding import expand
@@ -39,6 +37,7 @@ from cnnjax.rules import Interval, check
 from cnnjax.trackers import TrackerName
 from experiments.arguments import parse_arguments
 from experiments.judging import JudgingArguments, read_rules, refuse_rules
+from experiments.options import ADVANCED, Option
 
 PROG = "python -m ablations.run"
 
@@ -55,31 +54,31 @@ class RunArguments(JudgingArguments, StudyArguments):
     """Run again what the store holds as failed."""
     fail_fast: bool = False
     """Stop at the first trial that fails for good."""
-    max_retries: int = 1
+    max_retries: Annotated[int, ADVANCED] = 1
     """Further attempts at a trial that fails."""
     timeout: float | None = None
     """Seconds after which a trial has failed, as many times for several in one program."""
-    memory_limit: float | None = None
+    memory_limit: Annotated[float | None, ADVANCED] = None
     """GiB of memory above which a trial has failed; left out, a share of 90% of this machine's, at least 2."""
     budget: Budget = "full"
     """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
     top_up: int | None = None
     """With --baseline: seeds of a cell, at most, where it is undecided whether the cell differs from the baseline."""
-    baseline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FACTOR=LABEL")] = ()
+    baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
     """With --top-up: the cell that the others are compared with; given again until one cell is left."""
-    at_once: int | None = None
+    at_once: Annotated[int | None, ADVANCED] = None
     """Trials in one program; left out, one on CPU, and as many as fit the memory of an accelerator."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes on this machine, or tasks of a Ray cluster."""
-    address: str | None = None
+    address: Annotated[str | None, ADVANCED] = None
     """Address of the Ray cluster; left out, a Ray of its own on this machine."""
-    log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    log: tuple[TrackerName, ...] = ()
     """Tell TensorBoard, MLflow or Weights & Biases (offline) of every trial with a result; once for each of them."""
     quiet: bool = False
     """Print failures and the last line only."""
-    no_compilation_cache: bool = False
+    no_compilation_cache: Annotated[bool, ADVANCED] = False
     """Compile anew, and keep no programs in the user's cache."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 
@@ -120,7 +119,7 @@ def _check(arguments: RunArguments) -> None:
         check_address(arguments.address)
     if arguments.memory_limit is not None and arguments.executor == "ray":
         raise InputError(
-            f"--memory-limit={arguments.memory_limit}: only for local workers; Ray watches its nodes itself"
+            f"--memory-limit={arguments.memory_limit:g}: only for local workers; Ray watches its nodes itself"
         )
     if arguments.at_once is not None and arguments.executor == "ray":
         raise InputError(f"--at-once={arguments.at_once}: only for local workers; a task of Ray is one trial")

@@ -15,6 +15,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from ablations.reporting.progress import GridProgress, StoreProgress, measure_progress
 from ablations.running.locks import Owner, read_owner
@@ -23,6 +24,7 @@ from cnnjax.records import STATUSES
 from cnnjax.runs import Store
 from cnnjax.tables import Column, Document, Table, write_terminal
 from experiments.arguments import parse_arguments
+from experiments.options import ADVANCED
 
 PROG = "python -m ablations.status"
 
@@ -35,7 +37,7 @@ class StatusArguments:
     """Folder of the store."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import psutil
@@ -32,6 +33,7 @@ from cnnjax.rules import check
 from cnnjax.runs import Store
 from cnnjax.summary import summarize
 from experiments.arguments import parse_arguments
+from experiments.options import ADVANCED
 
 PROG = "python -m ablations.throughput"
 MEBIBYTE = 2**20
@@ -47,7 +49,7 @@ class ThroughputArguments:
     """How many of them end at a time, and are stored by one commit."""
     out: Path | None = None
     """Folder on the disk to measure; the store in it is deleted afterwards. Left out, the system's temporary folder."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -47,7 +47,7 @@ class ModelConfig(Settings):
     section = "model"
 
     filters: tuple[int, ...] = field(default=(32, 64), metadata={"own_check": True})
-    """Filters of each convolution block; empty is a dense network on the flattened pixels."""
+    """Filters of each convolution block; [] is a dense network on the pixels."""
     kernel_size: Size | tuple[Size, ...] = field(default=5, metadata={"own_check": True})
     """Window of the convolution: 5, or one entry per block such as [5, 3] or [[5, 3], [3, 3]]."""
     strides: Size | tuple[Size, ...] = field(default=1, metadata={"own_check": True})
@@ -144,9 +144,9 @@ class TrainConfig(Settings):
     label_smoothing: Fraction = 0.0
     """Probability mass spread evenly over all classes."""
     validation_split: Fraction = 0.0
-    """Share of the training examples held out for validation, taken from their end before any shuffling."""
+    """Share of the training examples, the last ones, held out for validation."""
     early_stopping_patience: Count | None = None
-    """Epochs without a better validation loss before training stops."""
+    """Epochs without a better validation loss, after which training stops."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the layers; parameters and loss are always float32."""
 
@@ -183,9 +183,9 @@ class DataConfig(Settings):
     name: str = "mnist"
     """mnist (bundled), or the name of any TensorFlow Datasets set of labelled images."""
     train_size: Count | None = None
-    """Train on the first so many training examples, for learning curves; left out, on all."""
+    """Train on the first so many examples; left out, on all."""
     manual_dir: str | None = None
-    """Folder with files downloaded by hand, from which TensorFlow Datasets prepares a set; not part of the run key."""
+    """Folder of files that TensorFlow Datasets prepares a set from; not part of the run key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,13 +14,18 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnjax.errors import CnnjaxError, UnavailableError, printable
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence
 from cnnjax.interrupts import last_signal, raise_on_signals
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 CENTURY = 100 * 365 * 86400.0
+LEAST_WIDTH, MOST_WIDTH = 40, 1000
+"""Columns of a terminal that output is made for; a narrower one wraps the lines itself."""
 _lost: list[str] = []
 
 
@@ -131,7 +136,9 @@ class BarObserver(NoteObserver):
 
         columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
         columns += (TextColumn("ETA"), TimeRemainingColumn())
-        self._bar = Bar(*columns, redirect_stdout=False, redirect_stderr=False, auto_refresh=False)
+        self._bar = Bar(
+            *columns, console=open_terminal(), redirect_stdout=False, redirect_stderr=False, auto_refresh=False
+        )
         description = f"Epoch {progress.epoch}/{progress.epochs}"
         self._task = self._bar.add_task(description, total=progress.examples, numbers="")
         self._bar.start()
@@ -149,8 +156,16 @@ class BarObserver(NoteObserver):
 
 
 def find_width() -> int | None:
-    """Returns the columns of the terminal that stdout is, or ``None`` where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    """Returns the columns to write in: those of the terminal that stdout is, or ``None`` where it is none."""
+    return min(max(shutil.get_terminal_size().columns, LEAST_WIDTH), MOST_WIDTH) if sys.stdout.isatty() else None
+
+
+def open_terminal() -> "Console":
+    """Returns rich's view of the terminal; it follows the columns of the terminal within the same bounds."""
+    from rich.console import Console
+
+    width = find_width()
+    return Console(width=width if width != shutil.get_terminal_size().columns else None)
 
 
 def format_seconds(seconds: float) -> str:

@@ -92,7 +92,7 @@ def fit(
         check_same(int(config.key[:7], 16), "the run", "all processes must be given the same run")
         check_same(is_stored, "whether the run is stored")
     if store and is_stored:
-        observer.note(f"run {config.key[:12]} is already in {store.path}; force runs it again")
+        observer.note(f"run {config.key[:12]} is already in {store.path}; --force, or force=True, runs it again")
         return store.load(config.key)
     start = time.perf_counter()
     with all_or_none():

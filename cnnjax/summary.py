@@ -1,7 +1,8 @@
 """The layer table: what Keras's ``summary()`` shows, with FLOPs and activation bytes added.
 
 Everything counts one image: FLOPs are those of the forward pass through convolutions and dense layers, a multiply-add
-being two; activation bytes are the layer's output in float32.
+being two; activation bytes are the layer's output in float32. The table keeps to 80 columns: what a large network has
+no room for, bytes first and then FLOPs, is left to the totals below it.
 """
 
 import dataclasses
@@ -10,6 +11,8 @@ from typing import Any
 
 from cnnjax.architecture import Layer, Shape, list_layers
 from cnnjax.config import ModelConfig, RunConfig
+
+WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ class Summary:
         return {"layers": layers, **{name: getattr(self, name) for name in totals}}
 
     def __str__(self) -> str:
-        heading = ("Layer (type)", "Output Shape", "Param #", "FLOPs", "Activation bytes")
-        rows = [_table_row(layer) for layer in self.layers]
-        widths = [max(len(row[column]) for row in (heading, *rows)) for column in range(len(heading))]
-        rule = "=" * (sum(widths) + 3 * (len(widths) - 1))
-        lines = [_align(heading, widths), rule, *(_align(row, widths) for row in rows), rule]
+        rows = [_HEADINGS, *map(_table_row, self.layers)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        while _measure(widths) > WIDTH and len(widths) > 3:
+            widths.pop()
+        heading, *lines = (_align(row, widths) for row in rows)
+        rule = "=" * _measure(widths)
+        lines = [heading, rule, *lines, rule]
         lines += [
             f"Total params: {self.parameters:,} ({4 * self.parameters:,} bytes)",
             f"Trainable params: {self.trainable:,}",
@@ -100,7 +105,15 @@ def _table_row(layer: Layer) -> tuple[str, ...]:
     return (f"{layer.name} ({layer.kind})", shape, *(f"{cost:,}" for cost in costs))
 
 
+def _measure(widths: list[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
 def _align(row: tuple[str, ...], widths: list[int]) -> str:
     left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-    right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-    return "   ".join([*left, *right]).rstrip()
+    right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=False)]
+    return _GAP.join([*left, *right]).rstrip()
+
+
+_HEADINGS = ("Layer (type)", "Output Shape", "Param #", "FLOPs", "Bytes")
+_GAP = "  "

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from cnnjax.config import Count
 from cnnjax.console import find_width, run_command, say
 from cnnjax.errors import InputError
@@ -29,6 +27,7 @@ from experiments.contestants.measuring import EPOCH, measure, measure_grids
 from experiments.contestants.processes import CONTESTANTS, Contestant, measure_dot
 from experiments.contestants.reporting import describe, describe_machine, draw
 from experiments.contestants.serving import BATCH
+from experiments.options import ADVANCED, Option
 
 PROG = "python -m experiments.benchmark"
 
@@ -37,7 +36,7 @@ PROG = "python -m experiments.benchmark"
 class BenchmarkArguments:
     """Times the training of the textbook network against other libraries."""
 
-    contestant: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME")] = ()
+    contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
     """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; left out, all that are installed."""
     steps: int = 100
     """Steps of 100 images in a measurement, a multiple of 50."""
@@ -45,7 +44,7 @@ class BenchmarkArguments:
     """Measurements of each, in turn."""
     grid: int | None = None
     """Time a grid of twelve networks, too, each trained on so many images, a multiple of 100."""
-    grid_contestant: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME")] = ()
+    grid_contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
     """Which of the contestants run the grid; left out, all of them."""
     grid_seeds: int = 5
     """Seeds of each network of the grid."""
@@ -57,7 +56,7 @@ class BenchmarkArguments:
     """File for a bar chart, such as benchmark.png."""
     json: bool = False
     """Print one JSON object with every measurement, and nothing else on stdout."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from cnnjax.outputs import check_output, replace_file
 from cnnjax.rules import check
 from cnnjax.tables import Column, Document, Table, Value, write_markdown, write_terminal
 from experiments.arguments import parse_arguments
+from experiments.options import ADVANCED
 
 PROG = "python -m experiments.calibration"
 ALPHA, POWER = 0.05, 0.8
@@ -87,7 +89,7 @@ class CalibrationArguments:
     """Simulated studies of each kind."""
     markdown: Path | None = None
     """File for the tables in Markdown."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

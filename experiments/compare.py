@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import find_width, make_observer, run_command, say
@@ -39,6 +37,7 @@ from cnnjax.setting_paths import flatten, list_defaults, write_literal
 from cnnjax.summary import summarize
 from experiments.arguments import parse_arguments
 from experiments.judging import JudgingArguments, read_rules
+from experiments.options import ADVANCED, Option
 from experiments.selectors import Selectors, choose_context, configure, find_contexts, read_selectors
 
 PROG = "python -m experiments.compare"
@@ -48,11 +47,11 @@ PROG = "python -m experiments.compare"
 class CompareArguments(JudgingArguments):
     """Compares two arms, paired by seed."""
 
-    a: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    a: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of the first arm, such as model.padding=same; may be given again."""
-    b: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    b: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of the second arm, with which the first is compared."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    set: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of both arms, such as train.epochs=1."""
     out: Path = Path("runs")
     """Folder of the store."""
@@ -66,7 +65,7 @@ class CompareArguments(JudgingArguments):
     """Folder for the pictures, as PNG and SVG."""
     output: Path | None = None
     """File to write to; it is replaced as a whole."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from cnnjax.backend import jax_started
 from cnnjax.config import Count
@@ -23,6 +23,7 @@ from cnnjax.rules import check
 from cnnjax.tables import Column, Document, Table, write_markdown, write_terminal
 from experiments.arguments import parse_arguments
 from experiments.contestants.reporting import write_machine
+from experiments.options import ADVANCED
 
 PROG = "python -m experiments.convolutions"
 SHAPES = (
@@ -58,7 +59,7 @@ class ConvolutionsArguments:
     """Measurements of each, of which the median is shown."""
     markdown: Path | None = None
     """File for the table in Markdown."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax.console import run_command, say
+from cnnjax.console import find_width, run_command, say
 from cnnjax.outputs import check_folder
 from cnnjax.rules import choice
 from experiments.arguments import parse_arguments
@@ -48,7 +48,10 @@ COMMANDS = {
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     if argv[:1] in (["-h"], ["--help"]):
-        say(f"usage: {PROG} [{'|'.join(COMMANDS)}] [OPTIONS]\n\n{(__doc__ or '').strip()}", sys.stdout)
+        from experiments.help import WIDTH, write_docstring
+
+        usage = f"usage: {PROG} [{'|'.join(COMMANDS)}] [OPTIONS]"
+        say(f"{usage}\n\n{write_docstring(__doc__ or '', find_width() or WIDTH)}", sys.stdout)
         return 0
     name, options = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     command = COMMANDS[choice(name, COMMANDS, "command")]

@@ -20,6 +20,7 @@ from cnnjax.errors import InputError, UnavailableError
 from cnnjax.rules import Interval, check
 from cnnjax.runs import Store
 from experiments.arguments import parse_arguments
+from experiments.options import ADVANCED
 
 PROG = "python -m experiments.keras_reference"
 
@@ -32,7 +33,7 @@ class KerasArguments:
     """Number of seeds, from 0."""
     out: Path = Path("runs")
     """Folder of the store with our runs."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import format_history, make_observer, run_command, say
@@ -30,6 +28,7 @@ from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
 from cnnjax.trackers import TrackerName, Tracking, check_trackers, make_trackers
 from experiments.arguments import parse_arguments, read_config
+from experiments.options import ADVANCED, Option
 
 if TYPE_CHECKING:
     from cnnjax.records import Run
@@ -39,13 +38,16 @@ PROG = "python -m experiments.train"
 
 @dataclass(frozen=True)
 class TrainArguments:
-    """Trains a convolutional network and stores the result.
+    """Trains a convolutional network and stores the result::
 
-    Values of blocks are one for all, or a list with one entry per block: --model.padding same,
-    --model.padding '[same, valid]', --model.kernel-size '[[5, 3], 3]'.
+        python -m experiments.train
+        python -m experiments.train --model.padding same --train.epochs 2 --seed 1
+
+    A setting of the convolution blocks is one value for all of them, or a list with one entry per block:
+    --model.padding '[same, valid]'.
     """
 
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    run: Annotated[RunConfig, Option(name="")] = field(default_factory=RunConfig)
     """The run."""
     config: Path | None = None
     """A .toml or .json file with the run; the other options change it."""
@@ -57,27 +59,27 @@ class TrainArguments:
     """Go on from the newest checkpoint of this run."""
     checkpoint_every: int | None = None
     """Epochs between checkpoints; without it one is written only on Ctrl-C, SIGTERM or a closed terminal."""
-    log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    log: tuple[TrackerName, ...] = ()
     """Tell TensorBoard, MLflow or Weights & Biases (offline) too, in a folder below --out; once for each of them."""
     summary_only: bool = False
     """Print the layer table and train nothing."""
-    without_classifier: bool = False
+    without_classifier: Annotated[bool, ADVANCED] = False
     """End the layer table after the last convolution block."""
     quiet: bool = False
     """Print the last line only."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
-    devices: int | None = None
+    devices: Annotated[int | None, ADVANCED] = None
     """Devices among which every batch is divided, of each process; left out, the cores of a CPU, or one accelerator."""
-    coordinator: str | None = None
+    coordinator: Annotated[str | None, Option(metavar="HOST:PORT", advanced=True)] = None
     """Address host:port of the first of several processes that train one run together, on one host or several."""
-    num_processes: int | None = None
+    num_processes: Annotated[int | None, ADVANCED] = None
     """How many processes there are; each is started with the same arguments but for --process-id."""
-    process_id: int | None = None
+    process_id: Annotated[int | None, ADVANCED] = None
     """Which process this is, from 0; the first one writes and prints."""
-    no_compilation_cache: bool = False
+    no_compilation_cache: Annotated[bool, ADVANCED] = False
     """Compile anew, and keep no programs in the user's cache."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 
@@ -158,7 +160,8 @@ def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
     if arguments.json:
         say(json.dumps(record.to_dict(), allow_nan=False), sys.stdout)
     elif not silent:
-        say(f"\n{format_history(record.history)}\n\nStored as {run.key} in {arguments.out / 'runs.sqlite'}", sys.stdout)
+        stored = f"Stored as {run.key[:12]} in {arguments.out / 'runs.sqlite'}"
+        say(f"\n{format_history(record.history)}\n\n{stored}", sys.stdout)
     if record.status != "completed":
         say(f"{record.status}: {record.reason}", sys.stderr)
         return 1

@@ -46,7 +46,9 @@ def test_a_stored_run_is_given_back_and_not_trained(tmp_path):
     again = fit(CONFIG, tmp_path, observer=second)
     assert (first.epochs, second.epochs) == (2, 0)
     assert again.record == run.record
-    assert second.notes == [f"run {run.key[:12]} is already in {tmp_path / 'runs.sqlite'}; force runs it again"]
+    (note,) = second.notes
+    assert note.startswith(f"run {run.key[:12]} is already in {tmp_path / 'runs.sqlite'}")
+    assert "force=True" in note
 
 
 def test_a_failed_row_is_no_result_and_is_run_again(tmp_path):

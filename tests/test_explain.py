@@ -285,7 +285,7 @@ def test_a_network_without_convolutions_shows_what_its_first_units_look_for(tmp_
         (["window", "--kernel-size", "6"], r"--kernel-size=6: its 6x6 window is larger than its 5x5 input"),
         (["window", "--padding", "sme"], r"--padding='sme': must be valid, same.*did you mean 'same'\?"),
         (["window", "--strides", "none"], r"--strides='none': must be an integer >= 1"),
-        (["window", "--format", "gif"], r"invalid choice 'gif' for argument '--format'"),
+        (["window", "--format", "gif"], r"--format='gif': must be one of png, svg"),
         (["pooling", "--pool-size", "13"], r"--pool-size=13: its 13x13 window is larger than its 12x12 input"),
         (["stack", "--model.kernel-size", "29"], r"model: Conv_0: its 29x29 window is larger than its 28x28 input"),
         (["run", "--index", "-1"], r"--index=-1: must be >= 0"),

@@ -180,7 +180,7 @@ REFUSALS = [
     (["--filter", "model.padding=same", "--filter", "model.padding!=same"], r"--filter: leaves none of the 6 cells"),
     (["--pivot", "model.padding", "seed"], r"--pivot='seed': must be one of model.padding, model.kernel_size"),
     (["--pivot", "a", "b", "--format", "csv"], r"--pivot: makes tables to read; csv has every cell in full"),
-    (["--format", "pdf"], r"invalid choice 'pdf' for argument '--format'"),
+    (["--format", "pdf"], r"--format='pdf': must be one of terminal"),
     (["--output", "no/such/folder.md"], r"--output no/such/folder.md: its folder is not there"),
     (["--output", "."], r"--output \.: must be a file"),
     (["--output", os.devnull], r"--output .*: must be a file"),

@@ -214,9 +214,9 @@ REFUSALS = [
     (["padding", "--seeds", "many"], "--seeds='many': must be the first and the last seed, such as '0..9'"),
     (["padding", "--seeds", "1,-2"], r"--seeds\[1\]=-2: must be >= 0 and <= 4294967295"),
     (["padding", "--seeds", "1 2"], "--seeds='1 2': must be"),
-    (["padding", "--sets", "train.epochs=1"], "Unrecognized options: --sets"),
-    (["padding", "stride"], "Unrecognized options: stride"),
-    (["--axis"], "Missing value for argument '--axis"),
+    (["padding", "--sets", "train.epochs=1"], r"--sets: there is no such option; did you mean '--set'\?"),
+    (["padding", "stride"], "'stride': one argument too many"),
+    (["--axis"], "--axis: expected one argument"),
 ]
 
 

@@ -11,15 +11,15 @@ WITHOUT_CLASSIFIER = summarize(ModelConfig(), (28, 28, 1), classes=None)
 SIMPLE = summarize(ModelConfig(), (28, 28, 1))
 
 SIMPLE_TABLE = """\
-Layer (type)          Output Shape         Param #       FLOPs   Activation bytes
-=================================================================================
-Conv_0 (Conv)         (None, 24, 24, 32)       832     921,600             73,728
-MaxPool_0 (MaxPool)   (None, 12, 12, 32)         0           0             18,432
-Conv_1 (Conv)         (None, 8, 8, 64)      51,264   6,553,600             16,384
-MaxPool_1 (MaxPool)   (None, 4, 4, 64)           0           0              4,096
-Flatten (Flatten)     (None, 1024)               0           0              4,096
-Dense_0 (Dense)       (None, 10)            10,250      20,480                 40
-=================================================================================
+Layer (type)         Output Shape        Param #      FLOPs   Bytes
+===================================================================
+Conv_0 (Conv)        (None, 24, 24, 32)      832    921,600  73,728
+MaxPool_0 (MaxPool)  (None, 12, 12, 32)        0          0  18,432
+Conv_1 (Conv)        (None, 8, 8, 64)     51,264  6,553,600  16,384
+MaxPool_1 (MaxPool)  (None, 4, 4, 64)          0          0   4,096
+Flatten (Flatten)    (None, 1024)              0          0   4,096
+Dense_0 (Dense)      (None, 10)           10,250     20,480      40
+===================================================================
 Total params: 62,346 (249,384 bytes)
 Trainable params: 62,346
 Non-trainable params: 0

@@ -91,7 +91,7 @@ def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid]
 
 
 def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
-    """Yields the names of the cells that the seeds of `grid` leave undecided, for which `look` is the next to decide."""
+    """Yields the names of the cells that the seeds of `grid` leave undecided, where `look` decides next."""
     rules = top_up.rules
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
     contrasts = compare_in_looks(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ablations.language.grids import Trial
 from ablations.running.costs import training_flops
 from ablations.running.work import Work
-from cnnjax.console import format_seconds, say
+from cnnjax.console import format_seconds, open_terminal, say
 from cnnjax.history import Progress
 from cnnjax.records import Record
 
@@ -142,7 +142,13 @@ class LiveObserver(FailureObserver):
 
         super().begin(work)
         with self._tolerant():
-            self._live = Live(self._render(), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            self._live = Live(
+                self._render(),
+                console=open_terminal(),
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
 
     def advance(self, trial: Trial, progress: Progress) -> None:

@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.outputs import check_output, replace_file
+from experiments.options import ADVANCED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ class PictureArguments:
     """Of the pictures."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import tyro
-
 from cnnjax.config import ModelConfig
 from cnnjax.summary import summarize
 from experiments.explanations.pictures import Explanation, PictureArguments
+from experiments.options import Option
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class StackArguments(PictureArguments):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
-    data: Annotated[str, tyro.conf.arg(name="data.name")] = "mnist"
+    data: Annotated[str, Option(name="data.name")] = "mnist"
     """Dataset whose images go in: mnist, or the name of a TensorFlow Datasets set."""
     without_classifier: bool = False
     """End after the last convolution block."""

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from cnnjax.blocks import Padding, Size, read_padding, read_window
 from cnnjax.errors import InputError
 from experiments.explanations.pictures import Explanation, PictureArguments, align, blamed
+from experiments.options import Option
 
 if TYPE_CHECKING:
     from cnnjax.inspection.sliding import Sliding
@@ -26,7 +25,7 @@ class WindowArguments(PictureArguments):
 
     size: Size = 5
     """Of the image, in pixels."""
-    kernel_size: Annotated[Size, tyro.conf.arg(aliases=["--kernel"])] = 3
+    kernel_size: Annotated[Size, Option(aliases=("--kernel",))] = 3
     """Of the window."""
     strides: Size = 1
     """Steps of the window."""

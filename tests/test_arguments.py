@@ -1,0 +1,208 @@
+"""Command lines: what is typed means what it says, a mistake is one line in a terminal too, and help can be read."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+
+from cnnjax import InputError, ModelConfig, RunConfig
+from cnnjax.blocks import Size
+from experiments.arguments import parse_arguments
+from experiments.options import ADVANCED, Option
+from terminals import ROOT, run_in_terminal
+
+MISSPELT = {
+    "experiments.train": ("--model.paddin same", "--model.padding"),
+    "experiments.compare": ("--formt csv", "--format"),
+    "experiments.explain": ("run --indx 3", "--index"),
+    "experiments.calibration": ("--studes 3", "--studies"),
+    "experiments.benchmark": ("--step 3", "--steps"),
+    "experiments.convolutions": ("--repeat 3", "--repeats"),
+    "experiments.keras_reference": ("--sed 3", "--seeds"),
+    "ablations.run": ("padding --sets train.epochs=1", "--set"),
+    "ablations.plan": ("padding --al", "--all"),
+    "ablations.report": ("padding --pivots a b", "--pivot"),
+    "ablations.status": ("--jsn", "--json"),
+    "ablations.throughput": ("--trails 3", "--trials"),
+}
+"""For every command, a mistake and the option that was meant."""
+
+IN_TURN = """
+import json, runpy, sys
+for module, words in json.loads(sys.argv[1]):
+    sys.argv = [module, *words]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print(f"<{module}: {end.code}>", flush=True)
+"""
+"""Runs many commands in one process, which spares the imports; each is followed by its exit code."""
+
+
+def show(commands, **terminal):
+    """Returns what each command, ``{module: words}``, shows in a terminal, and its exit code."""
+    words = json.dumps([(module, words) for module, words in commands.items()])
+    code, text = run_in_terminal("-W", "ignore", "-c", IN_TURN, words, **terminal)
+    assert code == 0, text
+    parts = re.findall(r"(.*?)<([\w.]+): (\w+)>\n", text, re.DOTALL)
+    return {module: (shown, int(code)) for shown, module, code in parts}
+
+
+def test_every_command_is_tried_here():
+    files = [path for folder in ("experiments", "ablations") for path in (ROOT / folder).glob("*.py")]
+    commands = {f"{path.parent.name}.{path.stem}" for path in files if "run_command(main)" in path.read_text()}
+    assert commands == set(MISSPELT)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"NO_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}], ids=["colour", "no colour", "ascii"]
+)
+def test_a_misspelt_option_is_one_line_in_a_terminal_that_names_the_near_match(environment):
+    shown = show({module: shlex.split(words) for module, (words, _) in MISSPELT.items()}, environment=environment)
+    for module, (words, meant) in MISSPELT.items():
+        typed = next(word for word in shlex.split(words) if word.startswith("--"))
+        line = f"error: {typed}: there is no such option; did you mean '{meant}'?\n"
+        assert shown[module] == (line, 2), module
+
+
+HELPS = {module: ["--help-all"] for module in MISSPELT} | {"experiments.explain": ["run", "--help-all"]}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_of_every_command_fits_the_terminal(columns):
+    for module, (text, code) in show(HELPS, columns=columns).items():
+        assert code == 0
+        assert text.startswith(f"usage: python -m {module}")
+        assert max(map(len, text.splitlines())) <= min(columns, 100), module
+        assert "None" not in text
+
+
+@pytest.mark.parametrize("columns", [1, 3, 5])
+def test_a_terminal_of_no_width_hangs_nothing(columns):
+    commands = {"experiments.train": ["--help"], "ablations.plan": ["padding"], "ablations.status": []}
+    shown = show(commands, environment={"COLUMNS": str(columns)}, timeout=60)
+    assert [code for _, code in shown.values()] == [0, 0, 0]
+    assert len(shown["experiments.train"][0].splitlines()) < 300
+
+
+def test_the_help_of_training_is_short_and_folds_what_few_need():
+    shown = show({"experiments.train": ["--help"]})["experiments.train"][0]
+    everything = show({"experiments.train": ["--help-all"]})["experiments.train"][0]
+    assert len(shown.splitlines()) < 100
+    assert re.search(r"^ +--devices N", everything, re.MULTILINE)
+    assert not re.search(r"^ +--devices N", shown, re.MULTILINE)
+    assert "python -m experiments.train --model" in shown[: shown.index("--model.filters")]
+    assert shown.count("VALUE") <= 2
+
+
+@pytest.mark.parametrize("words", [("experiments.train", "--help"), ("ablations.plan", "padding")])
+def test_a_reader_that_closes_early_is_no_error(words):
+    command = shlex.join([sys.executable, "-m", *words])
+    result = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Does something."""
+
+    word: Annotated[str | None, Option(metavar="WORD", positional=True)] = None
+    """A word."""
+    run: Annotated[RunConfig, Option(name="")] = field(default_factory=RunConfig)
+    """The run."""
+    kernel_size: Annotated[Size, Option(aliases=("--kernel",))] = 3
+    """A window."""
+    seeds: int | None = None
+    """How many."""
+    share: float = 0.5
+    """Of all."""
+    out: Path = Path("runs")
+    """A folder."""
+    set: tuple[str, ...] = ()
+    """Settings."""
+    log: tuple[Literal["a", "b"], ...] = ()
+    """Logs."""
+    pair: tuple[str, str] | None = None
+    """Two."""
+    form: Literal["text", "json"] = "text"
+    """How."""
+    force: Annotated[bool, ADVANCED] = False
+    """Again."""
+
+
+def parse(line, default=None):
+    return parse_arguments(Table, shlex.split(line), "prog", default or Table())
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("--seeds 3", ("seeds", 3)),
+        ("--seeds=3", ("seeds", 3)),
+        ("--seeds none", ("seeds", None)),
+        ("--share 1", ("share", 1.0)),
+        ("--share -1e-3", ("share", -0.001)),
+        ("--kernel-size '[3, 5]'", ("kernel_size", [3, 5])),
+        ("--kernel_size 7", ("kernel_size", 7)),
+        ("--kernel 7", ("kernel_size", 7)),
+        ("--out none", ("out", Path("none"))),
+        ("--set a=1 --set b=2", ("set", ("a=1", "b=2"))),
+        ("--log a --log b", ("log", ("a", "b"))),
+        ("--pair a b", ("pair", ("a", "b"))),
+        ("--force", ("force", True)),
+        ("--seeds 3 hello", ("word", "hello")),
+        ("hello --seeds 3", ("word", "hello")),
+        ("--seeds 3 --seeds 4", ("seeds", 4)),
+    ],
+)
+def test_what_is_typed_means_what_it_says(line, value):
+    name, expected = value
+    assert getattr(parse(line), name) == expected
+
+
+def test_settings_change_the_configuration_that_they_are_on_top_of():
+    base = Table(run=RunConfig(model=ModelConfig(filters=(8,), batch_norm=True), seed=3))
+    assert parse("", base) == base
+    changed = parse("--model.no-batch-norm --model.padding same --train.learning_rate 0.1 --seed 4", base).run
+    assert changed.model == replace(base.run.model, batch_norm=False, padding="same")
+    assert changed.seed == 4
+    assert changed.train.learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--seeds x", "--seeds='x': must be an integer, not str"),
+        ("--seeds", "--seeds: expected one argument"),
+        ("--pair a", "--pair: expected 2 arguments"),
+        ("--force=yes", "--force: ignored explicit argument 'yes'"),
+        ("--form xml", "--form='xml': must be one of text, json"),
+        ("--log c", "--log='c': must be one of a, b"),
+        ("one two", "'two': one argument too many"),
+        ("--padding same", r"--padding: there is no such option; did you mean '--model.padding'\?"),
+        ("--model.no-biass", r"--model.no-biass: there is no such option; did you mean '--model.no-use-bias'\?"),
+        ("--zzz", "--zzz: there is no such option; --help lists them"),
+        ("-x", "-x: there is no such option"),
+        ("--train.epochs 0", "train.epochs=0: must be >= 1"),
+    ],
+)
+def test_a_mistake_is_one_line(line, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        parse(line)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_option_of_every_command_is_explained():
+    for module, (text, _) in show(HELPS).items():
+        rows = re.findall(r"^  (-\S+|[A-Z]+)(.*)\n( *)(\S*)", text, re.MULTILINE)
+        assert rows, module
+        for option, rest, indent, word in rows:
+            assert re.search(r" {2}\S", rest) or (len(indent) > 20 and word), (module, option)
