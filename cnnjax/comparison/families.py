@@ -5,6 +5,7 @@ interval and verdict say the same. Against a base the levels are equal, and the 
 confidence asked for. Of all pairs the levels are Holm's, which decide more, and hold for the verdicts alone.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -158,11 +159,16 @@ def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     n = differences.shape[1]
     residuals = (differences - differences.mean(1, keepdims=True)) * np.sqrt(n / (n - 1))
-    signs = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), (FLIPS, n))
+    signs = _draw_signs(n, seed)
     means = signs @ residuals.T / n
     variances = np.maximum((residuals**2).mean(1) - means**2, np.finfo(float).tiny)
     largest: np.ndarray = np.max(np.abs(means) / np.sqrt(variances / (n - 1)), axis=1)
     return largest
+
+
+@functools.lru_cache(maxsize=8)
+def _draw_signs(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), (FLIPS, n))
 
 
 def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> tuple[float, np.ndarray | None]:

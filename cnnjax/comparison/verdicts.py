@@ -110,13 +110,13 @@ def decide(
     else:
         word = "better" if mean > 0 else "worse"
         found = f"{_describe(mean, wide, 1 - alpha)} leaves zero out"
-    survives = losses is None or _survive(word, losses, levels, margin)
+    holds = losses is None or survives(word, losses, levels, margin)
     label = (labels or {}).get(word, word)
-    if losses and not survives:
+    if losses and not holds:
         label += f" of the runs that completed ({_count_both(losses)})"
     if word != "equivalent" and abs(mean) - wide <= margin:
         label += f"; by more than {100 * margin:g} not shown"
-    return Verdict(word, label, f"{found}{remarks}", survives)
+    return Verdict(word, label, f"{found}{remarks}", holds)
 
 
 def _leave_open(reason: str, seeds_needed: int | None = None) -> Verdict:
@@ -151,6 +151,27 @@ def judge(mean: np.ndarray, halves: tuple[np.ndarray, np.ndarray], margin: float
     return np.abs(mean) > wide, np.abs(mean) + narrow < margin
 
 
+def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: float) -> bool:
+    """Returns whether a claim holds in the worst case of the lost runs, by the tests that it was found with.
+
+    Args:
+        word: the claim, not ``undecided``.
+        losses: of the comparison.
+        levels: of a difference, and of each of the one-sided tests of equivalence.
+        margin: of equivalence.
+    """
+    if losses.lowest is None or losses.highest is None:
+        return True
+    if len(losses.lowest) < LEAST_SEEDS:
+        return False
+    ends = np.array([losses.lowest, losses.highest])
+    mean, n = ends.mean(1), ends.shape[1]
+    wide, narrow = half_widths(ends.std(1, ddof=1), n, *levels)
+    if word == "equivalent":
+        return bool((np.abs(mean) + narrow < margin).all())
+    return bool(mean[0] > wide[0] if word == "better" else mean[1] < -wide[1])
+
+
 def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
     """Returns the p value of the two one-sided tests: the larger of theirs; ``None`` without a spread."""
     from scipy.special import stdtr
@@ -164,20 +185,6 @@ def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
 def _describe(mean: float, half: float, confidence: float) -> str:
     low, high = 100 * (mean - half), 100 * (mean + half)
     return f"{100 * mean:+.3f} points: the {100 * confidence:.4g}% interval [{low:+.3f}, {high:+.3f}]"
-
-
-def _survive(word: Word, losses: Losses, levels: tuple[float, float], margin: float) -> bool:
-    """Returns whether a claim holds in the worst case of the lost runs, by the tests that it was found with."""
-    if losses.lowest is None or losses.highest is None:
-        return True
-    if len(losses.lowest) < LEAST_SEEDS:
-        return False
-    ends = np.array([losses.lowest, losses.highest])
-    mean, n = ends.mean(1), ends.shape[1]
-    wide, narrow = half_widths(ends.std(1, ddof=1), n, *levels)
-    if word == "equivalent":
-        return bool((np.abs(mean) + narrow < margin).all())
-    return bool(mean[0] > wide[0] if word == "better" else mean[1] < -wide[1])
 
 
 def _count_both(losses: Losses) -> str:

@@ -1,0 +1,45 @@
+"""Simulated studies: their truth is what they say it is, and the command makes its tables of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cnnjax.comparison.criteria import MARGIN
+from experiments.calibration import main
+from experiments.simulations.losses import tabulate_losses
+from experiments.simulations.noises import FAMILIES, NOISES, STEP, draw_accuracies, draw_differences
+
+
+@pytest.mark.parametrize("draw", list({draw for draws in (NOISES | FAMILIES).values() for draw in draws}))
+def test_noise_has_a_mean_of_zero(draw):
+    noise = draw(np.random.default_rng(0), (1_000_000,))
+    assert abs(noise.mean()) < 5 * noise.std() / 1000
+
+
+@pytest.mark.parametrize(("noise", "times"), list(itertools.product(NOISES, (-1, 0, 1))))
+def test_arms_differ_by_what_they_are_to_differ_by(noise, times):
+    differences = draw_differences(np.random.default_rng(1), NOISES[noise], times * MARGIN, 0.7, (2000, 20))
+    assert differences.mean() == pytest.approx(times * MARGIN, abs=5 * differences.std() / 200)
+    assert differences / STEP == pytest.approx(np.rint(differences / STEP), abs=1e-6)
+
+
+def test_normal_arms_have_the_correlation_asked_for():
+    first, second = draw_accuracies(np.random.default_rng(2), NOISES["normal"], 0.0, 0.7, (2000, 20))
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] == pytest.approx(0.7, abs=0.02)
+
+
+def test_an_arm_that_loses_its_low_runs_is_rarely_better_without_a_qualification():
+    for row in tabulate_losses(300).rows:
+        share, seeds, looks_better, better, worse, *_ = row
+        assert max(better, worse) < 0.05
+        if seeds == 20 and "23%" in share:
+            assert looks_better > 0.1
+
+
+def test_the_command_writes_its_tables(tmp_path, capsys):
+    assert main(["--studies", "2", "--markdown", str(tmp_path / "tables.md")]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    for heading in ("Two arms", "14 arms", "Looking again", "diverge", "new images", "power of 80%", "pilot"):
+        assert heading in text
+    assert "Two arms" in capsys.readouterr().out
