@@ -88,6 +88,8 @@ def main(argv: list[str]) -> int:
     _check(arguments)
     study = read_study(arguments)
     keep_programs(not arguments.no_compilation_cache)
+    if sys.stdout.isatty() and not arguments.quiet:
+        say("reading the data and the store, then starting workers ...", sys.stdout)
     from ablations.running.launching import run_study
 
     observer = TrackedGridObserver(make_grid_observer(arguments.quiet), arguments.log, arguments.out)

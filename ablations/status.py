@@ -7,7 +7,7 @@ The default store; another one; everything as one JSON object::
     python -m ablations.status --json
 
 The JSON object has ``store``, ``running`` (the process that runs a grid now, or null), ``grids`` (the newest first,
-with counts by status, trials remaining, rate, time left, best trial and last failures) and ``other_runs`` (number of
+with counts by status, trials remaining, rate, time left and last failures) and ``other_runs`` (number of
 runs of no grid by status).
 """
 
@@ -99,8 +99,7 @@ def _write_time_left(grid: GridProgress) -> str | None:
 
 
 def _list_notes(grid: GridProgress) -> list[str]:
-    best = [f"{grid.name}: highest single test accuracy {grid.best[1]:.4f}: {grid.best[0]}"] if grid.best else []
-    return best + [f"{grid.name}: {each.status}: {each.trial}: {each.reason}" for each in grid.failures]
+    return [f"{grid.name}: {each.status}: {each.trial}: {each.reason}" for each in grid.failures]
 
 
 if __name__ == "__main__":

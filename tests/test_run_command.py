@@ -1,5 +1,6 @@
 """The command runs a study, refuses what it cannot run before anything is written, and a grid point is a single run."""
 
+import dataclasses
 import io
 import os
 import re
@@ -126,16 +127,31 @@ def test_lines_tell_of_every_trial(capsys):
     assert err == "retrying model.dense=8, seed=1: the worker was killed by SIGKILL\n"
 
 
-def test_the_live_view_shows_what_runs_what_is_done_and_the_best():
+def show_live(grid, width=80):
     from rich.console import Console
 
     observer = LiveObserver()
-    watch(observer, make_grid())
-    console = Console(file=io.StringIO(), width=150)
+    console = Console(file=io.StringIO(), width=width)
+    observer.begin(Work(stored=Counter(), invalid=(), waiting=grid.trials))
     console.print(observer._render())
-    text = console.file.getvalue()
+    watch(observer, grid)
+    console.print(observer._render())
     observer.close()
-    assert "1/4 trials: 1 completed" in text
-    assert re.search(r"running\s+model.dense=16, seed=0\s+epoch 2/2\s+50%\s+accuracy 0.6250", text)
-    assert "highest test accuracy so far 0.8750, model.dense=8, seed=0" in text
-    assert "ETA 0:" in text
+    return console.file.getvalue()
+
+
+def test_the_live_view_shows_what_is_done_how_fast_and_what_runs():
+    text = show_live(make_grid())
+    before, after = text.split("workers are starting")
+    assert "0/4 trials: none yet" in before
+    assert "1/4 trials: 1 completed" in after
+    assert re.search(r"[\d,]+ trials/h, 0:\d\d:\d\d left", after)
+    assert re.search(r"dense=16, seed=0\s+epoch 2/2\s+50%\s+accuracy 0.6250", after)
+    assert "0.8750" not in text  # the best of several trials is no finding
+
+
+def test_running_trials_go_by_what_differs_among_them():
+    grid = make_grid()
+    common = {f"model.common_{index}": "something-long" for index in range(9)}
+    cells = tuple(dataclasses.replace(cell, labels={**common, **cell.labels}) for cell in grid.cells)
+    assert re.search(r"^  dense=16, seed=0  ", show_live(dataclasses.replace(grid, cells=cells)), re.MULTILINE)

@@ -40,7 +40,6 @@ class GridProgress:
         trials_per_hour: over the last trials since it was started; ``None`` where there are none.
         seconds_left: until it ends, the trials taking as long for their FLOPs as those since its start; ``None`` where
             it does not run, or nothing has ended.
-        best: the completed trial with the highest test accuracy, and that accuracy; ``None`` where there is none.
         failures: the last trials that failed or diverged, the newest first.
     """
 
@@ -52,7 +51,6 @@ class GridProgress:
     remaining: int
     trials_per_hour: float | None
     seconds_left: float | None
-    best: tuple[str, float] | None
     failures: tuple[FailedTrial, ...]
 
     @property
@@ -62,9 +60,8 @@ class GridProgress:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values."""
-        best = {"trial": self.best[0], "test_accuracy": self.best[1]} if self.best else None
         failures = [vars(failure) for failure in self.failures]
-        return {**vars(self), "total": self.total, "counts": dict(self.counts), "best": best, "failures": failures}
+        return {**vars(self), "total": self.total, "counts": dict(self.counts), "failures": failures}
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,6 @@ def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], ru
         remaining=remaining,
         trials_per_hour=rate,
         seconds_left=_estimate_rest(grid, stored) if running else None,
-        best=_find_best(grid, stored),
         failures=_find_failures(store, grid, stored),
     )
 
@@ -145,11 +141,6 @@ def _find_costs(grid: StoredGrid) -> dict[str, float]:
         return {trial.key: training_flops(trial.config) for trial in trials if trial.cell.problem is None}
     except CnnjaxError:
         return {}
-
-
-def _find_best(grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[str, float] | None:
-    found = [(grid.trials[key], o.test_accuracy) for key, o in stored.items() if o.test_accuracy is not None]
-    return max(found, key=lambda pair: pair[1], default=None)
 
 
 def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[FailedTrial, ...]:

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ablations.language.grids import Trial
@@ -13,6 +13,7 @@ from ablations.running.work import Work
 from cnnjax.console import format_seconds, open_terminal, say
 from cnnjax.history import Progress
 from cnnjax.records import Record
+from cnnjax.reports.names import shorten_factors
 
 REFRESH_SECONDS = 0.2
 
@@ -51,9 +52,9 @@ class FailureObserver:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.best: tuple[float, str] | None = None
         self.running: dict[str, tuple[Trial, Progress | None]] = {}
         self._begun = time.monotonic()
+        self._ended = 0
         self._cost = self._cost_ended = 0.0
 
     def begin(self, work: Work) -> None:
@@ -61,7 +62,7 @@ class FailureObserver:
         self.counts = work.counts
         self._begun = time.monotonic()
         self._cost = sum(training_flops(trial.config) for trial in work.waiting)
-        self._cost_ended = 0.0
+        self._cost_ended, self._ended = 0.0, 0
 
     def start(self, trial: Trial) -> None:
         """Notes the trial."""
@@ -81,9 +82,8 @@ class FailureObserver:
         self.running.pop(trial.key, None)
         self.counts["waiting"] -= 1
         self.counts[record.status] += 1
+        self._ended += 1
         self._cost_ended += training_flops(trial.config)
-        if record.test_accuracy is not None and (self.best is None or record.test_accuracy > self.best[0]):
-            self.best = (record.test_accuracy, trial.name)
         if record.status == "failed":
             self.show_failure(f"failed {trial.name}: {record.reason}")
 
@@ -102,6 +102,12 @@ class FailureObserver:
         if not done:
             return "-"
         return format_seconds((time.monotonic() - self._begun) * (self._cost - done) / done)
+
+    def describe_speed(self) -> str:
+        """Returns the rate and the time left, such as ``40 trials/h, 0:12:30 left``; nothing before there is any."""
+        left = self.estimate_rest()
+        rate = f"{self._ended * 3600 / (time.monotonic() - self._begun):,.0f} trials/h" if self._ended else ""
+        return ", ".join(filter(None, (rate, f"{left} left" if left != "-" else "")))
 
     def describe_counts(self) -> str:
         """Returns the counts in one line."""
@@ -129,18 +135,23 @@ class LineObserver(FailureObserver):
 
 
 class LiveObserver(FailureObserver):
-    """Shows a bar over all trials, the running ones, the counts, and the best so far; stays when the grid ends."""
+    """Shows a bar over all trials, the counts, the rate, the time left and what runs; stays when the grid ends.
+
+    Running trials go by what differs among those to be run, so that it is not what a narrow terminal cuts off.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._live: Any = None
         self._refreshed = 0.0
+        self._varying: dict[str, str] = {}
 
     def begin(self, work: Work) -> None:
         """Starts the view."""
         from rich.live import Live
 
         super().begin(work)
+        self._varying = _find_varying(work.waiting)
         with self._tolerant():
             self._live = Live(
                 self._render(),
@@ -150,6 +161,11 @@ class LiveObserver(FailureObserver):
                 redirect_stderr=False,
             )
             self._live.start()
+
+    def start(self, trial: Trial) -> None:
+        """Shows the trial."""
+        super().start(trial)
+        self._refresh()
 
     def advance(self, trial: Trial, progress: Progress) -> None:
         """Moves the trial on."""
@@ -190,13 +206,18 @@ class LiveObserver(FailureObserver):
 
         total = sum(self.counts.values())
         heading = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=max(total, 1), completed=total - self.counts["waiting"], width=40)
-        heading.add_row(bar, Text(f"{self.describe_counts()}  ETA {self.estimate_rest()}"))
+        bar = ProgressBar(total=max(total, 1), completed=total - self.counts["waiting"], width=20)
+        heading.add_row(bar, Text(self.describe_counts()))
         trials = Table.grid(padding=(0, 2))
         for trial, progress in self.running.values():
-            trials.add_row("  running", Text(trial.name, overflow="ellipsis", no_wrap=True), _describe(progress))
-        best = f"  highest test accuracy so far {self.best[0]:.4f}, {self.best[1]}" if self.best else ""
-        return Group(heading, trials, Text(best, overflow="ellipsis", no_wrap=True))
+            name = Text(f"  {self._name(trial)}", overflow="ellipsis", no_wrap=True)
+            trials.add_row(name, Text(_describe(progress), no_wrap=True))
+        is_starting = self.counts["waiting"] and not self.running
+        return Group(heading, Text("  workers are starting" if is_starting else self.describe_speed()), trials)
+
+    def _name(self, trial: Trial) -> str:
+        labels = [f"{short}={trial.cell.labels[factor]}" for factor, short in self._varying.items()]
+        return ", ".join([*labels, f"seed={trial.config.seed}"])
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
@@ -205,6 +226,13 @@ class LiveObserver(FailureObserver):
             yield
         except OSError:
             self._live = None
+
+
+def _find_varying(trials: Sequence[Trial]) -> dict[str, str]:
+    """Returns short names of the factors that have several labels among trials of one grid."""
+    labels = [trial.cell.labels for trial in trials]
+    factors = list(labels[0]) if labels else []
+    return shorten_factors([factor for factor in factors if len({each[factor] for each in labels}) > 1])
 
 
 def _describe(progress: Progress | None) -> str:
