@@ -12,7 +12,8 @@ from cnnjax.optimizers import init_optimizer, make_optimizer
 from cnnjax.records import pack_run, unpack_run
 from cnnjax.runs import Store
 from experiments.faults.fuzzing import LONGEST_SECONDS, fuzz_reader
-from experiments.faults.readers import READERS, make_run
+from experiments.faults.readers import READERS
+from experiments.faults.samples import make_run
 
 SLOW = {"command line": 20}
 """How many times fewer inputs are read, as each takes long."""

@@ -25,25 +25,22 @@ from ablations.language.reading import read_file
 from ablations.language.sources import SHIPPED, list_shipped
 from ablations.running.messages import read_message, write_message
 from ablations.running.worker_process import WorkerProcess
-from cnnjax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from cnnjax.config import ModelConfig, RunConfig
 from cnnjax.dataset_names import parse_name
 from cnnjax.datasets import cache
 from cnnjax.datasets.arrays import Split, make_dataset
 from cnnjax.datasets.idx import read_idx
 from cnnjax.errors import CnnjaxError
-from cnnjax.history import EpochMetrics
 from cnnjax.inspection.pictures import read_picture
-from cnnjax.records import Record, Run, pack_run, unpack_run
+from cnnjax.records import Run, pack_run, unpack_run
 from cnnjax.runs import Store, StoredGrid
 from experiments.arguments import read_config
 from experiments.faults.mutations import WORDS, mutate_bytes, mutate_value
+from experiments.faults.samples import CONFIG, make_run
 
 Read = Callable[[random.Random], None]
 """Damages an input by these chances, and reads it."""
 
-_CONFIG = RunConfig(
-    ModelConfig(filters=(), dense=(4,)), TrainConfig(epochs=2, validation_split=0.1), DataConfig(train_size=50)
-)
 _ROW_COLUMNS = (
     *("key", "status", "reason", "output", "dataset", "seed", "parameters", "flops", "test_loss", "test_accuracy"),
     *("load_seconds", "total_seconds", "config", "provenance", "stored_at"),
@@ -57,17 +54,6 @@ _PLACES = (
 )
 
 
-def make_run(config: RunConfig = _CONFIG) -> Run:
-    """Returns a small completed run of a configuration, made without training."""
-    chance = np.random.default_rng(config.seed)
-    history = tuple(EpochMetrics(epoch + 1, 0.5, 0.8, 0.6, 0.7, 0.1) for epoch in range(config.train.epochs))
-    seconds = {"load": 0.1, "compile": 0.2, "train": 0.3, "evaluate": 0.1, "total": 0.7}
-    provenance = {"python": "3.11", "dataset": {"name": "mnist", "image_shape": [28, 28, 1], "classes": 10}}
-    record = Record(config, "completed", None, 3190, 6352, 0.3, 0.9, history, seconds, provenance)
-    params = {"Dense_0": {"bias": chance.normal(size=4).astype(np.float32), "kernel": np.ones((28, 4), np.float32)}}
-    return Run(record, params, {"BatchNorm_0": {"mean": np.zeros(4, np.float32)}}, np.zeros(10, np.uint8))
-
-
 def read_study(folder: Path) -> Read:
     """A study file: read, and expanded into its cells."""
     texts = [(SHIPPED / f"{name}.toml").read_bytes() for name in list_shipped() if name != "chapter"]
@@ -76,7 +62,7 @@ def read_study(folder: Path) -> Read:
 
 def read_configuration(folder: Path) -> Read:
     """A configuration, in TOML and in JSON."""
-    configs = (RunConfig(), _CONFIG, RunConfig(ModelConfig(padding=(((1, 2), (3, 4)), "same"), pool=("none", "avg"))))
+    configs = (RunConfig(), CONFIG, RunConfig(ModelConfig(padding=(((1, 2), (3, 4)), "same"), pool=("none", "avg"))))
     readers: list[Read] = [
         functools.partial(_read_text, folder / "run.toml", [c.to_toml().encode() for c in configs], read_config),
         functools.partial(_read_text, folder / "run.json", [c.to_json().encode() for c in configs], read_config),
@@ -199,7 +185,7 @@ def read_checkpoint(folder: Path) -> Read:
     """A checkpoint of which one file is damaged, its manifest agreeing with it or not."""
     from cnnjax.checkpoints import Checkpoints
 
-    checkpoints = Checkpoints(folder / "checkpoints", _CONFIG.key)
+    checkpoints = Checkpoints(folder / "checkpoints", CONFIG.key)
     path = checkpoints.save(10, {"kernel": np.arange(6, dtype=np.float32)}, {"history": [], "seconds": 1.0})
     small = [path / "manifest.json", path / "progress.json"]
     files = [*small, *sorted(file for file in path.rglob("*") if file.is_file() and file not in small)]
@@ -270,7 +256,7 @@ class _Heard(WorkerProcess):
 def read_worker_messages(folder: Path) -> Read:
     """What a worker sends: lines of JSON with bytes after them, damaged as bytes or as values."""
     del folder
-    trial = Trial(Cell({}, _CONFIG), _CONFIG)
+    trial = Trial(Cell({}, CONFIG), CONFIG)
     packed = pack_run(make_run())
     progress = {"epoch": 1, "epochs": 2, "seen": 5, "examples": 50, "loss": 1.0, "accuracy": 0.5, "seconds": 0.1}
     ended = {"kind": "ended", "key": trial.key, "record": packed.record.to_dict()}

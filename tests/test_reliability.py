@@ -1,0 +1,106 @@
+"""The fault suite: commands killed at their writes go on, and a command that would not is found out."""
+
+import shutil
+import sys
+
+import pytest
+
+from cnnjax.errors import UnavailableError
+from experiments.faults.killing import built_shim, disturb
+from experiments.faults.scenarios import SCENARIOS, Scenario
+from experiments.faults.surroundings import crowd, write_protected
+from experiments.reliability import main
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+POINTS = {"rows of a store": 20, "cached datasets": 10, "a report": 3, "a run with checkpoints": 3, "a grid": 3}
+
+needs_shim = pytest.mark.skipif(
+    sys.platform != "linux" or not (shutil.which("gcc") or shutil.which("cc")), reason="needs Linux and a C compiler"
+)
+
+
+@pytest.fixture(scope="module")
+def shim():
+    with built_shim() as library:
+        yield library
+
+
+@needs_shim
+def test_a_command_that_is_killed_at_its_writes_loses_nothing_and_goes_on(shim):
+    tally = disturb(BY_NAME["rows of a store"], shim, 2)
+    assert tally.faults == []
+    assert tally.tried.total() == 2
+    assert tally.operations > 20
+
+
+@needs_shim
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POINTS)
+def test_every_command_that_writes_loses_nothing_and_goes_on(name, shim):
+    tally = disturb(BY_NAME[name], shim, POINTS[name])
+    assert tally.faults == []
+    assert tally.tried.total() == POINTS[name]
+
+
+def _read_letters(folder):
+    path = folder / "letters"
+    letters = path.read_text() if path.exists() else ""
+    assert letters in ("", "ab"), "half of the letters"
+    return {letters: True} if letters else {}
+
+
+def _careless(program):
+    return Scenario("careless", ("-c", program), _read_letters, lambda printed, found: set(printed.split()))
+
+
+@needs_shim
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        ("print('ab', flush=True); open('{folder}/letters', 'w').write('ab')", "before: after it ['ab'] is lost"),
+        ("open('{folder}/letters', 'w').write('ab'); print('ab')", "torn: after it half of the letters"),
+        ("open('{folder}/letters', 'x').write('ab'); print('ab')", "after: the same command again ends with 1"),
+    ],
+)
+def test_a_command_that_is_careless_is_found_out(program, fault, shim):
+    faults = disturb(_careless(program), shim).faults
+    assert any(fault in found for found in faults), faults
+
+
+@pytest.mark.slow
+def test_sixteen_processes_on_one_store_lose_nothing():
+    assert crowd() == []
+
+
+@pytest.mark.slow
+def test_what_may_not_be_written_is_said_in_one_line():
+    try:
+        assert write_protected() == []
+    except PermissionError as error:
+        pytest.skip(str(error))
+
+
+def test_the_command_says_what_it_tried_and_ends_with_0(tmp_path, capsys):
+    path = tmp_path / "reliability.md"
+    assert main(["--inputs", "200", "--points", "0", "--markdown", str(path)]) == 0
+    text = path.read_text()
+    assert "200 damaged inputs" in text
+    assert "0 faults were found." in text
+    assert "0 faults were found." in capsys.readouterr().out
+
+
+def test_a_fault_ends_the_command_with_1(monkeypatch, capsys):
+    from experiments import reliability
+    from experiments.faults.fuzzing import Tally
+
+    broken = Tally("row", accepted=1)
+    broken.escapes["IndexError: 'x' in runs.py, load"] = 2
+    monkeypatch.setattr(reliability, "fuzz_all", lambda *_: iter([broken]))
+    assert main(["--points", "0"]) == 1
+    assert "row: IndexError: 'x' in runs.py, load (2 times)" in capsys.readouterr().out
+
+
+def test_without_a_compiler_the_kills_are_left_out_and_that_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UnavailableError, match="needs Linux and a C compiler"), built_shim():
+        pass
