@@ -187,16 +187,25 @@ class TestVerdicts:
         verdict = decide(compare([0.0, 0.003, -0.002, 0.001], [0.0] * 4))
         assert verdict.word == "undecided"
         assert verdict.seeds_needed == plan_seeds(np.std([0.0, 0.003, -0.002, 0.001], ddof=1), 0.002)
-        assert f"{verdict.seeds_needed} seeds in all would decide it" in verdict.reason
+        assert f"{verdict.seeds_needed} seeds in all" in verdict.reason
+        assert "with 80% probability each, if the spread seen is the true one" in verdict.reason
 
     def test_never_fewer_than_there_are(self):
         comparison = dataclasses.replace(compare(*draw(8, 0.002, 0.004)), spread=0.0019, mean=0.0015)
         assert decide(comparison, power=0.06).seeds_needed == 9
 
-    def test_where_nothing_would_decide_it_it_says_so(self):
-        verdict = decide(compare([1.0, -1.0, 0.5], [0.0] * 3))
+    def test_where_the_margin_is_out_of_reach_it_says_what_is_not(self):
+        verdict = decide(compare([0.9, 0.6, 0.75], [0.7] * 3))
         assert verdict.seeds_needed is None
-        assert "no reasonable number of seeds decides it" in verdict.reason
+        assert f"{verdict.seeds_for_seen} seeds would find a true difference as large as seen" in verdict.reason
+        assert f"40 would decide by a margin of {100 * verdict.decidable_margin:.2g}" in verdict.reason
+        again = decide(compare([0.9, 0.6, 0.75], [0.7] * 3), margin=1.0001 * verdict.decidable_margin)
+        assert again.seeds_needed == 40
+
+    def test_the_seeds_for_the_difference_seen_find_it(self):
+        verdict = decide(compare([0.9, 0.6, 0.75], [0.7] * 3))
+        samples = np.random.default_rng(0).normal(0.05, 0.15, (10_000, verdict.seeds_for_seen))
+        assert np.mean(stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.015)
 
     def test_few_seeds_are_told_to_rest_on_normality(self):
         assert "a sign-flip test gives 0.0625 at best" in decide(compare(A, B)).reason

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from cnnjax.comparison import compare_all_pairs, compare_in_looks, compare_with_base, estimate_effects
 from cnnjax.comparison.families import holm, sidak
@@ -35,9 +36,48 @@ def test_the_worst_case_by_hand():
     assert losses.highest == pytest.approx((0.2, 0.9 - 0.6, 0.8 - 0.1, 0.9 - 0.1))
 
 
+def make_runs(counts, images=10_000):
+    return {seed: count / images for seed, count in enumerate(counts)}
+
+
+def test_a_run_is_at_chance_where_a_binomial_test_finds_no_more():
+    # Of 10,000 images 1,135 have the most frequent class: the answer of a network that learned nothing.
+    guess, limit = 0.1135, int(binom.isf(0.001, 10_000, 0.1135))
+    counts = count_runs([make_runs([980, 1135, limit, limit + 2, 9700])], guess, STEP)
+    assert (counts.completed, counts.at_chance) == (5, 3)
+
+
+def test_arms_that_learn_nothing_are_not_equivalent():
+    stuck = make_runs([1135, 1135, 1135, 980, 1135])
+    arms = {"a": stuck, "b": make_runs([1135] * 5), "base": make_runs([1135] * 5), "good": make_runs([9700] * 5)}
+    found = {c.first: c.verdict for c in compare_with_base(arms, "base", resolution=STEP, chance=0.1135)}
+    assert (found["b"].word, found["b"].label, found["b"].seeds_needed) == (
+        "undecided",
+        "undecided; both at chance",
+        None,
+    )
+    assert found["a"].label == "undecided; both at chance"
+    assert found["good"].word == "better"
+    seeds = range(10)
+    (looked,) = compare_in_looks(
+        {"a": make_runs([1135] * 10), "base": make_runs([1135] * 10)},
+        "base",
+        {"a": seeds, "base": seeds},
+        seeds,
+        (5, 10),
+        resolution=STEP,
+        chance=0.1135,
+    )
+    assert (looked.verdict.label, looked.comparison.n, looked.verdict.seeds_needed) == (
+        "undecided; both at chance",
+        5,
+        None,
+    )
+
+
 def test_without_losses_there_is_no_worst_case():
     assert find_losses({0: 0.9}, {0: 0.8}, CHANCE) == Losses(Runs(1, 0), Runs(1, 0))
-    assert str(count_runs([{0: 0.9, 1: None}, {0: None}])) == "1 of 3"
+    assert str(count_runs([{0: 0.9, 1: None}, {0: None}], CHANCE)) == "1 of 3"
 
 
 @pytest.mark.parametrize("lost", [1, 5])

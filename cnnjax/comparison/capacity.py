@@ -88,7 +88,8 @@ def adjust_for_size(
 def _find_losses(cells: Cells, index: int, level: str, reference: str) -> Losses:
     """Returns the runs at a level and at its reference; how far lost ones move the fit is not worked out."""
     first, second = (
-        count_runs(outcomes for cell, outcomes in cells.items() if cell[index] == label) for label in (level, reference)
+        count_runs((outcomes for cell, outcomes in cells.items() if cell[index] == label), 0.0)
+        for label in (level, reference)
     )
     return Losses(first, second, (), ()) if first.lost + second.lost else Losses(first, second)
 

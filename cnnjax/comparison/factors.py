@@ -95,7 +95,7 @@ def estimate_effects(
     contrasts = contrast_all(
         [(" x ".join(factors[index] for index in plan.chosen), "0") for plan, _ in told],
         [compared for _, compared in told],
-        [_find_losses(plan.blocks, cells, chance) for plan, _ in told],
+        [_find_losses(plan.blocks, cells, chance, resolution) for plan, _ in told],
         len(planned),
         criteria,
         labels=SIGNS if order > 1 else None,
@@ -192,10 +192,10 @@ def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | 
     return {seed: float(sum(sign * values[seed] for sign, values in sides) / len(blocks)) for seed in sorted(seeds)}
 
 
-def _find_losses(blocks: Sequence[Block], cells: Cells, chance: float) -> Losses:
+def _find_losses(blocks: Sequence[Block], cells: Cells, chance: float, resolution: float | None) -> Losses:
     """Returns the runs of the cells that enter with a plus and with a minus, and how far lost ones move the effect."""
     sides = [dict.fromkeys(cell for block in blocks for cell, sign in block if sign == side) for side in (1, -1)]
-    first, second = (count_runs(cells[cell] for cell in side) for side in sides)
+    first, second = (count_runs((cells[cell] for cell in side), chance, resolution) for side in sides)
     if not first.lost + second.lost:
         return Losses(first, second)
     best = max(chance, *(value for side in sides for cell in side for value in complete(cells[cell]).values()))

@@ -63,7 +63,7 @@ def compare_with_base(
     differences = np.array([each.differences for each in compared]) if has_all else None
     level, largest = find_family_level(differences, k, criteria.alpha)
     adjusted = [_adjust(each.t_p, each.statistic, largest, k) for each in compared]
-    losses = [find_losses(arms[a], arms[b], chance) for a, b in pairs]
+    losses = [find_losses(arms[a], arms[b], chance, resolution) for a, b in pairs]
     return _contrast(pairs, compared, losses, [level] * len(pairs), adjusted, criteria, k)
 
 
@@ -81,7 +81,7 @@ def compare_all_pairs(
     """
     planned = list(combinations(arms, 2))
     pairs = _find_pairs(arms, planned)
-    losses = [find_losses(arms[a], arms[b], chance) for a, b in pairs]
+    losses = [find_losses(arms[a], arms[b], chance, resolution) for a, b in pairs]
     compared = _compare(arms, pairs, criteria.alpha, resolution)
     return contrast_all(pairs, compared, losses, len(planned), criteria)
 

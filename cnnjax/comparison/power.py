@@ -35,6 +35,26 @@ def plan_seeds(
     return None
 
 
+def plan_detection(spread: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
+    """Returns the fewest seeds, at least 3, whose t test finds a true difference; ``None`` beyond `MOST_SEEDS`."""
+    seeds = range(3, MOST_SEEDS + 1)
+    return next((n for n in seeds if power_of_difference(difference, spread, n, alpha) >= power), None)
+
+
+def find_margin(spread: float, n: int, alpha: float, power: float, equivalence_alpha: float) -> float:
+    """Returns the smallest margin that `n` seeds decide, as `plan_seeds` says."""
+    from scipy.optimize import brentq
+
+    def lack(margin: float) -> float:
+        finds = power_of_difference(margin, spread, n, alpha)
+        return power - min(finds, power_of_equivalence(0.0, spread, n, margin, equivalence_alpha))
+
+    high = spread
+    while lack(high) > 0:
+        high *= 2
+    return float(brentq(lack, 0, high))
+
+
 def power_of_difference(difference: float, spread: float, n: int, alpha: float = 0.05) -> float:
     """Returns the probability that the two-sided paired t test finds a true mean difference."""
     from scipy.special import ncfdtr, stdtrit

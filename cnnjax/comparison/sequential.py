@@ -107,13 +107,13 @@ def compare_in_looks(
             if not complete(own).keys() & complete(others).keys():
                 break
             compared = compare_paired(complete(own), complete(others), 1 - level, resolution=resolution)
-            losses = find_losses(own, others, chance)
+            losses = find_losses(own, others, chance, resolution)
             scope = f"as one of {k} comparisons, " * (k > 1) + f"at look {number} of {len(looks)}"
             contrast = make_contrast(
                 (name, base), compared, losses, (level, level), None, criteria, scope=scope, plans=False
             )
-            if contrast.verdict.word != "undecided":
-                break
+            if contrast.verdict.word != "undecided" or losses.both_at_chance:
+                break  # more seeds of networks that learn nothing would tell nothing
             further = looks[number] if number < len(looks) else None
             what = f"the next look is at {further} seeds" if further else "it was the last look"
             reason = f"{contrast.verdict.reason}; {what}"

@@ -7,19 +7,21 @@ equivalence, and the reason says so. Each verdict is about one comparison by its
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from cnnjax.comparison.criteria import MARGIN
 from cnnjax.comparison.losses import Losses
 from cnnjax.comparison.paired import PairedComparison
-from cnnjax.comparison.power import plan_seeds
+from cnnjax.comparison.power import MOST_SEEDS, find_margin, plan_detection, plan_seeds
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
 
 LEAST_SEEDS = 3
+REASONABLE_SEEDS = 40
+"""For which, or for twice as many as there are, a margin is suggested where the one asked for is out of reach."""
 FLIPS_DECIDE = 6
 """Pairs from which on a test without distribution can reach 5% at all: ``2 ** (1 - 6)`` is 0.03."""
 Word = Literal["better", "worse", "equivalent", "undecided"]
@@ -37,8 +39,11 @@ class Verdict:
             completed alone, that it is not shown to be more than the margin, or that both arms are at chance.
         reason: one sentence.
         survives_losses: whether it holds whatever the lost runs would have reached; true where none was lost.
-        seeds_needed: how many seeds in all would decide it with the power asked for; for an undecided comparison of at
-            least three pairs; ``None`` where no reasonable number would.
+        seeds_needed: how many seeds in all would find a true difference as large as the margin, and show that there is
+            none, with the power asked for each, if the spread seen is the true one; for an undecided comparison of at
+            least three pairs; ``None`` where more than `MOST_SEEDS` would.
+        seeds_for_seen: how many would find a true difference as large as the one seen; ``None`` likewise.
+        decidable_margin: where `seeds_needed` is ``None``, the margin that `REASONABLE_SEEDS` would decide so.
     """
 
     word: Word
@@ -46,6 +51,8 @@ class Verdict:
     reason: str
     survives_losses: bool = True
     seeds_needed: int | None = None
+    seeds_for_seen: int | None = None
+    decidable_margin: float | None = None
 
 
 def decide(
@@ -90,6 +97,10 @@ def decide(
     n, mean, spread = comparison.n, comparison.mean, comparison.spread
     if n < LEAST_SEEDS:
         return _leave_open(f"{n} common seed{'s' * (n > 1)} tell too little of the spread: run {LEAST_SEEDS}")
+    if losses and losses.both_at_chance:
+        return _leave_open(
+            "no run of either arm is shown to do better than guessing", label="undecided; both at chance"
+        )
     if spread is None:
         return _leave_open("all differences are equal: without their resolution the spread is unknown")
     levels = alpha, alpha if equivalence_alpha is None else equivalence_alpha
@@ -98,11 +109,11 @@ def decide(
     differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
     remarks = _remark(comparison, losses, scope)
     if not differs and not is_equivalent:
-        planned = plan_seeds(spread, margin, alpha, power, levels[1]) if plans else None
-        needed = planned and max(planned, n + 1)
-        more = f"; {needed} seeds in all would decide it" if needed else "; no reasonable number of seeds decides it"
         found = f"{_describe(mean, wide, 1 - alpha)} holds zero, and is too wide for the margin of ±{100 * margin:g}"
-        return _leave_open(f"{found}{more if plans else ''}{remarks}", needed)
+        if not plans:
+            return _leave_open(f"{found}{remarks}")
+        plan = _plan(comparison, spread, levels, margin, power)
+        return replace(plan, reason=f"{found}; {plan.reason}{remarks}")
     if is_equivalent:
         word: Word = "equivalent"
         also = ", although zero is outside the wider interval of a difference" if differs else ""
@@ -119,8 +130,34 @@ def decide(
     return Verdict(word, label, f"{found}{remarks}", holds)
 
 
-def _leave_open(reason: str, seeds_needed: int | None = None) -> Verdict:
-    return Verdict("undecided", "undecided", reason, seeds_needed=seeds_needed)
+def _leave_open(reason: str, label: str = "undecided", **plan: Any) -> Verdict:
+    return Verdict("undecided", label, reason, **plan)
+
+
+def _plan(
+    comparison: PairedComparison, spread: float, levels: tuple[float, float], margin: float, power: float
+) -> Verdict:
+    """Returns an undecided verdict whose reason says what more seeds would show."""
+    n, mean = comparison.n, abs(comparison.mean)
+    needed = plan_seeds(spread, margin, levels[0], power, levels[1])
+    for_seen = plan_detection(spread, mean, levels[0], power) if mean else None
+    for_seen = for_seen and max(for_seen, n + 1)
+    chance = f"with {power:.0%} probability{{}}, if the spread seen is the true one"
+    seen = f"{for_seen} seeds would find a true difference as large as seen" if for_seen else ""
+    if needed:
+        needed = max(needed, n + 1)
+        reason = (
+            f"{needed} seeds in all would find a true difference of {100 * margin:g} points, or that there is none, "
+        )
+        return _leave_open(reason + chance.format(" each"), seeds_needed=needed, seeds_for_seen=for_seen)
+    seeds = max(REASONABLE_SEEDS, 2 * n)
+    decidable = find_margin(spread, seeds, levels[0], power, levels[1])
+    reason = (
+        f"more than {MOST_SEEDS:,} seeds are needed for a true difference of {100 * margin:g} points; "
+        f"{seeds} would decide by a margin of {100 * decidable:.2g}{f', and {seen}' if seen else ''}, "
+    )
+    reason += chance.format(" each" if seen else "")
+    return _leave_open(reason, seeds_for_seen=for_seen, decidable_margin=decidable)
 
 
 def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:

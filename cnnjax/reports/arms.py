@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from cnnjax.comparison import Outcomes
 from cnnjax.config import RunConfig
-from cnnjax.datasets import DatasetInfo, load_info
+from cnnjax.datasets import DatasetInfo, load, load_info
+from cnnjax.errors import CorruptionError, UnavailableError
 from cnnjax.records import FINAL, Record
 from cnnjax.splits import split_sizes
 
@@ -82,8 +85,24 @@ def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | N
 
 
 def find_chance(configs: Iterable[RunConfig]) -> float:
-    """Returns the accuracy of guessing: one over the number of classes, the least of several datasets."""
-    return min(1 / _find_info(config.data.name, config.data.manual_dir).classes for config in configs)
+    """Returns the accuracy of guessing, the least of several datasets: the share of the most frequent class.
+
+    It is that of the test images; where these are not at hand, one over the number of classes.
+    """
+    return min(_find_chance(config.data.name, config.data.manual_dir) for config in configs)
+
+
+@functools.cache
+def _find_chance(name: str, manual_dir: str | None) -> float:
+    info = _find_info(name, manual_dir)
+    if info.sha256 is not None:  # decoded before: a report never prepares a dataset
+        try:
+            labels = load(name, manual_dir=manual_dir).test.labels
+        except (CorruptionError, UnavailableError):
+            pass
+        else:
+            return int(np.bincount(labels).max()) / len(labels)
+    return 1 / info.classes
 
 
 def _count_images(config: RunConfig, measure: Measure) -> int | None:

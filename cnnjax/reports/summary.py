@@ -76,13 +76,17 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
     if findings.rules.looks or not undecided:
         return
     listed = f"{needed[0]} to {needed[-1]}" if needed and needed[0] < needed[-1] else "".join(map(str, needed[:1]))
-    hopeless = len(undecided) - len(needed)
+    margins = [each.verdict.decidable_margin for each in undecided if each.verdict.decidable_margin]
     parts = [
         *([f"{len(needed)} would be decided by {listed} seeds in all"] if needed else []),
-        *([f"{hopeless} by no reasonable number"] if hopeless else []),
+        *([f"{len(margins)} only by a --margin of {100 * min(margins):.2g} points or more"] if margins else []),
     ]
+    if not parts:
+        return
     yield (
-        f"Of {_count(len(undecided), 'undecided comparison')}, by the spread seen so far, {' and '.join(parts)}; "
+        f"Of {_count(len(undecided), 'undecided comparison')}, {' and '.join(parts)}, with "
+        f"{findings.rules.power:.0%} probability each, if the spread seen is the true one and the true difference is "
+        f"nothing or {100 * findings.rules.margin:g} points; "
         "looking again with more seeds makes false claims more likely, unless it was planned so (--top-up)."
     )
 
