@@ -3,7 +3,7 @@
 What a stored run has learned, sees in a test image, and gets wrong; what it makes of a picture of your own; without a
 run, the textbook's pictures for any size::
 
-    python -m experiments.explain run --run 0123abcd --index 7 --figures figures
+    python -m experiments.explain run --where model.padding=same --seed 0 --index 7
     python -m experiments.explain run --image my_seven.png
     python -m experiments.explain window --size 5 --kernel-size 3 --strides 2 --padding same
     python -m experiments.explain pooling --pool avg

@@ -39,7 +39,9 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
     Raises:
         InputError: one is none, ``--a`` or ``--b`` is missing, or a setting is given to an arm and to both.
     """
-    read = {option: _read(texts, option) for option, texts in (("--a", a), ("--b", b), ("--set", shared))}
+    given = {"--a": a, "--b": b, "--set": shared}
+    seeds = "arms are paired by seed; the seeds are given with --seeds"
+    read = {option: read_settings(texts, option, seeds) for option, texts in given.items()}
     for option in ("--a", "--b"):
         if not read[option]:
             raise InputError(f"{option}: must be given, such as {option} model.padding=same")
@@ -105,20 +107,30 @@ def choose_context(contexts: Mapping[RunConfig, Mapping[str, Mapping[int, Record
     both = [context for context, found in contexts.items() if found["a"] and found["b"]]
     chosen = both or list(contexts)
     if len(chosen) > 1:
-        values = [flatten(context) for context in chosen]
-        differing = {path: dict.fromkeys(write_literal(each[path]) for each in values) for path in values[0]}
-        listed = "; ".join(f"{path} ({', '.join(found)})" for path, found in differing.items() if len(found) > 1)
+        listed = list_differences(chosen)
         raise InputError(
             f"--a, --b: {len(chosen)} pairs of configurations are stored; choose with --set one of {listed}"
         )
     return chosen[0] if chosen else None
 
 
-def _read(texts: Sequence[str], option: str) -> dict[str, Any]:
+def list_differences(configs: Sequence[RunConfig]) -> str:
+    """Returns the settings in which configurations differ, such as ``model.padding (same, valid)``."""
+    values = [flatten(config) for config in configs]
+    found = {path: dict.fromkeys(write_literal(each[path]) for each in values) for path in values[0]}
+    return "; ".join(f"{path} ({', '.join(texts)})" for path, texts in found.items() if len(texts) > 1)
+
+
+def read_settings(texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
+    """Returns the settings that an option was given, by path; `seeds` says how a seed is given.
+
+    Raises:
+        InputError: one is none, or is given twice.
+    """
     settings: dict[str, Any] = {}
     for text in texts:
         if text.partition("=")[0].strip() == "seed":
-            raise InputError(f"{option} seed: arms are paired by seed; the seeds are given with --seeds")
+            raise InputError(f"{option} seed: {seeds}")
         path, value = read_assignment(text, option, "model.padding=same")
         if path in settings:
             raise InputError(f"{option} {path}: given twice")

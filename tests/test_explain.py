@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -202,16 +203,36 @@ def test_what_was_done_to_a_picture_is_said(run_main, out, own_picture):
     assert lines[3] == "  light and dark were left as they are"
 
 
-def test_of_several_runs_one_must_be_named(out, tmp_path, run_main):
+def test_of_several_runs_the_newest_is_shown_and_others_are_chosen_by_their_settings(out, tmp_path, capsys):
     store = Store(tmp_path / "runs")
     store.create()
     first = Store(out).load(Store(out).list_keys()[0])
     second = dataclasses.replace(first.record, config=dataclasses.replace(CONFIG, seed=1))
     store.add_all([pack_run(first), pack_run(Run(second, first.params, {}, first.predictions))])
-    with pytest.raises(InputError, match=r"--run: 2 completed runs are in .*; name one by .* \(test accuracy 0\."):
-        run_main("run", "--out", tmp_path / "runs")
-    assert not (tmp_path / "figures").exists()
-    assert stored.find_run(tmp_path / "runs", second.key[:8]).key == second.key
+    third = dataclasses.replace(
+        second, config=dataclasses.replace(CONFIG, train=TrainConfig(epochs=1, learning_rate=0.2))
+    )
+    time.sleep(0.01)
+    store.add(Run(third, first.params, {}, first.predictions))
+    folder = tmp_path / "runs"
+    capsys.readouterr()
+    assert stored.find_run(folder, None).key == third.key
+    told = capsys.readouterr().err
+    assert "3 completed runs" in told
+    assert "train.learning_rate (0.1, 0.2)" in told
+    assert "seed (0, 1)" in told
+    assert stored.find_run(folder, None, {"train.learning_rate": 0.1}, 0).key == first.key
+    assert stored.find_run(folder, None, {}, 1).key == second.key
+    assert capsys.readouterr().err == ""
+    assert stored.find_run(folder, second.key[:8]).key == second.key
+    with pytest.raises(
+        InputError, match=r"no completed run .* has these; there are .*train.learning_rate \(0.1, 0.2\).*seed \(0"
+    ):
+        stored.find_run(folder, None, {"train.learning_rate": 3.0})
+    with pytest.raises(InputError, match="--where seed: the seed is given with --seed"):
+        explain.main(["run", "--out", str(folder), "--where", "seed=1"])
+    with pytest.raises(InputError, match="--run: names one run; leave out --where and --seed"):
+        explain.main(["run", "--out", str(folder), "--run", "0", "--seed", "1"])
 
 
 def test_a_run_that_is_not_completed_has_nothing_to_show(tmp_path, out, run_main):

@@ -10,6 +10,8 @@ from cnnjax.caches import keep_programs
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
 from experiments.explanations.pictures import Explanation, PictureArguments
+from experiments.options import Option
+from experiments.selectors import read_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,10 +29,17 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class RunArguments(PictureArguments):
-    """Shows what a stored run has learned, what its layers see in one image, and where it is wrong."""
+    """Shows what a stored run has learned, what its layers see in one image, and where it is wrong::
 
-    run: str | None = None
-    """Key of the run, or its beginning; not needed where the store has one completed run."""
+    python -m experiments.explain run --where model.padding=same --seed 0 --index 7
+    """
+
+    where: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
+    """A setting of the run, such as model.padding=same; may be given again. The newest run that has them is shown."""
+    seed: int | None = None
+    """Seed of the run; left out, that of the newest."""
+    run: Annotated[str | None, Option(metavar="KEY")] = None
+    """Key of the run, or its beginning, in place of --where and --seed."""
     out: Path = Path("runs")
     """Folder of the store."""
     index: int | None = None
@@ -55,10 +64,11 @@ class _Followed(NamedTuple):
 def explain_run(arguments: RunArguments) -> Explanation:
     """Returns what is to be said of a stored run and a test image, or of a picture of the user's own."""
     _check(arguments)
+    settings = read_settings(arguments.where, "--where", "the seed is given with --seed")
     keep_programs()
     from experiments.explanations.stored import find_run, load_images
 
-    run = find_run(arguments.out, arguments.run)
+    run = find_run(arguments.out, arguments.run, settings, arguments.seed)
     return _explain(arguments, run, load_images(run))
 
 
@@ -80,6 +90,9 @@ def _explain(arguments: RunArguments, run: "Run", dataset: "Dataset") -> Explana
 
 def _check(arguments: RunArguments) -> None:
     check(arguments.index, Annotated[int, Interval(0)] | None, "--index")
+    check(arguments.seed, Annotated[int, Interval(0)] | None, "--seed")
+    if arguments.run is not None and (arguments.where or arguments.seed is not None):
+        raise InputError("--run: names one run; leave out --where and --seed")
     if arguments.image is not None and arguments.index is not None:
         raise InputError("--index: is of a test image; give --index or --image, not both")
     if arguments.invert and arguments.no_invert:

@@ -1,29 +1,34 @@
 """Which stored run is meant, and the images it saw."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from cnnjax.console import say
 from cnnjax.datasets import Dataset, load
 from cnnjax.errors import InputError, UnavailableError
-from cnnjax.records import Run
-from cnnjax.runs import Outcome, Store
+from cnnjax.records import Record, Run
+from cnnjax.runs import Store
+from cnnjax.setting_paths import flatten, write_literal
+from experiments.selectors import list_differences
 
-_LISTED = 3
 
-
-def find_run(out: Path, key: str | None) -> Run:
-    """Returns a completed run with its network.
+def find_run(out: Path, key: str | None, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Run:
+    """Returns a completed run with its network: the one that is named, or the newest of those with these settings.
 
     Args:
         out: folder of the store.
-        key: of the run, or its beginning; ``None`` takes the one completed run where there is only one.
+        key: of the run, or its beginning.
+        settings: values that the configuration has, by path; used where there is no key.
+        seed: of the run; used where there is no key.
 
     Raises:
-        InputError: there is no such run, none is completed, or several are; the line says how to choose.
+        InputError: there is no such run, or none that is completed; the line says what there is.
         CorruptionError: the store cannot be read.
     """
     store = Store(out)
-    run = store.load(_only_key(store) if key is None else key)
+    run = store.load(_choose(store, settings or {}, seed) if key is None else key)
     record = run.record
     if record.status != "completed":
         raise InputError(f"--run {run.key[:12]}: is {record.status} ({record.reason}); must be a completed run")
@@ -47,18 +52,30 @@ def load_images(run: Run) -> Dataset:
     return dataset
 
 
-def _only_key(store: Store) -> str:
-    completed = {key: outcome for key, outcome in store.list_outcomes().items() if outcome.status == "completed"}
+def _choose(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
+    outcomes = store.list_outcomes()
+    completed = {key: record for key, record in store.find_all().items() if record.status == "completed"}
     if not completed:
         raise InputError(f"--out: no completed run is in {store.path}; make one with: python -m experiments.train")
-    if len(completed) > 1:
+    wanted = {path: write_literal(value) for path, value in settings.items()}
+    fitting = [key for key, record in completed.items() if _has(record, wanted, seed)]
+    if not fitting:
         raise InputError(
-            f"--run: {len(completed)} completed runs are in {store.path}; name one by the beginning of its key, such "
-            f"as {_list_newest(completed)}"
+            f"--where, --seed: no completed run in {store.path} has these; there are {_list_choices(completed)}"
         )
-    return next(iter(completed))
+    if len(fitting) > 1:
+        others = _list_choices({key: completed[key] for key in fitting})
+        say(f"the newest of {len(fitting)} completed runs; --where and --seed choose among {others}", sys.stderr)
+    return max(fitting, key=lambda key: outcomes[key].stored_at)
 
 
-def _list_newest(completed: Mapping[str, Outcome]) -> str:
-    newest = sorted(completed.items(), key=lambda entry: entry[1].stored_at)[-_LISTED:]
-    return ", ".join(f"{key[:12]} (test accuracy {outcome.test_accuracy:.4f})" for key, outcome in reversed(newest))
+def _has(record: Record, wanted: Mapping[str, str], seed: int | None) -> bool:
+    values = flatten(record.config)
+    is_wanted = all(write_literal(values[path]) == text for path, text in wanted.items())
+    return is_wanted and seed in (None, record.config.seed)
+
+
+def _list_choices(records: Mapping[str, Record]) -> str:
+    configs = [record.config for record in records.values()]
+    seeds = ", ".join(map(str, sorted({config.seed for config in configs})))
+    return "; ".join(filter(None, (list_differences(configs), f"seed ({seeds})")))
