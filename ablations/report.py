@@ -157,7 +157,7 @@ def compare(shown: Shown, arguments: ReportArguments, command: str) -> Findings:
     """
     baseline = choose_cell(arguments.baseline, shown.part, "--baseline") if arguments.baseline else None
     return compare_grid(
-        shown.part,
+        shown.grid,
         shown.records,
         Store(arguments.out),
         baseline,
@@ -166,6 +166,7 @@ def compare(shown: Shown, arguments: ReportArguments, command: str) -> Findings:
         facts=list_facts(shown.grid, shown.base),
         command=command,
         remarks=shown.remarks,
+        shown={cell.name for cell in shown.cells},
     )
 
 

@@ -34,7 +34,8 @@ class ReportArguments(JudgingArguments, StudyArguments):
     sort: str | None = None
     """Factor or column that orders the cells; --sort=-accuracy begins with the highest. Left out, as in the study."""
     filter: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
-    """Show these cells alone, or with FACTOR!=LABEL all but these; may be given again."""
+    """Show these cells alone, or with FACTOR!=LABEL all but these; may be given again. Verdicts stay those of the whole
+    study."""
     pivot: Annotated[tuple[str, str] | None, Option(metavar="ROWS COLUMNS")] = None
     """Two factors: the labels of the first head the rows, those of the second the columns."""
     figures: Path | None = None
@@ -77,8 +78,6 @@ def _check(arguments: ReportArguments) -> None:
             raise InputError(f"{option}: shows a comparison; give --baseline FACTOR=LABEL or --pairs")
     if arguments.top_up is not None and not arguments.baseline:
         raise InputError(f"--top-up {arguments.top_up}: needs --baseline")
-    if arguments.top_up is not None and arguments.filter:
-        raise InputError("--filter: with --top-up all cells are one family, which the levels are for; leave it out")
     if not arguments.compares:
         refuse_rules(arguments, "--baseline or --pairs")
     if arguments.pivot and arguments.format in ("csv", "json"):

@@ -292,7 +292,6 @@ def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, 
         (["--select"], r"--select: no run has validation examples; run the study with --set train.validation_split"),
         (["--select", "--format", "csv"], r"--format csv: has every cell"),
         (["--by", "validation"], r"--by validation: judges a comparison; give --baseline or --pairs"),
-        ([*BASELINE, "--top-up", "9", "--filter", "model.padding=valid"], r"--filter: with --top-up all cells are"),
         ([*BASELINE, "--filter", "model.padding=valid", "--filter", "model.kernel_size=3"], r"1 arm: nothing"),
         (["--filter", "model.padding=same", *BASELINE], r"--baseline model.padding='valid': must be one of same"),
     ],
@@ -300,6 +299,22 @@ def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, 
 def test_a_comparison_that_cannot_be_is_refused(folder, arguments, message):
     with pytest.raises(InputError, match=message):
         main([str(folder / "tiny.toml"), *make_compared(folder), *arguments])
+
+
+@pytest.mark.parametrize("family", [BASELINE, ["--pairs"], [*BASELINE, "--top-up", "20"]])
+def test_a_filter_hides_comparisons_and_changes_none(folder, capsys, family):
+    arguments = [str(folder / "tiny.toml"), *make_compared(folder), *family, "--format", "json"]
+    assert main(arguments) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--filter", "model.kernel_size=3"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    names = {"model.padding=valid, model.kernel_size=3", "model.padding=same, model.kernel_size=3"}
+    assert {arm["name"] for arm in shown["arms"]} == names
+    kept = [each for each in whole["contrasts"] if {each["first"], each["second"]} <= names]
+    assert shown["contrasts"] == kept
+    assert len(kept) == 1
+    assert shown["effects"] == whole["effects"]
+    assert any("2 of 6 arms are shown" in remark for remark in shown["remarks"])
 
 
 def test_by_validation_nothing_is_told_of_the_test_set(folder, capsys):

@@ -1,6 +1,6 @@
 """A grid compared: its cells against a baseline, or all with one another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ablations.language.grids import Cell, Grid
@@ -26,29 +26,33 @@ def compare_grid(
     facts: Sequence[str],
     command: str,
     remarks: Sequence[str] = (),
+    shown: Collection[str] | None = None,
 ) -> Findings:
     """Returns what the results of a grid say of its cells.
 
     Args:
-        grid: with the cells to compare.
+        grid: as it was planned: all its cells are the family that verdicts are for.
         records: what is stored of it, by run key.
         store: that has the predictions.
         baseline: the cell that the others are compared with; ``None`` compares all pairs.
         rules: by what they are judged.
         title, facts, command, remarks: as in `Findings`.
+        shown: names of the cells to show, the baseline among them; left out, all.
 
     Raises:
-        InputError: the baseline has no result, or a rule is out of range.
+        InputError: fewer than two cells are shown, the baseline has no result, or a rule is out of range.
         CorruptionError: the store cannot be read.
     """
     arms = make_arms(grid, records)
     if rules.looks:  # an arm has the seeds that its looks asked for
         arms = tuple(replace(arm, seeds=tuple(arm.records)) for arm in arms)
     base = None if baseline is None else baseline.name
+    shown = {arm.name for arm in arms} if shown is None else shown
     images, notes = None, NOT_LOOKED_AT
     if len({cell.config.data.name for cell in grid.cells}) == 1:
-        images, notes = look_at_images(arms, base, store, grid.cells[0].config.data, rules.measure)
-    return find(
+        pictured = [arm for arm in arms if arm.name in shown]
+        images, notes = look_at_images(pictured, base, store, grid.cells[0].config.data, rules.measure)
+    findings = find(
         arms,
         base,
         rules,
@@ -62,3 +66,4 @@ def compare_grid(
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
         remarks=(*remarks, *notes),
     )
+    return findings.show(shown)

@@ -3,8 +3,8 @@
 `find` runs the statistics over the arms; what is written, drawn or said of them is made from `Findings` alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cnnjax.comparison import (
     Contrast,
@@ -109,6 +109,27 @@ class Findings:
     def arm(self, name: str) -> ArmResult:
         """Returns the arm of this name."""
         return next(result for result in self.arms if result.arm.name == name)
+
+    def show(self, names: Collection[str]) -> "Findings":
+        """Returns the findings with these arms and their comparisons alone, judged as the members of the family of all.
+
+        What is said of factors stays over all arms.
+
+        Raises:
+            InputError: there are fewer than two of them.
+        """
+        if len(names) < 2:
+            raise InputError(f"{len(names)} arm: nothing to compare; must be at least two")
+        if len(names) == len(self.arms):
+            return self
+        remark = f"{len(names)} of {len(self.arms)} arms are shown; verdicts and factors are those of all"
+        return replace(
+            self,
+            arms=tuple(result for result in self.arms if result.arm.name in names),
+            contrasts=tuple(each for each in self.contrasts if each.first in names and each.second in names),
+            uncompared={name: why for name, why in self.uncompared.items() if name in names},
+            remarks=(*self.remarks, remark),
+        )
 
 
 def find(
