@@ -102,6 +102,8 @@ def _name_value(entry: Entry) -> str:
 def _describe(entry: Entry) -> str:
     """Returns what an option means, with its choices where they are not said."""
     text = _read_docs(entry.owner).get(entry.path[-1], "")
+    if entry.negation and entry.default:
+        text = f"Turn off: {text}"
     if not all(word in text for word in entry.choices):
         text += f" One of {', '.join(entry.choices)}."
     return text

@@ -31,6 +31,7 @@ from experiments.faults.fuzzing import LONGEST_SECONDS, MOST_MEMORY, Tally, fuzz
 from experiments.faults.killing import HOWS, KillTally, built_shim, disturb
 from experiments.faults.scenarios import SCENARIOS
 from experiments.faults.surroundings import PROCESSES, crowd, write_protected
+from experiments.options import ADVANCED
 
 PROG = "python -m experiments.reliability"
 _PROMISE = (
@@ -63,10 +64,10 @@ class ReliabilityArguments:
     first_seed: int = 0
     """Number of the first input of each reader."""
     points: int | None = 5
-    """Places at which each command is disturbed, spread evenly; `none` is all of them, 0 leaves it out."""
+    """Places at which each command is disturbed, spread evenly; none is all of them, 0 leaves it out."""
     markdown: Path | None = None
     """File for the tables, as Markdown."""
-    debug: bool = False
+    debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 
