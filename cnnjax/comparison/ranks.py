@@ -18,23 +18,24 @@ class Ranks:
         mean: mean rank of each arm; 1 is best, equal values share their mean rank.
         statistic: of Friedman's test, corrected for ties; 0 where all values of every dataset are equal.
         p: how often ranks at random give a statistic as large.
-        critical_difference: of two mean ranks, by Nemenyi's test at the level asked for.
+        critical_difference: of two mean ranks, by Nemenyi's test at the level asked for; ``None`` where Friedman's test
+            does not reject at that level, for then no two arms are compared.
     """
 
     mean: tuple[float, ...]
     statistic: float
     p: float
-    critical_difference: float
+    critical_difference: float | None
 
 
 def rank_arms(values: np.ndarray, alpha: float = 0.05, seed: int = 0) -> Ranks:
-    """Ranks arms by Friedman's test, with Nemenyi's critical difference.
+    """Ranks arms by Friedman's test, with Nemenyi's critical difference where it finds that they differ.
 
     The p value is of a permutation test, as the chi-squared distribution is a poor approximation for few datasets.
 
     Args:
         values: (datasets, arms), the higher the better; at least 2 x 2.
-        alpha: level of the critical difference.
+        alpha: level of both tests.
         seed: of the permutations.
 
     Raises:
@@ -52,13 +53,13 @@ def rank_arms(values: np.ndarray, alpha: float = 0.05, seed: int = 0) -> Ranks:
     ranks = rankdata(-values, axis=1)
     statistic = _friedman(ranks[None])[0]
     shuffled = np.random.default_rng(seed).permuted(np.broadcast_to(ranks, (SHUFFLES, blocks, k)), axis=2)
-    reached = np.count_nonzero(_friedman(shuffled) >= statistic - 1e-9) + 1
+    p = float((np.count_nonzero(_friedman(shuffled) >= statistic - 1e-9) + 1) / (SHUFFLES + 1))
     quantile = float(studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
     return Ranks(
         tuple(map(float, ranks.mean(0))),
         float(statistic),
-        float(reached / (SHUFFLES + 1)),
-        quantile * math.sqrt(k * (k + 1) / (6 * blocks)),
+        p,
+        quantile * math.sqrt(k * (k + 1) / (6 * blocks)) if p <= alpha else None,
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @styled()
-def draw_ranks(names: Sequence[str], means: Sequence[float], critical_difference: float) -> "Figure":
+def draw_ranks(names: Sequence[str], means: Sequence[float], critical_difference: float | None) -> "Figure":
     """Draws mean ranks, the best first, each with half the critical difference to both sides.
 
     Two arms whose bars do not overlap differ.
@@ -19,13 +19,13 @@ def draw_ranks(names: Sequence[str], means: Sequence[float], critical_difference
     Args:
         names: of the arms.
         means: mean ranks, 1 being best.
-        critical_difference: of two mean ranks.
+        critical_difference: of two mean ranks; ``None`` where no two are compared.
     """
     order = sorted(range(len(names)), key=lambda index: means[index])
     labels, lines = wrap_all([names[index] for index in order], 40)
     figure = new_figure(7.2, 0.7 + len(names) * (0.135 * lines + 0.13))
     axes = figure.subplots()
-    half = critical_difference / 2
+    half = (critical_difference or 0.0) / 2
     for row, index in enumerate(order):
         axes.hlines(row, means[index] - half, means[index] + half, BLUE, linewidth=2)
         axes.plot(means[index], row, "o", color=BLUE)

@@ -98,10 +98,15 @@ def draw_dataset_ranks(findings: Findings) -> "Drawn":
         several = DATASET in findings.factors
         return None, "No two arms have results on all of at least two datasets." if several else ""
     names, ranks = findings.ranks
-    return draw_ranks(names, ranks.mean, ranks.critical_difference), (
-        f"Mean rank over the datasets (Friedman's test: p = {ranks.p:.3g}). Bars: half of Nemenyi's critical "
-        f"difference of {ranks.critical_difference:.2f} to both sides; two arms differ where their bars do not overlap."
+    critical = ranks.critical_difference
+    bars = (
+        "There are no bars, as no two arms are shown to differ."
+        if critical is None
+        else f"Bars: half of Nemenyi's critical difference of {critical:.2f} to both sides; two arms differ where "
+        "their bars do not overlap."
     )
+    caption = f"Mean rank over the datasets (Friedman's test: p = {ranks.p:.3g}). {bars}"
+    return draw_ranks(names, ranks.mean, critical), caption
 
 
 def describe_bars(contrasts: Sequence[Contrast]) -> str:

@@ -103,9 +103,13 @@ def _say_ranks(findings: Findings) -> Iterator[str]:
     names, ranks = findings.ranks
     order = np.argsort(ranks.mean, kind="stable")
     listed = ", ".join(f"{names[index]} {ranks.mean[index]:.2f}" for index in order[:_MOST])
+    critical = ranks.critical_difference
+    found = (
+        "no two are shown to differ" if critical is None else f"two arms differ where their ranks do by {critical:.2f}"
+    )
     yield (
         f"Mean ranks over the datasets: {listed}; ranks at random differ as much with probability {ranks.p:.3g}, "
-        f"and two arms differ where their ranks do by {ranks.critical_difference:.2f}."
+        f"so {found}."
     )
 
 
