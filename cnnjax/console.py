@@ -108,19 +108,21 @@ class BarObserver(NoteObserver):
     def advance(self, progress: Progress) -> None:
         """Moves the bar."""
         self._rate = _rate(progress)
-        numbers = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {self._rate}"
+        left = format_seconds(progress.seconds * (progress.examples - progress.seen) / max(progress.seen, 1))
+        numbers = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {self._rate}  {left}"
         with self._tolerant():
             if self._bar is None and not self._gone:
                 self._start(progress)
             self._update(completed=progress.seen, numbers=numbers)
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
-        """Leaves the bar as it is, with the validation metrics."""
+        """Leaves the bar, with the validation metrics in place of the rate: 80 columns cannot hold both."""
+        numbers = f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}  {self._rate}"
         if metrics.val_loss is not None:
-            numbers = f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
-            validation = f"val_loss {metrics.val_loss:.4f}  val_accuracy {metrics.val_accuracy:.4f}"
-            with self._tolerant():
-                self._update(numbers=f"{numbers}  {validation}  {self._rate}")
+            loss, accuracy = f"{metrics.loss:.4f} (val {metrics.val_loss:.4f})", f"{metrics.accuracy:.4f}"
+            numbers = f"loss {loss}  accuracy {accuracy} (val {metrics.val_accuracy:.4f})"
+        with self._tolerant():
+            self._update(numbers=numbers)
         self.close()
 
     def close(self) -> None:
@@ -131,14 +133,13 @@ class BarObserver(NoteObserver):
         self._bar = None
 
     def _start(self, progress: Progress) -> None:
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
-        columns += (TextColumn("ETA"), TimeRemainingColumn())
-        self._bar = Bar(
-            *columns, console=open_terminal(), redirect_stdout=False, redirect_stderr=False, auto_refresh=False
-        )
+        terminal = open_terminal()
+        bar = BarColumn(bar_width=10 if terminal.width < 110 else 40)
+        columns = (TextColumn("{task.description}"), bar, TextColumn("{task.fields[numbers]}"))
+        self._bar = Bar(*columns, console=terminal, redirect_stdout=False, redirect_stderr=False, auto_refresh=False)
         description = f"Epoch {progress.epoch}/{progress.epochs}"
         self._task = self._bar.add_task(description, total=progress.examples, numbers="")
         self._bar.start()
