@@ -163,3 +163,23 @@ def test_the_spread_of_an_effect_is_at_least_that_of_rounding():
     assert padding.contrast.comparison.spread == pytest.approx(1e-4 / np.sqrt(6 * 3))
     interaction, *_ = estimate_effects(FACTORS, cells, 2, resolution=1e-4)
     assert interaction.contrast.comparison.spread == pytest.approx(1e-4 * np.sqrt(4 / 12))
+
+
+def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_share():
+    # Strides 3 exist for width 8 alone, where strides 2 do less than elsewhere.
+    gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("2", "16"): -0.05, ("3", "8"): -0.02}
+    cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
+    two, three, width = estimate_effects(("strides", "width"), cells, resolution=1e-3)
+    assert [each.contrast.comparison.mean for each in (two, three)] == pytest.approx([-0.01, -0.02])
+    assert (two.combinations, two.possible, two.is_common) == (three.combinations, three.possible, True) == (1, 2, True)
+    # Width has one level beside its reference, and so all combinations that have both.
+    assert (width.combinations, width.possible) == (2, 3)
+
+
+def test_levels_that_share_no_combination_are_said_to():
+    gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("3", "16"): -0.02}
+    cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
+    effects = [
+        each for each in estimate_effects(("strides", "width"), cells, resolution=1e-3) if "strides" in each.factors
+    ]
+    assert [(each.is_common, each.combinations) for each in effects] == [(False, 1), (False, 1)]
