@@ -1,6 +1,7 @@
 """The arguments of the report command, and which of them go together."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,12 @@ from ablations.arguments import StudyArguments
 from cnnjax.errors import InputError
 from cnnjax.outputs import check_folder
 from cnnjax.reports.writing import Format
+from cnnjax.runs import StoredGrid
 from experiments.arguments import parse_arguments
 from experiments.judging import JudgingArguments, read_rules, refuse_rules
 from experiments.options import ADVANCED, Option
 
-PROG = "python -m ablations.report"
+PROG, RUN = "python -m ablations.report", "python -m ablations.run"
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,14 @@ class ReportArguments(JudgingArguments, StudyArguments):
     study."""
     pivot: Annotated[tuple[str, str] | None, Option(metavar="ROWS COLUMNS")] = None
     """Two factors: the labels of the first head the rows, those of the second the columns."""
+    all_tests: bool = False
+    """Show every test of significance of a comparison, and the reason of every verdict, as csv and json do."""
     figures: Path | None = None
     """Folder for the pictures of a comparison, as PNG and SVG."""
     output: Path | None = None
     """File to write the report to; it is replaced as a whole."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
-
-    @property
-    def compares(self) -> bool:
-        """Whether cells are compared, rather than listed."""
-        return bool(self.baseline) or self.pairs
 
 
 def parse(argv: list[str]) -> ReportArguments:
@@ -62,6 +61,29 @@ def parse(argv: list[str]) -> ReportArguments:
     return arguments
 
 
+def refuse_comparison(arguments: ReportArguments) -> None:
+    """Raises `InputError` where an option is of a comparison, and cells are listed or picked."""
+    for option, given in (("--format html", arguments.format == "html"), ("--figures", arguments.figures is not None)):
+        if given:
+            raise InputError(f"{option}: shows a comparison; give --baseline FACTOR=LABEL or --pairs")
+    refuse_rules(arguments, "--baseline or --pairs")
+
+
+def repeat_run(arguments: ReportArguments, grid: StoredGrid) -> ReportArguments:
+    """Returns the arguments for the report of a stored grid: where it was topped up, by the plan that it was run by."""
+    arguments = replace(arguments, study=grid.name)
+    words = shlex.split(grid.command)
+    if words[:3] != RUN.split() or arguments.baseline or arguments.pairs or arguments.select:
+        return arguments
+    from ablations.run import RunArguments
+
+    run = parse_arguments(RunArguments, words[3:], RUN, RunArguments())
+    if run.top_up is None:
+        return arguments
+    rules = {field.name: getattr(run, field.name) for field in fields(JudgingArguments)}
+    return replace(arguments, baseline=run.baseline, top_up=run.top_up, **rules)
+
+
 def _check(arguments: ReportArguments) -> None:
     read_rules(arguments)
     if arguments.figures:
@@ -73,13 +95,8 @@ def _check(arguments: ReportArguments) -> None:
     if chosen and (arguments.pivot or arguments.sort):
         option = "--pivot" if arguments.pivot else "--sort"
         raise InputError(f"{option}: arranges a plain report; leave it out with {chosen[0]}")
-    for option, given in (("--format html", arguments.format == "html"), ("--figures", arguments.figures is not None)):
-        if given and not arguments.compares:
-            raise InputError(f"{option}: shows a comparison; give --baseline FACTOR=LABEL or --pairs")
     if arguments.top_up is not None and not arguments.baseline:
         raise InputError(f"--top-up {arguments.top_up}: needs --baseline")
-    if not arguments.compares:
-        refuse_rules(arguments, "--baseline or --pairs")
     if arguments.pivot and arguments.format in ("csv", "json"):
         raise InputError(f"--pivot: makes tables to read; {arguments.format} has every cell in full without it")
     if arguments.pivot and arguments.sort:

@@ -106,6 +106,8 @@ def main(argv: list[str]) -> int:
         top_up=_read_top_up(arguments, study),
     )
     spent = format_seconds(time.monotonic() - start)
+    if not arguments.quiet:
+        say(f"its report: python -m ablations.report --out {shlex.quote(str(arguments.out))}", sys.stdout)
     say(f"{_describe(counts)} in {arguments.out / 'runs.sqlite'}, after {spent}", sys.stdout)
     return 1 if counts["failed"] else 0
 

@@ -6,13 +6,16 @@ independent draws from one normal distribution.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
+
+LEAST_FOR_INTERVAL = 3
+"""Accuracies from which on the interval of their mean is worth showing."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Estimate:
         n: number of values.
         mean: of the values.
         standard_deviation: of the values, with ``n - 1`` in the denominator; ``None`` for one value.
-        low, high: ends of the interval of the mean; ``None`` for one value.
+        low, high: ends of the interval of the mean; ``None`` where there is none.
     """
 
     n: int
@@ -80,6 +83,25 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resoluti
 def rounding_deviation(resolution: float | None) -> float:
     """Returns the standard deviation that rounding to steps of the resolution adds, and may hide: a step over √12."""
     return (resolution or 0.0) / math.sqrt(12)
+
+
+def estimate_accuracy(
+    values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None
+) -> Estimate:
+    """Estimates a mean accuracy: as `estimate_mean`, with an interval that ends where accuracies do, at 0 and 1.
+
+    Two values say next to nothing of the spread: the interval would be 13 standard errors wide to both sides, so fewer
+    than `LEAST_FOR_INTERVAL` have none.
+
+    Example:
+        >>> estimate = estimate_accuracy([0.99, 0.98, 0.94])
+        >>> f"{estimate.mean:.2f} [{estimate.low:.4f}, {estimate.high:.4f}]", estimate_accuracy([0.9, 0.8]).low
+        ('0.97 [0.9043, 1.0000]', None)
+    """
+    found = estimate_mean(values, confidence, resolution=resolution)
+    if found.low is None or found.high is None or found.n < LEAST_FOR_INTERVAL:
+        return replace(found, low=None, high=None)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:

@@ -6,7 +6,8 @@ that may be left out takes ``none``.
 """
 
 import typing
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -49,6 +50,18 @@ def write_literal(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(write_literal(part) for part in value)}]"
     return str(thaw(value))
+
+
+def shorten_paths(paths: Sequence[str]) -> dict[str, str]:
+    """Returns the last part of every path, ``padding`` for ``model.padding``, where no other ends alike.
+
+    Example:
+        >>> shorten_paths(["model.padding", "data.name", "model.name"])
+        {'model.padding': 'padding', 'data.name': 'data.name', 'model.name': 'model.name'}
+    """
+    ends = Counter(path.rpartition(".")[2] for path in paths)
+    shorter = {path: path.rpartition(".")[2] for path in paths}
+    return {path: short if ends[short] == 1 else path for path, short in shorter.items()}
 
 
 def check_path(path: str, where: str) -> str:

@@ -26,11 +26,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one value per column; ``None`` is an empty cell."""
+    """Rows of one value per column; ``None`` is an empty cell.
+
+    Attributes:
+        columns, rows: as said.
+        title: what it shows, without a full stop.
+        bold: row and column of the cells in bold, where a format has it: all but the terminal and CSV.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
     title: str = ""
+    bold: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def write_markdown(document: Document) -> str:
     parts = [*above, _list_markdown(document.summary)]
     for table in document.tables:
         rules = tuple("---:" if column.right else "---" for column in table.columns)
-        headings, *rows = _write_rows(table, _escape_markdown)
+        headings, *rows = _write_rows(table, _escape_markdown, "**{}**")
         parts += [f"### {_escape_markdown(table.title)}"] if table.title else []
         parts += [_join_lines(*(f"| {' | '.join(row)} |" for row in (headings, rules, *rows)))]
     return _join_parts(*parts, _list_markdown(document.notes))
@@ -80,8 +87,8 @@ def write_latex(document: Document) -> str:
     """Returns one ``table`` environment per table, set with the package ``booktabs``; the last has all sentences."""
     environments = []
     for table in document.tables:
-        texts = (document.title, table.title, ", ".join(document.facts))
-        caption = " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in texts if text)
+        in_bold = "The highest mean is in bold" if table.bold else ""
+        caption = _join_sentences(document.title, table.title, in_bold, ", ".join(document.facts))
         notes = (*document.summary, *document.notes) if table is document.tables[-1] else ()
         environments.append(_write_environment(table, caption, notes))
     return _join_parts(*environments)
@@ -96,23 +103,32 @@ def write_csv(table: Table) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _write_rows(table: Table, escape: Callable[[str], str]) -> list[tuple[str, ...]]:
+def _write_rows(table: Table, escape: Callable[[str], str], bold: str = "{}") -> list[tuple[str, ...]]:
+    """Returns the headings and the cells as texts; `bold` is put around those that are in bold."""
     headings = tuple(escape(column.heading) for column in table.columns)
-    return [headings, *(tuple(map(escape, _write_row(table.columns, row))) for row in table.rows)]
+    rows = [
+        [escape(write_value(value, column)) for column, value in zip(table.columns, row, strict=True)]
+        for row in table.rows
+    ]
+    for row, column in table.bold:
+        rows[row][column] = bold.format(rows[row][column])
+    return [headings, *map(tuple, rows)]
 
 
-def _write_row(columns: Sequence[Column], row: Sequence[Value]) -> list[str]:
-    return [_write_value(value, column.format) for column, value in zip(columns, row, strict=True)]
-
-
-def _write_value(value: Value, form: str) -> str:
+def write_value(value: Value, column: Column) -> str:
+    """Returns a value as it is read; nothing for ``None``."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else format(value, form)
+    return value if isinstance(value, str) else format(value, column.format)
+
+
+def _join_sentences(*texts: str) -> str:
+    found = (text if re.match(r"\S*[.=]", text) else f"{text[0].upper()}{text[1:]}" for text in texts if text)
+    return " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in found)
 
 
 def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
-    headings, *rows = (rf"{' & '.join(row)} \\" for row in _write_rows(table, _escape_latex))
+    headings, *rows = (rf"{' & '.join(row)} \\" for row in _write_rows(table, _escape_latex, r"\textbf{{{}}}"))
     alignment = "".join("r" if column.right else "l" for column in table.columns)
     return _join_lines(
         r"\begin{table}",
@@ -176,5 +192,7 @@ _LATEX = (
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "±": r"$\pm$",
+        "²": r"$^2$",
     }
 )

@@ -61,6 +61,8 @@ class CompareArguments(JudgingArguments):
     """Seeds 0 to N - 1 of both arms; left out, those that are stored, or 5 where --run has nothing to go by."""
     format: Format = "terminal"
     """How the comparison is written; csv and json hold every number unrounded, html is a page with pictures."""
+    all_tests: bool = False
+    """Show every test of significance and the reason of every verdict, which csv and json always have."""
     figures: Path | None = None
     """Folder for the pictures, as PNG and SVG."""
     output: Path | None = None
@@ -111,7 +113,7 @@ def main(argv: list[str]) -> int:
         remarks=remarks,
     )
     width = find_width() if output is None else None
-    text = write_findings(findings, arguments.format, width, arguments.figures)
+    text = write_findings(findings, arguments.format, width, arguments.figures, all_tests=arguments.all_tests)
     if output:
         replace_file(output, text + "\n", "--output")
     else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from cnnjax.comparison.criteria import MARGIN
 from cnnjax.config import RunConfig
 from cnnjax.console import run_command, say
 from cnnjax.datasets import Dataset, load
@@ -93,17 +94,24 @@ def _compare(ours: list[float], theirs: list[float], name: str) -> str:
     import numpy as np
     from scipy import stats
 
-    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    tested = stats.ttest_ind(ours, theirs, equal_var=False)
+    wide, narrow = tested.confidence_interval(0.95), tested.confidence_interval(0.9)
     rows = [
         f"{arm}: mean test accuracy {np.mean(values):.4f}, standard deviation {np.std(values, ddof=1):.4f}, "
         f"n {len(values)}"
         for arm, values in (("cnnjax", ours), (name, theirs))
     ]
     difference = np.mean(ours) - np.mean(theirs)
+    if max(-narrow.low, narrow.high) < MARGIN:
+        verdict = "equivalent"
+    else:
+        verdict = "undecided" if wide.low <= 0 <= wide.high else "better" if difference > 0 else "worse"
     return "\n".join(
         [
             *rows,
-            f"difference of means {difference:+.4f}, 95% Welch interval [{interval.low:+.4f}, {interval.high:+.4f}]",
+            f"difference of means {difference:+.4f}, 95% Welch interval [{wide.low:+.4f}, {wide.high:+.4f}]",
+            f"two one-sided Welch tests at 5%: 90% interval [{narrow.low:+.4f}, {narrow.high:+.4f}], margin "
+            f"±{MARGIN:g}: {verdict}",
         ]
     )
 

@@ -62,9 +62,16 @@ def test_captions_say_over_how_many_seeds(pictures):
 
 
 def test_verdicts_are_words_on_the_forest_plot(example, pictures):
-    written = [text for text, _ in list_texts(pictures["differences"].figure)]
+    written = [" ".join(text.split()) for text, _ in list_texts(pictures["differences"].figure)]
     for contrast in example.contrasts:
-        assert f"{describe_difference(contrast)}  {contrast.verdict.word}" in written
+        assert f"{describe_difference(contrast)} {contrast.verdict.label}" in written
+
+
+def test_an_interaction_is_drawn_with_its_interval(example, pictures):
+    written = [" ".join(text.split()) for text, _ in list_texts(pictures["interactions"].figure)]
+    for effect in example.interactions:
+        assert f"{describe_difference(effect.contrast)} {effect.contrast.verdict.label}" in written
+    assert not {"better", "worse"} & {text.split()[0] for text in written if text}
 
 
 def test_every_verdict_has_a_marker_and_a_colour_of_its_own():

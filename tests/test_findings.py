@@ -14,7 +14,7 @@ from cnnjax.reports.arms import Arm
 from cnnjax.reports.documents import make_document
 from cnnjax.reports.findings import Rules, find
 from cnnjax.reports.predictions import find_in_images
-from cnnjax.reports.summary import write_summary
+from cnnjax.reports.summary import write_interval, write_summary
 from cnnjax.reports.unrounded import make_data_table, to_dict
 from cnnjax.reports.writing import write_findings
 from cnnjax.runs import Store
@@ -83,7 +83,8 @@ def test_every_way_of_comparing_is_taken():
 def test_the_summary_says_the_most_important_first():
     summary = write_summary(find_study())
     assert summary[0] == (
-        "Against padding=valid, width=8, of 3 arms 3 better (within ±0.2 points counts as equivalent)."
+        "Against padding=valid, width=8, of 3 arms 2 better, 1 better of the runs that completed "
+        "(within ±0.2 points counts as equivalent)."
     )
     assert summary[1].startswith(
         "The largest difference among the better: padding=valid, width=16 less padding=valid, width=8 is +1.9"
@@ -91,14 +92,82 @@ def test_the_summary_says_the_most_important_first():
     text = "\n".join(summary)
     assert "What explains most of the variance between runs: " in text
     assert "padding same instead of valid: " in text
-    assert "What one factor does depends on the other for padding and width." in text
+    assert "What one factor does depends on the other for padding and width, of the runs that completed." in text
+    assert "over seeds, for one training and one test set" in text
     assert "Left out, for they have no accuracy: 1 failed of 20 runs." in text
     assert "Compared by test accuracy" in summary[-1]
 
 
 def test_of_two_arms_the_summary_is_their_comparison():
     findings = find_study(arms=make_study()[2:], base="padding=valid, width=16")
-    assert write_summary(findings)[0].startswith("padding=same, width=16 less padding=valid, width=16 is -0.")
+    (contrast,) = findings.contrasts
+    first = write_summary(findings)[0]
+    assert first.lower().startswith(f"{contrast.verdict.label.lower()}: padding=same, width=16 less padding=valid")
+    assert f"{100 * contrast.comparison.mean:+.2f} points" in first
+
+
+def make_lossy():
+    """Returns an arm of which half the runs diverged and which is better where it did not, and its whole base."""
+    arm = make_arm("f=b", draw(0.97, 1))
+    lost = make_arm("f=b", {5: 0.5, 6: 0.5, 7: 0.5, 8: 0.5, 9: 0.5}, status="diverged")
+    arm = dataclasses.replace(arm, records={**arm.records, **lost.records}, seeds=tuple(range(10)))
+    base = dataclasses.replace(make_arm("f=a", draw(0.95, 0, 10)), seeds=tuple(range(10)))
+    return [base, arm]
+
+
+def test_lost_runs_of_both_sides_are_in_every_sentence_row_and_file():
+    findings = find_study(arms=make_lossy(), base="f=a")
+    assert "of the runs that completed" in findings.contrasts[0].verdict.label
+    first = write_summary(findings)[0]
+    assert "5 of 10" in first
+    assert "10 of 10" in first
+    (table,) = [each for each in make_document(findings).tables if "Differences" in each.title]
+    row = dict(zip((column.heading for column in table.columns), table.rows[0], strict=True))
+    assert row["runs"] == "5 of 10 against 10 of 10"
+    assert row["verdict"] == findings.contrasts[0].verdict.label
+    data = make_data_table(findings)
+    values = dict(zip((column.heading for column in data.columns), data.rows[0], strict=True))
+    assert [values[f"{side}_{what}"] for side in ("first", "second") for what in ("completed", "lost")] == [5, 5, 10, 0]
+    assert (values["label"], values["survives_losses"]) == (row["verdict"], False)
+
+
+def test_the_interval_shown_is_the_one_that_the_verdict_rests_on():
+    arms = [make_arm("f=a", draw(0.95, 0)), make_arm("f=b", draw(0.95, 0)), make_arm("f=c", draw(0.97, 3))]
+    wobbly = {seed: value + 1e-4 * (seed - 2) for seed, value in draw(0.95, 0).items()}
+    arms[1] = make_arm("f=b", wobbly)
+    findings = find_study(arms=arms, base="f=a")
+    equivalent, better = findings.contrasts
+    assert (equivalent.verdict.word, better.verdict.word) == ("equivalent", "better")
+    (table,) = [each for each in make_document(findings).tables if "Differences" in each.title]
+    place = [column.heading for column in table.columns].index("interval")
+    assert table.rows[0][place] == write_interval(equivalent.equivalence_low, equivalent.equivalence_high)
+    assert table.rows[1][place] == write_interval(better.low, better.high)
+
+
+def test_an_interaction_has_a_sign_and_is_neither_better_nor_worse():
+    (table,) = [each for each in make_document(find_study()).tables if "interactions" in each.title]
+    labels = {row[0]: dict(zip((c.heading for c in table.columns), row, strict=True))["verdict"] for row in table.rows}
+    assert labels["padding: same - valid x width: 16 - 8"].startswith("negative")
+
+
+@pytest.mark.parametrize("base", ["padding=valid, width=8", None])
+def test_every_format_says_what_the_verdicts_are_about(base):
+    findings = find_study(base=base)
+    for form in ("terminal", "markdown", "latex", "csv", "json"):
+        assert "over seeds, for one training and one test set" in write_findings(findings, form)
+
+
+def test_accuracies_and_their_intervals_are_possible_ones():
+    arms = [make_arm("f=a", {0: 0.999, 1: 0.9, 2: 0.99}), make_arm("f=b", {0: 0.97, 1: 0.9})]
+    high, few = find_study(arms=arms, base="f=a").arms
+    assert 0 <= high.estimate.low < high.estimate.high == 1
+    assert (few.estimate.low, few.estimate.high) == (None, None)
+
+
+def test_tests_of_significance_are_shown_where_they_are_asked_for():
+    brief, full = (make_document(find_study(), all_tests).tables[1].columns for all_tests in (False, True))
+    assert [column.heading for column in brief] == ["arm", "difference", "interval", "verdict", "seeds needed", "runs"]
+    assert {"t test p", "sign-flip p", "Wilcoxon p", "TOST p"} < {column.heading for column in full}
 
 
 def test_all_pairs_are_compared_without_a_base():

@@ -46,7 +46,7 @@ def test_pruned_trials_say_so_and_have_no_accuracy(tmp_path):
     record = store.find(grid.trials[0].key)
     assert (record.status, record.test_accuracy) == ("pruned", None)
     assert record.reason == (
-        "pruned after 1 of 4 epochs: mean validation accuracy 0.1000, place 4 of 4, of which 2 went on"
+        "dropped after 1 of 4 epochs: mean validation accuracy 0.1000, place 4 of 4, of which 2 went on"
     )
 
 

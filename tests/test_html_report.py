@@ -121,7 +121,8 @@ class TestPage:
     def test_lacks_what_there_is_nothing_of(self):
         arms, _ = make_arms({"model.padding": ("valid", "same")}, seeds=(0,), leave_out_last=False, epochs=1)
         page = write_html(make_findings(arms, arms[0].name))
-        assert "Not shown: No completed run has more than one epoch." in page
+        assert "<h2>Learning curves</h2>" not in page
+        assert "not drawn: learning curves: No completed run has more than one epoch." in page
         assert "No run diverged or failed" in page
         assert "makes this report again" not in page
         assert read(page).wrong == []

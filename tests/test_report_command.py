@@ -32,6 +32,8 @@ model.padding = ["valid", "same"]
 model.kernel_size = [3, 5, 29]
 """
 BEST = {"valid": 0.9, "same": 0.95}
+LISTED = ["--sort", "model.padding"]
+"""Lists the cells in the study's order, where they would be compared with the base."""
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,14 @@ def report(capsys, folder, *arguments, study="tiny.toml"):
 
 
 def test_the_terminal_shows_header_cells_and_all_that_went_wrong(folder, capsys):
-    above, table, notes = report(capsys, folder).rstrip().split("\n\n")
+    above, _, table, notes = report(capsys, folder, *LISTED).rstrip().split("\n\n")
     assert (
         above == "Does padding matter?\nstudy tiny, seeds 0..2, 18 trials, dataset mnist, epochs 1, model.filters [2]"
     )
     lines = table.splitlines()
-    assert lines[0].split()[:4] == ["model.padding", "model.kernel_size", "parameters", "FLOPs"]
+    assert lines[0].split()[:4] == ["padding", "kernel_size", "test", "accuracy"]
     assert len(lines) == 2 + 6
-    assert "0.9510 ± 0.0010  [0.9485, 0.9535]      0.3          3" in table
+    assert "0.9510 ± 0.0010  [0.9485, 0.9535]       3,950     36,064      0.3          3" in table
     assert lines[0].split()[-4:] == ["completed", "failed", "invalid", "missing"]
     assert lines[2].split()[-2:] == ["2", "1"]
     assert lines[4].split() == ["valid", "29", "3"]
@@ -89,8 +91,8 @@ def test_csv_has_every_cell_with_full_precision(folder, capsys):
 def test_json_is_one_object_with_everything(folder, capsys):
     found = json.loads(report(capsys, folder, "--format", "json"))
     assert set(found) == {
-        "study", "title", "seeds", "base", "factors", "confidence", "cells", "failures", "duplicates", "provenance",
-        "remarks",
+        "study", "title", "seeds", "base", "factors", "confidence", "scope", "cells", "failures", "duplicates",
+        "provenance", "remarks",
     }  # fmt: skip
     assert found["seeds"] == [0, 1, 2]
     assert found["factors"] == ["model.padding", "model.kernel_size"]
@@ -113,9 +115,9 @@ def test_json_is_one_object_with_everything(folder, capsys):
 
 def test_markdown_and_latex_show_the_same_numbers(folder, capsys):
     for form in ("markdown", "latex"):
-        text = report(capsys, folder, "--format", form, "--filter", "model.kernel_size=3")
+        text = report(capsys, folder, "--format", form, "--filter", "model.kernel_size=3", *LISTED)
         assert "[0.9485, 0.9535]" in text or "{[}0.9485, 0.9535{]}" in text
-        assert text.count("0.9510 ± 0.0010") == 1
+        assert text.count("0.9510 ± 0.0010") + text.count(r"0.9510 $\pm$ 0.0010") == 1
         assert text.count("out of memory") == 1
 
 
@@ -130,13 +132,14 @@ def test_cells_are_filtered_and_sorted(folder, capsys):
 
 def test_a_pivot_sets_two_factors_against_each_other(folder, capsys):
     lines = report(capsys, folder, "--pivot", "model.padding", "model.kernel_size").splitlines()
-    assert lines[3] == "model.padding by model.kernel_size"
-    assert lines[4].split() == ["model.padding", "3", "5", "29"]
-    assert lines[6].startswith("valid")
-    assert lines[6].endswith("3 invalid")
-    assert "0.9510 ± 0.0010" in lines[7]
-    assert lines[6].split()[1:7] == ["0.9015", "±", "0.0007", "(2", "of", "3)"]
-    assert "standard deviation over seeds" in lines[9]
+    start = lines.index("padding by kernel_size")
+    heading, _, valid, same = lines[start + 1 : start + 5]
+    assert heading.split() == ["padding", "3", "5", "29"]
+    assert valid.startswith("valid")
+    assert valid.endswith("3 invalid")
+    assert "0.9510 ± 0.0010" in same
+    assert valid.split()[1:7] == ["0.9015", "±", "0.0007", "(2", "of", "3)"]
+    assert "standard deviation over seeds" in lines[start + 6]
 
 
 def test_the_output_file_is_replaced_as_a_whole(folder, tmp_path, capsys):
@@ -147,30 +150,75 @@ def test_the_output_file_is_replaced_as_a_whole(folder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_study_that_is_not_stored_is_all_missing_and_no_store_is_made(folder, tmp_path, capsys):
-    assert main([str(folder / "tiny.toml"), "--out", str(tmp_path / "nowhere")]) == 0
-    text = capsys.readouterr().out
-    assert [line.split()[-1] for line in text.splitlines()[5:11]] == ["3"] * 6
-    assert f"nothing of this study is in {tmp_path / 'nowhere' / 'runs.sqlite'}" in text
+def test_a_report_of_nothing_is_an_error_and_no_store_is_made(folder, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere/runs.sqlite: nothing is stored of the study tiny"):
+        main([str(folder / "tiny.toml"), "--out", nowhere])
+    with pytest.raises(InputError, match=r"nowhere/runs.sqlite: no grid was run into it; name a STUDY"):
+        main(["--out", nowhere])
+    with pytest.raises(InputError, match=r"nothing is stored of the study tiny with these settings and seeds"):
+        main([str(folder / "tiny.toml"), "--out", str(folder / "runs"), "--seeds", "7..9"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_grid_in_the_store_is_reported_by_its_name_and_can_be_changed_as_the_study(folder, tmp_path, capsys):
-    study = read_study(StudyArguments(study=str(folder / "tiny.toml"), seeds="1"))
-    grid = expand(study)
-    store = Store(tmp_path)
+def store_grid(folder, name, text, command="run it", **options):
+    """Puts a grid with the results of all its trials into a store; returns the grid."""
+    (folder / f"{name}.toml").write_text(text)
+    study = read_study(StudyArguments(study=str(folder / f"{name}.toml"), **options))
+    grid, store = expand(study), Store(folder)
     keys = {trial.key: trial.name for trial in grid.trials}
-    store.add_grid(StoredGrid("gone", study.to_toml(), "run it", "2026-01-01T00:00:00+00:00", keys))
-    store.add_all([make_packed(grid.trials[0].config, 0.5)])
+    store.add_grid(StoredGrid(name, study.to_toml(), command, "2026-01-01T00:00:00+00:00", keys))
+    runs = [trial for trial in grid.trials if not trial.cell.problem]
+    store.add_all(
+        [make_packed(trial.config, BEST[trial.config.model.padding] + trial.config.seed / 1000) for trial in runs]
+    )
+    (folder / f"{name}.toml").unlink()
+    return grid
+
+
+def test_a_grid_in_the_store_is_reported_by_its_name_and_can_be_changed_as_the_study(tmp_path, capsys):
+    store_grid(tmp_path, "gone", STUDY, seeds="1")
     assert main(["gone", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "study gone, seeds 0," in text
-    assert "0.5000" in text
+    assert "0.9500" in text
     assert "other trials" not in text
     assert main(["gone", "--out", str(tmp_path), "--seeds", "2"]) == 0
+    assert "the store has a grid of this name with other trials, run by: run it" in capsys.readouterr().out
+
+
+def test_without_a_study_the_report_is_of_what_ran_last_as_it_was_run(tmp_path, capsys):
+    store_grid(tmp_path, "gone", STUDY, seeds="4", set=("train.learning_rate=0.5",))
+    assert main(["--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert text.splitlines()[5].split()[-2:] == ["1", "1"]
-    assert "the store has a grid of this name with other trials, run by: run it" in text
+    assert "study gone, seeds 0..3," in text
+    assert "train.learning_rate 0.5" in text
+    assert "other trials" not in text
+
+
+def test_the_report_of_a_topped_up_grid_is_judged_by_the_plan_that_it_was_run_by(tmp_path, capsys):
+    command = "python -m ablations.run gone --top-up 8 --margin 0.5 --baseline model.padding=valid"
+    two = STUDY.replace("model.kernel_size = [3, 5, 29]\n", "")
+    store_grid(tmp_path, "gone", two, command, seeds="4")
+    assert main(["--out", str(tmp_path), "--pairs", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rules"]["looks"] == []
+    assert main(["--out", str(tmp_path), "--format", "json"]) == 0
+    rules = json.loads(capsys.readouterr().out)["rules"]
+    assert (rules["looks"], rules["margin"]) == ([4, 8], 0.005)
+
+
+def test_the_cell_that_equals_the_base_is_the_baseline_and_the_report_begins_with_the_answer(tmp_path, capsys):
+    two = STUDY.replace("model.kernel_size = [3, 5, 29]\n", "")
+    store_grid(tmp_path, "gone", two)
+    assert main(["--out", str(tmp_path)]) == 0
+    first = capsys.readouterr().out.split("\n\n")[1]
+    assert first.startswith("Better: padding=same less padding=valid is +5.00 points")
+
+
+def test_without_a_cell_that_equals_the_base_the_cells_are_listed(tmp_path, capsys):
+    store_grid(tmp_path, "gone", STUDY.replace("[3, 5, 29]", "[3, 7]"))
+    assert main(["--out", str(tmp_path)]) == 0
+    assert "--baseline FACTOR=LABEL or --pairs" in capsys.readouterr().out.split("\n\n")[1]
 
 
 REFUSALS = [
@@ -286,12 +334,12 @@ def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, 
         (["--baseline", "model.padding=valid"], r"leaves 3 cells, must leave one; they differ in model.kernel_size"),
         ([*BASELINE, "--pairs"], r"--baseline and --pairs: give one of"),
         ([*BASELINE, "--sort", "accuracy"], r"--sort: arranges a plain report; leave it out with --baseline"),
-        (["--format", "html"], r"--format html: shows a comparison; give --baseline FACTOR=LABEL or --pairs"),
-        (["--figures", "x"], r"--figures: shows a comparison"),
+        (["--format", "html", *LISTED], r"--format html: shows a comparison; give --baseline FACTOR=LABEL or --pairs"),
+        (["--figures", "x", *LISTED], r"--figures: shows a comparison"),
         (["--top-up", "9"], r"--top-up 9: needs --baseline"),
         (["--select"], r"--select: no run has validation examples; run the study with --set train.validation_split"),
         (["--select", "--format", "csv"], r"--format csv: has every cell"),
-        (["--by", "validation"], r"--by validation: judges a comparison; give --baseline or --pairs"),
+        (["--by", "validation", *LISTED], r"--by validation: judges a comparison; give --baseline or --pairs"),
         ([*BASELINE, "--filter", "model.padding=valid", "--filter", "model.kernel_size=3"], r"1 arm: nothing"),
         (["--filter", "model.padding=same", *BASELINE], r"--baseline model.padding='valid': must be one of same"),
     ],

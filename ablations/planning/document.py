@@ -7,6 +7,7 @@ from ablations.planning.sensitivity import ALPHA, POWER, Sensitivity
 from ablations.running.costs import TRAIN_SIZE_UNKNOWN
 from cnnjax.comparison.verdicts import LEAST_SEEDS
 from cnnjax.console import format_seconds
+from cnnjax.setting_paths import shorten_paths
 from cnnjax.tables import Column, Document, Table
 
 MOST_ROWS = 50
@@ -32,9 +33,8 @@ def describe_plan(plan: Plan, complete: bool = False) -> Document:
 
 
 def _make_table(plan: Plan, cells: Iterable[CellPlan]) -> Table:
-    sizes = ("parameters", "FLOPs", "activation bytes")
-    numbers = (*(Column(name, ",", True) for name in sizes), Column("s a trial", ",.1f", True))
-    columns = (*map(Column, plan.grid.factors), *numbers, Column("trials"))
+    numbers = (*(Column(name, ",", True) for name in ("parameters", "FLOPs")), Column("s a trial", ",.1f", True))
+    columns = (*map(Column, shorten_paths(plan.grid.factors).values()), *numbers, Column("trials"))
     return Table(columns, tuple(_make_row(plan, cell) for cell in cells))
 
 
@@ -42,7 +42,7 @@ def _make_row(plan: Plan, cell: CellPlan) -> tuple[str | int | float | None, ...
     size = cell.size
     return (
         *(cell.cell.labels[factor] for factor in plan.grid.factors),
-        *((size.parameters, size.flops, size.activation_bytes) if size else (None, None, None)),
+        *((size.parameters, size.flops) if size else (None, None)),
         cell.seconds,
         ", ".join(f"{count} {_NAMES.get(status, status)}" for status, count in cell.counts.items() if count),
     )

@@ -16,6 +16,7 @@ INTERPRETATION = (
     "these training and test images",
     "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
 )
+COMPARISON = "Cells are listed here, not compared: --baseline FACTOR=LABEL or --pairs says which differ."
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Report:
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
         )
-        return Document(self.title, facts, tables, (*INTERPRETATION, *self._list_notes()))
+        return Document(self.title, facts, tables, (*INTERPRETATION, *self._list_notes()), (COMPARISON,))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
@@ -60,6 +61,7 @@ class Report:
             "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
+            "scope": "over seeds, for one training and one test set",
             "cells": [_cell_to_dict(cell) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
@@ -74,10 +76,15 @@ class Report:
             *(f"{each.status}: {each.cell}, seed={each.seed}: {each.reason}" for each in self.failures),
             *(f"pruned: {cell.name}: {cell.pruned}" for cell in self.cells if cell.pruned),
             *(f"invalid: {cell.name}: {cell.problem}" for cell in self.cells if cell.problem),
-            *(f"duplicate: {each.name} runs what {each.kept} runs" for each in self.grid.duplicates),
+            *list_duplicates(self.grid),
             *describe_origins(self.origins),
             *self.remarks,
         ]
+
+
+def list_duplicates(grid: Grid) -> list[str]:
+    """Returns a line for every cell that was folded away."""
+    return [f"duplicate: {each.name} runs what {each.kept} runs" for each in grid.duplicates]
 
 
 def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:

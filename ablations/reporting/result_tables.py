@@ -8,24 +8,26 @@ from ablations.reporting.results import TRIAL_STATUSES, CellResult
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate
 from cnnjax.rules import choice
+from cnnjax.setting_paths import shorten_paths
 from cnnjax.tables import Column, Table, Value
 
 
 def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
     """Returns one row a cell, rounded for reading; columns without a value are left out, a count of 0 is none."""
     columns: dict[Column, Callable[[CellResult], Value]] = {
-        Column("parameters", ",", True): lambda cell: cell.parameters,
-        Column("FLOPs", ",", True): lambda cell: cell.flops,
         Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
         Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
         Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
+        Column("parameters", ",", True): lambda cell: cell.parameters,
+        Column("FLOPs", ",", True): lambda cell: cell.flops,
         Column("train s", ".1f", True): lambda cell: cell.train_seconds,
         **{Column(status, ",", True): _read_count(status) for status in TRIAL_STATUSES},
     }
     values = {column: [read(cell) or None for cell in cells] for column, read in columns.items()}
     used = {column: entries for column, entries in values.items() if any(entry is not None for entry in entries)}
     labels = ([cell.labels[factor] for cell in cells] for factor in grid.factors)
-    return Table((*map(Column, grid.factors), *used), tuple(zip(*labels, *used.values(), strict=True)))
+    headings = shorten_paths(grid.factors).values()
+    return Table((*map(Column, headings), *used), tuple(zip(*labels, *used.values(), strict=True)))
 
 
 def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column: str) -> tuple[Table, ...]:
@@ -46,12 +48,15 @@ def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column:
         choice(factor, grid.factors, "--pivot")
     if row == column:
         raise InputError(f"--pivot {row} {column}: must be two factors")
+    short = shorten_paths(grid.factors)
     others = [factor for factor in grid.factors if factor not in (row, column)]
     groups: dict[tuple[str, ...], list[CellResult]] = {}
     for cell in cells:
         groups.setdefault(tuple(cell.labels[factor] for factor in others), []).append(cell)
     return tuple(
-        _pivot(grid, group, row, column, [f"{factor}={label}" for factor, label in zip(others, labels, strict=True)])
+        _pivot(
+            grid, group, row, column, [f"{short[factor]}={label}" for factor, label in zip(others, labels, strict=True)]
+        )
         for labels, group in groups.items()
     )
 
@@ -94,12 +99,13 @@ def _read_count(status: str) -> Callable[[CellResult], Value]:
 
 def _pivot(grid: Grid, cells: Sequence[CellResult], row: str, column: str, others: list[str]) -> Table:
     entries = {(cell.labels[row], cell.labels[column]): _write_entry(cell) for cell in cells}
+    short = shorten_paths(grid.factors)
     heads = [label for label in list_labels(grid, column) if any(label == found for _, found in entries)]
     rows = [label for label in list_labels(grid, row) if any(label == found for found, _ in entries)]
     return Table(
-        (Column(row), *(Column(head, right=True) for head in heads)),
+        (Column(short[row]), *(Column(head, right=True) for head in heads)),
         tuple((label, *(entries.get((label, head)) for head in heads)) for label in rows),
-        ", ".join([f"{row} by {column}", *others]),
+        ", ".join([f"{short[row]} by {short[column]}", *others]),
     )
 
 

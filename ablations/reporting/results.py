@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ablations.language.grids import Cell, Grid, Trial
 from ablations.running.costs import find_size
-from cnnjax.estimates import Estimate, estimate_mean
+from cnnjax.estimates import Estimate, estimate_accuracy
 from cnnjax.records import STATUSES, Record
 from cnnjax.reports.arms import find_resolution
 
@@ -78,13 +78,13 @@ class CellResult:
     @functools.cached_property
     def accuracy(self) -> Estimate | None:
         """The mean test accuracy with its 95% interval over the completed seeds; ``None`` where there is none."""
-        return estimate_mean(self.accuracies.values(), resolution=self.resolution) if self.accuracies else None
+        return estimate_accuracy(self.accuracies.values(), resolution=self.resolution) if self.accuracies else None
 
     @functools.cached_property
     def val_accuracy(self) -> Estimate | None:
         """The mean validation accuracy likewise, on which to choose a cell; ``None`` without validation examples."""
         values = self.val_accuracies.values()
-        return estimate_mean(values, resolution=self.val_resolution) if values else None
+        return estimate_accuracy(values, resolution=self.val_resolution) if values else None
 
     @property
     def trials(self) -> int:

@@ -13,6 +13,7 @@ from ablations.language.grids import Grid
 from ablations.reporting.results import CellResult
 from cnnjax.errors import InputError
 from cnnjax.estimates import Estimate
+from cnnjax.setting_paths import shorten_paths
 from cnnjax.tables import Column, Document, Table
 
 
@@ -35,15 +36,23 @@ class Selection:
 
     def to_document(self, grid: Grid, title: str, facts: Sequence[str]) -> Document:
         """Returns the selection for reading."""
-        columns = (*map(Column, grid.factors), Column("parameters", ",", True), Column("validation accuracy"))
+        columns = (
+            *map(Column, shorten_paths(grid.factors).values()),
+            Column("parameters", ",", True),
+            Column("validation accuracy"),
+        )
         rows = tuple(
             (*(cell.labels[factor] for factor in grid.factors), cell.parameters, _write(cell.val_accuracy))
             for cell in self.ranked
         )
         notes = (
             f"picked by validation accuracy: {self.chosen.name}",
-            f"its test accuracy: {_write(self.chosen.accuracy)}, over {len(self.chosen.accuracies)} seeds",
-            *([f"{self.left_out} cells lack a completed trial and were not to be picked"] if self.left_out else []),
+            f"its test accuracy: {_write(self.chosen.accuracy)}, over {_count(len(self.chosen.accuracies), 'seed')}",
+            *(
+                [f"not to be picked, for want of a completed trial: {_count(self.left_out, 'cell')}"]
+                if self.left_out
+                else []
+            ),
         )
         return Document(title, tuple(facts), (Table(columns, rows),), notes)
 
@@ -83,6 +92,10 @@ def select(cells: Sequence[CellResult]) -> Selection:
     return Selection(tuple(ranked), len(cells) - len(ranked))
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _known(estimate: Estimate | None) -> Estimate:
     assert estimate is not None
     return estimate
@@ -90,5 +103,5 @@ def _known(estimate: Estimate | None) -> Estimate:
 
 def _write(estimate: Estimate | None) -> str:
     known = _known(estimate)
-    interval = "" if known.low is None else f" [{known.low:.4f}, {known.high:.4f}]"
+    interval = " (too few seeds for an interval)" if known.low is None else f" [{known.low:.4f}, {known.high:.4f}]"
     return f"{known.mean:.4f}{interval}"

@@ -141,7 +141,7 @@ def _record_losers(standings: Sequence[Standing], place: int, kept: int, divisor
         found += (
             f" of {standing.count('completed')} of {len(standing.runs)} seeds, {standing.count('diverged')} diverged"
         )
-    pruned = f"pruned after {epochs}: {found}, place {place + 1} of {len(standings)}, of which {kept} went on"
+    pruned = f"dropped after {epochs}: {found}, place {place + 1} of {len(standings)}, of which {kept} went on"
     packed = []
     for seed, run in standing.runs.items():
         status, reason, output = "pruned", pruned, None

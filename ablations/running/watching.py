@@ -13,7 +13,7 @@ from ablations.running.work import Work
 from cnnjax.console import format_seconds, open_terminal, say
 from cnnjax.history import Progress
 from cnnjax.records import Record
-from cnnjax.reports.names import shorten_factors
+from cnnjax.setting_paths import shorten_paths
 
 REFRESH_SECONDS = 0.2
 
@@ -232,7 +232,7 @@ def _find_varying(trials: Sequence[Trial]) -> dict[str, str]:
     """Returns short names of the factors that have several labels among trials of one grid."""
     labels = [trial.cell.labels for trial in trials]
     factors = list(labels[0]) if labels else []
-    return shorten_factors([factor for factor in factors if len({each[factor] for each in labels}) > 1])
+    return shorten_paths([factor for factor in factors if len({each[factor] for each in labels}) > 1])
 
 
 def _describe(progress: Progress | None) -> str:

@@ -6,6 +6,7 @@ equivalence, and the reason says so. Each verdict is about one comparison by its
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -53,6 +54,11 @@ class Verdict:
     seeds_needed: int | None = None
     seeds_for_seen: int | None = None
     decidable_margin: float | None = None
+
+    @property
+    def label_word(self) -> str:
+        """The first word of the label, such as ``positive`` of an interaction that is ``better`` for programs."""
+        return re.split(r"[ ;]", self.label, maxsplit=1)[0]
 
 
 def decide(

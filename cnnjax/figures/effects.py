@@ -1,22 +1,18 @@
-"""What factors do: the share of the variance each explains, the effect of its levels, and how two of them interact."""
+"""What factors do: the share of the variance each explains, and the effect of its levels."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from cnnjax.comparison import Contrast, Share
 from cnnjax.figures.labels import wrap, wrap_all
-from cnnjax.figures.style import BLUE, COLOURS, INK, MARKERS, SMALL, new_figure, styled
+from cnnjax.figures.style import BLUE, INK, SMALL, new_figure, styled
 from cnnjax.figures.verdict_marks import BAND, MARKS, explain_marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LINES = 6
-"""Levels of a factor that have a line of their own."""
 _WIDTH, _COLUMNS = 7.2, 2
 Style = dict[str, Any]
 
@@ -26,19 +22,6 @@ class FactorEffects(NamedTuple):
 
     factor: str
     levels: Mapping[str, Contrast | None]
-
-
-class Crossing(NamedTuple):
-    """Mean accuracies as fractions over the levels of one factor, by the level of another; nan where there is none.
-
-    `combinations` is the number of combinations of the other factors that the means are over, 0 where there are none.
-    """
-
-    factor: str
-    labels: Sequence[str]
-    other: str
-    lines: Mapping[str, Sequence[float]]
-    combinations: int
 
 
 @styled()
@@ -87,47 +70,17 @@ def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figur
                 axes.plot(place, 0, "D", color=INK, markersize=4)
                 continue
             mark = MARKS[contrast.verdict.word]
-            if contrast.low is not None and contrast.high is not None:
-                axes.vlines(place, 100 * contrast.low, 100 * contrast.high, mark.colour, linewidth=1.8)
+            low, high = contrast.decisive_interval
+            if low is not None and high is not None:
+                axes.vlines(place, 100 * low, 100 * high, mark.colour, linewidth=1.8)
             axes.plot(place, means[place], linestyle="none", **mark.style)
         _name_levels(axes, list(factor.levels))
         axes.set_title(wrap(factor.factor, 40, 2))
     for axes in panels[::_COLUMNS]:
         axes.set_ylabel("effect in percentage points")
-    words = [each.verdict.word for factor in factors for each in factor.levels.values() if each is not None]
-    explain_marks(figure, words, Patch(**BAND, label=f"within ±{100 * margin:g}"))
+    verdicts = [each.verdict for factor in factors for each in factor.levels.values() if each is not None]
+    explain_marks(figure, verdicts, Patch(**BAND, label=f"within ±{100 * margin:g}"))
     return figure
-
-
-@styled()
-def draw_interactions(crossings: Sequence[Crossing]) -> "Figure":
-    """Draws a panel for every two factors: accuracy over the levels of the one, with a line for each of the other.
-
-    Args:
-        crossings: at least one; of each, at most `MOST_LINES` lines.
-    """
-    figure, panels = _make_panels(len(crossings), 3.0)
-    for axes, crossing in zip(panels, crossings, strict=True):
-        for index, (label, line) in enumerate(crossing.lines.items()):
-            style: Style = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": ("-", "--", ":")[index % 3]}
-            axes.plot(range(len(line)), 100 * np.array(line, float), label=wrap(label, 22, 1), **style)
-        _name_levels(axes, crossing.labels)
-        axes.set_xlabel(wrap(crossing.factor, 40, 2) + _say_over(crossing.combinations))
-        axes.ticklabel_format(axis="y", useOffset=False)
-        axes.margins(y=0.12)
-        axes.legend(
-            title=wrap(crossing.other, 34, 1), title_fontsize=SMALL, ncols=min(len(crossing.lines), 3),
-            loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.0,
-        )  # fmt: skip
-    for axes in panels[::_COLUMNS]:
-        axes.set_ylabel("mean accuracy in %")
-    return figure
-
-
-def _say_over(combinations: int) -> str:
-    if not combinations:
-        return ""
-    return f"\nover {combinations} combination{'s' * (combinations > 1)} of the others"
 
 
 def _make_panels(count: int, height: float, sharey: bool = False) -> tuple["Figure", list["Axes"]]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnjax.figures.labels import wrap, wrap_all
-from cnnjax.figures.style import MUTED, ON_LIGHT, PAPER, SEQUENTIAL, SMALL, new_figure, styled
+from cnnjax.figures.style import INK, ON_LIGHT, PAPER, SEQUENTIAL, SMALL, new_figure, styled
+from cnnjax.figures.verdict_marks import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,9 +70,9 @@ def draw_heat_maps(maps: Sequence[HeatMap], row_factor: str, column_factor: str)
 def _write_cells(axes: "Axes", heat_map: HeatMap, drawn: Any) -> None:
     size = SMALL if heat_map.values.shape[1] <= 8 else 5.5
     for (row, column), value in np.ndenumerate(heat_map.values):
-        colour = PAPER if np.isfinite(value) and drawn.norm(value) < 0.5 else ON_LIGHT
+        colour = INK if not np.isfinite(value) else PAPER if drawn.norm(value) < 0.5 else ON_LIGHT
         text = heat_map.texts[row][column]
         if not np.isfinite(value):
             corners = [column, column + 1, column + 1, column], [row, row, row + 1, row + 1]
-            axes.fill(*corners, facecolor=MUTED, edgecolor=PAPER, linewidth=0.8)
+            axes.fill(*corners, facecolor="none", edgecolor=GREY, hatch="////", linewidth=0.8)
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=colour)

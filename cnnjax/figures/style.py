@@ -33,8 +33,8 @@ COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
 """Of Okabe and Ito (2008), in the order in which series take them."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """For the same series: colour is never the only thing that tells two apart."""
-SEQUENTIAL = "cividis"
-"""Colour map of amounts, dark to light, equal to all eyes."""
+SEQUENTIAL = "viridis"
+"""Colour map of amounts, dark to light, equal to all eyes; without a grey, which stands for what is not there."""
 DARKENING = "Blues"
 """Colour map of amounts, light to dark, none being nearly the white of paper."""
 SIGNED = "gray"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cnnjax.comparison.verdicts import Verdict
 from cnnjax.figures.style import BLUE, GREEN, VERMILLION
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ MARKS = {
 """By the word of a verdict."""
 
 
-def explain_marks(figure: "Figure", words: Iterable[str], *others: Any) -> None:
+def explain_marks(figure: "Figure", verdicts: Iterable[Verdict], *others: Any) -> None:
     """Puts a legend of the verdicts that occur below a figure, then of `others`, which are artists with labels."""
     from matplotlib.lines import Line2D
 
-    found = set(words)
-    handles = [Line2D([], [], label=word, **mark.style) for word, mark in MARKS.items() if word in found]
+    found = {verdict.word: verdict.label_word for verdict in verdicts}
+    handles = [Line2D([], [], label=found[word], **mark.style) for word, mark in MARKS.items() if word in found]
     every = [*handles, *others]
     figure.legend(handles=every, loc="outside lower center", ncols=min(len(every), 6))

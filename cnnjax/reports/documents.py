@@ -1,92 +1,114 @@
 """Findings as tables and sentences for reading."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cnnjax.comparison import Contrast
+from cnnjax.reports.arms import LOST
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.reports.names import name_arms, name_contrasts
-from cnnjax.reports.summary import write_interval, write_points, write_summary
-from cnnjax.tables import Column, Document, Table
+from cnnjax.reports.names import name_arms, name_contrasts, name_effect, shorten_level
+from cnnjax.reports.summary import write_interval, write_points, write_runs, write_summary
+from cnnjax.setting_paths import shorten_paths
+from cnnjax.tables import Column, Document, Table, Value
 
 MEANINGS = (
     "±: standard deviation over seeds; 95% intervals of means are of each arm alone, for these training and test "
-    "images",
-    "differences are paired by seed, and for these test images; their intervals have the confidence at which better "
-    "and worse are decided, as one of all comparisons of the table; equivalence goes by two one-sided tests (TOST)",
+    "images, and need three seeds",
+    "differences are paired by seed, and for these test images; an interval is the one that its verdict rests on: at "
+    "the confidence at which better and worse are decided among all comparisons of the table, or, of what is "
+    "equivalent, that of the two one-sided tests (TOST)",
 )
 
 
-def make_document(findings: Findings) -> Document:
-    """Returns the findings for reading: arms, comparisons, effects, shares of variance."""
+def make_document(findings: Findings, all_tests: bool = False) -> Document:
+    """Returns the findings for reading: arms, comparisons, effects, shares of variance.
+
+    Args:
+        findings: what to write.
+        all_tests: with every test of significance, and the reason of every verdict.
+    """
     tables = (
-        make_arm_table(findings.arms, findings.factors),
-        make_contrast_table(findings),
-        _make_effect_table(findings),
+        make_arm_table(findings.arms, findings.factors, all_tests),
+        make_contrast_table(findings, all_tests),
+        _make_effect_table(findings, all_tests),
         _make_share_table(findings),
-        _make_size_table(findings.at_equal_size),
+        _make_size_table(findings),
         _make_rank_table(findings),
         _make_noise_table(findings),
     )
-    reasons = [f"{compared}: {reason}" for compared, reason in list_reasons(findings)]
+    has_reasons = all_tests or len(findings.contrasts) == 1
+    reasons = [f"{compared}: {reason}" for compared, reason in list_reasons(findings)] if has_reasons else []
     command = (f"made by: {findings.command}",) if findings.command else ()
     notes = (*MEANINGS, *reasons, *list_losses(findings), *findings.provenance, *findings.remarks, *command)
     filled = tuple(table for table in tables if table.rows)
     return Document(findings.title, findings.facts, filled, notes, write_summary(findings))
 
 
-def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str]) -> Table:
-    """Returns a row an arm: its labels, size, mean accuracy and what is known of it."""
+def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str], all_tests: bool = False) -> Table:
+    """Returns a row an arm: its labels, mean accuracy, size and what is known of it; the highest mean is in bold."""
+    short = shorten_paths(factors)
     columns = (
-        *map(Column, factors or ("arm",)),
-        Column("parameters", ",", True),
-        Column("FLOPs", ",", True),
-        Column("seeds", "", True),
+        *map(Column, short.values() or ("arm",)),
         Column("accuracy", right=True),
         Column("95% interval", right=True),
-        Column("interquartile mean", ".4f", True),
+        Column("seeds", "", True),
+        Column("parameters", ",", True),
+        Column("FLOPs", ",", True),
         Column("Pareto front"),
+        *([Column("interquartile mean", ".4f", True)] if all_tests else []),
     )
-    return Table(columns, tuple(_write_arm(each, factors) for each in arms))
+    means = [each.estimate.mean if each.estimate else None for each in arms]
+    best = max((mean for mean in means if mean is not None), default=None)
+    of_one_dataset = len({each.arm.labels.get("data.name") for each in arms}) == 1
+    place = len(short) or 1
+    bold = {(row, place) for row, mean in enumerate(means) if best is not None and mean == best and of_one_dataset}
+    return Table(
+        columns, tuple(_write_arm(each, factors, all_tests) for each in arms), "Accuracy of each arm", frozenset(bold)
+    )
 
 
-def make_contrast_table(findings: Findings) -> Table:
-    """Returns a row a comparison: the difference in points, its interval and tests, and the verdict."""
+def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
+    """Returns a row a comparison: the difference in points, the interval, the verdict and what became of the runs."""
     columns = (
         *([Column("arm")] if findings.base else [Column("first"), Column("second")]),
-        Column("pairs", "", True),
         Column("difference", right=True),
         Column("interval", right=True),
         Column("verdict"),
         Column("seeds needed", "", True),
-        Column("p of all", ".3g", True),
-        Column("t test p", ".3g", True),
-        Column("sign-flip p", ".3g", True),
-        Column("Wilcoxon p", ".3g", True),
-        Column("TOST p", ".3g", True),
-        Column("effect size", ".2f", True),
-        Column("P(improves)", ".2f", True),
+        Column("runs"),
+        *(_TESTS if all_tests else {}),
     )
     names = name_arms(findings)
+    compared = (
+        [(name,) for name in name_contrasts(findings, findings.contrasts)]
+        if findings.base
+        else [(names[each.first], names[each.second]) for each in findings.contrasts]
+    )
     rows = (
         (
-            *((names[each.first],) if findings.base else (names[each.first], names[each.second])),
-            each.comparison.n,
+            *name,
             write_points(each.comparison.mean),
-            write_interval(each.low, each.high),
-            each.verdict.word,
+            write_interval(*each.decisive_interval),
+            each.verdict.label,
             each.verdict.seeds_needed,
-            each.adjusted_p,
-            each.comparison.t_p,
-            each.comparison.sign_flip_p,
-            each.comparison.wilcoxon_p,
-            each.equivalence_p,
-            each.comparison.effect_size,
-            each.comparison.probability_of_improvement,
+            write_runs(each),
+            *(read(each) for read in (_TESTS.values() if all_tests else ())),
         )
-        for each in findings.contrasts
+        for name, each in zip(compared, findings.contrasts, strict=True)
     )
-    against = f"against {names[findings.base]}" if findings.base else "all pairs"
-    return Table(columns, tuple(rows), f"{against}, in percentage points")
+    title = f"Differences to {names[findings.base]}" if findings.base else "Differences of all pairs"
+    return Table(columns, tuple(rows), f"{title}, in percentage points")
+
+
+_TESTS: Mapping[Column, Callable[[Contrast], Value]] = {
+    Column("p of all", ".3g", True): lambda contrast: contrast.adjusted_p,
+    Column("t test p", ".3g", True): lambda contrast: contrast.comparison.t_p,
+    Column("sign-flip p", ".3g", True): lambda contrast: contrast.comparison.sign_flip_p,
+    Column("Wilcoxon p", ".3g", True): lambda contrast: contrast.comparison.wilcoxon_p,
+    Column("TOST p", ".3g", True): lambda contrast: contrast.equivalence_p,
+    Column("effect size", ".2f", True): lambda contrast: contrast.comparison.effect_size,
+    Column("P(improves)", ".2f", True): lambda contrast: contrast.comparison.probability_of_improvement,
+}
+"""Columns of further tests, and how each is read."""
 
 
 def list_reasons(findings: Findings) -> list[tuple[str, str]]:
@@ -103,25 +125,25 @@ def list_losses(findings: Findings) -> list[str]:
             f"{record.status}: {names[each.arm.name]}, seed={seed}: {record.reason}"
             for each in findings.arms
             for seed, record in each.arm.records.items()
-            if record.status in ("failed", "diverged")
+            if record.status in LOST
         ),
         *(f"invalid: {names[each.arm.name]}: {each.arm.problem}" for each in findings.arms if each.arm.problem),
     ]
 
 
-def _write_arm(each: ArmResult, factors: Sequence[str]) -> tuple[str | int | float | None, ...]:
+def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tuple[Value, ...]:
     estimate, arm = each.estimate, each.arm
     spread = "" if estimate is None or estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
     known = estimate is not None and estimate.low is not None
     return (
         *([arm.labels[factor] for factor in factors] or [arm.name]),
-        arm.parameters,
-        arm.flops,
-        _count_of(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
         None if estimate is None else f"{estimate.mean:.4f}{spread}",
         f"[{estimate.low:.4f}, {estimate.high:.4f}]" if estimate is not None and known else None,
-        each.interquartile_mean,
+        _count_of(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
+        arm.parameters,
+        arm.flops,
         "yes" if each.on_front else None,
+        *([each.interquartile_mean] if all_tests else []),
     )
 
 
@@ -129,29 +151,30 @@ def _count_of(count: int, missing: int) -> str | int:
     return f"{count} of {count + missing}" if missing > 0 else count
 
 
-def _make_effect_table(findings: Findings) -> Table:
+def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
     columns = (
         Column("effect"),
-        Column("combinations", "", True),
-        Column("seeds", "", True),
         Column("difference", right=True),
         Column("interval", right=True),
-        Column("p of all", ".3g", True),
         Column("verdict"),
+        Column("runs"),
+        Column("over", right=True),
+        *(_TESTS if all_tests else {}),
     )
     rows = (
         (
-            effect.name,
-            effect.combinations,
-            _count_of(effect.contrast.comparison.n, len(effect.unpaired)),
+            name_effect(findings, effect),
             write_points(effect.contrast.comparison.mean),
-            write_interval(effect.contrast.low, effect.contrast.high),
-            effect.contrast.adjusted_p,
-            effect.contrast.verdict.word,
+            write_interval(*effect.contrast.decisive_interval),
+            effect.contrast.verdict.label,
+            write_runs(effect.contrast),
+            _count_of(effect.combinations, effect.possible - effect.combinations),
+            *(read(effect.contrast) for read in (_TESTS.values() if all_tests else ())),
         )
         for effect in (*findings.effects, *findings.interactions)
     )
-    return Table(columns, tuple(rows), "effects of levels over all other factors, in percentage points")
+    title = "Effects of levels, and interactions (x), over combinations of the other factors, in percentage points"
+    return Table(columns, tuple(rows), title)
 
 
 def _make_share_table(findings: Findings) -> Table:
@@ -164,9 +187,10 @@ def _make_share_table(findings: Findings) -> Table:
         Column("partial omega²", ".3f", True),
         Column("95% interval", right=True),
     )
+    short = shorten_paths(findings.factors)
     rows = (
         (
-            " x ".join(share.factors),
+            " x ".join(short[factor] for factor in share.factors),
             share.freedom,
             share.F,
             share.p,
@@ -179,24 +203,30 @@ def _make_share_table(findings: Findings) -> Table:
     return Table(
         columns,
         tuple(rows),
-        "what explains the variance between runs (type II; shares overlap where cells are missing)",
+        "What explains the variance between runs (type II; shares overlap where cells are missing)",
     )
 
 
-def _make_size_table(contrasts: Sequence[Contrast]) -> Table:
+def _make_size_table(findings: Findings) -> Table:
     columns = (Column("level"), Column("against"), Column("difference", right=True), Column("interval", right=True))
+    short = shorten_paths(findings.factors)
     rows = (
-        (each.first, each.second, write_points(each.comparison.mean), write_interval(each.low, each.high))
-        for each in contrasts
+        (
+            shorten_level(each.first, short),
+            shorten_level(each.second, short),
+            write_points(each.comparison.mean),
+            write_interval(*each.decisive_interval),
+        )
+        for each in findings.at_equal_size
     )
-    return Table(columns, tuple(rows), "effects at equal numbers of parameters, in percentage points")
+    return Table(columns, tuple(rows), "Effects at equal numbers of parameters, in percentage points")
 
 
 def _make_rank_table(findings: Findings) -> Table:
     arms, ranks = findings.ranks or ((), None)
     means = ranks.mean if ranks else ()
     columns = (Column("arm"), Column("mean rank over datasets", ".2f", True))
-    return Table(columns, tuple(zip(arms, means, strict=True)))
+    return Table(columns, tuple(zip(arms, means, strict=True)), "Ranks over the datasets")
 
 
 def _make_noise_table(findings: Findings) -> Table:
@@ -223,5 +253,5 @@ def _make_noise_table(findings: Findings) -> Table:
     return Table(
         columns,
         tuple(rows),
-        "two sources of noise: differences in percentage points, intervals at the level of the verdicts",
+        "Two sources of noise: differences in percentage points, intervals at the level of the verdicts",
     )

@@ -13,8 +13,9 @@ from cnnjax.figures.forest import draw_forest
 from cnnjax.figures.ranks import draw_ranks
 from cnnjax.figures.seeds import MOST_PAIRS, Pair, draw_pairs
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.names import count, list_levels, name_arms, name_contrasts, shorten_factors
+from cnnjax.reports.names import count, list_levels, name_arms, name_contrasts
 from cnnjax.reports.ranking import DATASET
+from cnnjax.setting_paths import shorten_paths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ def draw_sizes(findings: Findings) -> "Drawn":
     """Draws accuracy against parameters, with the Pareto front."""
     if findings.ranks is not None:
         return None, "Accuracies on several datasets have no scale in common."
-    factors, names = shorten_factors(findings.factors), name_arms(findings)
+    factors, names = shorten_paths(findings.factors), name_arms(findings)
     few = [factor for factor in findings.factors if 1 < len(list_levels(findings, factor)) <= MOST_GROUPS]
     by = few[0] if few else None
     points = [
@@ -111,12 +112,17 @@ def draw_dataset_ranks(findings: Findings) -> "Drawn":
 
 def describe_bars(contrasts: Sequence[Contrast]) -> str:
     """Returns a sentence that says with what confidence the intervals of contrasts are."""
-    confidences = sorted({round(100 * (1 - each.level), 2) for each in contrasts if each.low is not None})
+    levels = [
+        2 * each.equivalence_level if each.verdict.word == "equivalent" else each.level
+        for each in contrasts
+        if each.low is not None
+    ]
+    confidences = sorted({round(100 * (1 - level), 2) for level in levels})
     if not confidences:
         return "There are no bars: too few seeds tell nothing of the spread."
     each = f"{confidences[0]:g}%" if len(confidences) == 1 else f"{confidences[0]:g}% to {confidences[-1]:g}%"
     why = ", the confidence at which each is judged as one of many" if len(contrasts) > 1 else ""
-    return f"Bars: Student's interval of the paired differences with {each} confidence{why}."
+    return f"Bars: Student's interval of the paired differences that the verdict rests on, with {each} confidence{why}."
 
 
 def _values_at(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:

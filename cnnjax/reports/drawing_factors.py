@@ -1,36 +1,29 @@
 """Pictures of the factors: shares of the variance, effects, interactions, effects at equal size, and heat maps."""
 
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.figures.effects import (
-    MOST_LINES,
-    Crossing,
-    FactorEffects,
-    draw_interactions,
-    draw_main_effects,
-    draw_shares,
-)
+from cnnjax.figures.effects import FactorEffects, draw_main_effects, draw_shares
 from cnnjax.figures.forest import draw_forest
 from cnnjax.figures.heatmaps import HeatMap, draw_heat_maps
 from cnnjax.reports.drawing_arms import MOST_ROWS, describe_bars
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.reports.names import count, list_levels, shorten_factors
+from cnnjax.reports.names import count, list_levels, name_effect, shorten_level
+from cnnjax.setting_paths import shorten_paths
 
 if TYPE_CHECKING:
     from cnnjax.reports.drawing_arms import Drawn
 
-MOST_CROSSINGS, MOST_MAPS, MOST_CELLS = 10, 6, 20
-"""Pairs of factors; heat maps beside each other; rows or columns of one."""
+MOST_MAPS, MOST_CELLS = 6, 20
+"""Heat maps beside each other; rows or columns of one."""
 
 
 def draw_variance(findings: Findings) -> "Drawn":
     """Draws what share of the variance each factor and interaction explains."""
     if not findings.shares:
         return None, "One factor alone, or runs without a spread, leave no variance to be divided."
-    factors = shorten_factors(findings.factors)
+    factors = shorten_paths(findings.factors)
     shares = sorted(findings.shares[:MOST_ROWS], key=lambda share: -share.partial)
     names = [" x ".join(factors[factor] for factor in share.factors) for share in shares]
     return draw_shares(names, shares), (
@@ -43,7 +36,7 @@ def draw_effects(findings: Findings) -> "Drawn":
     """Draws the main effects, a panel for every factor."""
     if not findings.effects:
         return None, _explain_lack(findings)
-    factors = shorten_factors(findings.factors)
+    factors = shorten_paths(findings.factors)
     panels = []
     for factor in findings.factors:
         effects = [effect for effect in findings.effects if effect.factors == (factor,)]
@@ -60,20 +53,17 @@ def draw_effects(findings: Findings) -> "Drawn":
 
 
 def draw_crossings(findings: Findings) -> "Drawn":
-    """Draws mean accuracies over two factors, for every two."""
-    if not findings.effects:
+    """Draws the interactions of every two factors with their intervals, the clearest first."""
+    if not findings.interactions:
         return None, _explain_lack(findings)
-    pairs = list(combinations(findings.factors, 2))
-    ranked = {frozenset(share.factors): rank for rank, share in enumerate(findings.shares)}
-    shown = sorted(pairs, key=lambda pair: ranked.get(frozenset(pair), len(ranked)))[:MOST_CROSSINGS]
-    crossings = [_cross(findings, *pair) for pair in sorted(shown, key=pairs.index)]
-    note = f" Shown are the {len(shown)} strongest of {len(pairs)} pairs." if len(shown) < len(pairs) else ""
-    if any(len(list_levels(findings, factor)) > MOST_LINES for pair in shown for factor in pair):
-        note += f" A factor has at most {MOST_LINES} lines."
-    return draw_interactions(crossings), (
-        f"Mean {findings.rules.measure} accuracy over the levels of one factor, a line for each level of another. "
-        "Parallel lines: no interaction. Means are over those combinations of the other factors that have results for "
-        f"most of what is drawn. There are no bars; the table of interactions has the intervals.{note}"
+    ranked = sorted(findings.interactions, key=lambda effect: effect.contrast.adjusted_p or 0)
+    shown = [effect.contrast for effect in ranked[:MOST_ROWS]]
+    note = f" Shown are {len(shown)} of {len(ranked)}; the table has all." if len(shown) < len(ranked) else ""
+    figure = draw_forest([name_effect(findings, effect) for effect in ranked[:MOST_ROWS]], shown, findings.rules.margin)
+    return figure, (
+        "How much more one change of level brings where the other (x) is made as well; at zero, neither depends on "
+        f"the other. {describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
+        f"picture.{note}"
     )
 
 
@@ -82,8 +72,8 @@ def draw_at_equal_size(findings: Findings) -> "Drawn":
     if not findings.at_equal_size:
         return None, "The levels determine the number of parameters, so the two cannot be told apart."
     shown = findings.at_equal_size[:MOST_ROWS]
-    factors = shorten_factors(findings.factors)
-    names = [f"{_shorten(each.first, factors)} less {_shorten(each.second, factors)}" for each in shown]
+    factors = shorten_paths(findings.factors)
+    names = [f"{shorten_level(each.first, factors)} less {shorten_level(each.second, factors)}" for each in shown]
     return draw_forest(names, shown, findings.rules.margin), (
         "Effect of every level when the logarithm of the number of parameters has explained what it can, over "
         f"{count((each.comparison.n for each in shown), 'seed')}. {describe_bars(shown)}"
@@ -103,7 +93,7 @@ def draw_maps(findings: Findings) -> "Drawn":
         return None, f"There are more than {MOST_MAPS} maps, or more than {MOST_CELLS} rows or columns."
     if not any(result.estimate for result in findings.arms):
         return None, "No arm has a result."
-    factors = shorten_factors(findings.factors)
+    factors = shorten_paths(findings.factors)
     maps = []
     for title in titles:
         cells = {
@@ -118,33 +108,9 @@ def draw_maps(findings: Findings) -> "Drawn":
         maps.append(HeatMap(name, levels[rows], levels[columns], values, texts))
     seeds = count((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
     return draw_heat_maps(maps, factors[rows], factors[columns]), (
-        f"Mean {findings.rules.measure} accuracy in % over {seeds}; ±: standard deviation over seeds. Grey: no "
+        f"Mean {findings.rules.measure} accuracy in % over {seeds}; ±: standard deviation over seeds. Hatched: no "
         "result, and why; a dash where the study has no such arm."
     )
-
-
-def _cross(findings: Findings, factor: str, other: str) -> Crossing:
-    """Returns the means over two factors, of those combinations of the rest that most cells have."""
-    if len(list_levels(findings, factor)) < len(list_levels(findings, other)):
-        factor, other = other, factor
-    rest = [each for each in findings.factors if each not in (factor, other)]
-    across, along = list_levels(findings, factor), list_levels(findings, other)[:MOST_LINES]
-    found: dict[tuple[str, ...], dict[tuple[str, str], float]] = {}
-    for result in findings.arms:
-        labels = result.arm.labels
-        if result.estimate is not None and labels[other] in along:
-            block = found.setdefault(tuple(labels[each] for each in rest), {})
-            block[labels[factor], labels[other]] = result.estimate.mean
-    fullest = max(map(len, found.values()), default=0)
-    blocks = [block for block in found.values() if len(block) == fullest]
-    factors = shorten_factors(findings.factors)
-    lines = {label: [_average(blocks, (level, label)) for level in across] for label in along}
-    return Crossing(factors[factor], across, factors[other], lines, len(blocks) if rest else 0)
-
-
-def _average(blocks: list[dict[tuple[str, str], float]], cell: tuple[str, str]) -> float:
-    found = [block[cell] for block in blocks if cell in block]
-    return float(np.mean(found)) if found else float("nan")
 
 
 def _percent(result: ArmResult | None) -> float:
@@ -160,11 +126,6 @@ def _write_cell(result: ArmResult | None) -> str:
         return next(iter(result.arm.counts), "missing")
     spread = result.estimate.standard_deviation
     return f"{100 * result.estimate.mean:.2f}" + ("" if spread is None else f"\n±{100 * spread:.2f}")
-
-
-def _shorten(level: str, factors: dict[str, str]) -> str:
-    factor, equals, label = level.partition("=")
-    return f"{factors.get(factor, factor)}{equals}{label}"
 
 
 def _explain_lack(findings: Findings) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.estimates import estimate_mean
+from cnnjax.estimates import estimate_accuracy
 from cnnjax.figures.confusions import MOST_MATRICES, draw_confusions
 from cnnjax.figures.curves import LEAST_ERROR, MOST_CURVES, Curve, draw_curves
 from cnnjax.figures.hardest import draw_hardest
@@ -103,6 +103,6 @@ def _trace(name: str, result: ArmResult, validated: bool) -> Curve:
     estimates = []
     for epoch in range(max(map(len, runs))):
         values = [run[epoch] for run in runs if len(run) > epoch]
-        estimates.append(estimate_mean([100 * (1 - value) for value in values if value is not None]))
-    low, high = np.array([(each.low, each.high) for each in estimates], float).T  # None becomes nan
-    return Curve(name, np.array([each.mean for each in estimates]), low, high, len(runs))
+        estimates.append(estimate_accuracy([1 - value for value in values if value is not None]))
+    low, high = 100 * np.array([(each.low, each.high) for each in estimates], float).T  # None becomes nan
+    return Curve(name, np.array([100 * each.mean for each in estimates]), low, high, len(runs))

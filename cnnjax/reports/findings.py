@@ -24,7 +24,7 @@ from cnnjax.comparison import (
     pareto_front,
 )
 from cnnjax.errors import InputError
-from cnnjax.estimates import Estimate, estimate_mean
+from cnnjax.estimates import Estimate, estimate_accuracy
 from cnnjax.reports.arms import LOST, Arm, Measure
 from cnnjax.reports.predictions import ImageFindings, split_by_contrast
 from cnnjax.reports.ranking import rank_over_datasets
@@ -260,7 +260,7 @@ def _contrast(
 def _describe(
     arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], resolution: float | None, has_front: bool
 ) -> tuple[ArmResult, ...]:
-    means = {name: estimate_mean(accuracies.values(), resolution=resolution) for name, accuracies in values.items()}
+    means = {name: estimate_accuracy(accuracies.values(), resolution=resolution) for name, accuracies in values.items()}
     sized = [arm for arm in arms if has_front and arm.name in means and arm.parameters is not None]
     front = pareto_front([arm.parameters or 0 for arm in sized], [means[arm.name].mean for arm in sized])
     on_front = {sized[index].name for index in front}

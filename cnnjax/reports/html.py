@@ -6,6 +6,7 @@ script sorts tables and turns the page dark or light, and the page's own policy 
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,13 +15,13 @@ from cnnjax.errors import printable
 from cnnjax.reports.documents import MEANINGS, list_losses, list_reasons, make_document
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.inline_svg import inline_figure
-from cnnjax.reports.pictures import Picture, draw_all
-from cnnjax.reports.summary import WORDS
-from cnnjax.tables import Column, Table, Value
+from cnnjax.reports.pictures import draw_all
+from cnnjax.tables import Column, Table, Value, write_value
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
+    from matplotlib.figure import Figure
 
 _AFTER_TABLES = ("confusions", "hardest")
 
@@ -43,24 +44,31 @@ class PageTable(NamedTuple):
 
 
 class PagePicture(NamedTuple):
-    """A picture of the page; `svg` is ``None`` where there is nothing to draw."""
+    """A picture of the page."""
 
     name: str
     title: str
     caption: str
-    svg: "Markup | None"
+    svg: "Markup"
 
 
-def write_html(findings: Findings) -> str:
+def write_html(findings: Findings, all_tests: bool = False) -> str:
     """Returns the findings as an HTML page.
 
     Args:
         findings: what to write.
+        all_tests: with every test of significance in the tables.
     """
     from markupsafe import Markup
 
-    pictures = [_prepare_picture(name, picture) for name, picture in draw_all(findings).items()]
-    document = make_document(findings)
+    drawn = draw_all(findings)
+    pictures = [
+        _prepare_picture(name, picture.title, picture.caption, picture.figure)
+        for name, picture in drawn.items()
+        if picture.figure is not None
+    ]
+    lacking = [f"not drawn: {each.title.lower()}: {each.caption}" for each in drawn.values() if each.figure is None]
+    document = make_document(findings, all_tests)
     script = _read("report.js")
     return _load_template().render(
         findings=findings,
@@ -71,6 +79,7 @@ def write_html(findings: Findings) -> str:
         meanings=MEANINGS,
         reasons=list_reasons(findings),
         losses=list_losses(findings),
+        lacking=lacking,
         style=Markup(_read("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -95,26 +104,27 @@ def _read(name: str) -> str:
     return files("cnnjax.reports").joinpath(name).read_text("utf-8")
 
 
-def _prepare_picture(name: str, picture: Picture) -> PagePicture:
+def _prepare_picture(name: str, title: str, caption: str, figure: "Figure") -> PagePicture:
     from markupsafe import Markup
 
-    if picture.figure is None:
-        return PagePicture(name, picture.title, picture.caption, None)
-    described = f"{picture.title}: {picture.caption.partition('. ')[0]}"
-    return PagePicture(name, picture.title, picture.caption, Markup(inline_figure(picture.figure, name, described)))
+    described = f"{title}: {caption.partition('. ')[0]}"
+    return PagePicture(name, title, caption, Markup(inline_figure(figure, name, described)))
 
 
 def _prepare_table(number: int, table: Table) -> PageTable:
     rows = [
-        [_prepare_cell(column, value) for column, value in zip(table.columns, row, strict=True)] for row in table.rows
+        [
+            _prepare_cell(column, value, (row, place) in table.bold)
+            for place, (column, value) in enumerate(zip(table.columns, values, strict=True))
+        ]
+        for row, values in enumerate(table.rows)
     ]
-    title = table.title or ("arms" if number == 1 else table.columns[-1].heading)
-    return PageTable(f"table-{number}", title[:1].upper() + title[1:], table.columns, rows)
+    return PageTable(f"table-{number}", table.title, table.columns, rows)
 
 
-def _prepare_cell(column: Column, value: Value) -> PageCell:
-    if value is None:
-        return PageCell("", None, "")
-    if isinstance(value, str):
-        return PageCell(value, None, f"verdict {value}" if value in WORDS and column.heading == "verdict" else "")
-    return PageCell(format(value, column.format), value, "")
+def _prepare_cell(column: Column, value: Value, is_bold: bool) -> PageCell:
+    number = value if isinstance(value, int | float) else None
+    kind = "best" if is_bold else ""
+    if column.heading == "verdict" and isinstance(value, str):
+        kind = f"verdict {re.split('[ ;]', value)[0]}"
+    return PageCell(write_value(value, column), number, kind)

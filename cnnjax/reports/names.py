@@ -1,22 +1,15 @@
 """Arms and factors as a reader sees them: by what varies, in the fewest words."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from cnnjax.comparison import Contrast
+from cnnjax.comparison import Contrast, Effect
 from cnnjax.reports.findings import Findings
-
-
-def shorten_factors(factors: Sequence[str]) -> dict[str, str]:
-    """Returns the last part of every factor's path, ``padding`` for ``model.padding``, where no other ends alike."""
-    ends = Counter(factor.rpartition(".")[2] for factor in factors)
-    shorter = {factor: factor.rpartition(".")[2] for factor in factors}
-    return {factor: short if ends[short] == 1 else factor for factor, short in shorter.items()}
+from cnnjax.setting_paths import shorten_paths
 
 
 def name_arms(findings: Findings) -> dict[str, str]:
     """Returns a short label for the name of every arm, such as ``padding=same, strides=2``."""
-    factors = shorten_factors(findings.factors)
+    factors = shorten_paths(findings.factors)
     return {
         result.arm.name: ", ".join(f"{factors[factor]}={label}" for factor, label in result.arm.labels.items())
         or result.arm.name
@@ -25,16 +18,35 @@ def name_arms(findings: Findings) -> dict[str, str]:
 
 
 def name_contrasts(findings: Findings, contrasts: Sequence[Contrast]) -> list[str]:
-    """Returns what each compares: the arm, or both where they have no base in common."""
-    names = name_arms(findings)
-    if findings.base is not None:
-        return [names[each.first] for each in contrasts]
-    return [f"{names[each.first]} less {names[each.second]}" for each in contrasts]
+    """Returns what each compares: in what the arm differs from the base, or both arms where they have no base."""
+    if findings.base is None:
+        names = name_arms(findings)
+        return [f"{names[each.first]} less {names[each.second]}" for each in contrasts]
+    factors, base = shorten_paths(findings.factors), findings.arm(findings.base).arm.labels
+    arms = [findings.arm(each.first).arm for each in contrasts]
+    return [
+        ", ".join(f"{factors[factor]}={label}" for factor, label in arm.labels.items() if label != base[factor])
+        or arm.name
+        for arm in arms
+    ]
+
+
+def name_effect(findings: Findings, effect: Effect) -> str:
+    """Returns the change of level, or the two that interact: ``padding: same - valid x strides: 2 - 1``."""
+    factors = shorten_paths(findings.factors)
+    changes = zip(effect.factors, effect.labels, effect.references, strict=True)
+    return " x ".join(f"{factors[factor]}: {label} - {reference}" for factor, label, reference in changes)
 
 
 def name_levels(factors: Mapping[str, str], chosen: Sequence[str], labels: Sequence[str]) -> str:
-    """Returns levels of some factors in one text; `factors` are from `shorten_factors`."""
+    """Returns levels of some factors in one text; `factors` are from `shorten_paths`."""
     return ", ".join(f"{factors[factor]}={label}" for factor, label in zip(chosen, labels, strict=True))
+
+
+def shorten_level(level: str, factors: Mapping[str, str]) -> str:
+    """Returns ``padding=same`` for ``model.padding=same``; `factors` are from `shorten_paths`."""
+    factor, sign, label = level.partition("=")
+    return f"{factors.get(factor, factor)}{sign}{label}"
 
 
 def count(numbers: Iterable[int], noun: str) -> str:

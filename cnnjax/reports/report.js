@@ -34,6 +34,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+function markCut() {
+  for (const box of document.querySelectorAll(".box")) {
+    box.toggleAttribute("data-cut", box.scrollWidth > box.clientWidth + 4);
+  }
+}
+
+markCut();
+addEventListener("resize", markCut);
+
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cnnjax.comparison import Contrast, Effect, Share
+from cnnjax.comparison import Contrast
+from cnnjax.comparison.verdicts import SIGNS
 from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.reports.names import name_arms
+from cnnjax.setting_paths import shorten_paths
 
 WORDS = ("better", "worse", "equivalent", "undecided")
 _MOST = 6
@@ -18,9 +20,9 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
     return (
         *_say_verdicts(findings),
         *_say_ranks(findings),
-        *_say_shares(findings.shares),
-        *_say_effects(findings.effects),
-        *_say_interactions(findings.interactions),
+        *_say_shares(findings),
+        *_say_effects(findings),
+        *_say_interactions(findings),
         *_say_size(findings),
         *_say_noise(findings),
         *_say_missing(findings.arms),
@@ -34,8 +36,21 @@ def write_points(value: float) -> str:
 
 
 def write_interval(low: float | None, high: float | None) -> str:
-    """Returns an interval in percentage points: ``[+0.10, +0.52]``; nothing where there is none."""
-    return "" if low is None or high is None else f"[{write_points(low)}, {write_points(high)}]"
+    """Returns an interval in percentage points: ``[+0.10, +0.52]``, within the possible ±100; nothing without one."""
+    return "" if low is None or high is None else f"[{write_points(max(low, -1))}, {write_points(min(high, 1))}]"
+
+
+def write_runs(contrast: Contrast) -> str:
+    """Returns how many seeds a comparison is of, or, where runs were lost, how many of both sides completed."""
+    first, second = contrast.first_runs, contrast.second_runs
+    if first.lost or second.lost:
+        return f"{first} against {second}"
+    return str(contrast.comparison.n)
+
+
+def write_scope(findings: Findings) -> str:
+    """Returns what all verdicts and intervals are about."""
+    return f"over seeds, for one training and one {findings.rules.measure} set"
 
 
 def _say_verdicts(findings: Findings) -> Iterator[str]:
@@ -44,30 +59,51 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
         yield "Nothing could be compared: no two arms of one dataset have completed runs with a seed in common."
     if not contrasts:
         return
-    counts = Counter[str](contrast.verdict.word for contrast in contrasts)
-    counted = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
     margin = f"within ±{100 * findings.rules.margin:g} points counts as equivalent"
-    if findings.base is None:
-        yield f"Of {_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
-    elif len(contrasts) == 1:
-        yield f"{_say_contrast(findings, contrasts[0])}: {contrasts[0].verdict.word} ({margin})."
+    if len(contrasts) == 1:
+        label = contrasts[0].verdict.label
+        yield f"{label[0].upper()}{label[1:]}: {_say_contrast(findings, contrasts[0])} ({margin})."
     else:
-        yield f"Against {name_arms(findings)[findings.base]}, of {_count(len(contrasts), 'arm')} {counted} ({margin})."
-    if len(contrasts) > 1:
-        for word, sign in (("better", -1), ("worse", 1)):
-            found = [contrast for contrast in contrasts if contrast.verdict.word == word]
-            if found:
-                most = min(found, key=lambda contrast: sign * contrast.comparison.mean)
-                said = f"{_say_contrast(findings, most)}{_say_lost(findings, most)}"
-                yield f"The largest difference among the {word}: {said}."
+        counted = _count_verdicts(contrasts)
+        if findings.base is None:
+            yield f"Of {_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
+        else:
+            yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
+        yield from _say_largest(findings)
+    yield f"This holds {write_scope(findings)}."
     yield from _say_seeds(findings)
+
+
+def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
+    counts = Counter[tuple[str, bool]]((each.verdict.word, each.verdict.survives_losses) for each in contrasts)
+    return ", ".join(
+        f"{counts[word, survives]} {word}{'' if survives else ' of the runs that completed'}"
+        for word in WORDS
+        for survives in (True, False)
+        if counts[word, survives]
+    )
+
+
+def _say_largest(findings: Findings) -> Iterator[str]:
+    for word, sign in (("better", -1), ("worse", 1)):
+        found = [contrast for contrast in findings.contrasts if contrast.verdict.word == word]
+        if found:
+            most = min(
+                found, key=lambda contrast: (not contrast.verdict.survives_losses, sign * contrast.comparison.mean)
+            )
+            yield f"The largest difference among the {word}: {_say_contrast(findings, most)}: {most.verdict.label}."
 
 
 def _say_contrast(findings: Findings, contrast: Contrast) -> str:
     names = name_arms(findings)
-    interval = write_interval(contrast.low, contrast.high)
-    points = f"{write_points(contrast.comparison.mean)} points {interval}".rstrip()
-    return f"{names[contrast.first]} less {names[contrast.second]} is {points}"
+    return f"{names[contrast.first]} less {names[contrast.second]} is {_say_difference(contrast)}"
+
+
+def _say_difference(contrast: Contrast) -> str:
+    points = f"{write_points(contrast.comparison.mean)} points {write_interval(*contrast.decisive_interval)}".rstrip()
+    first, second = contrast.first_runs, contrast.second_runs
+    lost = f", as {first} runs completed against {second}" if first.lost or second.lost else ""
+    return f"{points} with {_count(contrast.comparison.n, 'seed')}{lost}"
 
 
 def _say_seeds(findings: Findings) -> Iterator[str]:
@@ -91,12 +127,6 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
     )
 
 
-def _say_lost(findings: Findings, contrast: Contrast) -> str:
-    counts = findings.arm(contrast.first).arm.counts
-    lost = counts.total() - counts["completed"]
-    return f", of the {counts['completed']} of its {counts.total()} runs that completed" if lost else ""
-
-
 def _say_ranks(findings: Findings) -> Iterator[str]:
     if findings.ranks is None:
         return
@@ -113,32 +143,38 @@ def _say_ranks(findings: Findings) -> Iterator[str]:
     )
 
 
-def _say_shares(shares: Sequence[Share]) -> Iterator[str]:
-    clear = [share for share in shares if share.low > 0][:3]
+def _say_shares(findings: Findings) -> Iterator[str]:
+    clear, short = [share for share in findings.shares if share.low > 0][:3], shorten_paths(findings.factors)
     if clear:
-        listed = ", then ".join(f"{' x '.join(share.factors)} ({share.omega_squared:.0%})" for share in clear)
-        yield f"What explains most of the variance between runs: {listed}."
+        named = (f"{' x '.join(short[factor] for factor in each.factors)} ({each.omega_squared:.0%})" for each in clear)
+        yield f"What explains most of the variance between runs: {', then '.join(named)}."
 
 
-def _say_effects(effects: Sequence[Effect]) -> Iterator[str]:
-    for effect in effects[:_MOST]:
+def _say_effects(findings: Findings) -> Iterator[str]:
+    short = shorten_paths(findings.factors)
+    for effect in findings.effects[:_MOST]:
         contrast = effect.contrast
-        interval = write_interval(contrast.low, contrast.high)
-        over = f"over {_count(effect.combinations, 'combination')} of the other factors"
+        over = _count(effect.possible, "combination")
+        part = f"{effect.combinations} of " if effect.combinations < effect.possible else ""
+        apart = "" if effect.is_common else ", which are not those of the other levels"
         yield (
-            f"{effect.factors[0]} {effect.labels[0]} instead of {effect.references[0]}: "
-            f"{write_points(contrast.comparison.mean)} points {interval}, {over}: {contrast.verdict.word}."
+            f"{short[effect.factors[0]]} {effect.labels[0]} instead of {effect.references[0]}: "
+            f"{_say_difference(contrast)}, over {part}{over} of the other factors{apart}: {contrast.verdict.label}."
         )
 
 
-def _say_interactions(interactions: Sequence[Effect]) -> Iterator[str]:
-    found = [effect for effect in interactions if effect.contrast.verdict.word in ("better", "worse")]
+def _say_interactions(findings: Findings) -> Iterator[str]:
+    interactions, short = findings.interactions, shorten_paths(findings.factors)
+    found = [effect for effect in interactions if effect.contrast.verdict.word in SIGNS]
     if found:
-        pairs = dict.fromkeys(" and ".join(effect.factors) for effect in found)
-        yield f"What one factor does depends on the other for {', '.join(pairs)}."
+        for survives, said in ((True, ""), (False, ", of the runs that completed")):
+            some = [effect for effect in found if effect.contrast.verdict.survives_losses == survives]
+            pairs = dict.fromkeys(" and ".join(short[factor] for factor in effect.factors) for effect in some)
+            if pairs:
+                yield f"What one factor does depends on the other for {', '.join(pairs)}{said}."
     elif interactions:
         undecided = sum(effect.contrast.verdict.word == "undecided" for effect in interactions)
-        yield f"No interaction of two factors stands out of the noise; {undecided} of {len(interactions)} are open."
+        yield f"No interaction stands out of the noise; {undecided} of {len(interactions)} are undecided."
 
 
 def _say_size(findings: Findings) -> Iterator[str]:
@@ -181,7 +217,7 @@ def _say_measure(findings: Findings) -> Iterator[str]:
     if findings.rules.measure == "test":
         yield (
             "Compared by test accuracy: this tells what the choices do, but an arm that is picked here for its test "
-            "accuracy will do worse on new images; pick by validation accuracy."
+            "accuracy is likely to look better here than on new images; pick by validation accuracy."
         )
     else:
         yield "Compared by validation accuracy; the test accuracy of what is picked is still to be looked at, once."

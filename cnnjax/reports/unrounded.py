@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.reports.summary import write_summary
+from cnnjax.reports.summary import write_scope, write_summary
 from cnnjax.tables import Column, Table
 
 
@@ -22,7 +22,12 @@ def make_data_table(findings: Findings) -> Table:
             "wins",
             "probability_of_improvement",
             "verdict",
+            "label",
+            "survives_losses",
             "seeds_needed",
+            "equivalence_low",
+            "equivalence_high",
+            *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
         ),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
@@ -32,7 +37,10 @@ def make_data_table(findings: Findings) -> Table:
             *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
             *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
             *(each.equivalence_p, each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
-            *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.seeds_needed),
+            *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.label),
+            *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
+            *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
+            write_scope(findings),
             *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts
@@ -50,6 +58,8 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         "rules": dataclasses.asdict(findings.rules),
         "factors": list(findings.factors),
         "base": findings.base,
+        "scope": write_scope(findings),
+        "uncompared": dict(findings.uncompared),
         "arms": [_arm_to_dict(each) for each in findings.arms],
         "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
         "shares": [dataclasses.asdict(each) for each in findings.shares],
