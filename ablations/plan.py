@@ -50,7 +50,10 @@ PROG = "python -m ablations.plan"
 
 @dataclass(frozen=True)
 class PlanArguments(StudyArguments):
-    """Says what running a study would mean; trains nothing."""
+    """Says what running a study would mean; trains nothing::
+
+    python -m ablations.plan padding --seeds 10
+    """
 
     out: Path = Path("runs")
     """Folder of the store."""

@@ -44,7 +44,11 @@ PROG = "python -m ablations.run"
 
 @dataclass(frozen=True)
 class RunArguments(JudgingArguments, StudyArguments):
-    """Runs a study; what the store holds already is skipped."""
+    """Runs a study; what the store holds already is skipped::
+
+    python -m ablations.run padding --seeds 3 --set train.epochs=1
+    python -m ablations.run --axis model.padding=valid,same --seeds 0..9
+    """
 
     out: Path = Path("runs")
     """Folder of the store."""

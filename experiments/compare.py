@@ -45,7 +45,10 @@ PROG = "python -m experiments.compare"
 
 @dataclass(frozen=True)
 class CompareArguments(JudgingArguments):
-    """Compares two arms, paired by seed."""
+    """Compares two arms, paired by seed::
+
+    python -m experiments.compare --a model.padding=same --b model.padding=valid --run
+    """
 
     a: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of the first arm, such as model.padding=same; may be given again."""

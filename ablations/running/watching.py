@@ -107,7 +107,7 @@ class FailureObserver:
         """Returns the rate and the time left, such as ``40 trials/h, 0:12:30 left``; nothing before there is any."""
         left = self.estimate_rest()
         rate = f"{self._ended * 3600 / (time.monotonic() - self._begun):,.0f} trials/h" if self._ended else ""
-        return ", ".join(filter(None, (rate, f"{left} left" if left != "-" else "")))
+        return ", ".join(filter(None, (rate, f"{left} left" if left != "-" and self.counts["waiting"] else "")))
 
     def describe_counts(self) -> str:
         """Returns the counts in one line."""
