@@ -103,6 +103,10 @@ def read_assignment(text: str, option: str, example: str = "train.epochs=1") -> 
 
 def split_assignment(text: str, option: str, example: str) -> tuple[str, str]:
     """Returns the two sides of ``name=value``; raises `InputError` where it is not of that form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{option} {text!a}: must be UTF-8") from None
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise InputError(f"{option} {text!r}: must be such as {example}")

@@ -4,13 +4,16 @@ import sqlite3
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ablations import expand, load_study, read_dict
 from cnnjax import ModelConfig, RunConfig, TrainConfig
 from cnnjax.errors import CorruptionError, InputError
+from cnnjax.inspection.pictures import read_picture
 from cnnjax.optimizers import init_optimizer, make_optimizer
 from cnnjax.records import pack_run, unpack_run
 from cnnjax.runs import Store
+from cnnjax.setting_paths import read_assignment
 from experiments.faults.fuzzing import LONGEST_SECONDS, fuzz_reader
 from experiments.faults.readers import READERS
 from experiments.faults.samples import make_run
@@ -92,6 +95,17 @@ def test_a_list_within_itself_is_refused():
         ModelConfig(padding=endless)
     with pytest.raises(InputError, match="nested too deep"):
         read_dict({"title": "x", "sweep": {"grid": {"model.padding": endless}}}, "x")
+
+
+def test_what_is_typed_must_be_utf_8():
+    with pytest.raises(InputError, match="must be UTF-8"):
+        read_assignment("model.padding=\udc80", "--set")
+
+
+def test_a_picture_of_an_endless_side_is_refused(tmp_path):
+    Image.new("L", (2, 40_000)).save(tmp_path / "narrow.png")
+    with pytest.raises(InputError, match="is 2 x 40000 pixels; must be at most 16,384 on a side"):
+        read_picture(tmp_path / "narrow.png", (28, 28, 1), np.zeros((1, 28, 28, 1), np.uint8))
 
 
 def test_a_learning_rate_beyond_float32_is_infinite_without_a_warning():

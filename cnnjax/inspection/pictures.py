@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 50_000_000
+LONGEST_SIDE = 16_384
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DARK, _LIGHT = 64, 191
@@ -106,6 +107,9 @@ def _open(path: Path) -> "Image":
             if file.width * file.height > MOST_PIXELS:
                 size = f"{file.width} x {file.height}"
                 raise InputError(f"--image {path}: is {size} pixels; must be at most {MOST_PIXELS:,} in all")
+            if max(file.size) > LONGEST_SIDE:  # for it is made as wide as it is high
+                size = f"{file.width} x {file.height}"
+                raise InputError(f"--image {path}: is {size} pixels; must be at most {LONGEST_SIDE:,} on a side")
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):  # 16 bits a pixel
                 return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
