@@ -25,7 +25,7 @@ from ablations.language.expanding import expand
 from ablations.language.study import Study
 from ablations.running.cluster import check_address
 from ablations.running.events import Executor
-from ablations.running.topping_up import TopUp
+from ablations.running.topping_up import TopUp, describe_other_plans
 from ablations.running.tracking import TrackedGridObserver
 from ablations.running.watching import make_grid_observer
 from ablations.running.work import Budget, Policy
@@ -34,6 +34,7 @@ from cnnjax.config import Count
 from cnnjax.console import format_seconds, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.rules import Interval, check
+from cnnjax.runs import Store
 from cnnjax.trackers import TrackerName
 from experiments.arguments import parse_arguments
 from experiments.judging import JudgingArguments, read_rules, refuse_rules
@@ -96,6 +97,10 @@ def main(argv: list[str]) -> int:
         say("reading the data and the store, then starting workers ...", sys.stdout)
     from ablations.running.launching import run_study
 
+    known = [grid.name for grid in Store(arguments.out).list_grids()] if arguments.top_up else []
+    plans = describe_other_plans(study.name, arguments.top_up, known)
+    if plans:
+        say(plans, sys.stderr)
     observer = TrackedGridObserver(make_grid_observer(arguments.quiet), arguments.log, arguments.out)
     start = time.monotonic()
     counts = run_study(

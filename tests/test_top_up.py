@@ -92,6 +92,20 @@ def test_a_higher_maximum_goes_on_from_a_lower_one(folder):
     assert +counts == {"completed": 27}
 
 
+def test_a_plan_that_is_changed_after_looking_is_told_and_the_same_plan_is_not(folder, capsys):
+    top_up(folder, 6)
+    assert not any("topped up" in remark for remark in judge(folder, capsys, "6")[0]["remarks"])
+    top_up(folder, 12)
+    (told,) = (remark for remark in judge(folder, capsys)[0]["remarks"] if "topped up" in remark)
+    assert "--top-up 6" in told
+    assert "2 times" in told
+    arguments = [str(folder / "widths.toml"), "--out", str(folder / "runs"), "--baseline", "model.dense=[8]"]
+    assert report(arguments) == 0
+    assert "was topped up (--top-up 6, --top-up 12)" in " ".join(capsys.readouterr().out.split())
+    assert run([*arguments, "--top-up", "12", "--quiet"]) == 0
+    assert "--top-up 6" in capsys.readouterr().err
+
+
 def test_failures_of_a_later_look_are_run_again_when_asked_for_and_the_looks_go_on(folder):
     counts, _ = top_up(folder, 12, lambda config: ("boom",) if config.seed == 4 else train(config))
     assert +counts == {"completed": 13, "failed": 2}

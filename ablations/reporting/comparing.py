@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ablations.language.grids import Cell, Grid
 from ablations.running.arms import make_arms
+from ablations.running.topping_up import describe_other_plans
 from cnnjax.records import Record
 from cnnjax.reports.arms import find_chance, find_resolution
 from cnnjax.reports.findings import Findings, Rules, find
@@ -52,6 +53,9 @@ def compare_grid(
     if len({cell.config.data.name for cell in grid.cells}) == 1:
         pictured = [arm for arm in arms if arm.name in shown]
         images, notes = look_at_images(pictured, base, store, grid.cells[0].config.data, rules.measure)
+    plans = describe_other_plans(
+        grid.name, rules.looks[-1] if rules.looks else None, (known.name for known in store.list_grids())
+    )
     findings = find(
         arms,
         base,
@@ -64,6 +68,6 @@ def compare_grid(
         seeds=grid.seeds,
         images=images,
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
-        remarks=(*remarks, *notes),
+        remarks=(*remarks, *notes, *([plans] if plans else [])),
     )
     return findings.show(shown)

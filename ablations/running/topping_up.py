@@ -7,8 +7,9 @@ call runs the same grids again, in which only what is missing is trained, and so
 """
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ablations.language.grids import Cell, Grid
@@ -86,8 +87,42 @@ def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid]
         if not undecided:
             return counts
         cells = tuple(cell for cell in grid.cells if cell.name in undecided or cell.name == top_up.baseline.name)
-        counts += run(replace(grid, name=f"{grid.name}-to-{look}-seeds", cells=cells, seeds=seeds[before:look]))
+        counts += run(
+            replace(grid, name=_name_look(grid.name, look, top_up.most), cells=cells, seeds=seeds[before:look])
+        )
     return counts
+
+
+def _name_look(study: str, look: int, most: int) -> str:
+    return f"{study}-to-{look}-of-{most}-seeds"
+
+
+def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> str | None:
+    """Returns one line that says by which other plans a study was topped up, or ``None`` where it was by no other.
+
+    A plan that is changed after looking has looks and levels of its own, so the claims of all plans add up.
+
+    Args:
+        study: its name.
+        most: seeds of a cell, at most, by the plan at hand; ``None`` where there is none.
+        grids: names of the grids in the store, those of looks among them.
+
+    Example:
+        >>> describe_other_plans("padding", 12, ["padding", "padding-to-6-of-12-seeds"])
+        >>> describe_other_plans("padding", 12, ["padding", "padding-to-6-of-6-seeds"])  # doctest: +ELLIPSIS
+        'padding was topped up by another plan, too (--top-up 6): all plans together may make a false claim ...
+    """
+    looks = (re.fullmatch(rf"{re.escape(study)}-to-\d+-of-(\d+)-seeds", grid) for grid in grids)
+    others = sorted({int(look[1]) for look in looks if look} - {most})
+    if not others:
+        return None
+    listed = ", ".join(f"--top-up {other}" for other in others)
+    if most is None:
+        return f"{study} was topped up ({listed}); without that option the price of looking again is not paid"
+    return (
+        f"{study} was topped up by another plan, too ({listed}): all plans together may make a false claim with up to "
+        f"{len(others) + 1} times the probability --alpha"
+    )
 
 
 def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:

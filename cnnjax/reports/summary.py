@@ -123,7 +123,8 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
         f"Of {_count(len(undecided), 'undecided comparison')}, {' and '.join(parts)}, with "
         f"{findings.rules.power:.0%} probability each, if the spread seen is the true one and the true difference is "
         f"nothing or {100 * findings.rules.margin:g} points; "
-        "looking again with more seeds makes false claims more likely, unless it was planned so (--top-up)."
+        "looking again with more seeds makes false claims more likely, "
+        "unless the looks were planned, as `ablations.run --top-up` does."
     )
 
 
