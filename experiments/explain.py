@@ -14,6 +14,7 @@ Without the name of a command, ``run`` is meant. Each has its own ``--help``.
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,8 +63,17 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         say(json.dumps({**explanation.values, "files": files}, allow_nan=False), sys.stdout)
     else:
-        say("\n".join([explanation.text, "", "Pictures:", *(f"  {file}" for file in files)]), sys.stdout)
+        say("\n".join([_fit(explanation.text), "", "Pictures:", *(f"  {file}" for file in files)]), sys.stdout)
     return 0
+
+
+def _fit(text: str) -> str:
+    """Returns a text whose lines fit the terminal, where stdout is one."""
+    width = find_width()
+    if width is None:
+        return text
+    wrapper = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(wrapper.fill, text.split("\n")))
 
 
 if __name__ == "__main__":

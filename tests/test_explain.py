@@ -21,6 +21,7 @@ from cnnjax.runs import Store
 from experiments import explain
 from experiments.explanations import stored
 from experiments.explanations.run import RunArguments, explain_run
+from terminals import run_in_terminal
 
 ROOT = Path(__file__).parent.parent
 CONFIG = RunConfig(
@@ -141,6 +142,16 @@ def test_a_stored_run_is_told_and_drawn(run_main, tmp_path, out, mnist):
         "Most frequent confusions", "Most confident mistakes", "Hardest images",
     ]  # fmt: skip
     assert list_names(tmp_path / "figures") == sorted(f"{name}.png" for name in FIGURES_OF_A_RUN)
+
+
+def test_what_is_told_fits_a_terminal_and_is_whole(tmp_path, out, run_main):
+    code, shown = run_in_terminal("-m", "experiments.explain", "run", "--out", out, "--figures", tmp_path / "pictures")
+    assert code == 0
+    told = shown.split("Pictures:")[0]
+    assert max(map(len, told.splitlines())) <= 80
+    piped = run_main("run", "--out", out)[1].split("Pictures:")[0]
+    assert max(map(len, piped.splitlines())) > 80
+    assert told.split() == piped.split()
 
 
 def test_the_answers_are_those_that_were_stored(run_main, out, mnist):
