@@ -59,10 +59,14 @@ def _group(kind: type, entries: Sequence[Entry]) -> list[tuple[type, list[Entry]
 
 
 def write_docstring(text: str, width: int) -> str:
-    """Returns a docstring as a terminal shows it: paragraphs filled, and what is indented as it is."""
+    """Returns a docstring as a terminal shows it: paragraphs filled, the lines of examples (after ``::``) kept."""
     parts = text.strip().split("\n\n")
-    filled = (part if part.startswith(" ") else fill(part.replace("::", ":"), width) for part in parts)
-    return "\n\n".join(filled)
+    examples = [False, *(part.endswith("::") for part in parts)]
+    written = (
+        textwrap.indent(textwrap.dedent(part), " " * 4) if is_example else fill(part.replace("::", ":"), width)
+        for part, is_example in zip(parts, examples, strict=False)
+    )
+    return "\n\n".join(written)
 
 
 def fill(text: str, width: int, indent: str = "") -> str:

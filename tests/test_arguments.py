@@ -85,6 +85,7 @@ def test_the_help_of_every_command_fits_the_terminal(columns, most):
             is_word = len(line.split()) == 1
             assert len(line) <= most or (columns == 40 and (is_example or is_option or is_word)), (module, line)
         assert "None" not in text
+        assert not re.search(r"^python|\S +python -m", text.partition("\n\n")[2], re.MULTILINE)
         assert "\x1b" not in text
 
 
