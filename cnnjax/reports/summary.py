@@ -147,8 +147,11 @@ def _say_ranks(findings: Findings) -> Iterator[str]:
 def _say_shares(findings: Findings) -> Iterator[str]:
     clear, short = [share for share in findings.shares if share.low > 0][:3], shorten_paths(findings.factors)
     if clear:
-        named = (f"{' x '.join(short[factor] for factor in each.factors)} ({each.omega_squared:.0%})" for each in clear)
-        yield f"What explains most of the variance between runs: {', then '.join(named)}."
+        named = (f"{' x '.join(short[factor] for factor in each.factors)} {each.omega_squared:.2f}" for each in clear)
+        yield (
+            f"What explains most of the variance between runs: {', then '.join(named)} (omega squared, of what each "
+            "adds to the rest; these overlap and are no parts of a whole)."
+        )
 
 
 def _say_effects(findings: Findings) -> Iterator[str]:
