@@ -3,11 +3,11 @@
 What a stored run has learned, sees in a test image, and gets wrong; what it makes of a picture of your own; without a
 run, the textbook's pictures for any size::
 
-    python -m experiments.explain run --where model.padding=same --seed 0 --index 7
+    python -m experiments.explain run --where model.padding=same --seed 0
     python -m experiments.explain run --image my_seven.png
-    python -m experiments.explain window --size 5 --kernel-size 3 --strides 2 --padding same
+    python -m experiments.explain window --size 5 --kernel-size 3 --strides 2
     python -m experiments.explain pooling --pool avg
-    python -m experiments.explain stack --model.filters '[16,32,64]' --model.padding same
+    python -m experiments.explain stack --model.filters '[16,32,64]'
 
 Without the name of a command, ``run`` is meant. Each has its own ``--help``.
 """
