@@ -169,3 +169,38 @@ def test_a_full_disk_ends_the_grid_in_one_line_and_the_same_command_goes_on(tmp_
         assert len(Store(out).list_keys()) == TRIALS
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+IN_PARTS = """
+title = "Undecided for long"
+seeds = 2
+[base]
+model.filters = []
+train = { epochs = 4, learning_rate = 0.1, validation_split = 0.1 }
+data.train_size = 1000
+[sweep.grid]
+model.dense = [[16], [17]]
+"""
+
+
+@pytest.mark.slow
+def test_a_stop_in_any_look_is_gone_on_from_by_the_same_command(tmp_path, start):
+    options = ("--top-up", "8", "--baseline", "model.dense=[16]")
+    study = tmp_path / "parts.toml"
+    study.write_text(IN_PARTS)
+    whole = finish(study, tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr
+    trials = len(dict(SHOWN.findall(whole.stdout)))
+    assert trials >= 6
+    for stop, number in ((1, signal.SIGKILL), (trials // 2, signal.SIGTERM), (trials - 1, signal.SIGKILL)):
+        out, log_path = tmp_path / f"stopped-at-{stop}", tmp_path / "log"
+        with open(log_path, "w") as log:
+            process = start(study, out, log, *options)
+            while len(shown(log_path)) < stop and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(number)
+            process.wait(20)
+        last = finish(study, out, *options)
+        assert last.returncode == 0, last.stderr
+        assert not shown(log_path).keys() & dict(SHOWN.findall(last.stdout)).keys()
+        assert table(out) == table(tmp_path / "whole")
