@@ -47,7 +47,7 @@ PROG = "python -m experiments.compare"
 class CompareArguments(JudgingArguments):
     """Compares two arms, paired by seed::
 
-    python -m experiments.compare --a model.padding=same --b model.padding=valid --run
+    python -m experiments.compare --a model.padding=same --b model.padding=valid
     """
 
     a: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()

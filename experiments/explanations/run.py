@@ -31,7 +31,7 @@ _LISTED = 5
 class RunArguments(PictureArguments):
     """Shows what a stored run has learned, what its layers see in one image, and where it is wrong::
 
-    python -m experiments.explain run --where model.padding=same --seed 0 --index 7
+    python -m experiments.explain run --where model.padding=same --seed 0
     """
 
     where: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
