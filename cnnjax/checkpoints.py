@@ -34,10 +34,16 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in ``<folder>/<run key>/<step>``."""
+    """The checkpoints of one run, in ``<folder>/<run key>/<step>``.
 
-    def __init__(self, folder: str | os.PathLike[str], key: str) -> None:
-        self.key = key
+    Args:
+        folder: of the checkpoints of all runs.
+        key: of the run.
+        dataset: content hash of the images it is trained on; ``None`` takes any.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], key: str, dataset: str | None = None) -> None:
+        self.key, self.dataset = key, dataset
         self.folder = Path(folder).absolute() / key
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
@@ -63,7 +69,8 @@ class Checkpoints:
             partial.mkdir(parents=True)
             with quiet(), ocp.StandardCheckpointer(multiprocessing_options=_own_process()) as checkpointer:
                 checkpointer.save(partial / "arrays", dict(arrays))
-            _write_json(partial / "progress.json", {"key": self.key, "step": step, **progress})
+            dataset = {} if self.dataset is None else {"dataset": self.dataset}
+            _write_json(partial / "progress.json", {"key": self.key, **dataset, "step": step, **progress})
             _write_json(partial / "manifest.json", _hash_files(partial))
             _sync_files(partial)
             if final.exists():
@@ -91,7 +98,7 @@ class Checkpoints:
 
         Raises:
             CorruptionError: there are checkpoints, and none of them verifies.
-            InputError: those that verify are of another configuration.
+            InputError: those that verify are of another configuration, or were trained on other images.
         """
         import orbax.checkpoint as ocp
 
@@ -108,6 +115,11 @@ class Checkpoints:
                 continue
             if progress["key"] != self.key:
                 skipped.append(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
+                foreign = True
+                continue
+            seen = progress.get("dataset")  # which older checkpoints do not say
+            if seen and self.dataset and seen != self.dataset:
+                skipped.append(f"checkpoint {path} was trained on the images {seen[:12]}, not {self.dataset[:12]}")
                 foreign = True
                 continue
             try:

@@ -8,9 +8,10 @@ defaults are the textbook network and its training. Nothing here imports JAX.
 import functools
 import hashlib
 import json
+import re
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from cnnjax.blocks import Activation, Padding, Pair, Pixels, Pool, Size, collapse, expand, read_padding, read_window
@@ -187,9 +188,24 @@ class DataConfig(Settings):
     manual_dir: str | None = None
     """Folder of files that TensorFlow Datasets prepares a set from; not part of the run key."""
 
+    sha256: str | None = None
+    """Content hash of images that were handed over in Python, which their name alone does not tell from others."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_name(self.name)
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise InputError(f"data.sha256={self.sha256!r}: must be 64 hexadecimal digits, in lower case")
+
+    @property
+    def source(self) -> tuple[str, str | None]:
+        """Which images they are."""
+        return self.name, self.sha256
+
+    @property
+    def whole(self) -> "DataConfig":
+        """The whole dataset, of which a run may train on a part only."""
+        return replace(self, train_size=None)
 
 
 @dataclass(frozen=True)
@@ -213,6 +229,8 @@ class RunConfig(Settings):
         """The run key: SHA-256, in 64 hexadecimal digits, of the canonical JSON of all that can change the result."""
         values = self.to_dict()
         del values["data"]["manual_dir"]
+        if self.data.sha256 is None:
+            del values["data"]["sha256"]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -7,15 +7,15 @@ configuration is known to fit the dataset, and the store is known to be writable
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.architecture import Layer, list_layers
 from cnnjax.backend import check_settings, jax_started
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Count, RunConfig
-from cnnjax.dataset_names import parse_name
-from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
+from cnnjax.datasets import Dataset, DatasetInfo, identify, keep_given_info, load_data, load_data_info, read_dataset
 from cnnjax.distributed import all_or_none, check_same, is_first, is_joined, named_losses
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.history import Observer, Silence
@@ -36,7 +36,7 @@ def fit(
     config: RunConfig,
     out: str | os.PathLike[str] | None = "runs",
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | Sequence[Any] | None = None,
     force: bool = False,
     resume: bool = False,
     checkpoint_every: int | None = None,
@@ -52,7 +52,9 @@ def fit(
     Args:
         config: the run.
         out: output folder with the store and the checkpoints; ``None`` keeps nothing on disk.
-        dataset: the images that `config` names, where they are loaded already.
+        dataset: the images, where they are not to be loaded by name: a `Dataset`, or ``((train images, train labels),
+            (test images, test labels))``. Unless `config.data.name` alone means exactly these, their content hash
+            becomes part of the run's configuration and key.
         force: runs it again even if it is stored; the new result replaces the old one when it is complete.
         resume: goes on from the newest checkpoint of this configuration.
         checkpoint_every: epochs between checkpoints.
@@ -80,8 +82,9 @@ def fit(
         raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
     check(checkpoint_every, Count | None, "checkpoint_every")
     check(devices, Count | None, "devices")
-    if dataset and parse_name(dataset.name).name != parse_name(config.data.name).name:
-        raise InputError(f"dataset: is {dataset.name}, but the run's data.name={config.data.name!r}")
+    images = None if dataset is None else read_dataset(dataset, config.data.name)
+    if images is not None:
+        config = replace(config, data=identify(config.data, images))
     if out is None and (resume or checkpoint_every):
         raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
     store = None if out is None else Store(out)
@@ -96,8 +99,8 @@ def fit(
         return store.load(config.key)
     start = time.perf_counter()
     with all_or_none():
-        size_layers(config, dataset.info if dataset else load_info(config.data.name, manual_dir=config.data.manual_dir))
-    return _fit(config, store, dataset, start, resume, checkpoint_every, observer, devices)
+        size_layers(config, images.info if images else load_data_info(config.data))
+    return _fit(config, store, images, start, resume, checkpoint_every, observer, devices)
 
 
 @jax_started()
@@ -114,12 +117,12 @@ def _fit(
     """Trains the network of a run, which fits its images, and stores the result."""
     with all_or_none():
         prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices, start)
+    images_hash = provenance["dataset"]["sha256"]
     if is_joined():
-        images = int(provenance["dataset"]["sha256"][:7], 16)
-        check_same(images, "the hash of the images", "all processes must be given the same dataset")
+        check_same(int(images_hash[:7], 16), "the hash of the images", "all processes must be given the same dataset")
     from cnnjax import fitting
 
-    checkpoints = Checkpoints(store.path.parent / "checkpoints", config.key) if store else None
+    checkpoints = Checkpoints(store.path.parent / "checkpoints", config.key, images_hash) if store else None
     with deferred_signals() as stop_signal, contextlib.closing(observer), named_memory_errors():
         result = fitting.train(
             prepared,
@@ -150,7 +153,7 @@ def _prepare(
     from cnnjax.provenance import collect_provenance
     from cnnjax.sharding import choose_devices, describe_execution, make_mesh
 
-    dataset = dataset or load(config.data.name, manual_dir=config.data.manual_dir)
+    dataset = dataset or load_data(config.data)
     devices = devices or choose_devices(config.train.batch_size)
     provenance = collect_provenance(dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
@@ -160,6 +163,7 @@ def _prepare(
     load_seconds = time.perf_counter() - start
     if store and is_first():
         store.create()
+        keep_given_info(config.data, dataset.info)
     with named_memory_errors():
         return fitting.prepare(config, dataset, mesh), layers, provenance, load_seconds
 

@@ -4,11 +4,12 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from cnnjax.backend import check_settings, jax_started
 from cnnjax.config import Count, RunConfig
-from cnnjax.dataset_names import parse_name
-from cnnjax.datasets import Dataset, DatasetInfo, load, load_info
+from cnnjax.datasets import Dataset, DatasetInfo, identify, keep_given_info, load_data, load_data_info, read_dataset
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.experiment import fit, make_run, named_memory_errors, size_layers
 from cnnjax.history import Observer, Silence
@@ -25,7 +26,7 @@ def fit_many(
     configs: Iterable[RunConfig],
     out: str | os.PathLike[str] | None = "runs",
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | Sequence[Any] | None = None,
     force: bool = False,
     at_once: int | None = None,
     make_observer: ObserverOf | None = None,
@@ -41,7 +42,7 @@ def fit_many(
     Args:
         configs: the runs.
         out: output folder with the store; ``None`` keeps nothing on disk.
-        dataset: the images that the configurations name, where they are loaded already.
+        dataset: the images, where they are not to be loaded by name, as for `cnnjax.fit`.
         force: runs them again even if they are stored.
         at_once: runs in one program; ``None`` is one on CPU, and as many as fit the memory of an accelerator, up to 64.
         make_observer: makes the observer of a run, which is told of its progress.
@@ -59,7 +60,11 @@ def fit_many(
         >>> accuracies = [run.record.test_accuracy for run in fit_many(configs)]  # doctest: +SKIP
     """
     configs = list(configs)
-    _check_alike(configs, dataset)
+    _check_alike(configs)
+    images = None
+    if dataset is not None and configs:
+        images = read_dataset(dataset, configs[0].data.name)
+        configs = [replace(config, data=identify(config.data, images)) for config in configs]
     check(at_once, Count | None, "at_once")
     make_observer = make_observer or (lambda config: Silence())
     store = None if out is None else Store(out)
@@ -70,13 +75,14 @@ def fit_many(
         runs = {key: store.load(key) for key in done}
     waiting = [*{config.key: config for config in configs if config.key not in runs}.values()]
     if waiting:
-        data = waiting[0].data
-        size_layers(waiting[0], dataset.info if dataset else load_info(data.name, manual_dir=data.manual_dir))
+        size_layers(waiting[0], images.info if images else load_data_info(waiting[0].data))
         with jax_started():
             check_settings()
-            dataset = dataset or load(data.name, manual_dir=data.manual_dir)
-            for chunk in cut_runs(waiting, dataset.info, at_once):
-                for run in _fit_chunk(chunk, dataset, store, make_observer):
+            images = images or load_data(waiting[0].data)
+            if store:
+                keep_given_info(waiting[0].data, images.info)
+            for chunk in cut_runs(waiting, images.info, at_once):
+                for run in _fit_chunk(chunk, images, store, make_observer):
                     runs[run.key] = run
     return [runs[config.key] for config in configs]
 
@@ -122,7 +128,7 @@ def iterate_chunk(configs: Sequence[RunConfig], dataset: Dataset, make_observer:
             raise Interrupted("interrupted after these runs had ended", number)
 
 
-def _check_alike(configs: Sequence[RunConfig], dataset: Dataset | None) -> None:
+def _check_alike(configs: Sequence[RunConfig]) -> None:
     for index, config in enumerate(configs):
         if not isinstance(config, RunConfig):
             raise InputError(f"configs[{index}]: must be a RunConfig, not {type(config).__name__}")
@@ -130,8 +136,6 @@ def _check_alike(configs: Sequence[RunConfig], dataset: Dataset | None) -> None:
         if difference:
             name, own, first = difference
             raise InputError(f"configs[{index}]: {name}={own!r} needs other programs than configs[0] with {first!r}")
-    if dataset and configs and parse_name(dataset.name).name != parse_name(configs[0].data.name).name:
-        raise InputError(f"dataset: is {dataset.name}, but the runs' data.name={configs[0].data.name!r}")
 
 
 def _fit_chunk(

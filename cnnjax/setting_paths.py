@@ -28,7 +28,7 @@ SETTINGS = tuple(_FIELDS)
 """The paths of all settings."""
 SECTIONS = tuple(_SECTIONS)
 """The tables they are in."""
-_TEXTS = ("data.name", "data.manual_dir")
+_TEXTS = ("data.name", "data.manual_dir", "data.sha256")
 
 
 def freeze(value: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Annotated
 from cnnjax.caches import keep_programs
 from cnnjax.config import Count, RunConfig
 from cnnjax.console import find_width, make_observer, run_command, say
-from cnnjax.datasets import load_info
+from cnnjax.datasets import load_data_info
 from cnnjax.errors import InputError
 from cnnjax.history import Observer
 from cnnjax.outputs import check_folder, check_output, replace_file
@@ -146,7 +146,7 @@ def _run_missing(
 ) -> dict[str, dict[int, Record]]:
     """Returns the runs of both arms, those that are not stored trained now, once both networks are known to exist."""
     for config in configs.values():
-        info = load_info(config.data.name, manual_dir=config.data.manual_dir)
+        info = load_data_info(config.data)
         summarize(config, info.image_shape, info.classes)
     keep_programs(True)
     offer_cpu_devices(None)

@@ -171,10 +171,9 @@ def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
 
 
 def _summarize(arguments: TrainArguments) -> Summary:
-    from cnnjax.datasets import load_info
+    from cnnjax.datasets import load_data_info
 
-    data = arguments.run.data
-    info = load_info(data.name, manual_dir=data.manual_dir)
+    info = load_data_info(arguments.run.data)
     classes = None if arguments.without_classifier else info.classes
     return summarize(arguments.run.model, info.image_shape, classes)
 

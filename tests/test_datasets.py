@@ -149,24 +149,55 @@ class TestArrays:
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [
-            (np.zeros((2, 3, 3, 1), np.float32), np.zeros(2, np.int32), "images are float32"),
-            (np.zeros((2, 3, 3), np.uint8), np.zeros(2, np.int32), r"images are uint8 \(2, 3, 3\)"),
+            (np.full((2, 3, 3, 1), 0.3, np.float32), np.zeros(2, np.int32), "images are float32 in"),
+            (np.full((2, 3, 3, 1), -1), np.zeros(2, np.int32), r"images are int64 in \[-1, -1\]"),
+            (np.full((2, 3, 3, 1), 256), np.zeros(2, np.int32), r"must be whole numbers in 0\.\.255"),
+            (np.full((2, 3, 3, 1), np.nan), np.zeros(2, np.int32), "images are float64 in"),
+            (np.zeros((2, 3), np.uint8), np.zeros(2, np.int32), r"images are uint8 \(2, 3\)"),
             (np.zeros((2, 3, 3, 5), np.uint8), np.zeros(2, np.int32), "1 to 4 channels"),
-            (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int64), "labels are int64"),
+            (np.zeros((2, 3, 3, 1), bool), np.zeros(2, np.int32), "images are bool"),
+            ([[[1], [2, 3]]], np.zeros(1, np.int32), "images are no array of numbers"),
+            ([["a"]], np.zeros(1, np.int32), "images are <U1"),
+            (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2), "labels are float64"),
+            (np.zeros((2, 3, 3, 1), np.uint8), np.eye(2, dtype=np.int32), "one class number an image"),
+            (np.zeros((2, 3, 3, 1), np.uint8), np.array([0, 2**31]), "labels are in"),
             (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, np.int32), "2 images but 3 labels"),
         ],
     )
     def test_malformed_splits_are_refused(self, images: np.ndarray, labels: np.ndarray, message: str) -> None:
-        with pytest.raises(CorruptionError, match=message):
+        with pytest.raises(InputError, match=message):
             Split(images, labels)
+
+    @pytest.mark.parametrize("kind", [np.int64, np.uint16, np.float16, np.float32, np.float64])
+    @pytest.mark.parametrize("unit", [1, 255])
+    def test_arrays_as_people_have_them_are_the_images_and_labels_that_they_plainly_are(self, kind, unit) -> None:
+        pixels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+        if unit == 255 and not np.issubdtype(kind, np.floating):
+            pytest.skip("integers in [0, 1] are pixels 0 and 1")
+        labels = np.array([[0], [1], [2], [1]])
+        split = Split((pixels / unit).astype(kind), labels)
+        assert np.array_equal(split.images, pixels[..., None])
+        assert split.labels.tolist() == [0, 1, 2, 1]
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+        listed = Split(pixels.tolist(), [0, 1, 2, 1])
+        assert np.array_equal(listed.images, split.images)
+
+    def test_the_arrays_of_the_caller_stay_writable(self) -> None:
+        images, labels = np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int32)
+        split = Split(images, labels)
+        make_dataset("toy", "1.0.0", split, split, 2, "file")
+        assert images.flags.writeable
+        assert labels.flags.writeable
+        assert not split.images.flags.writeable
+        assert split.images.base is images
 
     @pytest.mark.parametrize("label", [-1, 7])
     def test_a_label_out_of_range_is_refused(self, label: int) -> None:
         test = make_split(6)
-        test.labels[4] = label
-        with pytest.raises(
-            CorruptionError, match=rf"'toy': test example 4 has label {label}; labels must be in 0\.\.6"
-        ):
+        labels = test.labels.copy()
+        labels[4] = label
+        test = Split(test.images, labels)
+        with pytest.raises(InputError, match=rf"'toy': test example 4 has label {label}; labels must be in 0\.\.6"):
             make_dataset("toy", "1.0.0", make_split(20), test, 7, "tfds")
 
     def test_splits_of_different_image_size_are_refused(self) -> None:
@@ -331,7 +362,7 @@ class TestCache:
         for name in ("toy", "toy:1.0.0"):
             found = load(name)
             assert found.info == dataset.info == load_info(name)
-            assert isinstance(found.train.images, np.memmap)
+            assert isinstance(found.train.images.base, np.memmap)
             assert not found.train.images.flags.writeable
             np.testing.assert_array_equal(found.test.labels, dataset.test.labels)
 

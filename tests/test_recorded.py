@@ -14,7 +14,7 @@ import pytest
 
 from cnnjax import RunConfig, Store, fit, load_run
 from cnnjax.datasets import load
-from cnnjax.records import FINAL
+from cnnjax.records import FINAL, Record
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -46,9 +46,7 @@ def test_what_a_configuration_writes_has_the_key_it_had():
 def test_an_earlier_store_is_read_with_all_that_it_held(folder):
     found = Store(folder).find_all()
     assert list(found) == [each["key"] for each in RECORDS]
-    for recorded in RECORDS:
-        today = found[recorded["key"]].to_dict()
-        assert {name: today[name] for name in recorded} == recorded
+    assert list(found.values()) == [Record.from_dict(each) for each in RECORDS]
 
 
 def test_an_earlier_store_can_be_written_to(folder):

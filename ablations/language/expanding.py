@@ -152,13 +152,13 @@ class _Datasets:
         return cell
 
     def _find(self, data: DataConfig) -> "DatasetInfo | None":
-        from cnnjax.datasets import load_info
+        from cnnjax.datasets import load_data_info
 
-        data = replace(data, train_size=None)
+        data = data.whole
         if data not in self._infos:
             self._infos[data] = None
             with self._mistakes.noted():
-                self._infos[data] = load_info(data.name, manual_dir=data.manual_dir)
+                self._infos[data] = load_data_info(data)
         return self._infos[data]
 
 

@@ -14,7 +14,8 @@ from ablations.planning.sensitivity import Sensitivity
 from ablations.planning.timing import Timing
 from ablations.running.costs import summarize_run
 from ablations.running.work import Work
-from cnnjax.datasets import DatasetInfo, load_info
+from cnnjax.config import DataConfig
+from cnnjax.datasets import DatasetInfo, load_data_info
 from cnnjax.summary import Summary
 
 STATUSES = ("completed", "diverged", "failed", "invalid", "waiting")
@@ -136,10 +137,10 @@ def make_plan(
     )
 
 
-def list_infos(grid: Grid) -> dict[tuple[str, str | None], DatasetInfo]:
-    """Returns what is known of every dataset of a grid, by name and folder of downloads; each is looked up once."""
-    places = dict.fromkeys((cell.config.data.name, cell.config.data.manual_dir) for cell in grid.cells)
-    return {(name, manual_dir): load_info(name, manual_dir=manual_dir) for name, manual_dir in places}
+def list_infos(grid: Grid) -> dict[DataConfig, DatasetInfo]:
+    """Returns what is known of every dataset of a grid, by its settings without the size; each is looked up once."""
+    datasets = dict.fromkeys(cell.config.data.whole for cell in grid.cells)
+    return {data: load_data_info(data) for data in datasets}
 
 
 def _plan_cells(grid: Grid, statuses: Mapping[str, str], timing: Timing | None) -> tuple[CellPlan, ...]:

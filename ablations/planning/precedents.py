@@ -50,8 +50,8 @@ def find_timing(grid: Grid, records: Iterable[Record], has_accelerators: bool, s
         has_accelerators: takes the device of the newest run for the one here, instead of the CPU.
         source: where the records are from, in words.
     """
-    names = {cell.config.data.name for cell in grid.cells}
-    timed = [record for record in records if is_timed(record) and record.config.data.name in names]
+    sources = {cell.config.data.source for cell in grid.cells}
+    timed = [record for record in records if is_timed(record) and record.config.data.source in sources]
     device = _find_device(timed[-1]) if timed and has_accelerators else ("cpu", "cpu")
     here = [record for record in timed if _find_device(record) == device]
     alike = [record for record in here if device[0] != "cpu" or _read_device(record).get("cpu_threads") == 1]

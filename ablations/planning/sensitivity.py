@@ -90,5 +90,5 @@ def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]
     return groups
 
 
-def _find_data(config: RunConfig) -> tuple[str, int | None, float, int]:
-    return config.data.name, config.data.train_size, config.train.validation_split, config.train.epochs
+def _find_data(config: RunConfig) -> tuple[tuple[str, str | None], int | None, float, int]:
+    return config.data.source, config.data.train_size, config.train.validation_split, config.train.epochs

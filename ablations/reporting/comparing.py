@@ -50,7 +50,7 @@ def compare_grid(
     base = None if baseline is None else baseline.name
     shown = {arm.name for arm in arms} if shown is None else shown
     images, notes = None, NOT_LOOKED_AT
-    if len({cell.config.data.name for cell in grid.cells}) == 1:
+    if len({cell.config.data.source for cell in grid.cells}) == 1:
         pictured = [arm for arm in arms if arm.name in shown]
         images, notes = look_at_images(pictured, base, store, grid.cells[0].config.data, rules.measure)
     plans = describe_other_plans(

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Iterable
 
 from ablations.language.grids import Trial
-from cnnjax.config import RunConfig
-from cnnjax.datasets import DatasetInfo, load_info
+from cnnjax.config import DataConfig, RunConfig
+from cnnjax.datasets import DatasetInfo, load_data_info
 from cnnjax.errors import UnavailableError
 from cnnjax.host_memory import check_memory
 from cnnjax.splits import split_sizes
@@ -23,7 +23,7 @@ def find_size(config: RunConfig) -> tuple[int, int]:
 
 def count_images(config: RunConfig) -> int:
     """Returns how many images a run sees in training: examples times epochs."""
-    size = _find_info(config.data.name, config.data.manual_dir).train_size
+    size = _find_info(config.data.whole).train_size
     examples = split_sizes(config, size)[0] if size else config.data.train_size or TRAIN_SIZE_UNKNOWN
     return examples * config.train.epochs
 
@@ -38,7 +38,7 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
     problems = []
     for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
         try:
-            check_memory(cell.config, _find_info(cell.config.data.name, cell.config.data.manual_dir), memory)
+            check_memory(cell.config, _find_info(cell.config.data.whole), memory)
         except UnavailableError as error:
             problems.append(f"cell {cell.name}: {error}")
     if problems:
@@ -47,10 +47,10 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
 
 def summarize_run(config: RunConfig) -> Summary:
     """Returns the layers of a run's network on its dataset, which is looked up once."""
-    info = _find_info(config.data.name, config.data.manual_dir)
+    info = _find_info(config.data.whole)
     return summarize(config, info.image_shape, info.classes)
 
 
 @functools.cache
-def _find_info(name: str, manual_dir: str | None) -> DatasetInfo:
-    return load_info(name, manual_dir=manual_dir)
+def _find_info(data: DataConfig) -> DatasetInfo:
+    return load_data_info(data)

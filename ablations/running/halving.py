@@ -42,7 +42,7 @@ class Standing:
 
 def check_halving(grid: Grid) -> None:
     """Raises `InputError` where the cells do not all have the same validation examples to be judged by."""
-    judges = {(cell.config.data.name, cell.config.train.validation_split) for cell in grid.cells}
+    judges = {(cell.config.data.source, cell.config.train.validation_split) for cell in grid.cells}
     if len(judges) > 1:
         raise InputError(
             "--budget halving: the cells differ in data.name or train.validation_split, so in the examples that would "

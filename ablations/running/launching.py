@@ -3,9 +3,11 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ablations.language.expanding import MOST_TRIALS, expand
 from ablations.language.grids import Grid
@@ -18,7 +20,8 @@ from ablations.running.locks import hold_store
 from ablations.running.topping_up import TopUp, check_top_up, run_topping_up
 from ablations.running.watching import FailureObserver, GridObserver
 from ablations.running.work import Budget, Policy, find_work
-from cnnjax.datasets import load
+from cnnjax.datasets import Dataset, identify, keep_given, load_data, read_dataset
+from cnnjax.errors import InputError
 from cnnjax.runs import Store, StoredGrid
 
 
@@ -26,6 +29,7 @@ def run_study(
     study: Study,
     out: str | os.PathLike[str] = "runs",
     *,
+    dataset: Dataset | Sequence[Any] | None = None,
     make_executor: Callable[[], Executor] | None = None,
     policy: Policy | None = None,
     budget: Budget = "full",
@@ -39,6 +43,8 @@ def run_study(
     Args:
         study: what to run.
         out: folder of the store.
+        dataset: the images of all cells, as for `cnnjax.fit`; a copy is kept in the cache, from where the workers,
+            and later commands, load them.
         make_executor: makes what runs the trials; left out, a worker process a core or a device.
         policy: of failures.
         budget: ``full`` trains every cell to its end, ``halving`` prunes the worse half at 1/2, 1/4, ... of the epochs.
@@ -57,14 +63,16 @@ def run_study(
             a worker has; all of them are listed, and nothing has been written.
         Interrupted: a signal arrived; what had ended is stored.
     """
+    if dataset is not None:
+        study = _hand_over(study, dataset)
     grid = expand(study, max_trials)
     if budget == "halving":
         check_halving(grid)
     if top_up:
         check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
-    for name, manual_dir in sorted({(c.config.data.name, c.config.data.manual_dir) for c in grid.cells}, key=str):
-        load(name, manual_dir=manual_dir)  # once, before the workers; the error of a damaged one is ours
+    for data in sorted({cell.config.data.whole for cell in grid.cells}, key=str):
+        load_data(data)  # once, before the workers; the error of a damaged one is ours
     waiting = find_work(grid, store, policy.retry_failed).waiting
     left = budget == "halving" or top_up or waiting
     with contextlib.ExitStack() as stack:
@@ -85,6 +93,22 @@ def run_study(
         if top_up:
             return run_topping_up(grid, top_up, store, run)
         return run_halving(grid, store, run, policy.fail_fast) if budget == "halving" else run(grid)
+
+
+def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:
+    """Returns the study of these images, of which a copy is kept where its name alone does not mean them."""
+    if any(path.startswith("data.") for path in _list_varied(study) if path != "data.train_size"):
+        raise InputError("dataset: the study varies which images it is of; leave dataset out, or the factor")
+    images = read_dataset(dataset, study.base.data.name)
+    data = identify(study.base.data, images)
+    keep_given(data, images)
+    if data.sha256 is None:
+        return study
+    return replace(study, settings={**study.settings, "data.sha256": data.sha256})
+
+
+def _list_varied(study: Study) -> set[str]:
+    return {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
 
 
 def _describe(study: str, grid: Grid, command: str) -> StoredGrid:

@@ -17,7 +17,7 @@ from ablations.running.remote import Note, Notes, run_remotely
 from ablations.running.source import hash_source
 from ablations.running.trials import describe_error
 from cnnjax.config import DataConfig
-from cnnjax.datasets import load
+from cnnjax.datasets import load_data
 from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.history import Progress
 from cnnjax.processors import ONE_THREAD
@@ -27,7 +27,6 @@ RAY_RETRIES = 3
 """Further times that Ray itself begins a trial whose worker or node died."""
 NOTE_SECONDS = 1.0
 FETCH_SECONDS = 60.0
-DataKey = tuple[str, str | None]
 
 
 @dataclass
@@ -75,7 +74,7 @@ class RayExecutor:
         self._notes = self._make_notes()
         self._asked: Any = None
         self._noted = 0.0
-        self._datasets: dict[DataKey, Any] = {}
+        self._datasets: dict[DataConfig, Any] = {}
         self._flights: dict[Any, _Flight] = {}
         self._refused: list[Event] = []
         self._error: UnavailableError | None = None
@@ -117,10 +116,9 @@ class RayExecutor:
         self._cluster.leave()
 
     def _put(self, data: DataConfig) -> Any:
-        source = (data.name, data.manual_dir)
-        if source not in self._datasets:
-            self._datasets[source] = self._ray.put(load(data.name, manual_dir=data.manual_dir))
-        return self._datasets[source]
+        if data.whole not in self._datasets:
+            self._datasets[data.whole] = self._ray.put(load_data(data))
+        return self._datasets[data.whole]
 
     def _land(self, task: Any) -> Event:
         """Returns what the end of a task means for its trial."""

@@ -61,7 +61,7 @@ def check_most(grid: Grid, most: int) -> None:
     """Raises `InputError` where so many seeds are no more than the grid has, or cells are not of one dataset."""
     if most <= len(grid.seeds):
         raise InputError(f"--top-up {most}: must be > {len(grid.seeds)}, the seeds of the study")
-    if len({cell.config.data.name for cell in grid.cells}) > 1:
+    if len({cell.config.data.source for cell in grid.cells}) > 1:
         raise InputError("--top-up: the cells differ in data.name; must be of one dataset to be compared")
 
 

@@ -21,8 +21,8 @@ from typing import IO, Any, NoReturn
 from ablations.running.messages import read_message, write_message
 from ablations.running.source import check_source
 from cnnjax.backend import check_settings, jax_started
-from cnnjax.config import RunConfig
-from cnnjax.datasets import Dataset, load, load_info
+from cnnjax.config import DataConfig, RunConfig
+from cnnjax.datasets import Dataset, load_data, load_data_info
 from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.logs import take_stdout
 
@@ -72,7 +72,7 @@ def _cut(configs: Sequence[RunConfig], at_once: int | None) -> Iterable[Sequence
     from cnnjax.many import cut_runs
 
     try:
-        return cut_runs(configs, load_info(configs[0].data.name, manual_dir=configs[0].data.manual_dir), at_once)
+        return cut_runs(configs, load_data_info(configs[0].data), at_once)
     except CnnjaxError:  # which the first trial will meet, and tell of
         return ([config] for config in configs)
 
@@ -90,8 +90,7 @@ def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
     for config in configs:
         write_message(replies, {"kind": "started", "key": config.key})
     try:
-        data = configs[0].data
-        for run in run_trials(configs, _load(data.name, data.manual_dir), observe):
+        for run in run_trials(configs, _load(configs[0].data.whole), observe):
             header = {"kind": "ended", "key": run.record.key, "record": run.record.to_dict()}
             write_message(replies, header, (run.variables, run.predictions))
     except BaseException as error:
@@ -109,8 +108,8 @@ def _forget_output() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(name: str, manual_dir: str | None) -> Dataset:
-    return load(name, manual_dir=manual_dir)
+def _load(data: DataConfig) -> Dataset:
+    return load_data(data)
 
 
 if __name__ == "__main__":

@@ -6,5 +6,20 @@
 
 from cnnjax.datasets.arrays import Dataset, DatasetInfo, Split, content_hash
 from cnnjax.datasets.loading import load, load_info, load_tfds
+from cnnjax.datasets.sources import identify, keep_given, keep_given_info, load_data, load_data_info, read_dataset
 
-__all__ = ["Dataset", "DatasetInfo", "Split", "content_hash", "load", "load_info", "load_tfds"]
+__all__ = [
+    "Dataset",
+    "DatasetInfo",
+    "Split",
+    "content_hash",
+    "identify",
+    "keep_given",
+    "keep_given_info",
+    "load",
+    "load_data",
+    "load_data_info",
+    "load_info",
+    "load_tfds",
+    "read_dataset",
+]

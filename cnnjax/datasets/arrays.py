@@ -5,13 +5,14 @@ files they were read from, and a run that records the hash says exactly which ex
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnjax.errors import CorruptionError, InputError
+from cnnjax.datasets.conversion import read_images, read_labels
+from cnnjax.errors import InputError
 
 Order = Literal["file", "tfds"]
 
@@ -20,27 +21,28 @@ Order = Literal["file", "tfds"]
 class Split:
     """Examples of one split, in a fixed order.
 
+    Other arrays and lists are converted where it is plain what they are (`cnnjax.datasets.conversion`). Arrays are
+    not copied but where they are converted; here they are read-only, and the caller's own stay as they are.
+
     Attributes:
         images: uint8 (n, height, width, channels), 1 to 4 channels.
         labels: int32 (n,).
 
     Raises:
-        CorruptionError: the arrays don't have these dtypes and ranks, or differ in n.
+        InputError: the arrays are not these, nor can be converted, or differ in n.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[3] <= 4:
-            raise CorruptionError(
-                f"images are {images.dtype} {images.shape}; they must be uint8 (n, height, width, 1 to 4 channels)"
-            )
-        if labels.dtype != np.int32 or labels.ndim != 1:
-            raise CorruptionError(f"labels are {labels.dtype} {labels.shape}; they must be int32 (n,)")
+        images, labels = read_images(self.images), read_labels(self.labels)
         if len(images) != len(labels):
-            raise CorruptionError(f"{len(images)} images but {len(labels)} labels; there must be one label an image")
+            raise InputError(f"{len(images)} images but {len(labels)} labels; there must be one label an image")
+        for name, array in (("images", images), ("labels", labels)):
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,6 +84,13 @@ class Dataset:
     classes: int
     sha256: str
     order: Order
+    answers: tuple[str, ...] = field(default=(), init=False)
+    """The names that mean exactly these images to `load`; none for images that were made in Python."""
+
+    def answering(self, *names: str) -> "Dataset":
+        """Returns the dataset, which `load` has loaded, as what these names mean."""
+        object.__setattr__(self, "answers", names)
+        return self
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -96,11 +105,10 @@ class Dataset:
 
 
 def make_dataset(name: str, version: str, train: Split, test: Split, classes: int, order: Order) -> Dataset:
-    """Check that the splits belong together, hash them, and freeze them.
+    """Check that the splits belong together, and hash them.
 
     Raises:
-        InputError: a split is empty, or the splits' image shapes differ.
-        CorruptionError: a label lies outside 0 .. classes - 1.
+        InputError: a split is empty, a label lies outside 0 .. classes - 1, or the splits' image shapes differ.
     """
     for split_name, split in (("train", train), ("test", test)):
         _check_split(f"data.name={name!r}: {split_name}", split, classes)
@@ -132,14 +140,15 @@ def _add_array(digest: Any, header: str, array: NDArray[Any]) -> None:
 def _check_split(where: str, split: Split, classes: int) -> None:
     if len(split) == 0:
         raise InputError(f"{where} has no examples; there must be at least one")
-    out_of_range = np.flatnonzero((split.labels < 0) | (split.labels >= classes))
+    check_labels(where, split.labels, classes)
+
+
+def check_labels(where: str, labels: NDArray[np.int32], classes: int) -> None:
+    """Raises `InputError` where a label lies outside 0 .. classes - 1."""
+    out_of_range = np.flatnonzero((labels < 0) | (labels >= classes))
     if out_of_range.size:
         index = int(out_of_range[0])
-        raise CorruptionError(
-            f"{where} example {index} has label {split.labels[index]}; labels must be in 0..{classes - 1}"
-        )
-    for array in (split.images, split.labels):
-        array.flags.writeable = False
+        raise InputError(f"{where} example {index} has label {labels[index]}; labels must be in 0..{classes - 1}")
 
 
 def _image_shape(split: Split) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ def load_mnist(folder: Path = FOLDER) -> Dataset:
         train, test = (_read_split(folder, prefix) for prefix in ("train", "t10k"))
     except CorruptionError as error:
         raise CorruptionError(f"data.name='mnist': {error}; reinstall cnnjax") from None
-    return make_dataset(INFO.name, INFO.version, train, test, INFO.classes, INFO.order)
+    return make_dataset(INFO.name, INFO.version, train, test, INFO.classes, INFO.order).answering(INFO.name)
 
 
 def _read_split(folder: Path, prefix: str) -> Split:

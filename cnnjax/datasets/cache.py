@@ -40,6 +40,11 @@ class Entry:
     info: DatasetInfo
     answers: tuple[str, ...]
 
+    @property
+    def has_arrays(self) -> bool:
+        """Whether it is more than metadata, as the entries of images that were handed over in Python need not be."""
+        return (self.folder / f"{_ARRAYS[0]}.npy").exists()
+
 
 def cache_folder() -> Path:
     """Where entries live, in the user's cache."""
@@ -65,7 +70,7 @@ def load_entry(entry: Entry) -> Dataset | None:
     if dataset.info != info:
         _log.warning("the cached copy in %s is damaged and will be made again: SHA-256 differs", entry.folder)
         return None
-    return dataset
+    return dataset.answering(*entry.answers)
 
 
 def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
@@ -78,15 +83,56 @@ def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
     """
     name, _, config = dataset.name.partition("/")
     entry = Entry(cache_folder() / name / (config or "_") / dataset.version, dataset.info, answers)
+    _store(dataset, entry)
+    return load_entry(entry) or dataset
+
+
+def find_given(sha256: str) -> Entry | None:
+    """What is kept of images that were handed over in Python, by their content hash: a copy, or metadata; or None."""
+    path = _given_folder(sha256) / "metadata.json"
+    try:
+        entry = _read_metadata(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, CorruptionError) as error:
+        _log.warning("the cached copy in %s is damaged: %s", path.parent, error)
+        return None
+    return entry if entry.info.sha256 == sha256 else None
+
+
+def store_given(dataset: Dataset) -> None:
+    """Write images that were handed over in Python to the cache, unless they are there.
+
+    Raises:
+        OSError: the cache folder can't be written (permission, disk full); no partial entry is left.
+    """
+    entry = find_given(dataset.sha256)
+    if entry is None or not entry.has_arrays or load_entry(entry) is None:
+        _store(dataset, Entry(_given_folder(dataset.sha256), dataset.info, ()))
+
+
+def store_given_info(info: DatasetInfo) -> None:
+    """Write what is known of such images, without a copy of them, unless it is there; raises as `store_given`."""
+    assert info.sha256 is not None
+    if find_given(info.sha256) is None:
+        _store(None, Entry(_given_folder(info.sha256), info, ()))
+
+
+def _given_folder(sha256: str) -> Path:
+    return cache_root() / "images" / sha256
+
+
+def _store(dataset: Dataset | None, entry: Entry) -> None:
     entry.folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = entry.folder.parent / f".{dataset.version}.{uuid.uuid4().hex}"
+    draft = entry.folder.parent / f".{entry.folder.name}.{uuid.uuid4().hex}"
     draft.mkdir()
     try:
-        _write_entry(draft, dataset, answers)
+        if dataset is not None:
+            _write_arrays(draft, dataset)
+        _write_metadata(draft, entry)
         _put_in_place(draft, entry)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return load_entry(entry) or dataset
 
 
 def _entries(name: str) -> Iterator[Entry]:
@@ -123,13 +169,16 @@ def _map_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _write_entry(folder: Path, dataset: Dataset, answers: tuple[str, ...]) -> None:
+def _write_arrays(folder: Path, dataset: Dataset) -> None:
     train, test = dataset.train, dataset.test
     arrays: tuple[NDArray[Any], ...] = (train.images, train.labels, test.images, test.labels)
     for name, array in zip(_ARRAYS, arrays, strict=True):
         with _durable(folder / f"{name}.npy") as file:
             np.save(file, array, allow_pickle=False)
-    content = asdict(dataset.info) | {"answers": answers}
+
+
+def _write_metadata(folder: Path, entry: Entry) -> None:
+    content = asdict(entry.info) | {"answers": entry.answers}
     with _durable(folder / "metadata.json") as file:
         file.write(json.dumps(content | {"check": _check(content)}, indent=1).encode())
 

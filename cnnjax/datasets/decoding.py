@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnjax.datasets.arrays import Dataset, Split, make_dataset
+from cnnjax.datasets.arrays import Dataset, Split, check_labels, make_dataset
 from cnnjax.datasets.builders import Source, first_line
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.logs import quiet
@@ -66,6 +66,10 @@ def _read_split(source: Source, split: str, where: str) -> Split:
         images[index], labels[index] = image, label
     if images is None:
         raise InputError(f"{where}: {split} has no examples; there must be at least one")
+    try:
+        check_labels(f"{where}: {split}", labels, source.classes)
+    except InputError as error:
+        raise CorruptionError(str(error)) from None
     return Split(images, labels)
 
 

@@ -36,7 +36,10 @@ def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
         ((28, 28, 1), 10, 60000, 10000)
     """
     reference, folder = parse_name(name), _existing_folder(manual_dir)
-    return bundled.load_mnist() if name == bundled.INFO.name else _load_tfds(reference, folder)
+    if name == bundled.INFO.name:
+        return bundled.load_mnist()
+    dataset = _load_tfds(reference, folder)
+    return dataset.answering(*{*dataset.answers, str(reference)})
 
 
 def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
@@ -95,9 +98,10 @@ def _decode_and_store(reference: Reference, manual_dir: Path | None) -> Dataset:
         if not source.is_prepared():
             folder = source.builder.data_dir
             raise CorruptionError(f"data.name='{reference}': {folder} holds no whole dataset; delete that folder")
-    dataset = decode(source)
+    names = names_of(source)
+    dataset = decode(source).answering(*names)
     try:
-        return cache.store(dataset, names_of(source))
+        return cache.store(dataset, names)
     except OSError as error:
         reason = error.strerror or error
         warnings.warn(

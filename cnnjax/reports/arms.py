@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from cnnjax.comparison import Outcomes
-from cnnjax.config import RunConfig
-from cnnjax.datasets import DatasetInfo, load, load_info
-from cnnjax.errors import CorruptionError, UnavailableError
+from cnnjax.config import DataConfig, RunConfig
+from cnnjax.datasets import DatasetInfo, load_data, load_data_info
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.records import FINAL, Record
 from cnnjax.splits import split_sizes
 
@@ -89,16 +89,16 @@ def find_chance(configs: Iterable[RunConfig]) -> float:
 
     It is that of the test images; where these are not at hand, one over the number of classes.
     """
-    return min(_find_chance(config.data.name, config.data.manual_dir) for config in configs)
+    return min(_find_chance(config.data.whole) for config in configs)
 
 
 @functools.cache
-def _find_chance(name: str, manual_dir: str | None) -> float:
-    info = _find_info(name, manual_dir)
+def _find_chance(data: DataConfig) -> float:
+    info = _find_info(data)
     if info.sha256 is not None:  # decoded before: a report never prepares a dataset
         try:
-            labels = load(name, manual_dir=manual_dir).test.labels
-        except (CorruptionError, UnavailableError):
+            labels = load_data(data).test.labels
+        except (CorruptionError, InputError, UnavailableError):
             pass
         else:
             return int(np.bincount(labels).max()) / len(labels)
@@ -106,12 +106,12 @@ def _find_chance(name: str, manual_dir: str | None) -> float:
 
 
 def _count_images(config: RunConfig, measure: Measure) -> int | None:
-    info = _find_info(config.data.name, config.data.manual_dir)
+    info = _find_info(config.data.whole)
     if measure == "test":
         return info.test_size
     return split_sizes(config, info.train_size)[1] if info.train_size else None
 
 
 @functools.cache
-def _find_info(name: str, manual_dir: str | None) -> DatasetInfo:
-    return load_info(name, manual_dir=manual_dir)
+def _find_info(data: DataConfig) -> DatasetInfo:
+    return load_data_info(data)

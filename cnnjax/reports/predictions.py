@@ -7,9 +7,9 @@ import numpy as np
 
 from cnnjax.comparison import Contrast, Noise, mcnemar_p, split_noise
 from cnnjax.config import DataConfig
-from cnnjax.datasets import load
+from cnnjax.datasets import load_data
 from cnnjax.datasets.arrays import Dataset
-from cnnjax.errors import CorruptionError, UnavailableError
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.inspection.mistakes import count_confusions
 from cnnjax.records import Record, check_predictions
 from cnnjax.reports.arms import Arm, Measure
@@ -67,8 +67,8 @@ def look_at_images(
     if measure != "test":
         return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
     try:
-        dataset = load(data.name, manual_dir=data.manual_dir)
-    except (UnavailableError, CorruptionError) as error:
+        dataset = load_data(data)
+    except (InputError, UnavailableError, CorruptionError) as error:
         return None, (f"single images are not looked at: {error}",)
     images = find_in_images(arms, base, store, dataset)
     return images, () if images else ("single images are not looked at: no run was tested on these images",)

@@ -77,7 +77,7 @@ def _explain(arguments: RunArguments, run: "Run", dataset: "Dataset") -> Explana
     from cnnjax.inspection.activations import rebuild_network
     from cnnjax.inspection.class_names import find_class_names
 
-    class_names = find_class_names(run.record.config.data.name, dataset.classes)
+    class_names = find_class_names(run.record.config.data, dataset.classes)
     network = rebuild_network(run)
     if arguments.image is not None:
         return _explain_picture(arguments, run, network, dataset, class_names)

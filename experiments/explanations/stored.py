@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.console import say
-from cnnjax.datasets import Dataset, load
+from cnnjax.datasets import Dataset, load_data
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.records import Record, Run
 from cnnjax.runs import Store
@@ -42,7 +42,7 @@ def load_images(run: Run) -> Dataset:
         UnavailableError: the dataset of that name is another one now.
     """
     data = run.record.config.data
-    dataset = load(data.name, manual_dir=data.manual_dir)
+    dataset = load_data(data)
     known = run.record.provenance.get("dataset", {}).get("sha256")
     if known != dataset.sha256:
         raise UnavailableError(

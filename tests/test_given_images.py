@@ -1,0 +1,145 @@
+"""Images handed over in Python: a run is of their content, whatever they are called, here and in later processes."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnjax
+from ablations import read_dict, run_study
+from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig
+from cnnjax.checkpoints import Checkpoints
+from cnnjax.datasets import Split, identify, load, load_data, load_data_info
+from cnnjax.datasets.arrays import make_dataset
+
+ROOT = Path(__file__).parent.parent
+MINE = RunConfig(ModelConfig(filters=()), TrainConfig(epochs=1, batch_size=20, learning_rate=0.1), DataConfig("mine"))
+KEYS = {
+    "8b63c3f3dac5bb0b439590a62fd9d6bb1b265505181d8d6e6c59d5974cfb7f2d": RunConfig(),
+    "1670cd456306d4fd4fad0eae63409d3ae6f149636dbc364c57b307b8c02054fc": RunConfig(
+        data=DataConfig("fashion_mnist", train_size=500), seed=3
+    ),
+    "b12ed9a4ccaf654258ed61ad2116e188269092dcedafd48800021326ac005dd5": RunConfig(
+        data=DataConfig("emnist/letters:3.1.0", manual_dir="/anywhere")
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make_images(name="mine", flip=False, classes=3):
+    """Returns images of which one row is bright, labelled by which; `flip` labels them the other way round."""
+    labels = np.arange(60, dtype=np.int32) % classes
+    images = np.zeros((60, 6, 6, 1), np.uint8)
+    images[np.arange(60), labels] = 255
+    split = Split(images, classes - 1 - labels if flip else labels)
+    return make_dataset(name, "1.0.0", split, split, classes, "file")
+
+
+def command(module, *arguments):
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env={**os.environ})
+
+
+def test_the_keys_of_runs_of_named_images_are_what_they_were():
+    for key, config in KEYS.items():
+        assert config.key == key
+
+
+def test_two_datasets_of_one_name_are_two_runs(tmp_path):
+    first = cnnjax.fit(MINE, tmp_path, dataset=make_images())
+    other = cnnjax.fit(MINE, tmp_path, dataset=make_images(flip=True))
+    more = cnnjax.fit(MINE, tmp_path, dataset=make_images(classes=4))
+    again = cnnjax.fit(MINE, tmp_path, dataset=make_images())
+    assert len({first.key, other.key, more.key}) == 3
+    assert Store(tmp_path).list_keys() == [first.key, other.key, more.key]
+    assert again.record == first.record
+    assert not np.array_equal(first.predictions, other.predictions)
+    assert first.record.config.data.sha256 == make_images().sha256
+    (many,) = cnnjax.fit_many([MINE], tmp_path, dataset=make_images(flip=True))
+    assert many.record == other.record
+
+
+def test_images_called_like_a_known_dataset_are_not_taken_for_it(tmp_path):
+    impostor = cnnjax.fit(replace(MINE, data=DataConfig()), tmp_path, dataset=make_images("mnist"))
+    assert impostor.record.config.data.sha256 == make_images("mnist").sha256
+    assert impostor.key != replace(MINE, data=DataConfig()).key
+    assert identify(DataConfig(), load("mnist")) == DataConfig()
+
+
+def test_the_hash_that_a_configuration_asks_for_is_held_to():
+    asked = DataConfig("mine", sha256=make_images(flip=True).sha256)
+    with pytest.raises(InputError, match=r"dataset: has the sha256 .*, but the run's data\.sha256="):
+        cnnjax.fit(replace(MINE, data=asked), None, dataset=make_images())
+    with pytest.raises(InputError, match="64 hexadecimal digits"):
+        DataConfig("mine", sha256="F" * 64)
+
+
+def test_splits_and_pairs_of_arrays_are_a_dataset_and_anything_else_is_refused():
+    data = make_images()
+    pair = (data.train.images[..., 0].astype(float) / 255, data.train.labels.astype(np.int64))
+    run = cnnjax.fit(MINE, None, dataset=(pair, pair))
+    assert run.key == cnnjax.fit(MINE, None, dataset=[data.train, data.test]).key
+    assert run.record.config.data.sha256 == data.sha256
+    for wrong in (pair, data.train, pair[0], "mnist", (pair, pair, pair), []):
+        for call in (cnnjax.fit, lambda config, out, dataset: cnnjax.fit_many([config], out, dataset=dataset)):
+            with pytest.raises(InputError, match="dataset: must be a Dataset, or"):
+                call(MINE, None, dataset=wrong)
+
+
+def test_stored_runs_say_what_they_can_without_the_images_and_name_them_where_they_cannot(tmp_path):
+    data = make_images()
+    runs = [cnnjax.fit(replace(MINE, seed=seed), tmp_path, dataset=data) for seed in range(2)]
+    kept = runs[0].record.config.data
+    assert load_data_info(kept) == data.info
+    with pytest.raises(InputError, match=f"handed over in Python .*{data.sha256}.*give dataset="):
+        load_data(kept)
+    loaded = cnnjax.load_run(runs[0].key, tmp_path)
+    assert np.array_equal(loaded.predict(data.test.images), runs[0].predictions)
+    options = ("--set", "data.name=mine", "--set", f"data.sha256={data.sha256}", "--set", "train.epochs=1")
+    options += ("--set", "train.batch_size=20", "--set", "train.learning_rate=0.1", "--out", tmp_path)
+    report = command("ablations.report", "--axis", "model.filters=[]", "--seeds", "2", *options, "--format", "json")
+    assert report.returncode == 0, report.stderr
+    assert json.loads(report.stdout)["cells"][0]["counts"]["completed"] == 2
+    explained = command("experiments.explain", "run", "--out", tmp_path, "--run", runs[0].key)
+    assert explained.returncode == 2
+    assert f"handed over in Python under this name (sha256 {data.sha256})" in explained.stderr
+
+
+def test_a_grid_runs_on_images_of_which_its_workers_have_a_copy(tmp_path):
+    data = make_images()
+    base = {"data.name": "mine", "model.filters": [], "train.epochs": 1, "train.batch_size": 20}
+    base["train.learning_rate"] = 0.1
+    study = read_dict(
+        {"title": "mine", "base": base, "seeds": 1, "sweep": {"grid": {"model.dense": [[], [4]]}}}, "mine"
+    )
+    counts = run_study(study, tmp_path / "grid", dataset=data)
+    assert counts["completed"] == 2
+    records = Store(tmp_path / "grid").find_all().values()
+    assert {record.config.data.sha256 for record in records} == {data.sha256}
+    assert load_data(next(iter(records)).config.data).sha256 == data.sha256
+    single = cnnjax.fit(MINE, tmp_path / "grid", dataset=data)
+    assert single.key in {record.key for record in records}
+    assert run_study(study, tmp_path / "grid", dataset=data)["completed"] == 2
+    explained = command("experiments.explain", "run", "--out", tmp_path / "grid", "--run", single.key)
+    assert explained.returncode == 0, explained.stderr
+
+
+def test_a_checkpoint_of_other_images_is_refused_with_both_named(tmp_path):
+    arrays = {"a": np.zeros(3, np.float32)}
+    Checkpoints(tmp_path, "key", "1" * 64).save(1, arrays, {})
+    with pytest.raises(InputError, match="was trained on the images 111111111111, not 222222222222"):
+        Checkpoints(tmp_path, "key", "2" * 64).restore()
+    Checkpoints(tmp_path, "old").save(1, arrays, {})
+    for images in ("1" * 64, None):
+        assert Checkpoints(tmp_path, "key", "1" * 64).restore() is not None
+        assert Checkpoints(tmp_path, "old", images).restore() is not None
