@@ -94,7 +94,11 @@ def read_command_line(folder: Path) -> Read:
         words = [*chance.choice(lines if of_run else axes)]
         for _ in range(chance.choice((1, 1, 2))):
             at = chance.randrange(len(words))
-            word = mutate_bytes(words[at].encode(), chance) if chance.random() < 0.8 else chance.choice(WORDS)
+            word = (
+                mutate_bytes(words[at].encode(errors="surrogateescape"), chance)
+                if chance.random() < 0.8
+                else chance.choice(WORDS)
+            )
             words[at] = word.replace(b"\0", b"").decode(errors="surrogateescape")
         if {"-h", "--help"} & {*words}:
             return
