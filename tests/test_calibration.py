@@ -11,7 +11,7 @@ from experiments.simulations.losses import tabulate_losses
 from experiments.simulations.noises import FAMILIES, NOISES, STEP, draw_accuracies, draw_differences
 
 
-@pytest.mark.parametrize("draw", list({draw for draws in (NOISES | FAMILIES).values() for draw in draws}))
+@pytest.mark.parametrize("draw", list(dict.fromkeys(draw for draws in (NOISES | FAMILIES).values() for draw in draws)))
 def test_noise_has_a_mean_of_zero(draw):
     noise = draw(np.random.default_rng(0), (1_000_000,))
     assert abs(noise.mean()) < 5 * noise.std() / 1000
