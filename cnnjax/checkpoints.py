@@ -89,6 +89,12 @@ class Checkpoints:
             shutil.rmtree(surplus, ignore_errors=True)
         return final
 
+    def check_writable(self) -> None:
+        """Raises `UnavailableError` where no checkpoint could be written, before there is anything to save."""
+        found = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+            raise UnavailableError(f"{found}: checkpoints cannot be written into it")
+
     def exist(self) -> bool:
         """Whether there is a checkpoint of the run, damaged or not."""
         return bool(self._complete())

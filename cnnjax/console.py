@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CENTURY = 100 * 365 * 86400.0
 LEAST_WIDTH, MOST_WIDTH = 40, 1000
 """Columns of a terminal that output is made for; a narrower one wraps the lines itself."""
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _lost: list[str] = []
 
 
@@ -48,9 +49,12 @@ def run_command(main: Callable[[list[str]], int]) -> None:
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Prints `text` if it can still be printed; what a full disk swallows makes the command end with 4."""
+    """Prints `text` if it can still be printed; what a full disk swallows makes the command end with 4.
+
+    Control characters, as a folder's name may have them, are printed as escapes.
+    """
     try:
-        print(text, file=stream, flush=True)
+        print(text.translate(_CONTROLS), file=stream, flush=True)
     except OSError as error:
         if error.errno != errno.EPIPE:
             _lost.append(f"{stream.name}: {error.strerror}")

@@ -4,13 +4,16 @@ A commit is in the file, and the folder that names the file is synced, before it
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnnjax.errors import CorruptionError, UnavailableError
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
 
 SCHEMA_VERSION = 2
+LONGEST_PATH = 504
+"""Bytes of an absolute path that SQLite opens; that of its journal, 8 longer, may have 512."""
 _RUNS = """
 CREATE TABLE runs (
     key TEXT PRIMARY KEY,
@@ -97,6 +100,7 @@ def connect(path: Path) -> Iterator[sqlite3.Connection]:
         CorruptionError: the file is not a database, or one of a newer version.
         UnavailableError: it is locked for a minute, cannot be read or written, or the disk is full.
     """
+    _check_path(path)
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
@@ -122,10 +126,14 @@ def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
         CorruptionError: as `connect`, or it is a database of something else.
         UnavailableError: as `connect`, or the folder cannot be made.
     """
+    _check_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UnavailableError(f"cannot create the output folder {path.parent}: {error.strerror}") from None
+        reason = error.strerror
+        if path.parent.is_symlink() and not path.parent.exists():
+            reason = f"it is a link to {os.readlink(path.parent)}, which is not there"
+        raise UnavailableError(f"cannot create the output folder {path.parent}: {reason}") from None
     with connect(path) as connection:
         if find_version(connection) < SCHEMA_VERSION:
             _bring_up_to_date(connection, path)
@@ -152,9 +160,25 @@ def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
             yield None
 
 
+def try_to_write(connection: sqlite3.Connection) -> None:
+    """Writes to the database what it holds already, and takes it back, so that one that is read-only is noticed."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {find_version(connection)}")
+    connection.rollback()
+
+
 def find_version(connection: sqlite3.Connection) -> int:
     """Returns the version of the schema, 0 where there are no tables."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_path(path: Path) -> None:
+    """Raises `InputError` where a store would be written through a link to elsewhere, or SQLite cannot open it."""
+    if path.is_symlink():
+        raise InputError(f"{path}: is a symbolic link; a store is a file of its own, so name the folder that it is in")
+    length = len(os.fsencode(os.path.abspath(path)))
+    if length > LONGEST_PATH:
+        raise InputError(f"{path}: its path has {length} bytes; SQLite opens at most {LONGEST_PATH}")
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:

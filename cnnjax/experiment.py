@@ -163,6 +163,7 @@ def _prepare(
     load_seconds = time.perf_counter() - start
     if store and is_first():
         store.create()
+        Checkpoints(store.path.parent / "checkpoints", config.key).check_writable()
         keep_given_info(config.data, dataset.info)
     with named_memory_errors():
         return fitting.prepare(config, dataset, mesh), layers, provenance, load_seconds

@@ -12,15 +12,15 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnnjax.config import RunConfig
-from cnnjax.database import connect, connect_existing, connect_for_writing, find_version
+from cnnjax.database import connect, connect_existing, connect_for_writing, find_version, try_to_write
 from cnnjax.errors import CorruptionError, InputError
 from cnnjax.history import EpochMetrics
+from cnnjax.paths import read_path
 from cnnjax.records import FINAL, PackedRun, Record, Run, pack_run, unpack_predictions, unpack_run
 
 PHASES = ("load", "compile", "train", "evaluate", "total")
@@ -57,17 +57,17 @@ class Store:
     """The store in a folder: ``<folder>/runs.sqlite``."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / "runs.sqlite"
+        self.path = read_path(folder, "out") / "runs.sqlite"
 
     def create(self) -> None:
         """Makes the folder and an empty store where there is none; brings an older store up to date.
 
         Raises:
             CorruptionError: the file is not a store, or one of a newer version.
-            UnavailableError: the folder cannot be written.
+            UnavailableError: the folder or the store cannot be written, as is tried here.
         """
-        with connect_for_writing(self.path):
-            pass
+        with connect_for_writing(self.path) as connection:
+            try_to_write(connection)
 
     def add(self, run: Run) -> None:
         """Stores a run; when this returns, it survives a crash.

@@ -13,6 +13,7 @@ from cnnjax.console import find_width, say
 from cnnjax.errors import InputError
 from cnnjax.inputs import read_text
 from cnnjax.literals import read_literal
+from cnnjax.paths import read_path
 from cnnjax.rules import check, near_match
 from cnnjax.settings import Settings
 from experiments.options import Entry, list_options
@@ -127,7 +128,7 @@ def _convert(entry: Entry, given: Any) -> Any:
     if type(None) in entry.kinds and given in ("none", "None") and (is_number or entry.is_setting):
         return None
     if Path in entry.kinds:
-        return Path(given)
+        return read_path(given, f"--{entry.name}")
     value = read_literal(given) if is_number else given
     return value if entry.is_setting or tuple in entry.kinds else check(value, entry.hint, f"--{entry.name}")
 

@@ -23,6 +23,7 @@ from cnnjax.distributed import check_processes, join
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.history import Observer
 from cnnjax.logs import take_stdout
+from cnnjax.paths import read_path
 from cnnjax.processors import check_cpu_devices, offer_cpu_devices
 from cnnjax.rules import check
 from cnnjax.summary import Summary, summarize
@@ -93,7 +94,7 @@ def parse(argv: list[str]) -> TrainArguments:
         raise InputError(f"--config: {error.message}") from None
     if len(files) > 1:
         raise InputError(f"--config: given {len(files)} times, must be given once")
-    default = TrainArguments(run=read_config(Path(files[0]))) if files else TrainArguments()
+    default = TrainArguments(run=read_config(read_path(files[0], "--config"))) if files else TrainArguments()
     return parse_arguments(TrainArguments, argv, PROG, default)
 
 
