@@ -164,10 +164,10 @@ def test_a_result_that_cannot_be_stored_is_kept_in_a_checkpoint(tmp_path, monkey
 def test_a_split_that_cannot_be_is_refused_before_the_store_is_made(tmp_path, monkeypatch):
     from cnnjax import datasets, experiment
 
-    def unknown_sizes(name, manual_dir):
-        return replace(datasets.load_info(name), train_size=None, test_size=None, sha256=None)
+    def unknown_sizes(data):
+        return replace(datasets.load_data_info(data), train_size=None, test_size=None, sha256=None)
 
-    monkeypatch.setattr(experiment, "load_info", unknown_sizes)
+    monkeypatch.setattr(experiment, "load_data_info", unknown_sizes)
     with pytest.raises(InputError, match=r"data.train_size=60001: must be <= 60000"):
         fit(replace(CONFIG, data=DataConfig(train_size=60001)), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

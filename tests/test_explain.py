@@ -266,7 +266,7 @@ def test_images_other_than_those_of_the_run_are_refused(out, mnist, monkeypatch,
     other = arrays.make_dataset(
         "mnist", "other", mnist.train, Split(mnist.test.images[:9], mnist.test.labels[:9]), 10, "file"
     )
-    monkeypatch.setattr(stored, "load", lambda name, manual_dir: other)
+    monkeypatch.setattr(stored, "load_data", lambda data: other)
     with pytest.raises(UnavailableError, match=r"data.name='mnist': its images are not those of run"):
         run_main("run", "--out", out)
 
@@ -284,7 +284,7 @@ def test_colour_images_and_names_of_classes_are_shown(tmp_path, monkeypatch, run
         data=DataConfig(name="tiny"),
     )
     run = cnnjax.fit(config, tmp_path / "runs", dataset=dataset)
-    monkeypatch.setattr(stored, "load", lambda name, manual_dir: dataset)
+    monkeypatch.setattr(stored, "load_data", lambda data: dataset)
     names = ("cat", "dog", "a bird of some kind")
     monkeypatch.setattr("cnnjax.inspection.class_names.find_class_names", lambda name, classes: names)
     _, said = run_main("run", "--out", tmp_path / "runs", "--index", "5")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import InputError, ModelConfig
+from cnnjax import DataConfig, InputError, ModelConfig
 from cnnjax.architecture import list_layers
 from cnnjax.inspection import class_names
 from cnnjax.inspection.activations import (
@@ -322,18 +322,18 @@ def test_a_very_large_picture_is_refused_before_it_is_decoded(tmp_path):
 
 
 def test_the_classes_of_mnist_are_digits():
-    assert find_class_names("mnist", 10) == tuple("0123456789")
+    assert find_class_names(DataConfig("mnist"), 10) == tuple("0123456789")
 
 
 def test_the_classes_have_the_names_that_tfds_has_for_them():
-    assert find_class_names("rock_paper_scissors", 3) == ("rock", "paper", "scissors")
+    assert find_class_names(DataConfig("rock_paper_scissors"), 3) == ("rock", "paper", "scissors")
 
 
 @pytest.mark.parametrize(("dataset", "classes"), [("rock_paper_scissors", 4), ("no_such_dataset", 3)])
 def test_classes_without_names_are_numbered(dataset, classes):
-    assert find_class_names(dataset, classes) == tuple(map(str, range(classes)))
+    assert find_class_names(DataConfig(dataset), classes) == tuple(map(str, range(classes)))
 
 
 def test_mnist_is_named_without_tfds(monkeypatch):
     monkeypatch.setattr("cnnjax.datasets.builders.find_source", lambda reference: pytest.fail("not needed"))
-    assert class_names.find_class_names("mnist", 10)[9] == "9"
+    assert class_names.find_class_names(DataConfig("mnist"), 10)[9] == "9"

@@ -157,7 +157,7 @@ def test_nothing_is_nothing():
         ([vary(), vary(dropout=0.0)], {}, r"configs\[1\]: model.dropout=0.0 needs other programs than .* 0.3"),
         ([vary(), None], {}, r"configs\[1\]: must be a RunConfig, not NoneType"),
         ([vary()], {"at_once": 0}, "at_once=0: must be >= 1"),
-        ([vary()], {"dataset": OTHER}, "dataset: is fashion_mnist, but the runs' data.name='mnist'"),
+        ([vary()], {"dataset": OTHER}, "dataset: is fashion_mnist, but the run's data.name='mnist'"),
     ],
 )
 def test_bad_input_is_refused(configs, options, message, tmp_path):
