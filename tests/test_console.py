@@ -1,10 +1,8 @@
 """What a person sees: lines where there is no terminal, a bar where there is one, one line for an error."""
 
 import os
-import pty
 import re
 import signal
-import subprocess
 import sys
 import warnings
 
@@ -13,6 +11,7 @@ import pytest
 from cnnjax import InputError, console
 from cnnjax.console import BarObserver, LineObserver, NoteObserver, format_history, make_observer, say
 from cnnjax.history import EpochMetrics, Progress
+from terminals import run_in_terminal
 
 
 @pytest.fixture(autouse=True)
@@ -70,20 +69,8 @@ def test_the_bar_shows_all_its_numbers_and_gives_the_cursor_back(columns):
         "bar.advance(Progress(3, 5, 500, 1000, 0.25, 0.9, 2.0))\n"
         "bar.close()\n"
     )
-    controller, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=terminal, stderr=terminal, env=environment)
-    os.close(terminal)
-    output = b""
-    with open(controller, "rb", buffering=0) as stream:
-        while True:
-            try:
-                piece = stream.read(4096)
-            except OSError:  # the terminal is closed
-                break
-            output += piece
-    assert process.wait() == 0
-    text = output.decode()
+    code, text = run_in_terminal("-c", script, columns=columns)
+    assert code == 0
     assert re.search(r"Epoch 2/5 .*loss 0\.2500  accuracy 0\.9000  250 images/s  0:00:02", text)
     assert re.search(r"Epoch 2/5 .*loss 0\.2500 \(val 0\.5000\)  accuracy 0\.9000 \(val 0\.8000\)", text)
     assert "a note of more than eighty characters " + "x" * 80 in text
