@@ -74,8 +74,10 @@ def fit(
         Interrupted: a signal arrived; the message says what was saved.
 
     Example:
-        >>> run = fit(RunConfig(), out="runs")  # doctest: +SKIP
-        >>> run.record.test_accuracy  # doctest: +SKIP
+        >>> from cnnjax import DataConfig, TrainConfig
+        >>> run = fit(RunConfig(train=TrainConfig(epochs=1), data=DataConfig(train_size=100)), out=None)
+        >>> run.record.status
+        'completed'
     """
     observer = observer or Silence()
     if not isinstance(config, RunConfig):

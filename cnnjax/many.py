@@ -56,8 +56,11 @@ def fit_many(
         Interrupted: a signal arrived; what had ended is stored.
 
     Example:
-        >>> configs = [RunConfig(seed=seed) for seed in range(5)]
-        >>> accuracies = [run.record.test_accuracy for run in fit_many(configs)]  # doctest: +SKIP
+        >>> from cnnjax import DataConfig, TrainConfig
+        >>> train, data = TrainConfig(epochs=1), DataConfig(train_size=100)
+        >>> configs = [RunConfig(train=train, data=data, seed=seed) for seed in range(2)]
+        >>> [run.record.status for run in fit_many(configs, out=None)]
+        ['completed', 'completed']
     """
     configs = list(configs)
     _check_alike(configs)

@@ -1,6 +1,5 @@
 """Estimates agree with SciPy's own distributions, with values worked out by hand, and with chance itself."""
 
-import doctest
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax import InputError, estimates
+from cnnjax import InputError
 from cnnjax.estimates import Estimate, estimate_mean, smallest_detectable_difference, typical_standard_deviation
 
 SAMPLES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
@@ -26,10 +25,6 @@ def test_the_interval_is_scipys_t_interval(values, confidence):
     if error > 1e-9:
         interval = scipy.stats.t.interval(confidence, len(values) - 1, np.mean(values), error)
         assert (estimate.low, estimate.high) == pytest.approx(interval, rel=1e-6, abs=1e-6)
-
-
-def test_the_examples_of_the_documentation_run():
-    assert doctest.testmod(estimates) == (0, 2)
 
 
 def test_a_case_worked_by_hand():

@@ -1,10 +1,7 @@
 """Values as they are typed: TOML literals and bare words."""
 
-import doctest
-
 import pytest
 
-from cnnjax import literals
 from cnnjax.errors import InputError
 from cnnjax.literals import read_literal
 
@@ -72,7 +69,3 @@ def test_what_is_neither_is_refused_in_one_line_that_says_what_is_legal(text):
 def test_a_number_too_long_to_read_is_refused():
     with pytest.raises(InputError, match="must be a number"):
         read_literal("9" * 5000)
-
-
-def test_the_examples_in_the_docstrings_are_true():
-    assert doctest.testmod(literals) == (0, 1)

@@ -1,10 +1,8 @@
 """The layer table: the chapter's numbers, exactly."""
 
-import doctest
-
 import pytest
 
-from cnnjax import ModelConfig, RunConfig, summarize, summary
+from cnnjax import ModelConfig, RunConfig, summarize
 
 BASIC = summarize(ModelConfig(filters=(32,)), (28, 28, 1), classes=None)
 WITHOUT_CLASSIFIER = summarize(ModelConfig(), (28, 28, 1), classes=None)
@@ -102,8 +100,3 @@ def test_the_bytes_of_the_parameters_are_those_of_float32():
 def test_no_line_of_the_table_ends_in_spaces():
     tables = [summarize(ModelConfig(filters=(), dense=(8,), dropout=0.5)), BASIC, SIMPLE]
     assert not [line for table in tables for line in str(table).splitlines() if line != line.rstrip()]
-
-
-def test_the_examples_in_the_docstrings_are_true():
-    failed, attempted = doctest.testmod(summary)
-    assert (failed, attempted) == (0, 4)
