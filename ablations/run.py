@@ -58,7 +58,7 @@ class RunArguments(JudgingArguments, StudyArguments):
     retry_failed: bool = False
     """Run again what the store holds as failed."""
     fail_fast: bool = False
-    """Stop at the first trial that fails for good."""
+    """Stop at the first trial that fails for good; what is stored as failed already stops nothing."""
     max_retries: Annotated[int, ADVANCED] = 1
     """Further attempts at a trial that fails."""
     timeout: float | None = None

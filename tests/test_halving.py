@@ -27,7 +27,7 @@ def halve(grid, store, script=by_width, fail_fast=False):
         executors.append(ScriptedExecutor(script))
         return run_grid(part, store, executors[-1], Watcher(), policy)
 
-    counts = run_halving(grid, store, run, fail_fast)
+    counts = run_halving(grid, store, run)
     return +counts, [[trial for group in executor.given for trial in group] for executor in executors]
 
 
@@ -61,8 +61,14 @@ def test_every_rung_is_stored_and_skipped_the_next_time(tmp_path):
 def test_a_full_run_takes_up_what_was_pruned(tmp_path):
     grid, store = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5), Store(tmp_path)
     halve(grid, store)
-    counts = run_grid(grid, store, ScriptedExecutor(by_width), Watcher())
-    assert +counts == Counter(completed=8)
+    assert +run_grid(grid, store, ScriptedExecutor(by_width), Watcher()).counts == Counter(completed=8)
+
+
+def test_what_a_full_run_has_completed_is_counted_so(tmp_path):
+    grid, store = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5), Store(tmp_path)
+    run_grid(grid, store, ScriptedExecutor(by_width), Watcher())
+    counts, _ = halve(grid, store)
+    assert counts == Counter(completed=8)
 
 
 def test_cells_without_results_come_last(tmp_path):
@@ -136,3 +142,13 @@ def test_fail_fast_goes_to_no_further_rung(tmp_path):
     counts, rungs = halve(grid, Store(tmp_path), one_fails, fail_fast=True)
     assert counts["failed"] == 1
     assert len(rungs) == 1
+
+
+def test_fail_fast_is_not_stopped_by_what_had_failed_before(tmp_path):
+    grid = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5)
+    whole, _ = halve(grid, Store(tmp_path / "whole"), one_fails)
+    halve(grid, Store(tmp_path / "stopped"), one_fails, fail_fast=True)
+    again, rungs = halve(grid, Store(tmp_path / "stopped"), one_fails, fail_fast=True)
+    assert again == whole
+    assert len(rungs) == 3
+    assert all(trial.config.model.dense != (10,) or not trial.config.seed for trial in rungs[0])

@@ -80,7 +80,7 @@ def faulty_slots(tmp_path):
 
 def run(grid, folder, executor, watcher=None, policy=ONCE):
     try:
-        return +run_grid(grid, Store(folder), executor, watcher or Watcher(), policy)
+        return +run_grid(grid, Store(folder), executor, watcher or Watcher(), policy).counts
     finally:
         executor.close()
 

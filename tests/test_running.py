@@ -16,8 +16,8 @@ from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed
 
 def run(grid, store, script=make_packed, policy=None, watcher=None, **executor):
     executor = ScriptedExecutor(script, **executor)
-    counts = run_grid(grid, store, executor, watcher or Watcher(), policy)
-    return +counts, executor
+    ending = run_grid(grid, store, executor, watcher or Watcher(), policy)
+    return +ending.counts, executor
 
 
 def test_every_trial_is_stored_once_and_then_told(tmp_path):

@@ -45,13 +45,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def top_up(folder, most, script=train, policy=None):
+def top_up(folder, most, script=train, policy=None, out="runs"):
     study = load_study(str(folder / "widths.toml"))
     baseline = choose_cell(["model.dense=[8]"], expand(study), "--baseline")
     executor = ScriptedExecutor(script)
     counts = run_study(
         study,
-        folder / "runs",
+        folder / out,
         make_executor=lambda: executor,
         top_up=TopUp(baseline, most, Rules()),
         policy=policy,
@@ -113,6 +113,20 @@ def test_failures_of_a_later_look_are_run_again_when_asked_for_and_the_looks_go_
     counts, trials = top_up(folder, 12, policy=Policy(retry_failed=True))
     assert count_seeds(trials) == {8: 7, 9: 7, 10: 0}
     assert +counts == {"completed": 27}
+
+
+def test_fail_fast_goes_to_no_further_look_and_the_same_call_goes_on(folder):
+    def script(config):
+        return ("boom",) if config.model.dense == (10,) and config.seed == 2 else train(config)
+
+    whole, _ = top_up(folder, 12, script, out="whole")
+    assert +whole == {"completed": 26, "failed": 1}
+    policy = Policy(fail_fast=True, max_retries=9)  # so many that it fails for good when nothing is left but it
+    counts, _ = top_up(folder, 12, script, policy)
+    assert +counts == {"completed": 8, "failed": 1}
+    counts, trials = top_up(folder, 12, script, policy)
+    assert counts == whole
+    assert len(trials) == 18
 
 
 def test_the_report_shows_the_look_that_decided(folder, capsys):

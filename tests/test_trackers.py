@@ -190,7 +190,7 @@ def run_grid_with(names, fakes, folder, monkeypatch, script=make_packed):
     grid, store, watcher = make_grid(), Store(folder), Watcher()
     store.create()
     observer = TrackedGridObserver(watcher, names, folder)
-    assert sum(run_grid(grid, store, ScriptedExecutor(script), observer).values()) == len(grid.trials)
+    assert sum(run_grid(grid, store, ScriptedExecutor(script), observer).counts.values()) == len(grid.trials)
     return grid, watcher
 
 

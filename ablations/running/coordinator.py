@@ -12,7 +12,7 @@ from ablations.running.costs import find_size, training_flops
 from ablations.running.events import Advanced, Ended, Event, Executor, Failed, Returned, Started
 from ablations.running.schedule import Schedule
 from ablations.running.watching import GridObserver
-from ablations.running.work import Policy, Work, find_work
+from ablations.running.work import Ending, Policy, Work, find_work
 from cnnjax.errors import Interrupted
 from cnnjax.interrupts import deferred_signals
 from cnnjax.records import PackedRun, Record
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.5
 
 def run_grid(
     grid: Grid, store: Store, executor: Executor, observer: GridObserver, policy: Policy | None = None
-) -> Counter[str]:
+) -> Ending:
     """Runs what is left of a grid; what still runs when this ends early is for the executor to close.
 
     Args:
@@ -35,7 +35,7 @@ def run_grid(
 
     Returns:
         How many trials of the grid are now ``completed``, ``diverged``, ``failed`` and ``invalid``, and how many are
-        ``waiting``, because a failure stopped the grid.
+        ``waiting``, because a failure stopped it.
 
     Raises:
         UnavailableError: the store cannot be written any more, or no worker can start.
@@ -56,19 +56,18 @@ def run_grid(
                     raise Interrupted(coordinator.describe_stop(), number)
     finally:
         observer.close()
-    return coordinator.counts
+    return Ending(coordinator.counts, coordinator.stopped)
 
 
 class _Coordinator:
     """The state between two polls: what waits, what runs, and how often it failed."""
 
     def __init__(self, work: Work, store: Store, executor: Executor, observer: GridObserver, policy: Policy) -> None:
-        self.counts = work.counts
+        self.counts, self.stopped = work.counts, False
         self._schedule = Schedule(work.waiting, lambda trial: training_flops(trial.config))
         self._store, self._executor, self._observer, self._policy = store, executor, observer, policy
         self._running = 0
         self._failures: Counter[str] = Counter()
-        self._stopped = False
 
     def step(self) -> bool:
         """Gives work to free slots, waits a little, and keeps what has come; returns whether there is more to do."""
@@ -81,7 +80,7 @@ class _Coordinator:
             self._running += len(group)
         if self._running or self._schedule:
             self._handle(self._executor.poll(POLL_SECONDS))
-        return not self._stopped and bool(self._running or self._schedule)
+        return not self.stopped and bool(self._running or self._schedule)
 
     def describe_stop(self) -> str:
         stored = sum(self.counts.values()) - self.counts["waiting"]
@@ -124,7 +123,7 @@ class _Coordinator:
         self._schedule.end(trial)
         self.counts[record.status] += 1
         self.counts["waiting"] -= 1
-        self._stopped |= self._policy.fail_fast and record.status == "failed"
+        self.stopped |= self._policy.fail_fast and record.status == "failed"
         self._observer.end(trial, record)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.language.grids import Cell, Grid
+from ablations.running.work import Ending
 from cnnjax.config import RunConfig
 from cnnjax.errors import InputError
 from cnnjax.records import PackedRun, Record
@@ -55,18 +56,17 @@ def check_halving(grid: Grid) -> None:
         )
 
 
-def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]], fail_fast: bool = False) -> Counter[str]:
+def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Ending]) -> Counter[str]:
     """Runs a grid by successive halving.
 
     Args:
         grid: the study.
         store: holds what `run` has run.
-        run: runs a grid into the store and returns its counts by status.
-        fail_fast: stops after the rung in which a trial has failed.
+        run: runs a grid into the store; no further rung follows one that a failure stopped.
 
     Returns:
-        How many trials of the grid are now in which status. A trial that failed in a rung after which its cell was
-        pruned has ``failed``.
+        How many trials of the grid, or of the rung that a failure stopped, are now in which status. A trial that
+        failed in a rung after which its cell was pruned has ``failed``.
 
     Raises:
         InputError: there are no validation examples.
@@ -75,19 +75,20 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Counter[str]], f
     dropped: Counter[str] = Counter()
     for divisor in _divisors(grid):
         rung = _make_rung(grid, divisor)
-        counts = run(rung)
-        if counts["waiting"] or (fail_fast and counts["failed"]):
-            return counts
+        ending = run(rung)
+        if ending.stopped:
+            return ending.counts
         standings = rank(grid, rung, store)
         kept = min(math.ceil(len(standings) / 2), sum(not math.isnan(standing.accuracy) for standing in standings))
         losers = [
             run for place in range(kept, len(standings)) for run in _record_losers(standings, place, kept, divisor)
         ]
         store.add_all(losers)
-        dropped.update(run.record.status for run in losers)
+        outcomes = store.list_outcomes()  # in which a trial that a full run has completed stays so
+        dropped.update(outcomes[run.record.key].status for run in losers)
         survivors = {standing.cell.config.key for standing in standings[:kept]}
         grid = replace(grid, cells=tuple(c for c in grid.cells if c.problem or c.config.key in survivors))
-    return run(grid) + dropped
+    return run(grid).counts + dropped
 
 
 def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:

@@ -19,7 +19,7 @@ from ablations.running.local import LocalExecutor, make_local_executor
 from ablations.running.locks import hold_store
 from ablations.running.topping_up import TopUp, check_top_up, run_topping_up
 from ablations.running.watching import FailureObserver, GridObserver
-from ablations.running.work import Budget, Policy, find_work
+from ablations.running.work import Budget, Ending, Policy, find_work
 from cnnjax.datasets import Dataset, identify, keep_given, load_data, read_dataset
 from cnnjax.errors import InputError
 from cnnjax.runs import Store, StoredGrid
@@ -83,7 +83,7 @@ def run_study(
         store.create()
         stack.enter_context(hold_store(Path(out), command))
 
-        def run(part: Grid) -> Counter[str]:
+        def run(part: Grid) -> Ending:
             # The last part of halving is what is left of the grid, which is kept whole; a rung, as a look of topping
             # up, is no study of its own.
             is_rung = part.name != grid.name
@@ -92,7 +92,7 @@ def run_study(
 
         if top_up:
             return run_topping_up(grid, top_up, store, run)
-        return run_halving(grid, store, run, policy.fail_fast) if budget == "halving" else run(grid)
+        return run_halving(grid, store, run) if budget == "halving" else run(grid).counts
 
 
 def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:

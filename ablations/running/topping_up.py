@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ablations.language.grids import Cell, Grid
 from ablations.running.arms import make_arms
+from ablations.running.work import Ending
 from cnnjax.comparison import compare_in_looks, plan_looks
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import find_chance, find_resolution
@@ -65,31 +66,32 @@ def check_most(grid: Grid, most: int) -> None:
         raise InputError("--top-up: the cells differ in data.name; must be of one dataset to be compared")
 
 
-def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid], Counter[str]]) -> Counter[str]:
+def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid], Ending]) -> Counter[str]:
     """Runs a grid, then further seeds of the baseline and of the undecided cells, look by look.
 
     Args:
         grid: the study.
         top_up: how far to go.
         store: holds what `run` has run.
-        run: runs a grid into the store and returns its counts by status.
+        run: runs a grid into the store; no further look follows one that a failure stopped.
 
     Returns:
         How many trials that were to be run are now in which status.
     """
     seeds = extend_seeds(grid.seeds, top_up.most)
     looks = plan_looks(len(grid.seeds), top_up.most)
-    counts = run(grid)
+    ending = run(grid)
+    counts = ending.counts
     for before, look in itertools.pairwise(looks):
-        if counts["waiting"]:
+        if ending.stopped:
             return counts
         undecided = set(_list_undecided(replace(grid, seeds=seeds[:before]), looks, look, top_up, store))
         if not undecided:
             return counts
         cells = tuple(cell for cell in grid.cells if cell.name in undecided or cell.name == top_up.baseline.name)
-        counts += run(
-            replace(grid, name=_name_look(grid.name, look, top_up.most), cells=cells, seeds=seeds[before:look])
-        )
+        name = _name_look(grid.name, look, top_up.most)
+        ending = run(replace(grid, name=name, cells=cells, seeds=seeds[before:look]))
+        counts += ending.counts
     return counts
 
 

@@ -19,7 +19,7 @@ class Policy:
 
     Attributes:
         retry_failed: runs what the store holds as failed again; otherwise it stays so.
-        fail_fast: stops the grid at the first trial that fails for good.
+        fail_fast: stops at the first trial that fails for good; what the store holds as failed already stops nothing.
         max_retries: further attempts at a trial that fails.
     """
 
@@ -48,6 +48,19 @@ class Work:
     def counts(self) -> Counter[str]:
         """Number of trials by status, those to run being ``waiting``."""
         return self.stored + Counter(invalid=len(self.invalid), waiting=len(self.waiting))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a grid ended.
+
+    Attributes:
+        counts: number of trials by status, those that were not run being ``waiting``.
+        stopped: whether a failure of this call stopped it, which `Policy.fail_fast` asks for.
+    """
+
+    counts: Counter[str]
+    stopped: bool
 
 
 def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
