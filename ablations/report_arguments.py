@@ -19,7 +19,11 @@ PROG, RUN = "python -m ablations.report", "python -m ablations.run"
 
 @dataclass(frozen=True)
 class ReportArguments(JudgingArguments, StudyArguments):
-    """Reports what the store says of a study."""
+    """Reports what the store says of a study::
+
+    python -m ablations.report padding
+    python -m ablations.report padding --baseline model.padding=valid
+    """
 
     out: Path = Path("runs")
     """Folder of the store."""

@@ -31,7 +31,10 @@ PROG = "python -m ablations.status"
 
 @dataclass(frozen=True)
 class StatusArguments:
-    """Shows how far the grids of a store are, also while one runs."""
+    """Shows how far the grids of a store are, also while one runs::
+
+    python -m ablations.status --out runs
+    """
 
     out: Path = Path("runs")
     """Folder of the store."""

@@ -41,7 +41,11 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class ThroughputArguments:
-    """Measures how many trials a second the coordinator and the store keep up with."""
+    """Measures how many trials a second the coordinator and the store keep up with::
+
+    python -m ablations.throughput
+    python -m ablations.throughput --trials 500 --out .
+    """
 
     trials: int = 10_000
     """How many trials."""

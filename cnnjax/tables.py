@@ -1,7 +1,8 @@
 """Tables as text: for a terminal, Markdown, LaTeX and CSV.
 
 A table holds raw values; a column says how they are rounded for reading. CSV alone shows them in full, every float with
-the digits that read back as the same float. Whatever characters a text has, it stays in its cell.
+the digits that read back as the same float. Whatever characters a text has, it stays in its cell. In sentences, what
+stands between backticks is code, as in Markdown.
 """
 
 import csv
@@ -48,8 +49,9 @@ class Document:
         title: of all.
         facts: short texts for the line under the title.
         tables: in order.
-        notes: one line each, below the tables.
+        notes: one line each, below the tables; code between backticks.
         summary: what to read first, a line each: above the tables, but below them in LaTeX.
+        command: what makes it again, said after the notes.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Document:
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = ()
     summary: tuple[str, ...] = ()
+    command: str = ""
 
 
 def write_terminal(document: Document, width: int | None = None) -> str:
@@ -68,19 +71,21 @@ def write_terminal(document: Document, width: int | None = None) -> str:
     """
     above = _fold([document.title], width), _fold([", ".join(document.facts)], width)
     tables = (_join_lines(_fold([table.title], width), _align(table, width)) for table in document.tables)
-    return _join_parts(_join_lines(*above), _fold(document.summary, width), *tables, _fold(document.notes, width))
+    notes = (*document.notes, *([f"made by: {document.command}"] if document.command else []))
+    return _join_parts(_join_lines(*above), _fold(document.summary, width), *tables, _fold(notes, width))
 
 
 def write_markdown(document: Document) -> str:
     """Returns Markdown with tables as GitHub reads them."""
-    above = (f"## {_escape_markdown(document.title)}", _escape_markdown(", ".join(document.facts)))
+    above = (f"## {_escape_markdown(_clean(document.title))}", _escape_markdown(_clean(", ".join(document.facts))))
     parts = [*above, _list_markdown(document.summary)]
     for table in document.tables:
         rules = tuple("---:" if column.right else "---" for column in table.columns)
         headings, *rows = _write_rows(table, _escape_markdown, "**{}**")
-        parts += [f"### {_escape_markdown(table.title)}"] if table.title else []
+        parts += [f"### {_escape_markdown(_clean(table.title))}"] if table.title else []
         parts += [_join_lines(*(f"| {' | '.join(row)} |" for row in (headings, rules, *rows)))]
-    return _join_parts(*parts, _list_markdown(document.notes))
+    made = f"- made by: {_quote_markdown(_clean(document.command))}" if document.command else ""
+    return _join_parts(*parts, _join_lines(_list_markdown(document.notes), made))
 
 
 def write_latex(document: Document) -> str:
@@ -89,7 +94,7 @@ def write_latex(document: Document) -> str:
     for table in document.tables:
         in_bold = "The highest mean is in bold" if table.bold else ""
         caption = _join_sentences(document.title, table.title, in_bold, ", ".join(document.facts))
-        notes = (*document.summary, *document.notes) if table is document.tables[-1] else ()
+        notes = _list_latex(document) if table is document.tables[-1] else ()
         environments.append(_write_environment(table, caption, notes))
     return _join_parts(*environments)
 
@@ -105,9 +110,9 @@ def write_csv(table: Table) -> str:
 
 def _write_rows(table: Table, escape: Callable[[str], str], bold: str = "{}") -> list[tuple[str, ...]]:
     """Returns the headings and the cells as texts; `bold` is put around those that are in bold."""
-    headings = tuple(escape(column.heading) for column in table.columns)
+    headings = tuple(escape(_clean(column.heading)) for column in table.columns)
     rows = [
-        [escape(write_value(value, column)) for column, value in zip(table.columns, row, strict=True)]
+        [escape(_clean(write_value(value, column))) for column, value in zip(table.columns, row, strict=True)]
         for row in table.rows
     ]
     for row, column in table.bold:
@@ -133,7 +138,7 @@ def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
     return _join_lines(
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escape_latex(caption)}}}",
+        rf"\caption{{{_escape_latex(_clean(caption))}}}",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         headings,
@@ -141,17 +146,37 @@ def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
         *rows,
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\footnotesize {_escape_latex(note)}" for note in notes),
+        *(rf"\par\footnotesize {note}" for note in notes),
         r"\end{table}",
     )
 
 
 def _list_markdown(lines: Sequence[str]) -> str:
-    return _join_lines(*(f"- {_escape_markdown(line)}" for line in lines))
+    return _join_lines(*(f"- {_write_sentence(line, _escape_markdown, _quote_markdown)}" for line in lines))
+
+
+def _list_latex(document: Document) -> list[str]:
+    sentences = (*document.summary, *document.notes)
+    written = [_write_sentence(sentence, _escape_latex, _typeset_latex) for sentence in sentences]
+    return [*written, *([f"made by: {_typeset_latex(_clean(document.command))}"] if document.command else [])]
+
+
+def _write_sentence(text: str, escape: Callable[[str], str], quote: Callable[[str], str]) -> str:
+    return "".join(quote(part) if is_code else escape(part) for part, is_code in split_code(_clean(text)))
+
+
+def split_code(text: str) -> list[tuple[str, bool]]:
+    """Returns the parts of a sentence, each with whether it is code: what stands between two backticks.
+
+    >>> split_code("as `ls -l` says")
+    [('as ', False), ('ls -l', True), (' says', False)]
+    """
+    parts = re.split(r"`([^`]+)`", text)
+    return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
 
 
 def _align(table: Table, width: int | None) -> str:
-    return align(_write_rows(table, _clean), [column.right for column in table.columns], width)
+    return align(_write_rows(table, str), [column.right for column in table.columns], width)
 
 
 def _fold(texts: Iterable[str], width: int | None) -> str:
@@ -172,15 +197,27 @@ def _clean(text: str) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\g<0>", _clean(text))
+    return _MARKDOWN.sub(r"\\\g<0>", text)
+
+
+def _quote_markdown(code: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", code)), default=0)
+    fence, space = "`" * (longest + 1), " " * (code.startswith("`") or code.endswith("`"))
+    return f"{fence}{space}{code}{space}{fence}"
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(mark, mark) for mark in _clean(text))
+    return "".join(_LATEX.get(mark, mark) for mark in _DASHES.sub("\N{HYPHEN}", text))
+
+
+def _typeset_latex(code: str) -> str:
+    return rf"\texttt{{{_escape_latex(code)}}}"
 
 
 # An underscore inside a word is no emphasis.
 _MARKDOWN = re.compile(r"[\\|`*<&~]|(?<![^\W_])_|_(?![^\W_])")
+# Two hyphens, as an option begins with, would be set as a dash.
+_DASHES = re.compile(r"-(?=-)")
 # A bracket or a star that begins a row would be taken for an argument of the end of the row before.
 _LATEX = (
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
@@ -194,5 +231,6 @@ _LATEX = (
         "|": r"\textbar{}",
         "±": r"$\pm$",
         "²": r"$^2$",
+        "\N{HYPHEN}": "{-}",
     }
 )

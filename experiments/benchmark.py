@@ -34,7 +34,11 @@ PROG = "python -m experiments.benchmark"
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """Times the training of the textbook network against other libraries."""
+    """Times the training of the textbook network against other libraries::
+
+    python -m experiments.benchmark
+    python -m experiments.benchmark --contestant cnnjax --contestant torch
+    """
 
     contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
     """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; left out, all that are installed."""

@@ -41,7 +41,10 @@ TABLES = (
 
 @dataclass(frozen=True)
 class CalibrationArguments:
-    """Counts how often verdicts and intervals are wrong in simulated studies."""
+    """Counts how often verdicts and intervals are wrong in simulated studies::
+
+    python -m experiments.calibration --studies 200
+    """
 
     studies: int = 2000
     """Simulated studies of each kind."""

@@ -51,7 +51,10 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class ConvolutionsArguments:
-    """Times the algorithms of a convolution on one core: the outputs and both gradients, in milliseconds."""
+    """Times the algorithms of a convolution on one core: the outputs and both gradients, in milliseconds::
+
+    python -m experiments.convolutions --batch 25 --repeats 3
+    """
 
     batch: int = 50
     """Images."""

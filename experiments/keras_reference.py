@@ -28,7 +28,10 @@ PROG = "python -m experiments.keras_reference"
 
 @dataclass(frozen=True)
 class KerasArguments:
-    """Compares test accuracy with Keras on the textbook recipe: the mean of each, and the difference of means."""
+    """Compares test accuracy with Keras on the textbook recipe: the mean of each, and the difference of means::
+
+    python -m experiments.keras_reference --seeds 10
+    """
 
     seeds: int = 5
     """Number of seeds, from 0."""

@@ -57,7 +57,11 @@ _SURROUNDINGS: dict[str, Callable[[], list[str]]] = {
 
 @dataclass(frozen=True)
 class ReliabilityArguments:
-    """Damages what is read, and disturbs what is written; says what came of it."""
+    """Damages what is read, and disturbs what is written; says what came of it::
+
+    python -m experiments.reliability
+    python -m experiments.reliability --inputs 100000 --points 0
+    """
 
     inputs: int = 10_000
     """Damaged inputs, shared among the readers by what each costs."""

@@ -80,6 +80,7 @@ def test_the_help_of_every_command_fits_the_terminal(columns, most):
     for module, (text, code) in show(HELPS, columns=columns).items():
         assert code == 0
         assert " ".join(text.split()).startswith(f"usage: python -m {module}")
+        assert f"\n    python -m {module}" in text, "there is an example"
         for line in text.splitlines():  # a word that is too long stays whole, for it is to be copied
             is_example, is_option = line.startswith("    python -m"), line.startswith("  --")
             is_word = len(line.split()) == 1

@@ -275,6 +275,13 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
     assert set(noise) == {"b"}
     assert noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
     assert noise["b"].low <= contrast.low < contrast.high <= noise["b"].high
+    table = make_document(findings).tables[-1]
+    assert (
+        dict(zip((column.heading for column in table.columns), table.rows[0], strict=True))["McNemar p of a seed"]
+        == "0.12 to 0.5"
+    )
+    assert to_dict(findings)["mcnemar"] == {"b": {"0": 0.25, "1": 0.5, "2": 0.125}}
+    assert sum("at the same level, the interval" in sentence for sentence in write_summary(findings)) == 1
 
 
 def test_images_of_another_dataset_tell_nothing(tmp_path):

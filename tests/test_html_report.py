@@ -139,6 +139,15 @@ class TestPage:
         assert "\x00" not in hostile_page
         assert "\x1b" not in hostile_page
 
+    def test_one_undecided_comparison_is_not_counted(self, page):
+        (said,) = re.findall("<li>(.*would be decided.*)</li>", page)
+        assert said.startswith("The undecided comparison would be decided by 13 seeds in all, ")
+        assert "<code>ablations.run --top-up</code>" in said
+
+    def test_code_in_sentences_is_set_as_code(self):
+        page = write_html(dataclasses.replace(make_example(), remarks=("as `ls -l <b>` says; a lone ` stays",)))
+        assert "<li>as <code>ls -l &lt;b&gt;</code> says; a lone ` stays</li>" in page
+
     @pytest.mark.slow
     def test_of_a_large_study_stays_small(self):
         levels = {"model.dense": tuple(str(width) for width in range(10)), "model.padding": tuple("abcdef")}

@@ -83,6 +83,20 @@ def test_no_text_breaks_a_markdown_table(texts):
     assert {len(_split_markdown(row)) for row in rows} == {3}
 
 
+CODE = Document(
+    "title", (), (make_table(),), ("a lone ` mark",), ("as `run --top-up a_b` does",), "run 'a=[1,2]' --x `y`"
+)
+
+
+def test_code_in_sentences_and_the_command_are_set_as_code():
+    markdown, latex, terminal = write_markdown(CODE), write_latex(CODE), write_terminal(CODE)
+    assert "\n- as `run --top-up a_b` does\n" in markdown
+    assert markdown.endswith("\n- a lone \\` mark\n- made by: `` run 'a=[1,2]' --x `y` ``")
+    assert r"\par\footnotesize as \texttt{run {-}-top-up a\_b} does" in latex
+    assert r"\par\footnotesize made by: \texttt{run 'a={[}1,2{]}' {-}-x `y`}" in latex
+    assert terminal.endswith("\na lone ` mark\nmade by: run 'a=[1,2]' --x `y`")
+
+
 def test_emphasis_is_escaped_and_underscores_inside_words_are_not():
     text = write_markdown(make_document(make_table(["__init__ kernel_size *x* <b>"])))
     assert r"\_\_init\_\_ kernel_size \*x\* \<b>" in text
@@ -97,7 +111,7 @@ def test_no_text_breaks_a_latex_table(texts):
         assert row.endswith(r" \\")
         assert len(re.findall(r"(?<!\\)&", row)) == 2
         # Nothing special is left but commands, their groups and the ends of cells.
-        bare = re.sub(r"\$\\pm\$|\$\^2\$|\\text[a-z]+\{\}|\\[&%$#_{}]|\{[\[\]*]\}", "", row.removesuffix(r"\\"))
+        bare = re.sub(r"\$\\pm\$|\$\^2\$|\\text[a-z]+\{\}|\\[&%$#_{}]|\{[\[\]*-]\}", "", row.removesuffix(r"\\"))
         assert not set(bare.replace("&", "")) & set("\\%$#_{}~^<>|[]*")
 
 

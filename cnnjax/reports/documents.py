@@ -1,6 +1,6 @@
 """Findings as tables and sentences for reading."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cnnjax.comparison import Contrast
 from cnnjax.reports.arms import LOST
@@ -37,10 +37,9 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
     )
     has_reasons = all_tests or len(findings.contrasts) == 1
     reasons = [f"{compared}: {reason}" for compared, reason in list_reasons(findings)] if has_reasons else []
-    command = (f"made by: {findings.command}",) if findings.command else ()
-    notes = (*MEANINGS, *reasons, *list_losses(findings), *findings.provenance, *findings.remarks, *command)
+    notes = (*MEANINGS, *reasons, *list_losses(findings), *findings.provenance, *findings.remarks)
     filled = tuple(table for table in tables if table.rows)
-    return Document(findings.title, findings.facts, filled, notes, write_summary(findings))
+    return Document(findings.title, findings.facts, filled, notes, write_summary(findings), findings.command)
 
 
 def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str], all_tests: bool = False) -> Table:
@@ -236,7 +235,7 @@ def _make_noise_table(findings: Findings) -> Table:
         Column("for new seeds and images", right=True),
         Column("bootstrap", right=True),
         Column("from seeds", ".0%", True),
-        Column("McNemar p by seed"),
+        Column("McNemar p of a seed"),
     )
     images, names = findings.images, name_arms(findings)
     rows = (
@@ -246,7 +245,7 @@ def _make_noise_table(findings: Findings) -> Table:
             write_interval(noise.low, noise.high),
             write_interval(*noise.bootstrap),
             noise.share_of_seeds,
-            ", ".join(f"{p:.2g}" for p in images.mcnemar[name].values()) if images else "",
+            _write_range(images.mcnemar[name].values()) if images else "",
         )
         for name, noise in (images.noise.items() if images else ())
     )
@@ -255,3 +254,8 @@ def _make_noise_table(findings: Findings) -> Table:
         tuple(rows),
         "Two sources of noise: differences in percentage points, intervals at the level of the verdicts",
     )
+
+
+def _write_range(values: Collection[float]) -> str:
+    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    return low if low == high else f"{low} to {high}"

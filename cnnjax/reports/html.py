@@ -16,7 +16,7 @@ from cnnjax.reports.documents import MEANINGS, list_losses, list_reasons, make_d
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.inline_svg import inline_figure
 from cnnjax.reports.pictures import draw_all
-from cnnjax.tables import Column, Table, Value, write_value
+from cnnjax.tables import Column, Table, Value, split_code, write_value
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -72,6 +72,7 @@ def write_html(findings: Findings, all_tests: bool = False) -> str:
     script = _read("report.js")
     return _load_template().render(
         findings=findings,
+        split_code=split_code,
         summary=document.summary,
         before=[picture for picture in pictures if picture.name not in _AFTER_TABLES],
         after=[picture for picture in pictures if picture.name in _AFTER_TABLES],

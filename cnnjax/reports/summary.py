@@ -113,14 +113,20 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
         return
     listed = f"{needed[0]} to {needed[-1]}" if needed and needed[0] < needed[-1] else "".join(map(str, needed[:1]))
     margins = [each.verdict.decidable_margin for each in undecided if each.verdict.decidable_margin]
-    parts = [
-        *([f"{len(needed)} would be decided by {listed} seeds in all"] if needed else []),
-        *([f"{len(margins)} only by a --margin of {100 * min(margins):.2g} points or more"] if margins else []),
+    ways = [
+        *([(len(needed), f"by {listed} seeds in all")] if needed else []),
+        *([(len(margins), f"only by a `--margin` of {100 * min(margins):.2g} points or more")] if margins else []),
     ]
-    if not parts:
+    if not ways:
         return
+    if len(undecided) == 1:
+        said = f"The undecided comparison would be decided {ways[0][1]}"
+    else:
+        (count, way), *others = ways
+        further = "".join(f", {count} {way}" for count, way in others)
+        said = f"Of {len(undecided)} undecided comparisons, {count} would be decided {way}{further}"
     yield (
-        f"Of {_count(len(undecided), 'undecided comparison')}, {' and '.join(parts)}, with "
+        f"{said}, with "
         f"{findings.rules.power:.0%} probability each, if the spread seen is the true one and the true difference is "
         f"nothing or {100 * findings.rules.margin:g} points; "
         "looking again with more seeds makes false claims more likely, "
@@ -206,8 +212,14 @@ def _say_noise(findings: Findings) -> Iterator[str]:
             f"Of the variance of a difference, {share:.0%} comes from training, which more seeds lessen, and "
             f"{1 - share:.0%} from the choice of the {findings.images.test_size:,} test images, which they do not"
             f"{' (medians over the arms)' if len(shares) > 1 else ''}. The verdicts are for these test images; for new "
-            f"ones too, at the same level, the intervals of {clear} of {len(noises)} differences leave zero out."
+            f"ones too, at the same level, {_say_clear(clear, len(noises))}."
         )
+
+
+def _say_clear(clear: int, of: int) -> str:
+    if of == 1:
+        return f"the interval {'leaves zero out' if clear else 'holds zero'}"
+    return f"the intervals of {clear} of {of} differences leave zero out"
 
 
 def _say_missing(arms: Sequence[ArmResult]) -> Iterator[str]:

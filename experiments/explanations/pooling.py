@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolingArguments(PictureArguments):
-    """Shows what pooling leaves of a 7 of ones, 12 x 12. A list is a height and a width: --pool-size '[2, 3]'."""
+    """Shows what pooling leaves of a 7 of ones, 12 x 12::
+
+    python -m experiments.explain pooling --pool avg --pool-size 3
+
+    A list is a height and a width: --pool-size '[2, 3]'.
+    """
 
     pool: Literal["max", "avg"] = "max"
     """max or avg."""

@@ -11,7 +11,12 @@ from experiments.options import Option
 
 @dataclass(frozen=True)
 class StackArguments(PictureArguments):
-    """Shows the shapes of the tensors from layer to layer; options of the model are those of experiments.train."""
+    """Shows the shapes of the tensors from layer to layer::
+
+    python -m experiments.explain stack --model.padding same
+
+    Options of the model are those of experiments.train.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""

@@ -18,7 +18,9 @@ MOST_LISTED = 36
 
 @dataclass(frozen=True)
 class WindowArguments(PictureArguments):
-    """Shows a window sliding over a numbered image: every output has the letter of the window that made it.
+    """Shows a window sliding over a numbered image: every output has the letter of the window that made it::
+
+    python -m experiments.explain window --size 5 --kernel-size 3 --strides 2
 
     A list is a height and a width: --size '[5, 7]'.
     """
