@@ -30,7 +30,11 @@ def keep_programs(wanted: bool = True) -> None:
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        programs = cache_root() / "programs"
+        try:
+            programs = cache_root() / "programs"
+        except UnavailableError:  # As a container's user may have no home; what is compiled is for this process then.
+            os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+            return
         _remove_empty(programs)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

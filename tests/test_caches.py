@@ -93,3 +93,17 @@ def test_a_damaged_program_is_compiled_anew(tmp_path):
     second, told = train(tmp_path)
     assert "compilation cache" in told
     assert first["test_loss"] == second["test_loss"]
+
+
+@pytest.mark.usefixtures("_no_settings")
+def test_nothing_is_kept_where_the_user_has_no_home(monkeypatch):
+    monkeypatch.setattr("pathlib.Path.expanduser", _fail)
+    for name in ("CNNJAX_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    keep_programs()
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def _fail(path):
+    raise RuntimeError("Could not determine home directory.")

@@ -115,21 +115,23 @@ def test_stored_runs_say_what_they_can_without_the_images_and_name_them_where_th
     assert f"handed over in Python under this name (sha256 {data.sha256})" in explained.stderr
 
 
-def test_a_grid_runs_on_images_of_which_its_workers_have_a_copy(tmp_path):
+@pytest.mark.parametrize("as_arrays", [False, True], ids=["dataset", "arrays"])
+def test_a_grid_runs_on_images_of_which_its_workers_have_a_copy(tmp_path, as_arrays):
     data = make_images()
+    handed = ((data.train.images, data.train.labels), (data.test.images, data.test.labels)) if as_arrays else data
     base = {"data.name": "mine", "model.filters": [], "train.epochs": 1, "train.batch_size": 20}
     base["train.learning_rate"] = 0.1
     study = read_dict(
         {"title": "mine", "base": base, "seeds": 1, "sweep": {"grid": {"model.dense": [[], [4]]}}}, "mine"
     )
-    counts = run_study(study, tmp_path / "grid", dataset=data)
+    counts = run_study(study, tmp_path / "grid", dataset=handed)
     assert counts["completed"] == 2
     records = Store(tmp_path / "grid").find_all().values()
     assert {record.config.data.sha256 for record in records} == {data.sha256}
     assert load_data(next(iter(records)).config.data).sha256 == data.sha256
     single = cnnjax.fit(MINE, tmp_path / "grid", dataset=data)
     assert single.key in {record.key for record in records}
-    assert run_study(study, tmp_path / "grid", dataset=data)["completed"] == 2
+    assert run_study(study, tmp_path / "grid", dataset=handed)["completed"] == 2
     explained = command("experiments.explain", "run", "--out", tmp_path / "grid", "--run", single.key)
     assert explained.returncode == 0, explained.stderr
 

@@ -273,3 +273,9 @@ def test_grids_without_a_file_go_by_what_they_vary_and_not_by_their_seeds():
     axes = ("--axis", "model.padding=valid,same")
     assert read(*axes).name == read(*axes, "--seeds", "9").name
     assert read(*axes).name != read(*axes, "--set", "train.epochs=1").name
+
+
+@pytest.mark.parametrize("name", [{"model.padding": ["same"]}, None, 3, ["padding"]])
+def test_a_study_is_loaded_by_its_name_alone(name):
+    with pytest.raises(InputError, match=r"must be the name of a shipped study or a path, not \w+"):
+        load_study(name)

@@ -1,6 +1,6 @@
 """Where a study comes from: shipped with the package, by its name, or a file; and what is changed of it."""
 
-import os.path
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,8 @@ def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any 
 
 def find_study(name: str) -> Study:
     """Reads a shipped study, or else the file of this path; raises as `load_study`."""
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"study {name!r}: must be the name of a shipped study or a path, not {type(name).__name__}")
     shipped = list_shipped()
     if name in shipped:
         return read_file(SHIPPED / f"{name}.toml", source=name)

@@ -138,7 +138,10 @@ def _store(dataset: Dataset | None, entry: Entry) -> None:
 def _entries(name: str) -> Iterator[Entry]:
     for path in cache_folder().glob(f"{name}/*/[0-9]*/metadata.json"):
         try:
-            yield _read_metadata(path)
+            entry = _read_metadata(path)
+            if not re.fullmatch(r"\d+(\.\d+)*", entry.info.version, re.ASCII):
+                raise CorruptionError(f"metadata.json states the version {entry.info.version!r}")
+            yield entry
         except (OSError, ValueError, TypeError, KeyError, CorruptionError) as error:
             _log.warning("the cached copy in %s is damaged and will be made again: %s", path.parent, error)
 
@@ -149,7 +152,7 @@ def _read_metadata(path: Path) -> Entry:
         raise CorruptionError("metadata.json is not what was written")
     answers = tuple(content.pop("answers"))
     info = DatasetInfo(**content | {"image_shape": tuple(content["image_shape"])})
-    if not (isinstance(info.version, str) and re.fullmatch(r"\d+(\.\d+)*", info.version, re.ASCII)):
+    if not isinstance(info.version, str):
         raise CorruptionError(f"metadata.json states the version {info.version!r}")
     if isinstance(info.classes, bool) or not isinstance(info.classes, int):
         raise CorruptionError(f"metadata.json states {info.classes!r} classes")

@@ -104,7 +104,7 @@ def keep_given(data: DataConfig, dataset: Dataset) -> None:
 def keep_given_info(data: DataConfig, info: DatasetInfo) -> None:
     """Keeps what is known of images that were handed over, without a copy, for commands that need no more."""
     if data.sha256 is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UnavailableError):
             cache.store_given_info(info)
 
 
