@@ -8,13 +8,14 @@ from collections.abc import Sequence
 _GAP = 2
 
 
-def fold(text: str, width: int | None, hang: str = "") -> list[str]:
-    """Returns a text in lines of at most `width` columns, ended at spaces; a word that is longer than a line is cut.
+def fold(text: str, width: int | None, hang: str = "", cut_words: bool = True) -> list[str]:
+    """Returns a text in lines of at most `width` columns, ended at spaces.
 
     Args:
         text: words with single spaces between them.
         width: columns of a line; ``None`` leaves the text as it is.
         hang: put before every line but the first.
+        cut_words: cuts words that are longer than a line; else they stay whole, as paths that are to be copied.
 
     Example:
         >>> fold("seeds needed by 12", 9, hang="- ")
@@ -30,7 +31,7 @@ def fold(text: str, width: int | None, hang: str = "") -> list[str]:
             line = hang + word
         else:
             line = f"{line} {word}" if line else word
-        while measure(line) > width:
+        while cut_words and measure(line) > width:
             cut = _find_cut(line, max(width, len(hang) + 1))
             lines.append(line[:cut])
             line = hang + line[cut:]

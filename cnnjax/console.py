@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cnnjax.alignment import fold, measure
 from cnnjax.errors import CnnjaxError, UnavailableError, printable
 from cnnjax.history import EpochMetrics, Observer, Progress, Silence
 from cnnjax.interrupts import last_signal, raise_on_signals
@@ -51,14 +52,21 @@ def run_command(main: Callable[[list[str]], int]) -> None:
 def say(text: str, stream: TextIO) -> None:
     """Prints `text` if it can still be printed; what a full disk swallows makes the command end with 4.
 
-    Control characters, as a folder's name may have them, are printed as escapes.
+    Control characters, as a folder's name may have them, are printed as escapes. Notes and errors are folded to the
+    columns of a terminal; elsewhere each has one line.
     """
     try:
-        print(text.translate(_CONTROLS), file=stream, flush=True)
+        width = find_width(stream) if stream is sys.stderr else None
+        lines = (_fold(line, width) for line in text.translate(_CONTROLS).split("\n"))
+        print("\n".join(lines), file=stream, flush=True)
     except OSError as error:
         if error.errno != errno.EPIPE:
             _lost.append(f"{stream.name}: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _fold(line: str, width: int | None) -> str:
+    return line if width is None or measure(line) <= width else "\n".join(fold(line, width, hang="  ", cut_words=False))
 
 
 def make_observer(quiet: bool) -> Observer:
@@ -160,9 +168,10 @@ class BarObserver(NoteObserver):
             self._bar, self._gone = None, True
 
 
-def find_width() -> int | None:
-    """Returns the columns to write in: those of the terminal that stdout is, or ``None`` where it is none."""
-    return min(max(shutil.get_terminal_size().columns, LEAST_WIDTH), MOST_WIDTH) if sys.stdout.isatty() else None
+def find_width(stream: TextIO | None = None) -> int | None:
+    """Returns the columns to write in: those of the terminal that `stream` is, stdout by default; ``None`` without."""
+    is_terminal = (stream or sys.stdout).isatty()
+    return min(max(shutil.get_terminal_size().columns, LEAST_WIDTH), MOST_WIDTH) if is_terminal else None
 
 
 def open_terminal() -> "Console":

@@ -72,6 +72,18 @@ def test_a_misspelt_option_is_one_line_in_a_terminal_that_names_the_near_match(e
         assert shown[module] == (line, 2), module
 
 
+def test_long_errors_are_folded_in_a_terminal_and_one_line_elsewhere():
+    words = ["--model.activation", "nonsense"]
+    (text, code) = show({"experiments.train": words})["experiments.train"]
+    piped = subprocess.run(
+        [sys.executable, "-m", "experiments.train", *words], capture_output=True, text=True, cwd=ROOT
+    )
+    assert code == piped.returncode == 2
+    assert piped.stderr.count("\n") == 1
+    assert len(piped.stderr) > 80 >= max(map(len, text.splitlines()))
+    assert text.split() == piped.stderr.split()
+
+
 HELPS = {module: ["--help-all"] for module in MISSPELT} | {"experiments.explain": ["run", "--help-all"]}
 
 

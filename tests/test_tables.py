@@ -212,3 +212,7 @@ def test_a_table_without_rows_keeps_its_headings():
     assert write_csv(make_table([])) == '"model.kernel_size","count","test accuracy"'
     assert "| model.kernel_size | count | test accuracy |" in write_markdown(make_document(make_table([])))
     assert "model.kernel_size" in write_terminal(make_document(make_table([])))
+
+
+def test_a_word_to_be_copied_stays_whole():
+    assert fold("see /a/long/path.txt there", 8, hang="  ", cut_words=False) == ["see", "  /a/long/path.txt", "  there"]
