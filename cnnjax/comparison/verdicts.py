@@ -102,7 +102,8 @@ def decide(
         raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
     n, mean, spread = comparison.n, comparison.mean, comparison.spread
     if n < LEAST_SEEDS:
-        return _leave_open(f"{n} common seed{'s' * (n > 1)} tell too little of the spread: run {LEAST_SEEDS}")
+        found = f"{n} common seeds tell" if n > 1 else "one common seed tells"
+        return _leave_open(f"{found} too little of the spread: run {LEAST_SEEDS}")
     if losses and losses.both_at_chance:
         return _leave_open(
             "no run of either arm is shown to do better than guessing", label="undecided; both at chance"
