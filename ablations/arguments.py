@@ -8,17 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from ablations.language.expanding import MOST_TRIALS
-from ablations.language.mistakes import Mistakes
-from ablations.language.reading_levels import read_factors
-from ablations.language.sources import change_study, find_study, list_shipped
-from ablations.language.study import DEFAULT_SEEDS, Study, Sweep
-from cnnjax.config import Count
+from ablations.study.grid import MOST_TRIALS
+from ablations.study.mistakes import Mistakes
+from ablations.study.reading import StudyReader, change_study, find_study, list_shipped
+from ablations.study.study import DEFAULT_SEEDS, Study, Sweep
+from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
-from cnnjax.literals import read_literal
-from cnnjax.rules import check
-from cnnjax.setting_paths import read_assignment, split_assignment
-from experiments.options import ADVANCED, Option
+from cnnjax.runs.config import RunConfig
+from cnnjax.settings.checking import Count, check
+from cnnjax.settings.schema import Schema, read_literal, split_assignment
 
 COMMAND_LINE = "command line"
 
@@ -56,7 +54,7 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
         raise InputError(f"--axis: the study {arguments.study} has factors of its own; give STUDY or --axis, not both")
     mistakes = Mistakes(COMMAND_LINE)
     study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, mistakes)
-    settings = _read_assignments(arguments.set, mistakes)
+    settings = _read_assignments(arguments.set, study.schema, mistakes)
     seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
     study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
     mistakes.refuse()
@@ -77,18 +75,18 @@ def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
             if name in table:
                 raise InputError(f"--axis {name}: given twice")
             table[name] = _read_list(text, f"--axis {name}")
-    factors = read_factors(table, "--axis ", mistakes) if table else ()
+    factors = StudyReader(RunConfig.schema(), mistakes).read_factors(table, "--axis ") if table else ()
     title = " x ".join(factor.name for factor in factors)
     return Study("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
 
 
-def _read_assignments(assignments: tuple[str, ...], mistakes: Mistakes) -> dict[str, Any]:
+def _read_assignments(assignments: tuple[str, ...], schema: Schema, mistakes: Mistakes) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for assignment in assignments:
         with mistakes.noted():
             if split_assignment(assignment, "--set", "train.epochs=1")[0] == "seed":
                 raise InputError("--set seed: the seeds are given with --seeds")
-            path, value = read_assignment(assignment, "--set")
+            path, value = schema.read_assignment(assignment, "--set")
             if path in settings:
                 raise InputError(f"--set {path}: given twice")
             settings[path] = value

@@ -25,25 +25,20 @@ from pathlib import Path
 from typing import Annotated
 
 from ablations.arguments import StudyArguments, read_study
-from ablations.language.expanding import expand
-from ablations.language.grids import Grid
-from ablations.planning.document import describe_plan
-from ablations.planning.plans import Plan, list_infos, make_plan
-from ablations.planning.precedents import find_timing, read_precedents
-from ablations.planning.sensitivity import find_sensitivity
-from ablations.planning.timing import Timing, learn_timing
-from ablations.running.costs import check_memory_of
-from ablations.running.local import share_memory
-from ablations.running.slots import make_slots
-from ablations.running.work import find_work
-from cnnjax.console import find_width, run_command, say
+from ablations.execution.costs import check_memory_of
+from ablations.execution.local import make_slots, share_memory
+from ablations.execution.work import find_work
+from ablations.forecast.plans import Plan, describe_plan, list_infos, make_plan
+from ablations.forecast.sensitivity import find_sensitivity
+from ablations.forecast.timing import Timing, find_timing, learn_timing, read_precedents
+from ablations.study.grid import Grid, expand
+from cnnjax.console.arguments import ADVANCED, parse_arguments
+from cnnjax.console.tables import write_terminal
+from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.errors import InputError
-from cnnjax.processors import count_cores, may_have_accelerators
-from cnnjax.rules import Interval, check
-from cnnjax.runs import Store
-from cnnjax.tables import write_terminal
-from experiments.arguments import parse_arguments
-from experiments.options import ADVANCED
+from cnnjax.machine.processes import count_cores, may_have_accelerators
+from cnnjax.runs.store import Store
+from cnnjax.settings.checking import Interval, check
 
 PROG = "python -m ablations.plan"
 
@@ -107,7 +102,7 @@ def _calibrate(grid: Grid, workers: int | None) -> tuple[int, Timing]:
     for info in list_infos(grid).values():
         if info.train_size is None:
             raise InputError(f"--calibrate: the dataset {info.name} is not prepared; the first run on it does that")
-    from ablations.planning.calibrating import calibrate
+    from ablations.forecast.timing import calibrate
 
     slots = make_slots(workers)
     say("calibrating: the smallest and the largest network train for a few seconds, about 30 s in all", sys.stderr)

@@ -1,73 +1,142 @@
-"""Reports what the store says of a study: accuracies with their intervals, and everything that went wrong.
-
-The grid that was run last; a shipped study; a study in a file, best first, some of its cells; two factors against each
-other; a file for a paper::
-
-    python -m ablations.report --out runs
-    python -m ablations.report padding
-    python -m ablations.report my_study.toml --sort=-accuracy --filter 'model.padding=same'
-    python -m ablations.report chapter --pivot model.padding model.strides
-    python -m ablations.report padding --format latex --output padding.tex
-
-Compared: every cell with one of them, all pairs, as one HTML page; the best by validation accuracy, and its test
-accuracy::
-
-    python -m ablations.report padding --baseline model.padding=valid
-    python -m ablations.report pooling --pairs --format html --output pooling.html
-    python -m ablations.report padding --set train.validation_split=0.1 --select
-
-Where one cell equals the base of the study, the others are compared with it, unless they are sorted (``--sort``), set
-against each other (``--pivot``) or picked from (``--select``). Without STUDY, the report is of the grid that was run
-last, as it was run; with STUDY, options that it was run with (``--set``, ``--seeds``) are given again. The name of a
-study that was run from a file is enough where its file is gone, for the store keeps what it ran.
-
-CSV has one row a cell, with every column that ``--sort`` knows. The JSON object has ``study``, ``title``, ``seeds``,
-``base`` (settings that all cells share and the study gives), ``factors``, ``confidence`` (of all intervals),
-``cells``, ``failures`` (``cell``, ``seed``, ``status``, ``reason``,
-``output``), ``duplicates`` (``name``, ``kept``), ``provenance`` (number of runs by value, by aspect) and ``remarks``.
-A cell has ``name``, ``labels`` (by factor), ``problem`` (why it cannot exist, or null), ``parameters``, ``flops``,
-``accuracy`` on the test set and ``val_accuracy`` (``n``, ``mean``, ``standard_deviation``, ``low``, ``high``; or
-null), ``keys`` (of its runs) and
-``accuracies`` by seed, ``counts`` (of trials by status), ``train_seconds`` (mean of the completed trials) and
-``total_seconds`` (spent on all). With ``--baseline`` or ``--pairs`` CSV has one row a comparison, and the JSON object
-what `cnnjax.reports.findings.Findings` holds.
-"""
+"""The arguments of the report command, and which of them go together."""
 
 import json
 import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
-from ablations.arguments import read_study
-from ablations.language.choosing import choose_cell, read_choice
-from ablations.language.expanding import expand
-from ablations.language.grids import Cell, Grid
-from ablations.language.reading import read_toml
-from ablations.language.sources import find_study, list_shipped
-from ablations.language.study import Study
-from ablations.report_arguments import PROG, ReportArguments, parse, refuse_comparison, repeat_run
-from ablations.reporting.comparing import compare_grid
-from ablations.reporting.reports import Report, list_duplicates, list_facts, make_report
-from ablations.reporting.result_tables import list_columns, make_data_table
-from ablations.reporting.results import summarize_cells
-from ablations.reporting.selection import select
-from ablations.reporting.sorting import sort_cells
-from ablations.running.topping_up import check_most, extend_seeds
-from cnnjax.comparison import plan_looks
-from cnnjax.config import RunConfig
-from cnnjax.console import find_width, run_command, say
+from ablations.arguments import StudyArguments, read_study
+from ablations.execution.topping_up import check_most, extend_seeds
+from ablations.results.report import Report, compare_grid, list_duplicates, list_facts, make_report
+from ablations.results.results import summarize_cells
+from ablations.results.tables import list_columns, make_data_table, select, sort_cells
+from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
+from ablations.study.reading import find_study, list_shipped, read_toml
+from ablations.study.study import Study
+from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
+from cnnjax.console.tables import Document, write_csv, write_latex, write_markdown, write_terminal
+from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.errors import InputError
-from cnnjax.outputs import check_output, replace_file
-from cnnjax.records import Record
+from cnnjax.machine.files import check_folder, check_output, replace_file
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.writing import write_findings
-from cnnjax.runs import Store, StoredGrid
-from cnnjax.setting_paths import nest, write_literal
-from cnnjax.tables import Document, write_csv, write_latex, write_markdown, write_terminal
-from experiments.judging import read_rules
+from cnnjax.reports.writing import Format, JudgingArguments, read_rules, refuse_rules, write_findings
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.record import Record
+from cnnjax.runs.store import Store, StoredGrid
+from cnnjax.settings.schema import nest, write_literal
+from cnnjax.statistics import plan_looks
+
+PROG, RUN = "python -m ablations.report", "python -m ablations.run"
+
+
+@dataclass(frozen=True)
+class ReportArguments(JudgingArguments, StudyArguments):
+    """Reports what the store says of a study::
+
+    python -m ablations.report padding
+    python -m ablations.report padding --baseline model.padding=valid
+    """
+
+    out: Path = Path("runs")
+    """Folder of the store."""
+    format: Format = "terminal"
+    """How the report is written; csv and json hold every number unrounded, html is a page with pictures."""
+    baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
+    """Compare every cell with this one; given again until one cell is left."""
+    pairs: bool = False
+    """Compare all pairs of cells."""
+    select: bool = False
+    """Pick the cell with the best validation accuracy, and report the test accuracy of that one alone."""
+    top_up: int | None = None
+    """With --baseline, the --top-up that the study was run with: how many seeds a cell may have come to."""
+    sort: str | None = None
+    """Factor or column that orders the cells; --sort=-accuracy begins with the highest. Left out, as in the study."""
+    filter: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
+    """Show these cells alone, or with FACTOR!=LABEL all but these; may be given again. Verdicts stay those of the whole
+    study."""
+    pivot: Annotated[tuple[str, str] | None, Option(metavar="ROWS COLUMNS")] = None
+    """Two factors: the labels of the first head the rows, those of the second the columns."""
+    all_tests: bool = False
+    """Show every test of significance of a comparison, and the reason of every verdict, as csv and json do."""
+    figures: Path | None = None
+    """Folder for the pictures of a comparison, as PNG and SVG."""
+    output: Path | None = None
+    """File to write the report to; it is replaced as a whole."""
+    debug: Annotated[bool, ADVANCED] = False
+    """Show the traceback of an error."""
+
+
+def parse(argv: list[str]) -> ReportArguments:
+    """Returns the arguments.
+
+    Raises:
+        InputError: one is none, or two do not go together.
+    """
+    arguments = parse_arguments(ReportArguments, _join_sort(argv), PROG, ReportArguments())
+    _check(arguments)
+    return arguments
+
+
+def refuse_comparison(arguments: ReportArguments) -> None:
+    """Raises `InputError` where an option is of a comparison, and cells are listed or picked."""
+    for option, given in (("--format html", arguments.format == "html"), ("--figures", arguments.figures is not None)):
+        if given:
+            raise InputError(f"{option}: shows a comparison; give --baseline FACTOR=LABEL or --pairs")
+    refuse_rules(arguments, "--baseline or --pairs")
+
+
+def repeat_run(arguments: ReportArguments, grid: StoredGrid) -> ReportArguments:
+    """Returns the arguments for the report of a stored grid: where it was topped up, by the plan that it was run by."""
+    arguments = replace(arguments, study=grid.name)
+    words = shlex.split(grid.command)
+    if words[:3] != RUN.split() or arguments.baseline or arguments.pairs or arguments.select:
+        return arguments
+    from ablations.run import RunArguments
+
+    run = parse_arguments(RunArguments, words[3:], RUN, RunArguments())
+    if run.top_up is None:
+        return arguments
+    rules = {field.name: getattr(run, field.name) for field in fields(JudgingArguments)}
+    return replace(arguments, baseline=run.baseline, top_up=run.top_up, **rules)
+
+
+def _check(arguments: ReportArguments) -> None:
+    read_rules(arguments)
+    if arguments.figures:
+        check_folder(arguments.figures, "--figures")
+    kinds = {"--baseline": bool(arguments.baseline), "--pairs": arguments.pairs, "--select": arguments.select}
+    chosen = [option for option, given in kinds.items() if given]
+    if len(chosen) > 1:
+        raise InputError(f"{chosen[0]} and {chosen[1]}: give one of {', '.join(kinds)}")
+    if chosen and (arguments.pivot or arguments.sort):
+        option = "--pivot" if arguments.pivot else "--sort"
+        raise InputError(f"{option}: arranges a plain report; leave it out with {chosen[0]}")
+    if arguments.top_up is not None and not arguments.baseline:
+        raise InputError(f"--top-up {arguments.top_up}: needs --baseline")
+    if arguments.pivot and arguments.format in ("csv", "json"):
+        raise InputError(f"--pivot: makes tables to read; {arguments.format} has every cell in full without it")
+    if arguments.pivot and arguments.sort:
+        raise InputError(
+            f"--sort {arguments.sort}: tables of two factors keep the study's order; give --sort or --pivot"
+        )
+    if arguments.select and arguments.format == "csv":
+        raise InputError("--format csv: has every cell; --select reports one; leave one of them out")
+
+
+def _join_sort(argv: list[str]) -> list[str]:
+    """Lets ``--sort -accuracy`` be typed, where the parser would take the column for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--sort" and word.startswith("-") and not word.startswith("--"):
+            joined[-1] = f"--sort={word}"
+        else:
+            joined.append(word)
+    return joined
+
 
 SHOWN_OF_BASE = ("data.name", "train.epochs")
 

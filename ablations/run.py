@@ -20,25 +20,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ablations.arguments import StudyArguments, read_study
-from ablations.language.choosing import choose_cell
-from ablations.language.expanding import expand
-from ablations.language.study import Study
-from ablations.running.cluster import check_address
-from ablations.running.events import Executor
-from ablations.running.topping_up import TopUp, describe_other_plans
-from ablations.running.tracking import TrackedGridObserver
-from ablations.running.watching import make_grid_observer
-from ablations.running.work import Budget, Policy
-from cnnjax.caches import keep_programs
-from cnnjax.config import Count
-from cnnjax.console import format_seconds, run_command, say
+from ablations.execution.ray_cluster import check_address
+from ablations.execution.topping_up import TopUp, describe_other_plans
+from ablations.execution.watching import TrackedGridObserver, make_grid_observer
+from ablations.execution.work import Budget, Executor, Policy
+from ablations.study.grid import choose_cell, expand
+from ablations.study.study import Study
+from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
+from cnnjax.console.terminal import format_seconds, run_command, say
 from cnnjax.errors import InputError
-from cnnjax.rules import Interval, check
-from cnnjax.runs import Store
-from cnnjax.trackers import TrackerName
-from experiments.arguments import parse_arguments
-from experiments.judging import JudgingArguments, read_rules, refuse_rules
-from experiments.options import ADVANCED, Option
+from cnnjax.machine.files import keep_programs
+from cnnjax.reports.writing import JudgingArguments, read_rules, refuse_rules
+from cnnjax.runs.store import Store
+from cnnjax.runs.trackers import TrackerName
+from cnnjax.settings.checking import Count, Interval, check
 
 PROG = "python -m ablations.run"
 
@@ -95,7 +90,7 @@ def main(argv: list[str]) -> int:
     keep_programs(not arguments.no_compilation_cache)
     if sys.stdout.isatty() and not arguments.quiet:
         say("reading the data and the store, then starting workers ...", sys.stdout)
-    from ablations.running.launching import run_study
+    from ablations.execution.launching import run_study
 
     known = [grid.name for grid in Store(arguments.out).list_grids()] if arguments.top_up else []
     plans = describe_other_plans(study.name, arguments.top_up, known)
@@ -162,10 +157,10 @@ def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
 
 def _make_executor(arguments: RunArguments) -> Executor:
     if arguments.executor == "ray":
-        from ablations.running.ray_executor import RayExecutor
+        from ablations.execution.ray_cluster import RayExecutor
 
         return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout)
-    from ablations.running.local import make_local_executor
+    from ablations.execution.local import make_local_executor
 
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
     return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)

@@ -17,14 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ablations.reporting.progress import GridProgress, StoreProgress, measure_progress
-from ablations.running.locks import Owner, read_owner
-from cnnjax.console import find_width, format_seconds, run_command, say
-from cnnjax.records import STATUSES
-from cnnjax.runs import Store
-from cnnjax.tables import Column, Document, Table, write_terminal
-from experiments.arguments import parse_arguments
-from experiments.options import ADVANCED
+from ablations.execution.launching import Owner, read_owner
+from ablations.results.progress import GridProgress, StoreProgress, measure_progress
+from cnnjax.console.arguments import ADVANCED, parse_arguments
+from cnnjax.console.tables import Column, Document, Table, write_terminal
+from cnnjax.console.terminal import find_width, format_seconds, run_command, say
+from cnnjax.runs.record import STATUSES
+from cnnjax.runs.store import Store
 
 PROG = "python -m ablations.status"
 

@@ -2,16 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cnnjax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, Interrupted, UnavailableError
-from cnnjax.summary import Summary, summarize
+from cnnjax.models.cnn import ModelConfig
+from cnnjax.models.table import Summary, summarize
+from cnnjax.runs.config import RunConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from cnnjax.experiment import fit
-    from cnnjax.many import fit_many
-    from cnnjax.model import CNN
-    from cnnjax.records import Record, Run
-    from cnnjax.runs import Store, load_run
+    from cnnjax.models.module import CNN
+    from cnnjax.runs.record import Record, Run
+    from cnnjax.runs.store import Store, load_run
+    from cnnjax.training.fit import fit, fit_many
 
 __all__ = [
     "CNN",
@@ -36,13 +37,13 @@ __all__ = [
 
 # Imported when first used: they bring in numpy or JAX, which --help must not wait for.
 _LAZY = {
-    "CNN": "cnnjax.model",
-    "Record": "cnnjax.records",
-    "Run": "cnnjax.records",
-    "Store": "cnnjax.runs",
-    "fit": "cnnjax.experiment",
-    "fit_many": "cnnjax.many",
-    "load_run": "cnnjax.runs",
+    "CNN": "cnnjax.models.module",
+    "Record": "cnnjax.runs.record",
+    "Run": "cnnjax.runs.record",
+    "Store": "cnnjax.runs.store",
+    "fit": "cnnjax.training.fit",
+    "fit_many": "cnnjax.training.fit",
+    "load_run": "cnnjax.runs.store",
 }
 
 

@@ -17,28 +17,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from cnnjax.caches import keep_programs
-from cnnjax.config import Count, RunConfig
-from cnnjax.console import find_width, make_observer, run_command, say
-from cnnjax.datasets import load_data_info
-from cnnjax.errors import InputError
-from cnnjax.history import Observer
-from cnnjax.outputs import check_folder, check_output, replace_file
-from cnnjax.processors import offer_cpu_devices
-from cnnjax.records import Record
-from cnnjax.reports.arms import Arm, find_chance, find_resolution
-from cnnjax.reports.findings import find
-from cnnjax.reports.origins import count_origins, describe_origins
-from cnnjax.reports.predictions import look_at_images
-from cnnjax.reports.writing import Format, write_findings
-from cnnjax.rules import check
-from cnnjax.runs import Store
-from cnnjax.setting_paths import flatten, list_defaults, write_literal
-from cnnjax.summary import summarize
-from experiments.arguments import parse_arguments
-from experiments.judging import JudgingArguments, read_rules
-from experiments.options import ADVANCED, Option
-from experiments.selectors import Selectors, choose_context, configure, find_contexts, read_selectors
+from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
+from cnnjax.console.terminal import find_width, make_observer, run_command, say
+from cnnjax.data.loading import load_data_info
+from cnnjax.errors import InputError, Interrupted
+from cnnjax.machine.files import check_folder, check_output, keep_programs, replace_file
+from cnnjax.machine.processes import offer_cpu_devices
+from cnnjax.models.table import summarize
+from cnnjax.reports.arms import Arm, count_origins, describe_origins, find_chance, find_resolution
+from cnnjax.reports.findings import find, look_at_images
+from cnnjax.reports.writing import Format, JudgingArguments, read_rules, write_findings
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.history import Observer
+from cnnjax.runs.record import Record
+from cnnjax.runs.selection import Selectors, choose_context, configure, find_contexts, read_selectors
+from cnnjax.runs.store import Store
+from cnnjax.settings.checking import Count, check
+from cnnjax.settings.schema import flatten, write_literal
 
 PROG = "python -m experiments.compare"
 
@@ -59,7 +54,7 @@ class CompareArguments(JudgingArguments):
     out: Path = Path("runs")
     """Folder of the store."""
     run: bool = False
-    """Train what is missing, and store it."""
+    """Train what is missing, and store it; after a signal the same command goes on, bit for bit."""
     seeds: int | None = None
     """Seeds 0 to N - 1 of both arms; left out, those that are stored, or 5 where --run has nothing to go by."""
     format: Format = "terminal"
@@ -126,7 +121,7 @@ def main(argv: list[str]) -> int:
 
 def _list_facts(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:
     """Returns what both arms have in common: what is asked for most, and all that is no default."""
-    shown, defaults = ("data.name", "train.epochs"), list_defaults()
+    shown, defaults = ("data.name", "train.epochs"), RunConfig.schema().list_defaults()
     common = {path: value for path, value in flatten(context).items() if path not in selectors.a}
     others = (path for path, value in common.items() if path not in shown and value != defaults[path])
     return (
@@ -150,7 +145,7 @@ def _run_missing(
         summarize(config, info.image_shape, info.classes)
     keep_programs(True)
     offer_cpu_devices(None)
-    from cnnjax.many import fit_many
+    from cnnjax.training.fit import fit_many
 
     found: dict[str, dict[int, Record]] = {}
     for side, config in configs.items():
@@ -159,7 +154,11 @@ def _run_missing(
             say(f"training {name}, seed={trial.seed}", sys.stderr)
             return make_observer(True)
 
-        runs = fit_many([replace(config, seed=seed) for seed in seeds], out, make_observer=start)
+        try:
+            runs = fit_many([replace(config, seed=seed) for seed in seeds], out, make_observer=start)
+        except Interrupted as stop:
+            stop.args = (f"{stop}; the same command goes on",)
+            raise
         found[side] = {run.record.config.seed: run.record for run in runs}
     return found
 

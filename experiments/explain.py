@@ -18,15 +18,20 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax.console import find_width, run_command, say
-from cnnjax.outputs import check_folder
-from cnnjax.rules import choice
-from experiments.arguments import parse_arguments
-from experiments.explanations.pictures import Explanation, write_pictures
-from experiments.explanations.pooling import PoolingArguments, explain_pooling
-from experiments.explanations.run import RunArguments, explain_run
-from experiments.explanations.stack import StackArguments, explain_stack
-from experiments.explanations.window import WindowArguments, explain_window
+from cnnjax.console.arguments import parse_arguments
+from cnnjax.console.terminal import find_width, run_command, say
+from cnnjax.machine.files import check_folder
+from cnnjax.settings.checking import choice
+from experiments.explanations import Explanation, write_pictures
+from experiments.explanations.geometry import (
+    PoolingArguments,
+    StackArguments,
+    WindowArguments,
+    explain_pooling,
+    explain_stack,
+    explain_window,
+)
+from experiments.explanations.stored_run import RunArguments, explain_run
 
 PROG = "python -m experiments.explain"
 
@@ -49,7 +54,7 @@ COMMANDS = {
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     if argv[:1] in (["-h"], ["--help"]):
-        from experiments.help import WIDTH, write_docstring
+        from cnnjax.console.arguments import WIDTH, write_docstring
 
         usage = f"usage: {PROG} [{'|'.join(COMMANDS)}] [OPTIONS]"
         say(f"{usage}\n\n{write_docstring(__doc__ or '', find_width() or WIDTH)}", sys.stdout)

@@ -16,23 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cnnjax.caches import keep_programs
-from cnnjax.config import Count, RunConfig
-from cnnjax.console import format_history, make_observer, run_command, say
-from cnnjax.distributed import check_processes, join
+from cnnjax.console.arguments import ADVANCED, Option, parse_arguments, read_config
+from cnnjax.console.terminal import format_history, make_observer, run_command, say
 from cnnjax.errors import InputError, Interrupted
-from cnnjax.history import Observer
-from cnnjax.logs import take_stdout
-from cnnjax.paths import read_path
-from cnnjax.processors import check_cpu_devices, offer_cpu_devices
-from cnnjax.rules import check
-from cnnjax.summary import Summary, summarize
-from cnnjax.trackers import TrackerName, Tracking, check_trackers, make_trackers
-from experiments.arguments import parse_arguments, read_config
-from experiments.options import ADVANCED, Option
+from cnnjax.machine.distributed import check_processes, join
+from cnnjax.machine.files import keep_programs, read_path
+from cnnjax.machine.processes import check_cpu_devices, offer_cpu_devices, take_stdout
+from cnnjax.models.table import Summary, summarize
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.history import Observer
+from cnnjax.runs.trackers import TrackerName, Tracking, check_trackers, make_trackers
+from cnnjax.settings.checking import Count, check
 
 if TYPE_CHECKING:
-    from cnnjax.records import Run
+    from cnnjax.runs.record import Run
 
 PROG = "python -m experiments.train"
 
@@ -137,7 +134,7 @@ def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "R
         sys.stdout = take_stdout()  # for Gloo prints greetings
         address = (arguments.coordinator, arguments.num_processes, arguments.process_id)
         join(*address, arguments.devices, note=lambda message: say(message, sys.stderr))
-    from cnnjax.experiment import fit
+    from cnnjax.training.fit import fit
 
     try:
         return fit(
@@ -172,7 +169,7 @@ def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
 
 
 def _summarize(arguments: TrainArguments) -> Summary:
-    from cnnjax.datasets import load_data_info
+    from cnnjax.data.loading import load_data_info
 
     info = load_data_info(arguments.run.data)
     classes = None if arguments.without_classifier else info.classes

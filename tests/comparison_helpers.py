@@ -7,12 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from cnnjax import ModelConfig, RunConfig, TrainConfig
-from cnnjax.datasets.arrays import Split, make_dataset
-from cnnjax.history import EpochMetrics
-from cnnjax.records import Record
+from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import Rules, find
-from cnnjax.reports.predictions import find_in_images
+from cnnjax.reports.findings import Rules, find, find_in_images
+from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.record import Record
 
 TEST_SIZE = 2000
 FILTERS = {"[4,8]": (4, 8), "[8,16]": (8, 16), "[16,32]": (16, 32), "[32,64]": (32, 64)}

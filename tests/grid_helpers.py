@@ -6,12 +6,12 @@ from collections import deque
 
 import numpy as np
 
-from ablations.language.grids import Cell, Grid
-from ablations.running.events import Ended, Failed, Returned, Started
+from ablations.execution.work import Ended, Failed, Returned, Started
+from ablations.study.grid import Cell, Grid
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig
 from cnnjax.errors import Interrupted
-from cnnjax.history import EpochMetrics
-from cnnjax.records import Record, Run, pack_run
+from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.record import Record, Run, pack_run
 
 TINY = RunConfig(
     model=ModelConfig(filters=(), dense=(8,)),

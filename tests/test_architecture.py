@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnjax.architecture import Layer, list_layers, pad_pixels
-from cnnjax.config import ModelConfig
 from cnnjax.errors import InputError
-from cnnjax.model import CNN, OUTPUTS, pools_first
+from cnnjax.models.cnn import ModelConfig, pad_pixels
+from cnnjax.models.module import CNN, pools_first
+from cnnjax.models.network import OUTPUTS, Layer
 
 CLASSES = 3
 
@@ -84,7 +84,7 @@ def count(tree) -> int:
 def test_layers_are_those_of_the_module_or_refused_exactly_when_it_cannot_be_built(network):
     config, input_shape = network
     try:
-        layers = list_layers(config, input_shape, CLASSES)
+        layers = config.list_layers(input_shape, CLASSES)
     except InputError:
         assert not can_be_built(config, input_shape)
         return
@@ -111,7 +111,7 @@ def test_layers_are_those_of_the_module_or_refused_exactly_when_it_cannot_be_bui
 def test_pooling_and_flattening_have_the_shapes_of_flax(network):
     config, input_shape = network
     try:
-        layers = list_layers(config, input_shape, CLASSES)
+        layers = config.list_layers(input_shape, CLASSES)
     except InputError:
         return
     for before, after in itertools.pairwise(layers):
@@ -129,7 +129,7 @@ def test_pooling_and_flattening_have_the_shapes_of_flax(network):
 def test_parameters_and_flops_are_the_closed_forms(network):
     config, input_shape = network
     try:
-        layers = list_layers(config, input_shape, CLASSES)
+        layers = config.list_layers(input_shape, CLASSES)
     except InputError:
         return
     inputs = input_shape
@@ -150,20 +150,20 @@ def test_parameters_and_flops_are_the_closed_forms(network):
 
 
 def test_without_classes_the_layers_end_after_the_last_block():
-    layers = list_layers(ModelConfig(), (28, 28, 1), None)
+    layers = ModelConfig().list_layers((28, 28, 1), None)
     assert [layer.name for layer in layers] == ["Conv_0", "MaxPool_0", "Conv_1", "MaxPool_1"]
 
 
 def test_layers_stand_in_the_order_of_the_computation():
     config = ModelConfig(filters=(8, 8), pool=("avg", "none"), dense=(16,), dropout=0.5, batch_norm=True)
-    assert [layer.name for layer in list_layers(config, (28, 28, 1), 10)] == [
+    assert [layer.name for layer in config.list_layers((28, 28, 1), 10)] == [
         *("Conv_0", "BatchNorm_0", "AvgPool_0", "Conv_1", "BatchNorm_1"),
         *("Flatten", "Dropout_0", "Dense_0", "BatchNorm_2", "Dropout_1", "Dense_1"),
     ]
 
 
 def test_a_network_without_blocks_is_dense_on_the_pixels():
-    assert list_layers(ModelConfig(filters=()), (28, 28, 1), 10) == (
+    assert ModelConfig(filters=()).list_layers((28, 28, 1), 10) == (
         Layer("Flatten", "Flatten", (784,)),
         Layer("Dense_0", "Dense", (10,), trainable=7850, flops=15_680),
     )
@@ -186,7 +186,7 @@ def test_a_network_without_blocks_is_dense_on_the_pixels():
 )
 def test_a_window_larger_than_its_input_is_refused_by_layer_and_shapes(settings, input_shape, message):
     with pytest.raises(InputError, match=message):
-        list_layers(ModelConfig.from_dict(settings), input_shape, 10)
+        ModelConfig.from_dict(settings).list_layers(input_shape, 10)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same", ((1, 2), (0, 3))])
@@ -194,10 +194,10 @@ def test_a_window_as_large_as_its_padded_input_fits(padding):
     rows, columns = pad_pixels(padding, (4, 3), (4 + 3 * (padding != "valid"), 3 + 3 * (padding != "valid")), (1, 1))
     window = (4 + sum(rows), 3 + sum(columns))
     config = ModelConfig(filters=(2,), kernel_size=(window,), padding=(padding,), pool="none")
-    smallest = list_layers(config, (4, 3, 1), 10)[0].output_shape
+    smallest = config.list_layers((4, 3, 1), 10)[0].output_shape
     assert smallest == ((4, 3, 2) if padding == "same" else (1, 1, 2))
 
 
 def test_a_network_that_no_store_could_hold_is_refused():
     with pytest.raises(InputError, match=r"model: the network has 9.22e\+18 parameters; must be < 2\*\*63"):
-        list_layers(ModelConfig(filters=(), dense=(2**31 - 1, 2**31 - 1, 2**31 - 1)), (28, 28, 1), 10)
+        ModelConfig(filters=(), dense=(2**31 - 1, 2**31 - 1, 2**31 - 1)).list_layers((28, 28, 1), 10)

@@ -12,25 +12,24 @@ from typing import Annotated, Literal
 import pytest
 
 from cnnjax import InputError, ModelConfig, RunConfig
-from cnnjax.blocks import Size
-from experiments.arguments import parse_arguments
-from experiments.options import ADVANCED, Option
+from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
+from cnnjax.models.blocks import Size
 from terminals import ROOT, run_in_terminal
 
 MISSPELT = {
     "experiments.train": ("--model.paddin same", "--model.padding"),
     "experiments.compare": ("--formt csv", "--format"),
     "experiments.explain": ("run --indx 3", "--index"),
-    "experiments.calibration": ("--studes 3", "--studies"),
-    "experiments.benchmark": ("--step 3", "--steps"),
-    "experiments.convolutions": ("--repeat 3", "--repeats"),
-    "experiments.keras_reference": ("--sed 3", "--seeds"),
-    "experiments.reliability": ("--point 3", "--points"),
+    "experiments.measure.calibration": ("--studes 3", "--studies"),
+    "experiments.measure.benchmark": ("--step 3", "--steps"),
+    "experiments.measure.convolutions": ("--repeat 3", "--repeats"),
+    "experiments.measure.keras_reference": ("--sed 3", "--seeds"),
+    "experiments.measure.reliability": ("--point 3", "--points"),
     "ablations.run": ("padding --sets train.epochs=1", "--set"),
     "ablations.plan": ("padding --al", "--all"),
     "ablations.report": ("padding --pivots a b", "--pivot"),
     "ablations.status": ("--jsn", "--json"),
-    "ablations.throughput": ("--trails 3", "--trials"),
+    "experiments.measure.throughput": ("--trails 3", "--trials"),
 }
 """For every command, a mistake and the option that was meant."""
 
@@ -56,8 +55,12 @@ def show(commands, **terminal):
 
 
 def test_every_command_is_tried_here():
-    files = [path for folder in ("experiments", "ablations") for path in (ROOT / folder).glob("*.py")]
-    commands = {f"{path.parent.name}.{path.stem}" for path in files if "run_command(main)" in path.read_text()}
+    files = [path for folder in ("experiments", "ablations") for path in (ROOT / folder).rglob("*.py")]
+    commands = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in files
+        if path.read_text().endswith("    run_command(main)\n")
+    }
     assert commands == set(MISSPELT)
 
 

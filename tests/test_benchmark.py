@@ -7,11 +7,9 @@ import sys
 import pytest
 
 from cnnjax.errors import InputError, UnavailableError
-from experiments.benchmark import main
-from experiments.contestants.measuring import GridResult, Result
-from experiments.contestants.networks import TrialQueue, count_flops, list_trials
-from experiments.contestants.processes import CONTESTANTS, started
-from experiments.contestants.reporting import describe, draw
+from experiments.measure.benchmark import main
+from experiments.measure.contestants import TrialQueue, count_flops, list_trials
+from experiments.measure.contestants.measuring import CONTESTANTS, GridResult, Result, describe, draw, started
 
 RESULTS = [
     Result("torch", "cpu", 3.5, (12.0, 6.0, 9.0), (12.0, 12.0, 12.0), 800 * 2**20, 0.5),
@@ -84,7 +82,10 @@ def test_ours_and_plain_flax_are_measured_and_both_learn():
     words = ["--contestant", "cnnjax", "--contestant", "flax", "--steps", "50", "--repeats", "2", "--json"]
     words += ["--grid", "100", "--grid-seeds", "1"]
     result = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", *words], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "experiments.measure.benchmark", *words],
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr
     measured = json.loads(result.stdout)

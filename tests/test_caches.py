@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from cnnjax.caches import cache_root, keep_programs
 from cnnjax.errors import UnavailableError
+from cnnjax.machine.files import cache_root, keep_programs
 
 NETWORK = ["--model.filters", "[]", "--model.dense", "[8]", "--train.epochs", "1", "--data.train-size", "500"]
 

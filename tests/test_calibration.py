@@ -5,10 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from cnnjax.comparison.criteria import MARGIN
-from experiments.calibration import main
-from experiments.simulations.losses import tabulate_losses
-from experiments.simulations.noises import FAMILIES, NOISES, STEP, draw_accuracies, draw_differences
+from cnnjax.statistics.verdicts import MARGIN
+from experiments.measure.calibration import main
+from experiments.measure.simulations import (
+    FAMILIES,
+    NOISES,
+    STEP,
+    draw_accuracies,
+    draw_differences,
+    tabulate_losses,
+)
 
 
 @pytest.mark.parametrize("draw", list(dict.fromkeys(draw for draws in (NOISES | FAMILIES).values() for draw in draws)))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.comparison import interquartile_mean, pareto_front
+from cnnjax.statistics import interquartile_mean, pareto_front
 
 points = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
 

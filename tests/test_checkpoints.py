@@ -8,10 +8,11 @@ import signal
 import numpy as np
 import pytest
 
-from cnnjax import CorruptionError, DataConfig, InputError, Interrupted, ModelConfig, RunConfig, TrainConfig, fitting
-from cnnjax.checkpoints import KEPT, Checkpoints
-from cnnjax.datasets import Dataset, Split, content_hash
-from cnnjax.history import Silence
+from cnnjax import CorruptionError, DataConfig, InputError, Interrupted, ModelConfig, RunConfig, TrainConfig
+from cnnjax.data.dataset import Dataset, Split, content_hash
+from cnnjax.runs.checkpoints import KEPT, Checkpoints
+from cnnjax.runs.history import Silence
+from cnnjax.training import loop
 
 ARRAYS = {
     "state/params/Conv_0/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -156,14 +157,14 @@ def _equal(first, second):
 
 
 def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, tmp_path):
-    whole = fitting.train(fitting.prepare(CONFIG, dataset))
+    whole = loop.train(loop.prepare(CONFIG, dataset))
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
     interruptions = 0
     while True:
         stop = _StopAfter(1)
         try:
-            resumed = fitting.train(
-                fitting.prepare(CONFIG, dataset),
+            resumed = loop.train(
+                loop.prepare(CONFIG, dataset),
                 observer=stop,
                 checkpoints=checkpoints,
                 resume=True,
@@ -177,9 +178,9 @@ def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, t
 
 
 def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(dataset, tmp_path):
-    whole = fitting.train(fitting.prepare(CONFIG, dataset))
+    whole = loop.train(loop.prepare(CONFIG, dataset))
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
-    fitting.train(fitting.prepare(CONFIG, dataset), checkpoints=checkpoints, checkpoint_every=1)
+    loop.train(loop.prepare(CONFIG, dataset), checkpoints=checkpoints, checkpoint_every=1)
     newest = max(checkpoints.folder.iterdir())
     (newest / "progress.json").write_text("{}")
     notes = []
@@ -188,9 +189,7 @@ def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(da
         def note(self, message):
             notes.append(message)
 
-    _equal(
-        whole, fitting.train(fitting.prepare(CONFIG, dataset), checkpoints=checkpoints, resume=True, observer=Notes())
-    )
+    _equal(whole, loop.train(loop.prepare(CONFIG, dataset), checkpoints=checkpoints, resume=True, observer=Notes()))
     assert "progress.json is altered or truncated" in notes[0]
     assert "an older one" in notes[0]
     assert "resuming after step 130" in notes[1]
@@ -200,7 +199,7 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_refused(dataset, tmp_path
     checkpoints = Checkpoints(tmp_path, CONFIG.key)
     checkpoints.save(3, ARRAYS, {"history": [], "epoch_seconds": 0.0, "train_seconds": 0.0})
     with pytest.raises(InputError, match=r"does not fit this network and optimizer"):
-        fitting.train(fitting.prepare(CONFIG, dataset), checkpoints=checkpoints, resume=True)
+        loop.train(loop.prepare(CONFIG, dataset), checkpoints=checkpoints, resume=True)
 
 
 def test_resuming_with_no_checkpoint_says_so_and_starts_from_the_beginning(dataset, tmp_path):
@@ -211,8 +210,8 @@ def test_resuming_with_no_checkpoint_says_so_and_starts_from_the_beginning(datas
             notes.append(message)
 
     config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=1, batch_size=50))
-    result = fitting.train(
-        fitting.prepare(config, dataset), checkpoints=Checkpoints(tmp_path, config.key), resume=True, observer=Notes()
+    result = loop.train(
+        loop.prepare(config, dataset), checkpoints=Checkpoints(tmp_path, config.key), resume=True, observer=Notes()
     )
     assert result.diverged_at is None
     assert notes == ["no checkpoint of this configuration yet: starting from the beginning"]

@@ -13,14 +13,12 @@ from collections import Counter
 import psutil
 import pytest
 
-from ablations.running.cluster import Cluster
-from ablations.running.events import Advanced, Ended, Failed, Started
-from ablations.running.local import LocalExecutor
-from ablations.running.ray_executor import RayExecutor
-from ablations.running.slots import make_slots
+from ablations.execution.local import LocalExecutor, make_slots
+from ablations.execution.ray_cluster import Cluster, RayExecutor
+from ablations.execution.work import Advanced, Ended, Failed, Started
 from cnnjax import InputError, UnavailableError
-from cnnjax.config import DataConfig
-from cnnjax.runs import Store
+from cnnjax.data.settings import DataConfig
+from cnnjax.runs.store import Store
 from grid_helpers import Watcher, make_grid
 from test_local import rows, run, wait_for
 
@@ -189,7 +187,7 @@ def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes)
 def test_a_ray_of_ones_own_listens_on_the_loopback_interface_alone_and_says_nothing():
     program = """
 import psutil
-from ablations.running.ray_executor import RayExecutor
+from ablations.execution.ray_cluster import RayExecutor
 executor = RayExecutor(workers=1)
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"}
@@ -217,7 +215,7 @@ def test_an_address_that_does_not_answer_is_told_at_once():
 
 
 def test_what_answers_and_is_no_ray_is_refused_in_time(monkeypatch):
-    monkeypatch.setattr("ablations.running.cluster.HEALTH_SECONDS", 5)
+    monkeypatch.setattr("ablations.execution.ray_cluster.HEALTH_SECONDS", 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UnavailableError, match=f"Ray cannot be joined at {address}: what answers there is no Ray"):
@@ -228,7 +226,7 @@ def test_a_ray_of_ones_own_that_others_could_reach_is_not_kept():
     program = """
 import ray
 from cnnjax import UnavailableError
-from ablations.running.ray_executor import RayExecutor
+from ablations.execution.ray_cluster import RayExecutor
 try:
     RayExecutor(workers=1)
 except UnavailableError as error:

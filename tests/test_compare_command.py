@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, TrainConfig
-from cnnjax.runs import Store
+from cnnjax.runs.store import Store
 from experiments.compare import main
 from grid_helpers import make_packed
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import compare_paired, decide
-from cnnjax.comparison.power import plan_seeds, power_of_difference, power_of_equivalence
-from cnnjax.comparison.resampling import FLIPS, flip_signs, signed_ranks
+from cnnjax.statistics import compare_paired, decide
+from cnnjax.statistics.paired import FLIPS, flip_signs, signed_ranks
+from cnnjax.statistics.verdicts import plan_seeds, power_of_difference, power_of_equivalence
 
 A, B = [0.9721, 0.9754, 0.9712, 0.9700, 0.9745], [0.9705, 0.9713, 0.9688, 0.9711, 0.9690]
 STEP = 1e-4

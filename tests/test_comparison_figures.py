@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from cnnjax import UnavailableError
-from cnnjax.comparison import compare_all_pairs, compare_with_base
-from cnnjax.figures.capacity import Point, draw_capacity
-from cnnjax.figures.forest import describe_difference, draw_forest
-from cnnjax.figures.labels import wrap
-from cnnjax.figures.ranks import draw_ranks
-from cnnjax.figures.style import encode_figure
-from cnnjax.figures.verdict_marks import MARKS
+from cnnjax.figures.arms import Point, describe_difference, draw_capacity, draw_forest, draw_ranks
+from cnnjax.figures.style import MARKS, encode_figure, wrap
 from cnnjax.reports.pictures import draw_all, save_pictures
+from cnnjax.statistics import compare_all_pairs, compare_with_base
 from comparison_helpers import make_arms, make_example, make_findings
 from figure_checks import check_figure, list_texts
 

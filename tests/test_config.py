@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnjax.blocks import collapse, expand, read_padding, read_window
-from cnnjax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
+from cnnjax.models.blocks import collapse, expand, read_padding, read_window
+from cnnjax.models.cnn import ModelConfig
+from cnnjax.runs.config import RunConfig, TrainConfig
 
 DEFAULT_KEY = "8b63c3f3dac5bb0b439590a62fd9d6bb1b265505181d8d6e6c59d5974cfb7f2d"
 property_test = settings(deadline=None, max_examples=60, derandomize=True)
@@ -424,7 +426,9 @@ def test_canonical_json_has_sorted_keys_and_every_default():
     assert values["model"].keys() == {entry.name for entry in dataclasses.fields(ModelConfig)}
 
 
-@pytest.mark.parametrize("module", ["cnnjax", "cnnjax.config", "cnnjax.summary", "cnnjax.history", "cnnjax.literals"])
+@pytest.mark.parametrize(
+    "module", ["cnnjax", "cnnjax.runs.config", "cnnjax.models.table", "cnnjax.runs.history", "cnnjax.settings.schema"]
+)
 def test_importing_and_sizing_a_network_needs_nothing_heavy(module):
     code = f"""
 import sys, {module}

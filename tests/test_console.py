@@ -8,17 +8,18 @@ import warnings
 
 import pytest
 
-from cnnjax import InputError, console
-from cnnjax.console import BarObserver, LineObserver, NoteObserver, format_history, make_observer, say
-from cnnjax.history import EpochMetrics, Progress
+from cnnjax import InputError
+from cnnjax.console import terminal
+from cnnjax.console.terminal import BarObserver, LineObserver, NoteObserver, format_history, make_observer, say
+from cnnjax.runs.history import EpochMetrics, Progress
 from terminals import run_in_terminal
 
 
 @pytest.fixture(autouse=True)
 def _own_process(monkeypatch):
     """Keeps what a command changes in its process away from the other tests."""
-    monkeypatch.setattr(console, "raise_on_signals", lambda: None)
-    monkeypatch.setattr(console, "last_signal", lambda: signal.SIGINT)
+    monkeypatch.setattr(terminal, "raise_on_signals", lambda: None)
+    monkeypatch.setattr(terminal, "last_signal", lambda: signal.SIGINT)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
@@ -60,7 +61,7 @@ def test_the_history_table_leaves_out_empty_columns():
 @pytest.mark.parametrize("columns", [80, 140])
 def test_the_bar_shows_all_its_numbers_and_gives_the_cursor_back(columns):
     script = (
-        "from cnnjax.console import BarObserver; from cnnjax.history import *\n"
+        "from cnnjax.console.terminal import BarObserver; from cnnjax.runs.history import *\n"
         "bar = BarObserver()\n"
         "bar.advance(Progress(2, 5, 500, 1000, 0.25, 0.9, 2.0))\n"
         "bar.note('a note of more than eighty characters ' + 'x' * 80)\n"
@@ -102,7 +103,7 @@ def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys, monkey
         raise error
 
     with pytest.raises(SystemExit) as end:
-        console.run_command(main)
+        terminal.run_command(main)
     assert end.value.code == code
     assert capsys.readouterr().err == line
 
@@ -114,7 +115,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
         raise AssertionError("a bug")
 
     with pytest.raises(AssertionError, match="a bug"):
-        console.run_command(main)
+        terminal.run_command(main)
 
 
 def test_the_bar_can_be_closed_twice():
@@ -136,4 +137,4 @@ def test_the_bar_can_be_closed_twice():
     ],
 )
 def test_a_time_is_written_however_long(seconds, text):
-    assert console.format_seconds(seconds) == text
+    assert terminal.format_seconds(seconds) == text

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.dataset_names import Reference, parse_name
-from cnnjax.datasets import Dataset, Split, bundled, cache, content_hash, load, load_info, load_tfds
-from cnnjax.datasets.arrays import make_dataset
-from cnnjax.datasets.idx import parse_idx, read_idx
-from cnnjax.datasets.preparing import _raise_answer, _tidied_after_failure
+from cnnjax.data import cache
+from cnnjax.data import mnist as mnist_files
+from cnnjax.data.dataset import Dataset, Split, content_hash, make_dataset
+from cnnjax.data.loading import load, load_info, load_tfds
+from cnnjax.data.mnist import parse_idx, read_idx
+from cnnjax.data.settings import Reference, parse_name
+from cnnjax.data.tfds import _raise_answer, _tidied_after_failure
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 
 
@@ -75,17 +77,17 @@ class TestBundledMnist:
 
     def test_imports_neither_tensorflow_nor_tfds_nor_jax(self) -> None:
         code = (
-            "import sys, cnnjax.datasets as d; d.load('mnist');"
+            "import sys, cnnjax.data.loading as d; d.load('mnist');"
             "print([m for m in ('tensorflow', 'tensorflow_datasets', 'jax', 'PIL') if m in sys.modules])"
         )
-        root = Path(bundled.__file__).parents[2]
+        root = Path(mnist_files.__file__).parents[2]
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
         assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
     @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
     def test_a_damaged_file_is_named_and_reinstalling_advised(self, tmp_path: Path, damage: str) -> None:
-        for name in bundled.SHA256:
-            (tmp_path / name).write_bytes((bundled.FOLDER / name).read_bytes())
+        for name in mnist_files.SHA256:
+            (tmp_path / name).write_bytes((mnist_files.FOLDER / name).read_bytes())
         path = tmp_path / "t10k-labels-idx1-ubyte.gz"
         content = bytearray(path.read_bytes())
         content[1000] ^= 1
@@ -94,7 +96,7 @@ class TestBundledMnist:
         else:
             path.write_bytes(content if damage == "flip" else content[:-1])
         with pytest.raises(CorruptionError, match=r"data\.name='mnist': .*t10k-labels.*; reinstall cnnjax$"):
-            bundled.load_mnist(tmp_path)
+            mnist_files.load_mnist(tmp_path)
 
 
 class TestIdx:
@@ -378,8 +380,10 @@ class TestCache:
 
     def test_cached_datasets_load_without_tfds(self) -> None:
         cache.store(make_small(), ("toy",))
-        code = "import sys; from cnnjax.datasets import load; load('toy'); print('tensorflow_datasets' in sys.modules)"
-        root = Path(bundled.__file__).parents[2]
+        code = (
+            "import sys; from cnnjax.data.loading import load; load('toy'); print('tensorflow_datasets' in sys.modules)"
+        )
+        root = Path(mnist_files.__file__).parents[2]
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
         assert done.stdout == "False\n"
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.datasets import Dataset, Split, bundled, load, load_info, load_tfds
+from cnnjax.data import mnist
+from cnnjax.data.dataset import Dataset, Split
+from cnnjax.data.loading import load, load_info, load_tfds
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("tensorflow", reason="preparing datasets needs TensorFlow")
 
-ROOT = Path(bundled.__file__).parents[2]
+ROOT = Path(mnist.__file__).parents[2]
 FASHION_MNIST = ROOT.parent / "shared" / "data" / "fashion_mnist"
 
 # Run in another process, as it imports TensorFlow: what it defines is found here by its files only.
@@ -79,7 +81,7 @@ def prepared_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNJAX_CACHE_DIR", str(folder / "cache"))
         patch.setenv("TFDS_DATA_DIR", str(folder / "tfds"))
-        load_tfds("mnist", manual_dir=bundled.FOLDER)
+        load_tfds("mnist", manual_dir=mnist.FOLDER)
     return folder
 
 
@@ -208,7 +210,7 @@ class TestPreparing:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_damaged_download_is_refused_and_nothing_half_made_is_left(self, tmp_path: Path) -> None:
-        manual = shutil.copytree(bundled.FOLDER, tmp_path / "manual")
+        manual = shutil.copytree(mnist.FOLDER, tmp_path / "manual")
         with (manual / "train-labels-idx1-ubyte.gz").open("r+b") as file:
             file.write(b"\0")
         with pytest.raises(CorruptionError, match=r"cannot be prepared: .*train-labels.* has wrong checksum"):
@@ -222,11 +224,11 @@ class TestPreparing:
         (tmp_path / "file").touch()
         use(monkeypatch, tmp_path / "file")
         with pytest.raises(UnavailableError, match=r"cannot be prepared in .*file: File exists"):
-            load_tfds("mnist", manual_dir=bundled.FOLDER)
+            load_tfds("mnist", manual_dir=mnist.FOLDER)
 
     def test_an_interrupt_stops_the_child_and_leaves_nothing_half_made(self, tmp_path: Path) -> None:
-        code = "import sys; from cnnjax.datasets import load_tfds; load_tfds('mnist', manual_dir=sys.argv[1])"
-        command = [sys.executable, "-c", code, str(bundled.FOLDER)]
+        code = "import sys; from cnnjax.data import load_tfds; load_tfds('mnist', manual_dir=sys.argv[1])"
+        command = [sys.executable, "-c", code, str(mnist.FOLDER)]
         parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("tfds/mnist/incomplete*")) and time.monotonic() < deadline:

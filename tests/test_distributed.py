@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnnjax import InputError, Store, load_run
-from cnnjax.distributed import check_processes
+from cnnjax.machine.distributed import check_processes
 
 RUN = ["--model.filters", "[4]", "--model.dense", "[8]", "--model.dropout", "0.3", "--model.batch-norm"]
 RUN += ["--data.train-size", "230", "--train.validation-split", "0.1", "--train.batch-size", "40"]

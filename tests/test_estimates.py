@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax import InputError
-from cnnjax.estimates import Estimate, estimate_mean, smallest_detectable_difference, typical_standard_deviation
+from cnnjax.statistics.estimates import (
+    Estimate,
+    estimate_mean,
+    smallest_detectable_difference,
+    typical_standard_deviation,
+)
 
 SAMPLES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 

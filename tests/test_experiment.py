@@ -16,10 +16,10 @@ from cnnjax import (
     Store,
     TrainConfig,
     UnavailableError,
-    compilation,
     fit,
 )
-from cnnjax.history import Silence
+from cnnjax.machine import compilation
+from cnnjax.runs.history import Silence
 
 CONFIG = RunConfig(
     model=ModelConfig(filters=()), train=TrainConfig(epochs=2, batch_size=50), data=DataConfig(train_size=200)
@@ -162,12 +162,12 @@ def test_a_result_that_cannot_be_stored_is_kept_in_a_checkpoint(tmp_path, monkey
 
 
 def test_a_split_that_cannot_be_is_refused_before_the_store_is_made(tmp_path, monkeypatch):
-    from cnnjax import datasets, experiment
+    from cnnjax.data.loading import load_data_info
 
     def unknown_sizes(data):
-        return replace(datasets.load_data_info(data), train_size=None, test_size=None, sha256=None)
+        return replace(load_data_info(data), train_size=None, test_size=None, sha256=None)
 
-    monkeypatch.setattr(experiment, "load_data_info", unknown_sizes)
+    monkeypatch.setattr("cnnjax.training.fit.load_data_info", unknown_sizes)
     with pytest.raises(InputError, match=r"data.train_size=60001: must be <= 60000"):
         fit(replace(CONFIG, data=DataConfig(train_size=60001)), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -177,7 +177,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_training(tmp_path
     def refuse(self, checkpoints):
         raise UnavailableError("cannot write the checkpoint: No space left on device")
 
-    monkeypatch.setattr("cnnjax.position.Position.save", refuse)
+    monkeypatch.setattr("cnnjax.training.loop.Position.save", refuse)
     observer = Recorder()
     assert fit(CONFIG, tmp_path, checkpoint_every=1, observer=observer).record.status == "completed"
     assert "No space left on device; training goes on" in observer.notes[0]

@@ -15,12 +15,13 @@ from PIL import Image
 
 import cnnjax
 from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, TrainConfig, UnavailableError
-from cnnjax.datasets import Split, arrays, load
-from cnnjax.records import Run, pack_run
-from cnnjax.runs import Store
+from cnnjax.data.dataset import Split, make_dataset
+from cnnjax.data.loading import load
+from cnnjax.runs.record import Run, pack_run
+from cnnjax.runs.store import Store
 from experiments import explain
-from experiments.explanations import stored
-from experiments.explanations.run import RunArguments, explain_run
+from experiments.explanations import stored_run
+from experiments.explanations.stored_run import RunArguments, explain_run
 from terminals import run_in_terminal
 
 ROOT = Path(__file__).parent.parent
@@ -171,10 +172,10 @@ def test_the_answers_are_those_that_were_stored(run_main, out, mnist):
 
 
 def test_the_last_layer_gives_the_stored_predictions(out, mnist):
-    from cnnjax.inspection.activations import compute_outputs, rebuild_network
+    from cnnjax.inspection.activations import compute_outputs
 
     run = cnnjax.load_run(Store(out).list_keys()[0], out)
-    *_, logits = compute_outputs(rebuild_network(run), mnist.test.images[:1000]).values()
+    *_, logits = compute_outputs(run.rebuild(), mnist.test.images[:1000]).values()
     np.testing.assert_array_equal(logits.argmax(-1), run.predictions[:1000])
 
 
@@ -227,19 +228,19 @@ def test_of_several_runs_the_newest_is_shown_and_others_are_chosen_by_their_sett
     store.add(Run(third, first.params, {}, first.predictions))
     folder = tmp_path / "runs"
     capsys.readouterr()
-    assert stored.find_run(folder, None).key == third.key
+    assert stored_run.find_run(folder, None).key == third.key
     told = capsys.readouterr().err
     assert "3 completed runs" in told
     assert "train.learning_rate (0.1, 0.2)" in told
     assert "seed (0, 1)" in told
-    assert stored.find_run(folder, None, {"train.learning_rate": 0.1}, 0).key == first.key
-    assert stored.find_run(folder, None, {}, 1).key == second.key
+    assert stored_run.find_run(folder, None, {"train.learning_rate": 0.1}, 0).key == first.key
+    assert stored_run.find_run(folder, None, {}, 1).key == second.key
     assert capsys.readouterr().err == ""
-    assert stored.find_run(folder, second.key[:8]).key == second.key
+    assert stored_run.find_run(folder, second.key[:8]).key == second.key
     with pytest.raises(
         InputError, match=r"no completed run .* has these; there are .*train.learning_rate \(0.1, 0.2\).*seed \(0"
     ):
-        stored.find_run(folder, None, {"train.learning_rate": 3.0})
+        stored_run.find_run(folder, None, {"train.learning_rate": 3.0})
     with pytest.raises(InputError, match="--where seed: the seed is given with --seed"):
         explain.main(["run", "--out", str(folder), "--where", "seed=1"])
     with pytest.raises(InputError, match="--run: names one run; leave out --where and --seed"):
@@ -263,10 +264,8 @@ def test_a_run_that_is_not_completed_has_nothing_to_show(tmp_path, out, run_main
 
 
 def test_images_other_than_those_of_the_run_are_refused(out, mnist, monkeypatch, run_main):
-    other = arrays.make_dataset(
-        "mnist", "other", mnist.train, Split(mnist.test.images[:9], mnist.test.labels[:9]), 10, "file"
-    )
-    monkeypatch.setattr(stored, "load_data", lambda data: other)
+    other = make_dataset("mnist", "other", mnist.train, Split(mnist.test.images[:9], mnist.test.labels[:9]), 10, "file")
+    monkeypatch.setattr(stored_run, "load_data", lambda data: other)
     with pytest.raises(UnavailableError, match=r"data.name='mnist': its images are not those of run"):
         run_main("run", "--out", out)
 
@@ -277,16 +276,16 @@ def test_colour_images_and_names_of_classes_are_shown(tmp_path, monkeypatch, run
         Split(random.integers(0, 256, (n, 12, 10, 3), np.uint8), random.integers(0, 3, n).astype(np.int32))
         for n in (200, 60)
     ]
-    dataset = arrays.make_dataset("tiny", "1.0.0", *splits, 3, "tfds")
+    dataset = make_dataset("tiny", "1.0.0", *splits, 3, "tfds")
     config = RunConfig(
         model=ModelConfig(filters=(4,), kernel_size=3, batch_norm=True),
         train=TrainConfig(epochs=1),
         data=DataConfig(name="tiny"),
     )
     run = cnnjax.fit(config, tmp_path / "runs", dataset=dataset)
-    monkeypatch.setattr(stored, "load_data", lambda data: dataset)
+    monkeypatch.setattr(stored_run, "load_data", lambda data: dataset)
     names = ("cat", "dog", "a bird of some kind")
-    monkeypatch.setattr("cnnjax.inspection.class_names.find_class_names", lambda name, classes: names)
+    monkeypatch.setattr("cnnjax.data.loading.find_class_names", lambda name, classes: names)
     _, said = run_main("run", "--out", tmp_path / "runs", "--index", "5")
     assert said.splitlines()[1].startswith(f"Test image 5, which is {names[dataset.test.labels[5]]}: predicted ")
     pictures = list_names(tmp_path / "figures")

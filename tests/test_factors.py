@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import adjust_for_size, analyze_variance, compare_paired, estimate_effects
+from cnnjax.statistics import adjust_for_size, analyze_variance, compare_paired, estimate_effects
 
 FACTORS = ("padding", "width")
 

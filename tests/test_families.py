@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import compare_all_pairs, compare_paired, compare_with_base
-from cnnjax.comparison.families import find_family_level, holm, sidak
+from cnnjax.statistics import compare_all_pairs, compare_paired, compare_with_base
+from cnnjax.statistics.families import find_family_level, holm, sidak
 
 STEP = 1e-4
 

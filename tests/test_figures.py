@@ -11,16 +11,20 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from cnnjax import InputError, ModelConfig
-from cnnjax.architecture import list_layers
 from cnnjax.figures import style
-from cnnjax.figures.answers import draw_saliency, format_probability, shorten
-from cnnjax.figures.filters import draw_filters
-from cnnjax.figures.maps import draw_layers, draw_maps
-from cnnjax.figures.mistakes import draw_answers, draw_confusion
-from cnnjax.figures.mosaics import tile, to_rgba
-from cnnjax.figures.sliding import draw_pooling, draw_window
-from cnnjax.figures.stack import draw_stack
-from cnnjax.inspection.mistakes import Answer
+from cnnjax.figures.geometry import draw_pooling, draw_stack, draw_window
+from cnnjax.figures.network import (
+    draw_answers,
+    draw_confusion,
+    draw_filters,
+    draw_layers,
+    draw_maps,
+    draw_saliency,
+    format_probability,
+    shorten,
+)
+from cnnjax.figures.style import tile, to_rgba
+from cnnjax.inspection.confusion import Answer
 from cnnjax.inspection.sliding import SEVEN, pool, slide
 from figure_checks import check_figure, list_texts
 
@@ -140,11 +144,11 @@ def test_pooling_is_readable(kind, window, strides):
     ids=["default", "dense", "large", "deep"],
 )
 def test_the_stack_of_tensors_is_readable(config):
-    check_figure(draw_stack((28, 28, 1), list_layers(config, (28, 28, 1), 10), "a network"))
+    check_figure(draw_stack((28, 28, 1), config.list_layers((28, 28, 1), 10), "a network"))
 
 
 def test_a_stack_too_deep_to_draw_says_what_is_left_out():
-    layers = list_layers(ModelConfig(filters=(8,) * 100, padding="same", pool="none"), (28, 28, 1), 10)
+    layers = ModelConfig(filters=(8,) * 100, padding="same", pool="none").list_layers((28, 28, 1), 10)
     assert "the first 59 of 102 layers" in draw_stack((28, 28, 1), layers, "deep").get_suptitle()
 
 

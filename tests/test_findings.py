@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 
 from cnnjax import InputError, ModelConfig
-from cnnjax.datasets.arrays import Split, make_dataset
-from cnnjax.history import EpochMetrics
-from cnnjax.records import Record, Run, unpack_run
+from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.documents import make_document
-from cnnjax.reports.findings import Rules, find
-from cnnjax.reports.predictions import find_in_images
-from cnnjax.reports.summary import write_interval, write_summary
-from cnnjax.reports.unrounded import make_data_table, to_dict
-from cnnjax.reports.writing import write_findings
-from cnnjax.runs import Store
+from cnnjax.reports.findings import Rules, find, find_in_images
+from cnnjax.reports.sentences import write_interval, write_summary
+from cnnjax.reports.writing import make_data_table, to_dict, write_findings
+from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.record import Record, Run, unpack_run
+from cnnjax.runs.store import Store
 from grid_helpers import make_packed, tiny
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -9,14 +9,12 @@ from PIL import Image
 from ablations import expand, load_study, read_dict
 from cnnjax import ModelConfig, RunConfig, TrainConfig
 from cnnjax.errors import CorruptionError, InputError
-from cnnjax.inspection.pictures import read_picture
-from cnnjax.optimizers import init_optimizer, make_optimizer
-from cnnjax.records import pack_run, unpack_run
-from cnnjax.runs import Store
-from cnnjax.setting_paths import read_assignment
-from experiments.faults.fuzzing import LONGEST_SECONDS, fuzz_reader
-from experiments.faults.readers import READERS
-from experiments.faults.samples import make_run
+from cnnjax.inspection.photos import read_picture
+from cnnjax.runs.record import pack_run, unpack_run
+from cnnjax.runs.store import Store
+from cnnjax.training.optimizers import init_optimizer, make_optimizer
+from experiments.measure.faults import make_run
+from experiments.measure.faults.fuzzing import LONGEST_SECONDS, READERS, fuzz_reader
 
 SLOW = {"command line": 20}
 """How many times fewer inputs are read, as each takes long."""
@@ -99,7 +97,7 @@ def test_a_list_within_itself_is_refused():
 
 def test_what_is_typed_must_be_utf_8():
     with pytest.raises(InputError, match="must be UTF-8"):
-        read_assignment("model.padding=\udc80", "--set")
+        RunConfig.schema().read_assignment("model.padding=\udc80", "--set")
 
 
 def test_a_picture_of_an_endless_side_is_refused(tmp_path):

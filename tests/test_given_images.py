@@ -13,9 +13,9 @@ import pytest
 import cnnjax
 from ablations import read_dict, run_study
 from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig
-from cnnjax.checkpoints import Checkpoints
-from cnnjax.datasets import Split, identify, load, load_data, load_data_info
-from cnnjax.datasets.arrays import make_dataset
+from cnnjax.data.dataset import Split, make_dataset
+from cnnjax.data.loading import identify, load, load_data, load_data_info
+from cnnjax.runs.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parent.parent
 MINE = RunConfig(ModelConfig(filters=()), TrainConfig(epochs=1, batch_size=20, learning_rate=0.1), DataConfig("mine"))

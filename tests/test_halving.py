@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from ablations.running.coordinator import run_grid
-from ablations.running.halving import run_halving
-from ablations.running.work import Policy
+from ablations.execution.coordinator import run_grid
+from ablations.execution.halving import run_halving
+from ablations.execution.work import Policy
 from cnnjax import InputError
-from cnnjax.runs import Store
+from cnnjax.runs.store import Store
 from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnjax.history import EpochMetrics, Progress, Silence, stopped_early
+from cnnjax.runs.history import EpochMetrics, Progress, Silence, stopped_early
 
 WORKED = [
     # (validation losses, patience, stopped)

@@ -7,15 +7,14 @@ import sys
 
 import pytest
 
-from ablations.language.reading import read_dict
+from ablations.execution.launching import run_study
 from ablations.plan import main as plan
-from ablations.running.launching import run_study
+from ablations.study.reading import read_dict
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit
-from cnnjax.architecture import list_layers
-from cnnjax.datasets import load_info
+from cnnjax.data.loading import load_info
 from cnnjax.errors import InputError, UnavailableError
-from cnnjax.host_memory import check_memory, estimate_least_bytes, find_memory
-from cnnjax.processors import check_cpu_devices, count_cores
+from cnnjax.machine.processes import check_cpu_devices, count_cores, find_memory
+from cnnjax.training.memory import check_memory, estimate_least_bytes
 from experiments.train import main as train
 
 INFO = load_info("mnist")
@@ -33,7 +32,7 @@ def change(config, part, **values):
 def test_the_least_is_counted_by_hand():
     config = RunConfig(ModelConfig(filters=(4,), pool="none", dense=(7,)))
     output = 4 * 24 * 24 * 4
-    parameters = sum(layer.parameters for layer in list_layers(config.model, (28, 28, 1), 10))
+    parameters = sum(layer.parameters for layer in config.model.list_layers((28, 28, 1), 10))
     images = 60_000 * 28 * 28
     assert estimate_least_bytes(config, INFO) == images + 4 * parameters + 10 * output
     adam = change(config, "train", optimizer="adam")
@@ -46,7 +45,7 @@ def test_the_least_is_counted_by_hand():
 
 @pytest.mark.parametrize("settings", [{"batch_norm": True}, {"dense": (512,)}])
 def test_the_least_is_less_than_what_xla_takes(settings, monkeypatch):
-    from cnnjax import compilation
+    from cnnjax.machine import compilation
 
     taken = []
 
@@ -77,7 +76,7 @@ def test_a_run_that_cannot_fit_writes_nothing(tmp_path):
 
 
 def test_a_program_that_xla_says_cannot_fit_is_not_run(monkeypatch, tmp_path):
-    from cnnjax import compilation
+    from cnnjax.machine import compilation
 
     monkeypatch.setattr(compilation, "find_memory", lambda: 2**20)
     compilation._compile.cache_clear()

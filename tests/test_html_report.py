@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax.reports.html import write_html
+from cnnjax.reports.page import write_html
 from comparison_helpers import make_arms, make_example, make_findings
 
 HOSTILE = (

@@ -6,12 +6,12 @@ import tracemalloc
 
 import pytest
 
-from ablations.language.sources import find_study
+from ablations.study.reading import find_study
 from cnnjax import RunConfig
+from cnnjax.console.arguments import read_config
 from cnnjax.errors import InputError
-from cnnjax.inputs import DEEPEST, MOST_BYTES, parse_json, parse_toml, read_text
-from cnnjax.literals import read_literal
-from experiments.arguments import read_config
+from cnnjax.machine.files import DEEPEST, MOST_BYTES, parse_json, parse_toml, read_text
+from cnnjax.settings.schema import read_literal
 
 READERS = (read_text, read_config, lambda path: find_study(str(path)))
 

@@ -6,25 +6,15 @@ import pytest
 from PIL import Image
 
 from cnnjax import DataConfig, InputError, ModelConfig
-from cnnjax.architecture import list_layers
-from cnnjax.inspection import class_names
-from cnnjax.inspection.activations import (
-    Network,
-    compute_outputs,
-    compute_probabilities,
-    compute_saliency,
-)
-from cnnjax.inspection.class_names import find_class_names
-from cnnjax.inspection.mistakes import (
-    count_confusions,
-    find_confident_mistakes,
-    find_hardest,
-    list_confusions,
-)
-from cnnjax.inspection.pictures import needs_inversion, read_picture
+from cnnjax.data import loading
+from cnnjax.data.loading import find_class_names
+from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
+from cnnjax.inspection.confusion import count_confusions, find_confident_mistakes, find_hardest, list_confusions
+from cnnjax.inspection.photos import needs_inversion, read_picture
 from cnnjax.inspection.sliding import SEVEN, name_window, pool, slide
-from cnnjax.layers import average_pool, max_pool
-from cnnjax.model import CNN
+from cnnjax.models.layers import average_pool, max_pool
+from cnnjax.models.module import CNN
+from cnnjax.models.prediction import TrainedNetwork
 from test_model import CLASSES, CONFIGS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 14, 11, 2), np.uint8)
@@ -38,7 +28,7 @@ def make_network(config, shape=(14, 11, 2)):
     variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
     noise = np.random.default_rng(2)
     variables = jax.tree.map(lambda leaf: np.float32(leaf + 0.1 * noise.random(leaf.shape)), variables)
-    return Network(model, variables, shape)
+    return TrainedNetwork(config, "float32", variables, shape, CLASSES)
 
 
 # The layers of a network
@@ -48,14 +38,14 @@ def make_network(config, shape=(14, 11, 2)):
 def test_the_outputs_of_the_last_layer_are_the_logits(config):
     network = make_network(config)
     *_, logits = compute_outputs(network, IMAGES).values()
-    expected = jax.jit(network.model.apply)(network.variables, IMAGES.astype(np.float32) / 255)
+    expected = jax.jit(network.build().apply)(network.variables, IMAGES.astype(np.float32) / 255)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_the_layers_have_the_names_order_and_shapes_of_the_layer_table(config):
     outputs = compute_outputs(make_network(config), IMAGES)
-    layers = list_layers(config, (14, 11, 2), CLASSES)
+    layers = config.list_layers((14, 11, 2), CLASSES)
     told = [(layer.name, (3, *layer.output_shape)) for layer in layers if layer.kind not in ("Flatten", "Dropout")]
     assert [(name, output.shape) for name, output in outputs.items()] == told
 
@@ -91,7 +81,7 @@ def test_the_saliency_is_how_the_logit_changes_with_a_pixel():
     pixel = np.unravel_index(np.abs(saliency).argmax(), saliency.shape)
     step = np.zeros_like(image)
     step[pixel] = 0.01
-    low, high = (network.model.apply(network.variables, (image + sign * step)[None])[0] for sign in (-1, 1))
+    low, high = (network.build().apply(network.variables, (image + sign * step)[None])[0] for sign in (-1, 1))
     assert (high - low)[low.argmax()] / 0.02 == pytest.approx(saliency[pixel], rel=0.02)
 
 
@@ -183,7 +173,7 @@ def test_what_the_windows_of_the_textbook_example_see():
 @pytest.mark.parametrize("strides", [1, 2, (2, 3)])
 @pytest.mark.parametrize("padding", ["valid", "same", 2, ((0, 1), (2, 0))])
 def test_a_sliding_window_sees_what_a_convolution_sums(strides, padding):
-    from cnnjax.layers import convolve
+    from cnnjax.models.layers import convolve
 
     sliding = slide((7, 9), (3, 2), strides, padding)
     image = sliding.image.astype(np.float32)[:, :, None, None]
@@ -335,5 +325,5 @@ def test_classes_without_names_are_numbered(dataset, classes):
 
 
 def test_mnist_is_named_without_tfds(monkeypatch):
-    monkeypatch.setattr("cnnjax.datasets.builders.find_source", lambda reference: pytest.fail("not needed"))
-    assert class_names.find_class_names(DataConfig("mnist"), 10)[9] == "9"
+    monkeypatch.setattr("cnnjax.data.tfds.find_source", lambda reference: pytest.fail("not needed"))
+    assert loading.find_class_names(DataConfig("mnist"), 10)[9] == "9"

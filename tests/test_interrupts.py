@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from cnnjax.interrupts import deferred_signals, last_signal, raise_on_signals
+from cnnjax.machine.processes import deferred_signals, last_signal, raise_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

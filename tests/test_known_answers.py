@@ -3,7 +3,7 @@
 import pytest
 
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit_many
-from cnnjax.comparison import Criteria, compare_all_pairs
+from cnnjax.statistics import Criteria, compare_all_pairs
 
 SEEDS, IMAGES = 8, 10_000
 

@@ -12,15 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from cnnjax.architecture import pad_pixels
 from cnnjax.errors import InputError
-from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
-from cnnjax.layers.accelerators import convolve_on_accelerator
-from cnnjax.layers.convolution import Plan
-from cnnjax.layers.minimal_filtering import count_multiplications
-from cnnjax.layers.patches import is_worth_pooling_patches
-from cnnjax.layers.toom_cook import make_transforms
-from cnnjax.layers.windows import slice_windows
+from cnnjax.models.cnn import pad_pixels
+from cnnjax.models.layers import average_pool, convolve, convolve_and_pool, max_pool
+from cnnjax.models.layers.convolution import Plan, convolve_on_accelerator
+from cnnjax.models.layers.minimal_filtering import count_multiplications, make_transforms
+from cnnjax.models.layers.patches import is_worth_pooling_patches
+from cnnjax.models.layers.pooling import slice_windows
 
 property_test = settings(deadline=None, max_examples=15, derandomize=True)
 compiled_convolve = jax.jit(convolve, static_argnums=(2, 3))  # one compilation a case, rather than one an operation
@@ -321,7 +319,7 @@ class TestConvolutionOnAccelerators:
         assert "dot_general" not in jaxpr
 
     def test_with_too_many_patches_it_stays_that_of_xla(self, monkeypatch):
-        monkeypatch.setattr("cnnjax.layers.patches.PATCH_BYTES", 100)
+        monkeypatch.setattr("cnnjax.models.layers.patches.PATCH_BYTES", 100)
         images, kernels, axes = self.make()
         jaxpr = jax.make_jaxpr(jax.vmap(lambda x, w: convolve_on_accelerator(x, w, (1, 1)), axes))(images, kernels)
         assert "conv_general_dilated" in str(jaxpr)

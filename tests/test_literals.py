@@ -3,7 +3,7 @@
 import pytest
 
 from cnnjax.errors import InputError
-from cnnjax.literals import read_literal
+from cnnjax.settings.schema import read_literal
 
 MEANINGS = [
     ("5", 5),

@@ -13,23 +13,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ablations.running.coordinator import run_grid
-from ablations.running.events import Ended, Failed, Returned, Started
-from ablations.running.local import LocalExecutor
-from ablations.running.remote import run_remotely
-from ablations.running.slots import Slot, make_slots
-from ablations.running.work import Policy
+from ablations.execution.coordinator import run_grid
+from ablations.execution.local import LocalExecutor, Slot, make_slots
+from ablations.execution.ray_cluster import run_remotely
+from ablations.execution.work import Ended, Failed, Policy, Returned, Started
 from cnnjax import InputError, UnavailableError, fit
-from cnnjax.datasets import load
-from cnnjax.records import pack_run
-from cnnjax.runs import Store
+from cnnjax.data.loading import load
+from cnnjax.runs.record import pack_run
+from cnnjax.runs.store import Store
 from grid_helpers import TINY, Watcher, make_grid
 
 ROOT = Path(__file__).parent.parent
 CPU = {"JAX_PLATFORMS": "cpu"}
 FAULTS = """
 import os, signal, sys, time
-import ablations.running.trials as trials
+import ablations.execution.trials as trials
 train = trials.run_trial
 def run_trial(config, dataset=None, observer=None):
     print("seed", config.seed, "begins")
@@ -51,8 +49,8 @@ trials.run_trial = run_trial
 ONCE = Policy(max_retries=0)
 SERVE = """
 import os, sys, time
-from ablations.running.messages import read_message, write_message
-from cnnjax.config import RunConfig
+from ablations.execution.trials import read_message, write_message
+from cnnjax.runs.config import RunConfig
 from grid_helpers import make_packed
 out = os.fdopen(1, "wb")
 write_message(out, {"kind": "ready"})
@@ -102,7 +100,7 @@ def rows(folder):
 
 def find_workers():
     """Returns the worker processes of this one."""
-    return [child for child in psutil.Process().children() if "ablations.running.worker" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "ablations.execution.worker" in child.cmdline()]
 
 
 def wait_for(executor, kind, seconds=60):
@@ -204,7 +202,7 @@ def test_trials_in_one_program_are_all_stored_and_say_so(tmp_path):
 def test_a_trial_that_takes_others_of_its_program_down_fails_alone(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("""
 import os
-import cnnjax.fitting as fitting
+import cnnjax.training.loop as fitting
 train = fitting.make_state
 def make_state(config, *others):
     if config.seed == 101:
@@ -230,7 +228,7 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
 
 
 def test_workers_of_other_source_than_the_coordinator_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablations.running.worker_process.hash_source", lambda: "what was there before an edit")
+    monkeypatch.setattr("ablations.execution.local.hash_source", lambda: "what was there before an edit")
     executor = LocalExecutor([Slot(0, None, CPU)])
     with pytest.raises(UnavailableError, match="this source is not the one that the grid was started with"):
         run(make_grid(), tmp_path / "out", executor)
@@ -246,7 +244,7 @@ def test_a_node_of_other_source_than_the_coordinator_runs_nothing():
 def test_workers_run_the_packages_of_their_coordinator_wherever_those_are(tmp_path):
     for name in ("ablations", "cnnjax", "experiments"):
         shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    with open(tmp_path / "copy/cnnjax/records.py", "a") as file:
+    with open(tmp_path / "copy/cnnjax/runs/record.py", "a") as file:
         file.write("# another version")
     (tmp_path / "project/ablations").mkdir(parents=True)
     (tmp_path / "project/ablations/__init__.py").touch()
@@ -254,8 +252,8 @@ def test_workers_run_the_packages_of_their_coordinator_wherever_those_are(tmp_pa
 import sys
 sys.path.insert(0, {str(tmp_path / "copy")!r})
 from ablations import load_study, run_study
-from ablations.running.local import LocalExecutor
-from ablations.running.slots import Slot
+from ablations.execution.local import LocalExecutor
+from ablations.execution.local import Slot
 settings = {{"train.epochs": 1, "data.train_size": 100, "model.filters": []}}
 study = load_study("learning_rate", settings, seeds=1)
 print(run_study(study, "out", make_executor=lambda: LocalExecutor([Slot(0, None, {{"JAX_PLATFORMS": "cpu"}})])))
@@ -339,7 +337,7 @@ def test_a_device_that_jax_cannot_have_is_refused(monkeypatch):
 
 
 def test_accelerators_have_a_slot_each_and_no_more(monkeypatch):
-    monkeypatch.setattr("ablations.running.slots._find_accelerators", lambda: ("gpu", 4))
+    monkeypatch.setattr("ablations.execution.local._find_accelerators", lambda: ("gpu", 4))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0,2")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in make_slots()] == ["3", "1", "0", "2"]
     assert [slot.core for slot in make_slots(2)] == [None, None]

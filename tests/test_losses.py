@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from cnnjax.comparison import compare_all_pairs, compare_in_looks, compare_with_base, estimate_effects
-from cnnjax.comparison.families import holm, sidak
-from cnnjax.comparison.losses import Losses, Runs, count_runs, find_losses
+from cnnjax.statistics import compare_all_pairs, compare_in_looks, compare_with_base, estimate_effects
+from cnnjax.statistics.families import holm, sidak
+from cnnjax.statistics.losses import Losses, Runs, count_runs, find_losses
 
 STEP, CHANCE = 1e-4, 0.1
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from cnnjax import DataConfig, InputError, Interrupted, ModelConfig, RunConfig, Store, TrainConfig, fit, fit_many
-from cnnjax import training as training_module
-from cnnjax.compilation import _compile
-from cnnjax.datasets import load
-from cnnjax.fitting import TrainResult
-from cnnjax.history import Silence
-from cnnjax.memory import choose_at_once, estimate_bytes
-from cnnjax.signatures import MOST_AT_ONCE
+from cnnjax.data.loading import load
+from cnnjax.machine.compilation import _compile
+from cnnjax.runs.config import MOST_AT_ONCE
+from cnnjax.runs.history import Silence
+from cnnjax.training import step as training_module
+from cnnjax.training.loop import TrainResult
+from cnnjax.training.memory import choose_at_once, estimate_bytes
 
 MODEL = ModelConfig(filters=(3, 4), kernel_size=3, dense=(5,), dropout=0.3, batch_norm=True)
 TRAIN = TrainConfig(
@@ -197,6 +197,36 @@ def test_a_run_that_ends_before_the_others_is_stored_then(tmp_path):
     with pytest.raises(Interrupted, match="1 of 2 runs had ended and are stored"):
         fit_many(configs, tmp_path, at_once=2, make_observer=lambda config: Late())
     assert [*Store(tmp_path).list_outcomes()] == [configs[0].key]
+
+
+class Notes(Silence):
+    def __init__(self, notes):
+        self.notes = notes
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def test_a_run_trained_alone_goes_on_from_what_the_signal_saved_bit_for_bit(tmp_path):
+    configs = [vary(seed=seed) for seed in range(3)]
+    with pytest.raises(Interrupted, match="interrupted after step 5; saved "):
+        fit_many(configs, tmp_path, make_observer=lambda config: Interrupter() if config.seed == 1 else Silence())
+    notes = []
+    runs = fit_many(configs, tmp_path, make_observer=lambda config: Notes(notes))
+    assert len(notes) == 1
+    assert notes[0].startswith("resuming after step 5 from ")
+    for run, other in zip(runs, fit_many(configs, out=None), strict=True):
+        assert_equal(run, other)
+        assert [epoch.loss for epoch in run.history] == [epoch.loss for epoch in other.history]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_force_starts_over_where_a_checkpoint_is(tmp_path):
+    with pytest.raises(Interrupted):
+        fit_many([vary()], tmp_path, make_observer=lambda config: Interrupter())
+    notes = []
+    fit_many([vary()], tmp_path, force=True, make_observer=lambda config: Notes(notes))
+    assert [note.partition(";")[0] for note in notes] == ["starting over"]
 
 
 class TestChoice:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import cnnjax
-from cnnjax.config import ModelConfig
-from cnnjax.model import ACTIVATIONS, CNN
+from cnnjax.models.cnn import ModelConfig
+from cnnjax.models.module import ACTIVATIONS, CNN
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).random((3, 14, 11, 2), np.float32)

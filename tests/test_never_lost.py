@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cnnjax.records import pack_run
-from cnnjax.runs import Store
+from cnnjax.runs.record import pack_run
+from cnnjax.runs.store import Store
 
 STUDY = """
 title = "Many small trials"

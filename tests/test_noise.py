@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import compare_paired, mcnemar_p, split_noise
+from cnnjax.statistics import compare_paired, mcnemar_p, split_noise
 
 
 def test_a_table_by_hand():

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnjax.config import TrainConfig
-from cnnjax.optimizers import init_optimizer, make_optimizer, make_schedule
+from cnnjax.runs.config import TrainConfig
+from cnnjax.training.optimizers import init_optimizer, make_optimizer, make_schedule
 
 STEPS = 4
 PARAMS = {

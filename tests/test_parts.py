@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.config import ModelConfig, RunConfig, TrainConfig
-from cnnjax.parts import LEAST_PART, count_parts
-from cnnjax.training import Examples, make_state, train_step
+from cnnjax.models.batches import LEAST_PART, count_parts
+from cnnjax.models.cnn import ModelConfig
+from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.training.step import Examples, make_state, train_step
 
 MNIST, CLASSES = (28, 28, 1), 10
 

@@ -9,21 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax import (
-    DataConfig,
-    InputError,
-    ModelConfig,
-    RunConfig,
-    Store,
-    TrainConfig,
-    UnavailableError,
-    fit,
-    fit_many,
-    fitting,
-)
-from cnnjax.console import say
-from cnnjax.database import LONGEST_PATH
-from cnnjax.paths import read_path
+from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig, UnavailableError, fit, fit_many
+from cnnjax.console.terminal import say
+from cnnjax.machine.files import read_path
+from cnnjax.runs.store import LONGEST_PATH
+from cnnjax.training import loop
 from experiments.train import main as train
 
 CONFIG = RunConfig(ModelConfig(filters=(2,), kernel_size=3), TrainConfig(epochs=1), DataConfig(train_size=100))
@@ -36,7 +26,7 @@ def no_training(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(fitting, "prepare", refuse)
+    monkeypatch.setattr(loop, "prepare", refuse)
 
 
 def test_the_home_folder_is_meant_by_a_tilde_wherever_a_path_is_given(monkeypatch, tmp_path, capsys):
@@ -117,14 +107,14 @@ def open_folder():
 
 TRY = """
 import os, sys
-import cnnjax.fitting as fitting
+import cnnjax.training.loop as fitting
 from cnnjax import RunConfig, Store, fit, fit_many
 config = RunConfig.from_json(sys.argv[2])
-import cnnjax.datasets; cnnjax.datasets.load("mnist")
+import cnnjax.data; cnnjax.data.load("mnist")
 os.setgid({nobody}); os.setuid({nobody})
 def refuse(*arguments, **options):
     raise SystemExit("trained")
-fitting.prepare = fitting.prepare_together = refuse
+loop.prepare = loop.prepare_together = refuse
 assert len(Store(sys.argv[1]).find_all()) == 1
 for run in (lambda: fit(config, sys.argv[1]), lambda: fit_many([config], sys.argv[1], at_once=1)):
     try:

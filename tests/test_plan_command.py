@@ -11,8 +11,8 @@ import pytest
 
 from ablations.plan import PROG, PlanArguments, main, read_plan
 from cnnjax import InputError
-from cnnjax.runs import Store
-from experiments.arguments import parse_arguments
+from cnnjax.console.arguments import parse_arguments
+from cnnjax.runs.store import Store
 from grid_helpers import make_packed
 from test_planning import make_record
 

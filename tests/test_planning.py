@@ -10,20 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2, ttest_1samp
 
-from ablations.language.grids import Cell, Grid
-from ablations.planning.calibrating import LEAST_IMAGES, shorten
-from ablations.planning.document import MOST_LINES, MOST_ROWS, describe_plan
-from ablations.planning.forecasting import forecast
-from ablations.planning.plans import make_plan
-from ablations.planning.precedents import find_timing, read_precedents
-from ablations.planning.sensitivity import ASSUMED_DEVIATION, find_sensitivity
-from ablations.planning.timing import fit_line, learn_timing
-from ablations.running.costs import count_images, find_size
-from ablations.running.work import find_work
+from ablations.execution.costs import count_images, find_size
+from ablations.execution.work import find_work
+from ablations.forecast.plans import MOST_LINES, MOST_ROWS, describe_plan, forecast, make_plan
+from ablations.forecast.sensitivity import ASSUMED_DEVIATION, find_sensitivity
+from ablations.forecast.timing import LEAST_IMAGES, find_timing, fit_line, learn_timing, read_precedents, shorten
+from ablations.study.grid import Cell, Grid
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, summarize
-from cnnjax.estimates import smallest_detectable_difference
-from cnnjax.history import EpochMetrics
-from cnnjax.runs import Store
+from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.store import Store
+from cnnjax.statistics.estimates import smallest_detectable_difference
 from grid_helpers import make_grid, make_packed, tiny
 
 WORKER = {"backend": "cpu", "kind": "cpu", "count": 1, "cpu_threads": 1}
@@ -200,7 +196,7 @@ def test_times_are_not_carried_over_to_networks_far_from_those_that_were_timed(w
 
 
 def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablations.planning.precedents.MOST", 3)
+    monkeypatch.setattr("ablations.forecast.timing.MOST", 3)
     store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))
     others = [tiny(seed, (64,)) for seed in range(3)]
     store.add_all([make_packed(config) for config in (grid.trials[0].config, *others, grid.trials[1].config)])

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import rank_arms
+from cnnjax.statistics import rank_arms
 
 DEMSAR = np.array(
     [

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cnnjax import RunConfig, Store, fit, load_run
-from cnnjax.datasets import load
-from cnnjax.records import FINAL, Record
+from cnnjax.data.loading import load
+from cnnjax.runs.record import FINAL, Record
 
 RECORDED = Path(__file__).parent / "recorded"
 

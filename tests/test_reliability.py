@@ -6,10 +6,15 @@ import sys
 import pytest
 
 from cnnjax.errors import UnavailableError
-from experiments.faults.killing import built_shim, disturb
-from experiments.faults.scenarios import SCENARIOS, Scenario
-from experiments.faults.surroundings import crowd, write_protected
-from experiments.reliability import main
+from experiments.measure.faults.disturbances import (
+    SCENARIOS,
+    Scenario,
+    built_shim,
+    crowd,
+    disturb,
+    write_protected,
+)
+from experiments.measure.reliability import main
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 POINTS = {"rows of a store": 20, "cached datasets": 10, "a report": 3, "a run with checkpoints": 3, "a grid": 3}
@@ -90,8 +95,8 @@ def test_the_command_says_what_it_tried_and_ends_with_0(tmp_path, capsys):
 
 
 def test_a_fault_ends_the_command_with_1(monkeypatch, capsys):
-    from experiments import reliability
-    from experiments.faults.fuzzing import Tally
+    from experiments.measure import reliability
+    from experiments.measure.faults.fuzzing import Tally
 
     broken = Tally("row", accepted=1)
     broken.escapes["IndexError: 'x' in runs.py, load"] = 2

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from ablations.arguments import StudyArguments, read_study
-from ablations.language.expanding import expand
 from ablations.report import main
+from ablations.study.grid import expand
 from cnnjax import CorruptionError, InputError
-from cnnjax.datasets import load
-from cnnjax.records import PackedRun, Record
-from cnnjax.runs import Store, StoredGrid
+from cnnjax.data.loading import load
+from cnnjax.runs.record import PackedRun, Record
+from cnnjax.runs.store import Store, StoredGrid
 from grid_helpers import make_packed
 
 ROOT = Path(__file__).parent.parent

@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.language.choosing import read_choice
-from ablations.language.grids import Cell, Duplicate, Grid
-from ablations.reporting.reports import make_report
-from ablations.reporting.result_tables import list_columns, make_data_table, make_pivot_tables, make_result_table
-from ablations.reporting.results import TRIAL_STATUSES, summarize_cells
-from ablations.reporting.sorting import sort_cells
+from ablations.results.report import make_report
+from ablations.results.results import TRIAL_STATUSES, summarize_cells
+from ablations.results.tables import list_columns, make_data_table, make_pivot_tables, make_result_table, sort_cells
+from ablations.study.grid import Cell, Duplicate, Grid, read_choice
 from cnnjax import InputError
-from cnnjax.records import Record
-from cnnjax.reports.origins import count_origins, describe_origins
+from cnnjax.reports.arms import count_origins, describe_origins
+from cnnjax.runs.record import Record
 from grid_helpers import make_grid, make_packed, tiny
 
 WIDTHS, RATES, SEEDS = ("8", "16", "4"), ("0.1", "0.01"), (0, 1, 7)

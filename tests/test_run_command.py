@@ -12,11 +12,11 @@ from collections import Counter
 import pytest
 
 from ablations import run
-from ablations.running.watching import LineObserver, LiveObserver
-from ablations.running.work import Work
+from ablations.execution.watching import LineObserver, LiveObserver
+from ablations.execution.work import Work
 from cnnjax import InputError
-from cnnjax.history import Progress
-from cnnjax.runs import Store
+from cnnjax.runs.history import Progress
+from cnnjax.runs.store import Store
 from grid_helpers import make_grid, make_packed
 
 DENSE = "--set model.filters=[] --set data.train_size=300 --set train.epochs=1"

@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from ablations.running.coordinator import run_grid
-from ablations.running.work import Policy, find_work
+from ablations.execution.coordinator import run_grid
+from ablations.execution.work import Policy, find_work
 from cnnjax import Interrupted, UnavailableError
-from cnnjax.runs import Store
+from cnnjax.runs.store import Store
 from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed
 
 

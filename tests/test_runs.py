@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from cnnjax import CorruptionError, InputError, ModelConfig, RunConfig, TrainConfig, UnavailableError
-from cnnjax.database import SCHEMA_VERSION
-from cnnjax.history import EpochMetrics
-from cnnjax.records import PackedRun, pack_run
-from cnnjax.runs import Record, Run, Store, StoredGrid, load_run
+from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.record import PackedRun, Record, Run, pack_run
+from cnnjax.runs.store import SCHEMA_VERSION, Store, StoredGrid, load_run
 
 
 def make_run(seed=0, status="completed", accuracy=0.97, **config):

@@ -1,7 +1,7 @@
 """Trials are given longest first, and to whom has their programs."""
 
-from ablations.running.schedule import Schedule
-from cnnjax.signatures import static_signature
+from ablations.execution.work import Schedule
+from cnnjax.runs.config import static_signature
 from grid_helpers import make_grid
 
 

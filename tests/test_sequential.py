@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.comparison import compare_in_looks, compare_paired, plan_looks, spend
+from cnnjax.statistics import compare_in_looks, compare_paired, plan_looks, spend
 
 STEP = 1e-4
 

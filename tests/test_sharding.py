@@ -87,7 +87,7 @@ def test_an_interrupted_run_on_two_devices_goes_on_bit_for_bit(tmp_path):
 import sys
 import numpy as np
 from cnnjax import DataConfig, Interrupted, ModelConfig, RunConfig, TrainConfig, fit
-from cnnjax.history import Silence
+from cnnjax.runs.history import Silence
 import os, signal
 
 config = RunConfig(ModelConfig(filters=(4,)), TrainConfig(epochs=3, momentum=0.9), DataConfig(train_size=400))

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from cnnjax import compilation, fit
-from cnnjax.signatures import static_signature
+from cnnjax import fit
+from cnnjax.machine import compilation
+from cnnjax.runs.config import static_signature
 from grid_helpers import tiny
 
 

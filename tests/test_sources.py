@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from ablations.arguments import StudyArguments, read_study
-from ablations.language.expanding import expand
-from ablations.language.reading import read_file
-from ablations.language.sources import SHIPPED, list_shipped, load_study
-from cnnjax.config import RunConfig
+from ablations.study.grid import expand
+from ablations.study.reading import SHIPPED, list_shipped, load_study, read_file
+from cnnjax.console.arguments import parse_arguments
 from cnnjax.errors import InputError
-from experiments.arguments import parse_arguments
+from cnnjax.runs.config import RunConfig
 
 CELLS = {
     "batch_size": 5,
@@ -71,13 +70,13 @@ class TestShipped:
         assert RunConfig().key in {cell.config.key for cell in expand(read(name)).cells}
 
     def test_the_networks_of_the_stride_study_have_equally_many_parameters(self):
-        from cnnjax.summary import summarize
+        from cnnjax.models.table import summarize
 
         totals = {summarize(cell.config.model).parameters for cell in expand(read("stride")).cells}
         assert totals == {62_346}
 
     def test_the_dense_baseline_is_as_large_as_the_textbook_network(self):
-        from cnnjax.summary import summarize
+        from cnnjax.models.table import summarize
 
         cells = {cell.name: cell.config.model for cell in expand(read("dense_baseline")).cells}
         totals = {name: summarize(model).parameters for name, model in cells.items()}
@@ -244,7 +243,7 @@ def test_a_shipped_name_wins_over_a_file_and_a_path_over_a_name(tmp_path, monkey
 def test_reading_and_expanding_imports_nothing_heavy():
     code = """
 import sys
-from ablations.language.expanding import expand
+from ablations.study.grid import expand
 from ablations.arguments import StudyArguments, read_study
 assert len(expand(read_study(StudyArguments("chapter"))).trials) == 120
 print(sorted(sys.modules.keys() & {"jax", "flax", "optax", "scipy", "rich", "pandas", "tensorflow_datasets"}))

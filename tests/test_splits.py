@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cnnjax import DataConfig, InputError, RunConfig, TrainConfig, fitting
-from cnnjax.datasets import Dataset, Split, content_hash
-from cnnjax.splits import split_sizes
+from cnnjax import DataConfig, InputError, RunConfig, TrainConfig
+from cnnjax.data.dataset import Dataset, Split, content_hash
+from cnnjax.runs.config import split_sizes
+from cnnjax.training import loop
 
 
 def make_config(validation_split=0.0, train_size=None):
@@ -47,6 +48,6 @@ def test_training_takes_the_first_examples_and_validation_the_last():
     dataset = Dataset("toy", "1", split, split, 10, content_hash(split, split), "file")
     for train_size, first in ((None, 7), (3, 3)):
         config = dataclasses.replace(make_config(0.3), data=DataConfig(train_size=train_size))
-        splits = fitting.take_splits(config, dataset)
+        splits = loop.take_splits(config, dataset)
         assert splits["train"].labels.tolist() == list(range(first))
         assert splits["validation"].labels.tolist() == [7, 8, 9]

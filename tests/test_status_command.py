@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.language.expanding import expand
-from ablations.language.reading import read_toml
-from ablations.reporting.progress import RECENT, measure_progress, measure_rate
-from ablations.running.costs import training_flops
-from ablations.running.locks import Owner, hold_store
+from ablations.execution.costs import training_flops
+from ablations.execution.launching import Owner, hold_store
+from ablations.results.progress import RECENT, measure_progress, measure_rate
 from ablations.status import main
+from ablations.study.grid import expand
+from ablations.study.reading import read_toml
 from cnnjax import CorruptionError
-from cnnjax.records import PackedRun, Record
-from cnnjax.runs import Store, StoredGrid
+from cnnjax.runs.record import PackedRun, Record
+from cnnjax.runs.store import Store, StoredGrid
 from grid_helpers import make_grid, make_packed, tiny
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""The documented structure is the real one: every module is listed, and imports point upwards in the list."""
+"""The documented rooms are the real ones: every module is listed, and imports point only to rooms above."""
 
 import ast
 import re
@@ -7,37 +7,62 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HOUSE = (ROOT / "docs/architecture.md").read_text().split("```")[1]
-LIBRARY, GRIDS = (
-    part.partition("\n  ")[2] for part in re.findall(r"^(?:cnnjax|ablations)/.*\n(?:  .*\n)+", HOUSE, re.M)
-)
-LISTED = {
-    "cnnjax": re.findall(r"^ *(\w+)(?:\.py|/) ", LIBRARY, re.MULTILINE),
-    "ablations": re.findall(r"^ *(\w+)/ ", GRIDS, re.MULTILINE),
+PAGE = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+LIBRARY = PAGE[PAGE.index("cnnjax/") : PAGE.index("experiments/")]
+GRIDS = PAGE[PAGE.index("ablations/") : PAGE.index("tests/")]
+ROOMS = {
+    "cnnjax": re.findall(r"^  (\w+)", LIBRARY, re.MULTILINE),
+    "ablations": re.findall(r"^  (\w+)", GRIDS, re.MULTILINE),
 }
-MODULES = sorted(p for package in LISTED for p in (ROOT / package).rglob("*.py") if p.name != "__init__.py")
-IN_GROUPS = [path for path in MODULES if path.parent != ROOT / "ablations"]
 
 
-def _place(path):
-    package, name, *_ = path.relative_to(ROOT).parts
-    return package, name.removesuffix(".py")
+def _list_modules(package):
+    return sorted(path for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 
 
-@pytest.mark.parametrize("package", LISTED)
-def test_every_module_is_listed_and_every_listed_one_exists(package):
-    assert {name for owner, name in map(_place, IN_GROUPS) if owner == package} == set(LISTED[package])
+def _find_room(path):
+    return path.relative_to(ROOT).with_suffix("").parts[1]
 
 
-@pytest.mark.parametrize("path", IN_GROUPS, ids=lambda path: path.stem)
-def test_imports_point_upwards_in_the_list(path):
-    package, name = _place(path)
-    listed = LISTED[package]
-    top_level = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
-    imported = {node.module.split(".")[1] for node in top_level if (node.module or "").startswith(f"{package}.")}
-    assert all(listed.index(other) <= listed.index(name) for other in imported)
+def _read_listed():
+    """Returns the modules of the library on the page, as paths without their ending."""
+    listed, folders = set(), []
+    for indent, name, slash in re.findall(r"^( +)(\w+)(/?)", LIBRARY, re.MULTILINE):
+        depth = len(indent) // 2
+        folders = [(level, folder) for level, folder in folders if level < depth]
+        path = "/".join([*(folder for _, folder in folders), name])
+        if slash:
+            folders.append((depth, name))
+        else:
+            listed.add(path)
+    return listed
 
 
-def test_the_library_knows_nothing_of_the_commands_over_it():
-    for path in (ROOT / "cnnjax").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) (ablations|experiments)", path.read_text(), re.MULTILINE), path
+def test_every_module_of_the_library_is_on_the_page_and_every_one_on_the_page_exists():
+    real = {str(path.relative_to(ROOT / "cnnjax").with_suffix("")) for path in _list_modules("cnnjax")}
+    assert _read_listed() == real
+
+
+def test_the_rooms_of_grids_are_on_the_page():
+    rooms = {path.name for path in (ROOT / "ablations").iterdir() if (path / "__init__.py").exists()}
+    assert set(ROOMS["ablations"]) == rooms
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_point_only_to_rooms_above(package):
+    rooms, wrong = ROOMS[package], []
+    for path in _list_modules(package):
+        own = _find_room(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if own in rooms and isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+                other = node.module.split(".")[1]
+                if rooms.index(other) > rooms.index(own):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}")
+    assert not wrong
+
+
+def test_each_package_imports_only_those_below_it():
+    above = {"cnnjax": "ablations|experiments", "ablations": "experiments"}
+    for package, others in above.items():
+        for path in (ROOT / package).rglob("*.py"):
+            assert not re.search(rf"^\s*(from|import) ({others})", path.read_text(), re.MULTILINE), path

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ablations.language.expanding import expand
-from ablations.language.grids import Duplicate
-from ablations.language.reading import read_dict, read_file, read_toml
-from cnnjax.config import ModelConfig, RunConfig
+from ablations.study.grid import Duplicate, expand
+from ablations.study.reading import read_dict, read_file, read_toml
 from cnnjax.errors import InputError
+from cnnjax.models.cnn import ModelConfig
+from cnnjax.runs.config import RunConfig
 from cnnjax.settings import write_toml
 
 DOCUMENT = (Path(__file__).parent.parent / "docs/studies.md").read_text()

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ablations.language.expanding import expand
-from ablations.language.levels import Range
-from ablations.language.reading import read_dict, read_toml
-from ablations.language.sweeping import count_assignments, draw_level, list_assignments
-from cnnjax.setting_paths import flatten, read_value, thaw
+from ablations.study.grid import count_assignments, draw_level, expand, list_assignments
+from ablations.study.reading import read_dict, read_toml
+from ablations.study.study import Range
+from cnnjax.runs.config import RunConfig
+from cnnjax.settings.schema import flatten, thaw
 
 property_test = settings(deadline=None, max_examples=60, derandomize=True)
 
+SCHEMA = RunConfig.schema()
 # Levels of which every combination is a configuration, among them two ways to write one value.
 CHOICES = {
     "model.padding": ["valid", "same", 0, 1, ["same", "valid"]],
@@ -113,7 +114,7 @@ def keys(study):
 
 
 def normal(name, value):
-    return read_value(name, None if value == "none" and name != "model.pool" else _frozen(value))
+    return SCHEMA.read_value(name, None if value == "none" and name != "model.pool" else _frozen(value))
 
 
 def _frozen(value):
@@ -275,8 +276,8 @@ def test_exclude_is_a_filter(table, data):
             for name in word
         )
 
-    left = [row for row in list_assignments(whole.sweeps[0], {}) if not is_excluded(row)]
-    assert list(list_assignments(filtered.sweeps[0], {})) == left
+    left = [row for row in list_assignments(whole.sweeps[0], {}, SCHEMA) if not is_excluded(row)]
+    assert list(list_assignments(filtered.sweeps[0], {}, SCHEMA)) == left
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,7 @@ def random_study(names, draws, seed=0, **choices):
 
 
 def draw_settings(study):
-    return [{n: level.settings[n] for n, level in row.items()} for row in list_assignments(study.sweeps[0], {})]
+    return [{n: level.settings[n] for n, level in row.items()} for row in list_assignments(study.sweeps[0], {}, SCHEMA)]
 
 
 @property_test
@@ -365,14 +366,14 @@ def test_every_integer_of_a_range_is_drawn(low, width, scale):
 
 def test_draws_are_even_on_their_scale():
     (factor,) = random_study(["train.weight_decay"], 1).sweeps[0].factors
-    values = [math.log10(draw_level(factor, 0, index).settings[factor.name]) for index in range(2000)]
+    values = [math.log10(draw_level(factor, 0, index, SCHEMA).settings[factor.name]) for index in range(2000)]
     counts = [sum(low <= value < low + 1 for value in values) for low in (-5, -4, -3, -2)]
     assert all(abs(count - 500) < 4 * math.sqrt(2000 * 0.25 * 0.75) for count in counts)
 
 
 def test_choices_are_drawn_evenly():
     (factor,) = study_of({"random": {"model.pool": ["max", "avg", "none"]}, "draws": 1}).sweeps[0].factors
-    labels = [draw_level(factor, 0, index).label for index in range(3000)]
+    labels = [draw_level(factor, 0, index, SCHEMA).label for index in range(3000)]
     assert all(abs(labels.count(label) - 1000) < 4 * math.sqrt(3000 * 2 / 9) for label in ("max", "avg", "none"))
 
 

@@ -12,8 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.alignment import align, fold
-from cnnjax.tables import Column, Document, Table, write_csv, write_latex, write_markdown, write_terminal
+from cnnjax.console.tables import (
+    Column,
+    Document,
+    Table,
+    align,
+    fold,
+    write_csv,
+    write_latex,
+    write_markdown,
+    write_terminal,
+)
 
 HARD = [
     "[16,32]",

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from ablations.throughput import main, make_result, measure_throughput
 from cnnjax import InputError, RunConfig
-from cnnjax.runs import Store
+from cnnjax.runs.store import Store
+from experiments.measure.throughput import main, make_result, measure_throughput
 
 
 def test_every_instant_trial_is_stored_and_measured(tmp_path):

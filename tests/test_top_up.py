@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 from ablations import run_study
-from ablations.language.choosing import choose_cell
-from ablations.language.expanding import expand
-from ablations.language.sources import load_study
+from ablations.execution.topping_up import TopUp, extend_seeds
+from ablations.execution.work import Policy
 from ablations.report import main as report
 from ablations.run import main as run
-from ablations.running.topping_up import TopUp, extend_seeds
-from ablations.running.work import Policy
+from ablations.study.grid import choose_cell, expand
+from ablations.study.reading import load_study
 from cnnjax import InputError, Interrupted
-from cnnjax.comparison import spend
-from cnnjax.comparison.families import sidak
 from cnnjax.reports.findings import Rules
-from cnnjax.runs import Store
+from cnnjax.runs.store import Store
+from cnnjax.statistics import spend
+from cnnjax.statistics.families import sidak
 from grid_helpers import ScriptedExecutor, make_packed, stop_after
 
 STUDY = """

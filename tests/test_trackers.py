@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-import ablations.running.tracking
-import cnnjax.trackers.making
-from ablations.running.coordinator import run_grid
-from ablations.running.tracking import TrackedGridObserver
+import ablations.execution.watching
+import cnnjax.runs.trackers
+from ablations.execution.coordinator import run_grid
+from ablations.execution.watching import TrackedGridObserver
 from cnnjax import InputError, Store, UnavailableError, fit
 from cnnjax.errors import Interrupted
-from cnnjax.history import Silence
-from cnnjax.records import Record
-from cnnjax.trackers import TRACKERS, Tracking, check_trackers
-from cnnjax.trackers.values import flatten, list_metrics, list_origins, list_results, list_settings
+from cnnjax.runs.history import Silence
+from cnnjax.runs.record import Record
+from cnnjax.runs.trackers import TRACKERS, Tracking, check_trackers
+from cnnjax.runs.trackers.tracking import flatten, list_metrics, list_origins, list_results, list_settings
 from experiments import train
 from grid_helpers import ScriptedExecutor, Watcher, make_grid, make_packed, tiny
 from tracker_readers import READERS
@@ -168,7 +168,7 @@ def test_flat_names_are_dotted_paths():
 
 @pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder of that name"])
 def test_a_missing_package_is_one_line_naming_its_extra_before_anything_is_written(found, tmp_path, monkeypatch):
-    monkeypatch.setattr(cnnjax.trackers.making.importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(cnnjax.runs.trackers.importlib.util, "find_spec", lambda name: found)
     with pytest.raises(UnavailableError, match=r"^--log wandb: needs the package wandb: pip install -e '\.\[wandb\]'$"):
         train.main(["--log", "wandb", "--json", "--out", str(tmp_path / "runs")])
     assert not (tmp_path / "runs").exists()
@@ -185,8 +185,8 @@ def run_grid_with(names, fakes, folder, monkeypatch, script=make_packed):
     def make(wanted, out, config):
         return {name: fakes.setdefault((name, config.key), Fake("finish" * (name == "broken"))) for name in wanted}
 
-    monkeypatch.setattr(ablations.running.tracking, "check_trackers", lambda names: None)
-    monkeypatch.setattr(ablations.running.tracking, "make_trackers", make)
+    monkeypatch.setattr(ablations.execution.watching, "check_trackers", lambda names: None)
+    monkeypatch.setattr(ablations.execution.watching, "make_trackers", make)
     grid, store, watcher = make_grid(), Store(folder), Watcher()
     store.create()
     observer = TrackedGridObserver(watcher, names, folder)
@@ -350,8 +350,8 @@ def test_a_run_stopped_and_resumed_has_every_epoch_once(tool, number, tmp_path):
 
 TELL_FROM_EPOCH_3 = """
 import json, sys
-from cnnjax.history import Silence
-from cnnjax.trackers import Tracking, make_trackers
+from cnnjax.runs.history import Silence
+from cnnjax.runs.trackers import Tracking, make_trackers
 from grid_helpers import make_packed, tiny
 record = make_packed(tiny(epochs=4)).record
 with Tracking(Silence(), make_trackers([sys.argv[1]], sys.argv[2], record.config)) as tracking:

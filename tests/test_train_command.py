@@ -94,7 +94,7 @@ def test_a_stored_run_predicts_what_it_predicted(trained):
     with sqlite3.connect(out / "runs.sqlite") as connection:
         (key,) = connection.execute("SELECT key FROM runs WHERE config LIKE '%validation_split\": 0.0%'").fetchone()
     stored = cnnjax.load_run(key[:8], out)
-    from cnnjax.datasets import load
+    from cnnjax.data.loading import load
 
     test = load("mnist").test
     predictions = stored.predict(test.images)

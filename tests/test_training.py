@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnjax.config import ModelConfig, RunConfig, TrainConfig
-from cnnjax.training import (
+from cnnjax.models.cnn import ModelConfig
+from cnnjax.models.prediction import predict_logits, scale_images
+from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.training.step import (
     Examples,
     Metrics,
     TrainState,
     evaluate,
     make_state,
-    predict_logits,
-    scale_images,
     shuffle,
     train_epoch,
     train_last_batch,

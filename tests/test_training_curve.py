@@ -8,9 +8,9 @@ import optax
 import pytest
 
 from cnnjax import RunConfig
-from cnnjax.datasets import load
-from cnnjax.fitting import prepare
-from cnnjax.training import Metrics
+from cnnjax.data.loading import load
+from cnnjax.training.loop import prepare
+from cnnjax.training.step import Metrics
 
 BATCH = 100
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ablations.arguments import StudyArguments, read_study
-from ablations.language.expanding import expand
-from cnnjax.runs import Store, StoredGrid
+from ablations.study.grid import expand
+from cnnjax.runs.store import Store, StoredGrid
 from grid_helpers import make_packed
 
 ROOT = Path(__file__).parent.parent

@@ -7,16 +7,23 @@ settings, and the same picture gives the same bytes.
 
 import contextlib
 import io
+import math
 import os
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cnnjax.errors import InputError, UnavailableError
-from cnnjax.outputs import replace_file
+import numpy as np
+
+from cnnjax.errors import InputError, UnavailableError, printable
+from cnnjax.machine.files import replace_file
+from cnnjax.statistics.verdicts import Verdict
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK = "#1b1b1c"
@@ -174,3 +181,166 @@ def blend(colour: Any, other: Any, share: float) -> tuple[float, float, float]:
 
     red, green, blue = (a + (b - a) * share for a, b in zip(to_rgb(colour), to_rgb(other), strict=True))
     return red, green, blue
+
+
+_WIDE, _NARROW = 1000.0, 10.0
+"""Ratios of the ends of an axis from which on powers of ten alone are labelled, and up to which even steps are."""
+
+
+def wrap(text: str, width: int, most_lines: int = 3) -> str:
+    """Returns a name as lines of at most `width` characters, cut between its words where it can be.
+
+    Args:
+        text: of any characters; none is taken for a formula.
+        width: of a line, in characters.
+        most_lines: after which the rest is left out, which three dots say.
+    """
+    lines = textwrap.wrap(printable(text), width, max_lines=most_lines, placeholder="…", break_on_hyphens=False)
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def wrap_all(texts: Sequence[str], width: int, most_lines: int = 3) -> tuple[list[str], int]:
+    """Returns names in lines, and the number of lines of the longest."""
+    wrapped = [wrap(text, width, most_lines) for text in texts]
+    return wrapped, max((text.count("\n") + 1 for text in wrapped), default=1)
+
+
+def mark_log_axis(axis: "Axis", low: float, high: float, form: str) -> None:
+    """Labels a logarithmic axis from `low` to `high` with plain numbers.
+
+    Args:
+        axis: to be labelled.
+        low, high: its ends, > 0.
+        form: of the numbers, as for ``format()``.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if high / low <= _NARROW:
+        ticks = [float(tick) for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    else:
+        steps = (1, 2, 5) if high / low < _WIDE else (1,)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        ticks = [step * 10.0**power for power in powers for step in steps]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_ticks(shown, [format(tick, form) for tick in shown])
+    axis.set_ticks([], minor=True)
+
+
+GREY = "#808080"
+"""Of what is undecided or in the background; seen on white and on black."""
+BAND: dict[str, Any] = {"color": GREY, "alpha": 0.2, "linewidth": 0}
+"""How the margin looks within which differences make none."""
+
+
+class Mark(NamedTuple):
+    """A marker, its colour, and whether it is filled."""
+
+    marker: str
+    colour: str
+    filled: bool = True
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Keyword arguments of `matplotlib.lines.Line2D`."""
+        face = self.colour if self.filled else "none"
+        return {"marker": self.marker, "color": self.colour, "markerfacecolor": face}
+
+
+MARKS = {
+    "better": Mark("^", BLUE),
+    "worse": Mark("v", VERMILLION),
+    "equivalent": Mark("s", GREEN),
+    "undecided": Mark("o", GREY, False),
+}
+"""By the word of a verdict."""
+
+
+def explain_marks(figure: "Figure", verdicts: Iterable[Verdict], *others: Any) -> None:
+    """Puts a legend of the verdicts that occur below a figure, then of `others`, which are artists with labels."""
+    from matplotlib.lines import Line2D
+
+    found = {verdict.word: verdict.label_word for verdict in verdicts}
+    handles = [Line2D([], [], label=found[word], **mark.style) for word, mark in MARKS.items() if word in found]
+    every = [*handles, *others]
+    figure.legend(handles=every, loc="outside lower center", ncols=min(len(every), 6))
+
+
+_LEAST, _GAP = 24, 3
+"""Pixels of the longer side of a tile at least, so that the gap between tiles stays narrow; and of the gap."""
+
+
+class Mosaic(NamedTuple):
+    """Tiles of one size: the sheet they are on, and the middle of every column and row, in pixels of the sheet."""
+
+    sheet: np.ndarray
+    columns: list[float]
+    rows: list[float]
+
+    @property
+    def aspect(self) -> float:
+        """Height divided by width."""
+        return float(self.sheet.shape[0] / self.sheet.shape[1])
+
+
+def tile(images: np.ndarray, columns: int) -> Mosaic:
+    """Returns images in reading order on one sheet; what no image covers is transparent.
+
+    Args:
+        images: float (n, height, width), or RGBA in [0, 1] (n, height, width, 4); n >= 1.
+        columns: tiles in a row; the sheet has that width also where there are fewer images.
+    """
+    factor = max(1, math.ceil(_LEAST / max(images.shape[1:3])))
+    images = images.astype(np.float64).repeat(factor, 1).repeat(factor, 2)
+    count, height, width, *depth = images.shape
+    rows = math.ceil(count / columns)
+    size = (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, *depth)
+    sheet = np.full(size, 0.0 if depth else np.nan)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + _GAP), (index % columns) * (width + _GAP)
+        sheet[top : top + height, left : left + width] = image
+    across = [column * (width + _GAP) + (width - 1) / 2 for column in range(columns)]
+    down = [row * (height + _GAP) + (height - 1) / 2 for row in range(rows)]
+    return Mosaic(sheet, across, down)
+
+
+def show_mosaic(axes: "Axes", mosaic: Mosaic, **shown: Any) -> Any:
+    """Draws a mosaic without a frame or ticks; `shown` goes to ``imshow``, whose result is returned."""
+    drawn = axes.imshow(mosaic.sheet, **shown)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    return drawn
+
+
+def number_tiles(axes: "Axes", mosaic: Mosaic, count: int) -> None:
+    """Writes the number in its row above every column, and the number of its first tile before every row."""
+    columns = len(mosaic.columns)
+    shown = mosaic.columns[: min(columns, count)]
+    axes.set_xticks(shown, [f"+{column}" for column in range(len(shown))])
+    axes.set_yticks(mosaic.rows, [str(row * columns) for row in range(len(mosaic.rows))])
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+
+
+def frame_images(every: "Iterable[Axes]", count: int) -> None:
+    """Gives the images in axes of their own a frame and no ticks, and hides the axes beyond the first `count`."""
+    for index, axes in enumerate(every):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(True)
+        axes.set_visible(index < count)
+
+
+def to_rgba(images: np.ndarray) -> np.ndarray:
+    """Returns images as they are looked at.
+
+    Args:
+        images: uint8 (n, height, width, channels): grey, grey and opacity, RGB, or RGBA.
+
+    Returns:
+        float64 (n, height, width, 4) in [0, 1].
+    """
+    channels = images.shape[-1]
+    scaled = images.astype(np.float64) / 255
+    colours = scaled[..., :3] if channels > 2 else scaled[..., :1].repeat(3, -1)
+    opacity = scaled[..., -1:] if channels in (2, 4) else np.ones_like(scaled[..., :1])
+    return np.concatenate([colours, opacity], -1)

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.architecture import list_layers, pad_pixels
-from cnnjax.blocks import Padding, Pair, Pixels, Pool, Size
-from cnnjax.config import ModelConfig
+from cnnjax.models.blocks import Padding, Pair, Pixels, Pool, Size
+from cnnjax.models.cnn import ModelConfig, pad_pixels
 
 SEVEN = np.array(
     [
@@ -127,7 +126,7 @@ def slide(size: Pair, kernel_size: Size, strides: Size = 1, padding: Padding = "
         padding=_for_one_block(padding),
         pool="none",
     )
-    block, layer = config.blocks[0], list_layers(config, (*size, 1), None)[0]
+    block, layer = config.blocks[0], config.list_layers((*size, 1), None)[0]
     pixels = pad_pixels(block.padding, size, block.kernel_size, block.strides)
     image = np.arange(1, math.prod(size) + 1).reshape(size)
     rows, columns, _ = layer.output_shape
@@ -154,7 +153,7 @@ def pool(picture: np.ndarray, kind: Pool = "max", pool_size: Size = 2, pool_stri
         pool_size=_for_one_block(pool_size),
         pool_strides=_for_one_block(strides),
     )
-    block, layer = config.blocks[0], list_layers(config, (*picture.shape, 1), None)[-1]
+    block, layer = config.blocks[0], config.list_layers((*picture.shape, 1), None)[-1]
     rows, columns, _ = layer.output_shape
     down, across = block.pool_strides
     everywhere = np.lib.stride_tricks.sliding_window_view(picture.astype(np.float64), block.pool_size)

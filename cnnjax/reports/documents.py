@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from cnnjax.comparison import Contrast
+from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.reports.arms import LOST
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.reports.names import name_arms, name_contrasts, name_effect, shorten_level
-from cnnjax.reports.summary import write_interval, write_points, write_runs, write_summary
-from cnnjax.setting_paths import shorten_paths
-from cnnjax.tables import Column, Document, Table, Value
+from cnnjax.reports.sentences import (
+    name_arms,
+    name_contrasts,
+    name_effect,
+    shorten_level,
+    write_interval,
+    write_points,
+    write_runs,
+    write_summary,
+)
+from cnnjax.settings.schema import shorten_paths
+from cnnjax.statistics import Contrast
 
 MEANINGS = (
     "±: standard deviation over seeds; 95% intervals of means are of each arm alone, for these training and test "

@@ -1,20 +1,373 @@
-"""All pictures of a comparison, in a fixed order, and as files."""
+"""Pictures of the arms beside each other: differences, pairs of runs, accuracy against size, ranks.
 
-from collections.abc import Callable
+Every function returns a figure and its caption, which says what its bars are; or no figure, and why there is none, with
+no text where that goes without saying.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cnnjax.errors import UnavailableError
-from cnnjax.reports.drawing_arms import draw_dataset_ranks, draw_differences, draw_seeds, draw_sizes
-from cnnjax.reports.drawing_factors import draw_at_equal_size, draw_crossings, draw_effects, draw_maps, draw_variance
-from cnnjax.reports.drawing_runs import draw_hardest_images, draw_learning, draw_mistaken
-from cnnjax.reports.findings import Findings
+from cnnjax.figures.arms import MOST_GROUPS, MOST_PAIRS, Pair, Point, draw_capacity, draw_forest, draw_pairs, draw_ranks
+from cnnjax.figures.factors import FactorEffects, HeatMap, draw_heat_maps, draw_main_effects, draw_shares
+from cnnjax.figures.runs import (
+    LEAST_ERROR,
+    MOST_CURVES,
+    MOST_MATRICES,
+    Curve,
+    draw_confusions,
+    draw_curves,
+    draw_hardest,
+)
+from cnnjax.reports.findings import DATASET, ArmResult, Findings
+from cnnjax.reports.sentences import count, list_levels, name_arms, name_contrasts, name_effect, shorten_level
+from cnnjax.settings.schema import shorten_paths
+from cnnjax.statistics import Contrast
+from cnnjax.statistics.estimates import estimate_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cnnjax.reports.drawing_arms import Drawn
+    Drawn = tuple[Figure | None, str]
+    from matplotlib.figure import Figure
+
+MOST_ROWS = 60
+"""Contrasts that are drawn."""
+
+
+def draw_differences(findings: Findings) -> "Drawn":
+    """Draws the contrasts of the arms as a forest plot."""
+    if not findings.contrasts:
+        return None, _explain_lack(findings)
+    shown, note = _choose(findings.contrasts, MOST_ROWS)
+    figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules.margin)
+    against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
+    seeds = count((each.comparison.n for each in shown), "common seed")
+    return figure, (
+        f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {describe_bars(shown)} "
+        f"Grey ticks are single seeds; an arrow stands for a mean outside the picture.{note}"
+    )
+
+
+def draw_seeds(findings: Findings) -> "Drawn":
+    """Draws the accuracies behind the contrasts, runs of one seed joined by a line."""
+    if not findings.contrasts:
+        return None, _explain_lack(findings)
+    shown, note = _choose(findings.contrasts, MOST_PAIRS)
+    names = name_arms(findings)
+    figure = draw_pairs(
+        [
+            Pair(
+                names[each.first],
+                names[each.second],
+                _values_at(findings, each.first, each.comparison.seeds),
+                _values_at(findings, each.second, each.comparison.seeds),
+            )
+            for each in shown
+        ],
+        findings.base is not None,
+    )
+    return figure, (
+        f"{findings.rules.measure.capitalize()} accuracy of single runs; a line joins the two runs of one seed, which "
+        f"saw the same images in the same order. Every panel has a scale of its own. There are no bars.{note}"
+    )
+
+
+def draw_sizes(findings: Findings) -> "Drawn":
+    """Draws accuracy against parameters, with the Pareto front."""
+    if findings.ranks is not None:
+        return None, "Accuracies on several datasets have no scale in common."
+    factors, names = shorten_paths(findings.factors), name_arms(findings)
+    few = [factor for factor in findings.factors if 1 < len(list_levels(findings, factor)) <= MOST_GROUPS]
+    by = few[0] if few else None
+    points = [
+        Point(
+            names[result.arm.name],
+            result.arm.parameters,
+            result.estimate.mean,
+            result.estimate.low,
+            result.estimate.high,
+            result.arm.labels[by] if by is not None else "",
+            result.on_front,
+        )
+        for result in findings.arms
+        if result.estimate is not None and result.arm.parameters
+    ]
+    if len({point.parameters for point in points}) < 2:
+        return None, "The arms with results all have the same number of parameters."
+    seeds = count((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
+    return draw_capacity(points, factors[by] if by is not None else ""), (
+        f"Mean {findings.rules.measure} accuracy over {seeds} by number of parameters. Bars: 95% intervals of the mean "
+        "of each arm by itself. Dotted: the Pareto front, the arms that none of as few parameters beats in the mean."
+    )
+
+
+def draw_dataset_ranks(findings: Findings) -> "Drawn":
+    """Draws mean ranks over datasets."""
+    if findings.ranks is None:
+        several = DATASET in findings.factors
+        return None, "No two arms have results on all of at least two datasets." if several else ""
+    names, ranks = findings.ranks
+    critical = ranks.critical_difference
+    bars = (
+        "There are no bars, as no two arms are shown to differ."
+        if critical is None
+        else f"Bars: half of Nemenyi's critical difference of {critical:.2f} to both sides; two arms differ where "
+        "their bars do not overlap."
+    )
+    caption = f"Mean rank over the datasets (Friedman's test: p = {ranks.p:.3g}). {bars}"
+    return draw_ranks(names, ranks.mean, critical), caption
+
+
+def describe_bars(contrasts: Sequence[Contrast]) -> str:
+    """Returns a sentence that says with what confidence the intervals of contrasts are."""
+    levels = [
+        2 * each.equivalence_level if each.verdict.word == "equivalent" else each.level
+        for each in contrasts
+        if each.low is not None
+    ]
+    confidences = sorted({round(100 * (1 - level), 2) for level in levels})
+    if not confidences:
+        return "There are no bars: too few seeds tell nothing of the spread."
+    each = f"{confidences[0]:g}%" if len(confidences) == 1 else f"{confidences[0]:g}% to {confidences[-1]:g}%"
+    why = ", the confidence at which each is judged as one of many" if len(contrasts) > 1 else ""
+    return f"Bars: Student's interval of the paired differences that the verdict rests on, with {each} confidence{why}."
+
+
+def _values_at(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
+    accuracies = findings.arm(name).accuracies
+    return {seed: accuracies[seed] for seed in seeds}
+
+
+def _choose(contrasts: Sequence[Contrast], most: int) -> tuple[Sequence[Contrast], str]:
+    """Returns the contrasts with the largest differences in their own order, and a sentence where some are left out."""
+    if len(contrasts) <= most:
+        return contrasts, ""
+    largest = sorted(range(len(contrasts)), key=lambda index: -abs(contrasts[index].comparison.mean))[:most]
+    shown = [contrasts[index] for index in sorted(largest)]
+    return shown, f" Shown are the {most} largest of {len(contrasts):,} differences; the tables have all."
+
+
+def _explain_lack(findings: Findings) -> str:
+    if findings.ranks is not None:
+        return "Arms of several datasets are ranked within each dataset instead."
+    return "No two arms have results for a common seed."
+
+
+MOST_MAPS, MOST_CELLS = 6, 20
+"""Heat maps beside each other; rows or columns of one."""
+
+
+def draw_variance(findings: Findings) -> "Drawn":
+    """Draws what share of the variance each factor and interaction explains."""
+    if not findings.shares:
+        return None, "One factor alone, or runs without a spread, leave no variance to be divided."
+    factors = shorten_paths(findings.factors)
+    shares = sorted(findings.shares[:MOST_ROWS], key=lambda share: -share.partial)
+    names = [" x ".join(factors[factor] for factor in share.factors) for share in shares]
+    return draw_shares(names, shares), (
+        "Partial omega squared: of the variance that the other terms leave, the share that each factor or interaction "
+        "(x) explains. Lines: 95% intervals, from the noncentrality of F."
+    )
+
+
+def draw_effects(findings: Findings) -> "Drawn":
+    """Draws the main effects, a panel for every factor."""
+    if not findings.effects:
+        return None, _explain_lack_of_effects(findings)
+    factors = shorten_paths(findings.factors)
+    panels = []
+    for factor in findings.factors:
+        effects = [effect for effect in findings.effects if effect.factors == (factor,)]
+        if effects:
+            found = {effects[0].references[0]: None, **{effect.labels[0]: effect.contrast for effect in effects}}
+            order = [label for label in list_levels(findings, factor) if label in found]
+            panels.append(FactorEffects(factors[factor], {label: found[label] for label in order}))
+    contrasts = [effect.contrast for effect in findings.effects]
+    return draw_main_effects(panels, findings.rules.margin), (
+        "Effect of every level against that of the diamond, averaged over the combinations of the other "
+        f"factors that have both ({count((e.combinations for e in findings.effects), 'combination')}), over "
+        f"{count((each.comparison.n for each in contrasts), 'seed')}. {describe_bars(contrasts)}"
+    )
+
+
+def draw_crossings(findings: Findings) -> "Drawn":
+    """Draws the interactions of every two factors with their intervals, the clearest first."""
+    if not findings.interactions:
+        return None, _explain_lack_of_effects(findings)
+    ranked = sorted(findings.interactions, key=lambda effect: effect.contrast.adjusted_p or 0)
+    shown = [effect.contrast for effect in ranked[:MOST_ROWS]]
+    note = f" Shown are {len(shown)} of {len(ranked)}; the table has all." if len(shown) < len(ranked) else ""
+    figure = draw_forest([name_effect(findings, effect) for effect in ranked[:MOST_ROWS]], shown, findings.rules.margin)
+    return figure, (
+        "How much more one change of level brings where the other (x) is made as well; at zero, neither depends on "
+        f"the other. {describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
+        f"picture.{note}"
+    )
+
+
+def draw_at_equal_size(findings: Findings) -> "Drawn":
+    """Draws the effects of levels at equal numbers of parameters."""
+    if not findings.at_equal_size:
+        return None, "The levels determine the number of parameters, so the two cannot be told apart."
+    shown = findings.at_equal_size[:MOST_ROWS]
+    factors = shorten_paths(findings.factors)
+    names = [f"{shorten_level(each.first, factors)} less {shorten_level(each.second, factors)}" for each in shown]
+    return draw_forest(names, shown, findings.rules.margin), (
+        "Effect of every level when the logarithm of the number of parameters has explained what it can, over "
+        f"{count((each.comparison.n for each in shown), 'seed')}. {describe_bars(shown)}"
+    )
+
+
+def draw_maps(findings: Findings) -> "Drawn":
+    """Draws one factor against another, and a map for every level of a third."""
+    levels = {factor: list_levels(findings, factor) for factor in findings.factors}
+    if len(levels) not in (2, 3):
+        return None, "Heat maps are of two factors, or of two for every level of a third."
+    order = sorted(levels, key=lambda factor: len(levels[factor]))
+    third = order.pop(0) if len(levels) == 3 else None
+    rows, columns = sorted(order, key=lambda factor: (-len(levels[factor]), findings.factors.index(factor)))
+    titles = levels[third] if third is not None else [""]
+    if len(titles) > MOST_MAPS or len(levels[rows]) > MOST_CELLS or len(levels[columns]) > MOST_CELLS:
+        return None, f"There are more than {MOST_MAPS} maps, or more than {MOST_CELLS} rows or columns."
+    if not any(result.estimate for result in findings.arms):
+        return None, "No arm has a result."
+    factors = shorten_paths(findings.factors)
+    maps = []
+    for title in titles:
+        cells = {
+            (result.arm.labels[rows], result.arm.labels[columns]): result
+            for result in findings.arms
+            if third is None or result.arm.labels[third] == title
+        }
+        table = [[cells.get((row, column)) for column in levels[columns]] for row in levels[rows]]
+        values = np.array([[_percent(result) for result in line] for line in table])
+        texts = [[_write_cell(result) for result in line] for line in table]
+        name = f"{factors[third]}={title}" if third is not None else ""
+        maps.append(HeatMap(name, levels[rows], levels[columns], values, texts))
+    seeds = count((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
+    return draw_heat_maps(maps, factors[rows], factors[columns]), (
+        f"Mean {findings.rules.measure} accuracy in % over {seeds}; ±: standard deviation over seeds. Hatched: no "
+        "result, and why; a dash where the study has no such arm."
+    )
+
+
+def _percent(result: ArmResult | None) -> float:
+    return float("nan") if result is None or result.estimate is None else 100 * result.estimate.mean
+
+
+def _write_cell(result: ArmResult | None) -> str:
+    if result is None:
+        return "-"
+    if result.arm.problem is not None:
+        return "invalid"
+    if result.estimate is None:
+        return next(iter(result.arm.counts), "missing")
+    spread = result.estimate.standard_deviation
+    return f"{100 * result.estimate.mean:.2f}" + ("" if spread is None else f"\n±{100 * spread:.2f}")
+
+
+def _explain_lack_of_effects(findings: Findings) -> str:
+    if len(findings.factors) < 2:
+        return "There is one factor: its effects are the differences between the arms."
+    return "No two levels of a factor have results that differ in it alone."
+
+
+NO_PREDICTIONS = "The predictions or the test images of these runs are not at hand."
+
+
+def draw_learning(findings: Findings) -> "Drawn":
+    """Draws learning curves with bands, a panel for every arm."""
+    ended = [result for result in findings.arms if any(record.history for record in result.arm.completed.values())]
+    epochs = [len(record.history) for result in ended for record in result.arm.completed.values()]
+    if max(epochs, default=0) < 2:
+        return None, "No completed run has more than one epoch."
+    validated = all(_has_validation(result) for result in ended)
+    chosen = select(findings, ended, MOST_CURVES)
+    names = name_arms(findings)
+    curves = [_trace(names[result.arm.name], result, validated) for result in chosen]
+    base = next((curve for curve in curves if findings.base and curve.name == names[findings.base]), None)
+    measured = "validation" if validated else "training"
+    note = "" if validated else " It is measured on every training batch before its step."
+    if len(chosen) < len(ended):
+        note += f" Shown are {len(chosen)} of {len(ended)} arms: the base, then the most accurate."
+    if min(float(np.nanmin(curve.error)) for curve in curves) < LEAST_ERROR:
+        note += f" Errors below {LEAST_ERROR}% are drawn there."
+    return draw_curves(curves, base, measured), (
+        f"Mean {measured} error after every epoch, over {count((curve.runs for curve in curves), 'completed seed')}. "
+        f"Bands: 95% intervals of the mean at each epoch by itself, where there are two runs or more.{note}"
+    )
+
+
+def draw_mistaken(findings: Findings) -> "Drawn":
+    """Draws confusion matrices, an arm each."""
+    if findings.images is None:
+        return None, NO_PREDICTIONS
+    known = [result for result in findings.arms if result.arm.name in findings.images.confusions]
+    chosen, names = select(findings, known, MOST_MATRICES), name_arms(findings)
+    matrices = [findings.images.confusions[result.arm.name] for result in chosen]
+    figure = draw_confusions([names[result.arm.name] for result in chosen], matrices)
+    left_out = len(known) - len(chosen)
+    note = f" Shown are {len(chosen)} of {len(known)} arms: the base, then the most accurate." if left_out else ""
+    return figure, (
+        "How often each class (down) is taken for each other (across), summed over "
+        f"{count((len(result.arm.completed) for result in chosen), 'seed')}; the grey diagonal is what is right.{note}"
+    )
+
+
+def draw_hardest_images(findings: Findings) -> "Drawn":
+    """Draws the test images that most runs get wrong."""
+    images = findings.images
+    if images is None:
+        return None, NO_PREDICTIONS
+    if not len(images.hardest):
+        return None, "Every run gets every test image right."
+    figure = draw_hardest(
+        images.images,
+        [int(index) for index in images.hardest],
+        [int(label) for label in images.labels],
+        [int(guess) for guess in images.guesses],
+        [float(share) for share in images.wrong],
+    )
+    return figure, (
+        f"The {len(images.hardest)} of {images.test_size:,} test images that most runs of all arms get wrong: their "
+        "number in the test set, their class, the wrong one they are most often taken for, and how many runs miss them."
+    )
+
+
+def select(findings: Findings, results: Sequence[ArmResult], most: int) -> list[ArmResult]:
+    """Returns at most so many arms in the study's order: the base, then the most accurate."""
+    if len(results) <= most:
+        return list(results)
+
+    def rank(result: ArmResult) -> tuple[bool, float]:
+        return result.arm.name != findings.base, -(result.estimate.mean if result.estimate is not None else 0.0)
+
+    chosen = {result.arm.name for result in sorted(results, key=rank)[:most]}
+    return [result for result in results if result.arm.name in chosen]
+
+
+def _has_validation(result: ArmResult) -> bool:
+    return all(epoch.val_accuracy is not None for record in result.arm.completed.values() for epoch in record.history)
+
+
+def _trace(name: str, result: ArmResult, validated: bool) -> Curve:
+    """Returns the error of an arm after every epoch that a run of it reached, over the runs that did."""
+    runs = [
+        [epoch.val_accuracy if validated else epoch.accuracy for epoch in record.history]
+        for record in result.arm.completed.values()
+        if record.history
+    ]
+    estimates = []
+    for epoch in range(max(map(len, runs))):
+        values = [run[epoch] for run in runs if len(run) > epoch]
+        estimates.append(estimate_accuracy([1 - value for value in values if value is not None]))
+    low, high = 100 * np.array([(each.low, each.high) for each in estimates], float).T  # None becomes nan
+    return Curve(name, np.array([100 * each.mean for each in estimates]), low, high, len(runs))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,107 @@
-"""Findings in every format."""
+"""Findings as data for other programs, every number unrounded: a table for CSV, values for JSON."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from cnnjax.console.tables import Column, Table, write_csv, write_latex, write_markdown, write_terminal
+from cnnjax.errors import InputError
+from cnnjax.reports.arms import Measure
 from cnnjax.reports.documents import make_document
-from cnnjax.reports.findings import Findings
-from cnnjax.reports.unrounded import make_data_table, to_dict
-from cnnjax.tables import write_csv, write_latex, write_markdown, write_terminal
+from cnnjax.reports.findings import ArmResult, Findings, Rules
+from cnnjax.reports.sentences import write_scope, write_summary
+from cnnjax.settings.checking import Interval, check
+
+
+def make_data_table(findings: Findings) -> Table:
+    """Returns a row a comparison with every number unrounded, and the accuracies of both arms by seed."""
+    seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
+    columns = (
+        *("first", "second", "pairs", "difference", "low", "high", "level", "adjusted_p", "t_p", "sign_flip_p"),
+        *(
+            "wilcoxon_p",
+            "equivalence_p",
+            "effect_size",
+            "correlation",
+            "wins",
+            "probability_of_improvement",
+            "verdict",
+            "label",
+            "survives_losses",
+            "seeds_needed",
+            "equivalence_low",
+            "equivalence_high",
+            *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
+        ),
+        *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
+    )
+    accuracies = {each.arm.name: each.accuracies for each in findings.arms}
+    rows = (
+        (
+            *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
+            *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
+            *(each.equivalence_p, each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
+            *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.label),
+            *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
+            *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
+            write_scope(findings),
+            *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
+        )
+        for each in findings.contrasts
+    )
+    return Table(tuple(map(Column, columns)), tuple(rows))
+
+
+def to_dict(findings: Findings) -> dict[str, Any]:
+    """Returns the findings as JSON values, unrounded; without the images."""
+    images = findings.images
+    return {
+        "title": findings.title,
+        "facts": list(findings.facts),
+        "command": findings.command,
+        "rules": dataclasses.asdict(findings.rules),
+        "factors": list(findings.factors),
+        "base": findings.base,
+        "scope": write_scope(findings),
+        "uncompared": dict(findings.uncompared),
+        "arms": [_arm_to_dict(each) for each in findings.arms],
+        "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
+        "shares": [dataclasses.asdict(each) for each in findings.shares],
+        "effects": [dataclasses.asdict(each) for each in findings.effects],
+        "interactions": [dataclasses.asdict(each) for each in findings.interactions],
+        "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],
+        "ranks": findings.ranks and {"arms": list(findings.ranks[0]), **dataclasses.asdict(findings.ranks[1])},
+        "noise": images and {name: dataclasses.asdict(noise) for name, noise in images.noise.items()},
+        "mcnemar": images and {name: _by_seed(values) for name, values in images.mcnemar.items()},
+        "summary": list(write_summary(findings)),
+        "provenance": list(findings.provenance),
+        "remarks": list(findings.remarks),
+    }
+
+
+def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
+    arm = each.arm
+    return {
+        "name": arm.name,
+        "labels": dict(arm.labels),
+        "problem": arm.problem,
+        "parameters": arm.parameters,
+        "flops": arm.flops,
+        "estimate": each.estimate and dataclasses.asdict(each.estimate),
+        "interquartile_mean": each.interquartile_mean,
+        "on_front": each.on_front,
+        "accuracies": _by_seed(each.accuracies),
+        "keys": {str(seed): record.key for seed, record in arm.records.items()},
+        "counts": dict(arm.counts),
+    }
+
+
+def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
+    return {str(seed): value for seed, value in values.items()}
+
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -39,7 +133,7 @@ def write_findings(
         save_pictures(findings, figures)
     match form:
         case "html":
-            from cnnjax.reports.html import write_html
+            from cnnjax.reports.page import write_html
 
             return write_html(findings, all_tests)
         case "json":
@@ -52,3 +146,38 @@ def write_findings(
             return write_latex(make_document(findings, all_tests))
         case "terminal":
             return write_terminal(make_document(findings, all_tests), width)
+
+
+@dataclass(frozen=True)
+class JudgingArguments:
+    """By what arms are judged."""
+
+    by: Measure = "test"
+    """The accuracy that is compared: on the test set, or after the last epoch on validation examples."""
+    alpha: float = 0.05
+    """Probability of any false claim of a difference among all comparisons, and likewise of equivalence."""
+    margin: float = 0.2
+    """Percentage points of accuracy below which a difference makes none."""
+    power: float = 0.8
+    """Probability with which the seeds that are planned decide."""
+
+
+def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = ()) -> Rules:
+    """Returns the rules of the arguments.
+
+    Raises:
+        InputError: one is out of range.
+    """
+    check(arguments.alpha, Annotated[float, Interval(0.0001, 0.5, open_high=True)], "--alpha")
+    check(arguments.margin, Annotated[float, Interval(0, 100, open_low=True, open_high=True)], "--margin")
+    if not arguments.alpha < arguments.power < 1:
+        raise InputError(f"--power {arguments.power}: must be > --alpha ({arguments.alpha}) and < 1")
+    return Rules(arguments.alpha, arguments.margin / 100, arguments.power, arguments.by, looks)
+
+
+def refuse_rules(arguments: JudgingArguments, needed: str) -> None:
+    """Raises `InputError` where a rule is given although nothing is judged for want of the options `needed`."""
+    for field in fields(JudgingArguments):
+        value = getattr(arguments, field.name)
+        if value != field.default:
+            raise InputError(f"--{field.name} {value}: judges a comparison; give {needed}")

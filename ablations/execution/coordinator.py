@@ -1,0 +1,149 @@
+"""Running a grid: what is stored is skipped, the rest is run, and every result is stored as it ends.
+
+The coordinator alone writes the store. A trial is told as ended only after its commit, so whatever has been shown
+survives; whatever had not ended is run again the next time.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ablations.execution.costs import find_size, training_flops
+from ablations.execution.watching import GridObserver
+from ablations.execution.work import (
+    Advanced,
+    Ended,
+    Ending,
+    Event,
+    Executor,
+    Failed,
+    Policy,
+    Returned,
+    Schedule,
+    Started,
+    Work,
+    find_work,
+)
+from ablations.study.grid import Grid, Trial
+from cnnjax.errors import Interrupted
+from cnnjax.machine.processes import deferred_signals
+from cnnjax.runs.record import PackedRun, Record
+from cnnjax.runs.store import Store
+
+POLL_SECONDS = 0.5
+
+
+def run_grid(
+    grid: Grid, store: Store, executor: Executor, observer: GridObserver, policy: Policy | None = None
+) -> Ending:
+    """Runs what is left of a grid; what still runs when this ends early is for the executor to close.
+
+    Args:
+        grid: the study.
+        store: receives every result.
+        executor: runs the trials.
+        observer: is told what happens.
+        policy: of failures.
+
+    Returns:
+        How many trials of the grid are now ``completed``, ``diverged``, ``failed`` and ``invalid``, and how many are
+        ``waiting``, because a failure stopped it.
+
+    Raises:
+        UnavailableError: the store cannot be written any more, or no worker can start.
+        Interrupted: a signal arrived; what had ended is stored.
+    """
+    policy = policy or Policy()
+    work = find_work(grid, store, policy.retry_failed)
+    store.add_all([_record_invalid(trial) for trial in work.invalid if trial.key not in work.statuses])
+    coordinator = _Coordinator(work, store, executor, observer, policy)
+    try:
+        with deferred_signals() as stop_signal:
+            observer.begin(work)
+            is_going_on = True
+            while is_going_on:
+                is_going_on = coordinator.step()
+                number = stop_signal()
+                if number is not None:
+                    raise Interrupted(coordinator.describe_stop(), number)
+    finally:
+        observer.close()
+    return Ending(coordinator.counts, coordinator.stopped)
+
+
+class _Coordinator:
+    """The state between two polls: what waits, what runs, and how often it failed."""
+
+    def __init__(self, work: Work, store: Store, executor: Executor, observer: GridObserver, policy: Policy) -> None:
+        self.counts, self.stopped = work.counts, False
+        self._schedule = Schedule(work.waiting, lambda trial: training_flops(trial.config))
+        self._store, self._executor, self._observer, self._policy = store, executor, observer, policy
+        self._running = 0
+        self._failures: Counter[str] = Counter()
+
+    def step(self) -> bool:
+        """Gives work to free slots, waits a little, and keeps what has come; returns whether there is more to do."""
+        free = self._executor.free_slots()
+        for slot, signature in sorted(free.items(), key=lambda item: not self._schedule.has(item[1])):
+            group = self._schedule.take(signature, self._executor.group_size, len(free))
+            if not group:
+                break
+            self._executor.submit(slot, group)
+            self._running += len(group)
+        if self._running or self._schedule:
+            self._handle(self._executor.poll(POLL_SECONDS))
+        return not self.stopped and bool(self._running or self._schedule)
+
+    def describe_stop(self) -> str:
+        stored = sum(self.counts.values()) - self.counts["waiting"]
+        return f"interrupted: {stored} trials are stored, {self.counts['waiting']} are left; the same command goes on"
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        """Stores what is final, and only then tells of anything."""
+        final = {event.trial.key: run for event in events if (run := self._settle(event))}
+        if final:
+            self._store.add_all([*final.values()])
+        for event in events:
+            match event:
+                case Started(trial):
+                    self._observer.start(trial)
+                case Advanced(trial, progress):
+                    self._observer.advance(trial, progress)
+                case Ended(trial) | Failed(trial) if trial.key in final:
+                    self._end(trial, final[trial.key].record)
+                case Failed(trial, reason):
+                    self._observer.retry(trial, reason)
+                case Returned(trial, together, reason) if together:
+                    self._observer.retry(trial, f"{reason} (one of {together} in one program)")
+
+    def _settle(self, event: Event) -> PackedRun | None:
+        """Returns the run of a trial that has ended for good; takes up again one that has not."""
+        if isinstance(event, Ended):
+            return event.run
+        if isinstance(event, Failed):
+            self._failures[event.trial.key] += 1
+            attempts = self._failures[event.trial.key]
+            if attempts > self._policy.max_retries:
+                return _record_failed(event, attempts)
+        if isinstance(event, Failed | Returned):
+            self._running -= 1
+            self._schedule.put_back(event.trial, 0 if isinstance(event, Failed) else event.together)
+        return None
+
+    def _end(self, trial: Trial, record: Record) -> None:
+        self._running -= 1
+        self._schedule.end(trial)
+        self.counts[record.status] += 1
+        self.counts["waiting"] -= 1
+        self.stopped |= self._policy.fail_fast and record.status == "failed"
+        self._observer.end(trial, record)
+
+
+def _record_invalid(trial: Trial) -> PackedRun:
+    assert trial.cell.problem is not None
+    return PackedRun(Record.without_result(trial.config, "invalid", trial.cell.problem))
+
+
+def _record_failed(event: Failed, attempts: int) -> PackedRun:
+    reason = event.reason if attempts == 1 else f"{event.reason}, at the last of {attempts} attempts"
+    size = find_size(event.trial.config)
+    return PackedRun(Record.without_result(event.trial.config, "failed", reason, size, output=event.output))

@@ -1,0 +1,57 @@
+"""What a trial costs, by arithmetic: its size, the operations of its training, and the memory it needs at least."""
+
+import functools
+from collections.abc import Iterable
+
+from ablations.study.grid import Trial
+from cnnjax.data.dataset import DatasetInfo
+from cnnjax.data.loading import load_data_info
+from cnnjax.data.settings import DataConfig
+from cnnjax.errors import UnavailableError
+from cnnjax.models.table import Summary, summarize
+from cnnjax.runs.config import RunConfig, split_sizes
+from cnnjax.training.memory import check_memory
+
+TRAIN_SIZE_UNKNOWN = 50_000
+"""Training examples assumed of a dataset that has not been prepared."""
+
+
+def find_size(config: RunConfig) -> tuple[int, int]:
+    """Returns the parameters of a run's network, and the FLOPs of its forward pass on one image."""
+    summary = summarize_run(config)
+    return summary.parameters, summary.flops
+
+
+def count_images(config: RunConfig) -> int:
+    """Returns how many images a run sees in training: examples times epochs."""
+    size = _find_info(config.data.whole).train_size
+    examples = split_sizes(config, size)[0] if size else config.data.train_size or TRAIN_SIZE_UNKNOWN
+    return examples * config.train.epochs
+
+
+def training_flops(config: RunConfig) -> float:
+    """Returns the FLOPs of a run's training, the backward pass costing twice as much as the forward pass."""
+    return 3.0 * summarize_run(config).flops * count_images(config)
+
+
+def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
+    """Raises `UnavailableError` with every cell of these trials that needs more than so many bytes of memory."""
+    problems = []
+    for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
+        try:
+            check_memory(cell.config, _find_info(cell.config.data.whole), memory)
+        except UnavailableError as error:
+            problems.append(f"cell {cell.name}: {error}")
+    if problems:
+        raise UnavailableError("\n  ".join(problems))
+
+
+def summarize_run(config: RunConfig) -> Summary:
+    """Returns the layers of a run's network on its dataset, which is looked up once."""
+    info = _find_info(config.data.whole)
+    return summarize(config, info.image_shape, info.classes)
+
+
+@functools.cache
+def _find_info(data: DataConfig) -> DatasetInfo:
+    return load_data_info(data)

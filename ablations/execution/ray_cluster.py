@@ -1,0 +1,437 @@
+"""A Ray cluster: one that others have started, joined by its address, or one of this machine's own.
+
+A Ray of one's own is started for a grid and ends with it. Anyone who can reach a Ray can run code on it, so it listens
+on the loopback interface alone. Ray is imported here and nowhere else on the coordinator's side.
+"""
+
+import contextlib
+import functools
+import importlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ablations.execution.trials import check_source, describe_error, hash_source
+from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
+from ablations.study.grid import Trial
+from cnnjax.data.dataset import Dataset
+from cnnjax.data.loading import load_data
+from cnnjax.data.settings import DataConfig
+from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
+from cnnjax.machine.processes import ONE_THREAD, count_cores
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.history import Progress
+from cnnjax.runs.record import PackedRun, Record
+
+MISSING = "--executor ray needs Ray: pip install -e '.[ray]'"
+IMPORTED = "it was imported before; set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before that"
+ANSWER_SECONDS = 5.0
+HEALTH_SECONDS = 30.0
+CHECK_SECONDS = 5.0
+SILENT_CHECKS = 3
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "3",  # without this Ray runs what a node has no memory for again for ever
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # what keeps Ray to the loopback interface, on Linux too
+
+
+class Cluster:
+    """A connection to Ray, of which a process can have one.
+
+    Args:
+        address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts a Ray.
+        cpus: of a Ray that is started; ``None`` is one a core.
+
+    Raises:
+        InputError: no such address can be.
+        UnavailableError: Ray is not installed, or cannot be started, or does not answer.
+    """
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        if address not in (None, "auto"):
+            check_address(address)
+            if not _answers(address):
+                raise UnavailableError(f"Ray cannot be joined at {address}: nothing answers there")
+        self.ray = _import_ray(alone=address is None)
+        if address not in (None, "auto"):
+            _check_health(address)
+        own = {"num_cpus": cpus or count_cores(), "include_dashboard": False} if address is None else {}
+        try:
+            with _signals_kept():
+                self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        except Exception as error:
+            where = f"joined at {address}" if address else "started on this machine"
+            raise UnavailableError(f"Ray cannot be {where}: {describe_ray_error(error)}") from None
+        self.address: str = self.ray.get_runtime_context().gcs_address
+        if address is None and not _is_loopback(self.address):
+            self.leave()
+            raise UnavailableError(f"Ray cannot be started on this machine: it would be open to others; {IMPORTED}")
+        self._resources: dict[str, float] = self.ray.cluster_resources()
+        self._checked = time.monotonic()
+        self._silent = 0
+
+    def count(self, resource: str) -> int:
+        """Returns how many whole units of a resource, such as ``CPU``, the nodes had a moment ago."""
+        return int(self._resources.get(resource, 0))
+
+    def check(self) -> None:
+        """Now and then, sees which nodes there are.
+
+        Raises:
+            UnavailableError: the head of the cluster has not answered several times in a row.
+        """
+        if time.monotonic() - self._checked < CHECK_SECONDS:
+            return
+        self._silent = 0 if _answers(self.address) else self._silent + 1
+        if self._silent == SILENT_CHECKS:  # soon after, Ray would end this process
+            raise UnavailableError(f"the Ray cluster at {self.address} is gone; what had ended is stored")
+        if not self._silent:
+            self._resources = self.ray.cluster_resources()
+        self._checked = time.monotonic()
+
+    def leave(self) -> None:
+        """Ends all that this process runs on the cluster, and a Ray of its own with it."""
+        with contextlib.suppress(Exception):
+            self.ray.shutdown()
+
+
+def describe_ray_error(error: BaseException) -> str:
+    """Returns the first line of what Ray says, without its colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def check_address(address: str) -> None:
+    """Raises `InputError` where this is neither ``host:port`` nor ``auto``."""
+    if address == "auto":
+        return
+    if address.startswith("ray://"):
+        raise InputError(f"--address={address!r}: must be host:port; run the command on a machine of the cluster")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"--address={address!r}: must be host:port, such as 10.0.0.1:6379, or auto")
+
+
+def _check_health(address: str) -> None:
+    """Refuses what answers and is no Ray of ours, by Ray's own check; Ray would try to join it for very long."""
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        result = subprocess.run(check, capture_output=True, text=True, timeout=HEALTH_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"Ray cannot be joined at {address}: what answers there is no Ray cluster") from None
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["it is not healthy"])[-1]
+        raise UnavailableError(f"Ray cannot be joined at {address}: {reason}")
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Puts back the handler of SIGTERM, for which Ray installs one of its own that ends the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise Interrupted("interrupted while Ray was starting", signal.SIGTERM) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _import_ray(alone: bool) -> Any:
+    for name, value in {**_QUIET, **(_LOOPBACK if alone else {})}.items():
+        os.environ.setdefault(name, value)  # read when Ray is imported, and by the processes it starts
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise UnavailableError(MISSING) from None
+
+
+PROGRESS_SECONDS = 1.0
+TAIL_CHARACTERS = 4000
+Note = tuple[str, dict[str, Any] | None]
+Result = tuple[str, bytes | None, bytes | None]
+_claims: list[FileLock] = []
+
+
+def run_remotely(
+    config: str, dataset: Dataset, notes: Any, environment: tuple[tuple[str, str], ...], source: str
+) -> Result:
+    """Runs a trial.
+
+    Args:
+        config: the run as JSON.
+        dataset: its images.
+        notes: handle of a `Notes` actor.
+        environment: variables that JAX is to start with.
+        source: hash of the coordinator's source.
+
+    Returns:
+        A header as JSON, and the arrays of a run that ended. The header has a `kind`: ``ended`` with a ``record``;
+        ``failed`` with a ``reason`` and the ``output``; ``interrupted``, when the node sent a signal.
+
+    Raises:
+        UnavailableError: this node has other source.
+    """
+    check_source(source)
+    run_config = RunConfig.from_json(config)
+
+    def send(progress: dict[str, Any] | None) -> None:
+        with contextlib.suppress(Exception):  # a trial does not depend on who listens
+            notes.add.options(num_returns=0).remote(run_config.key, progress)
+
+    send(None)
+    _prepare(environment)
+    from ablations.execution.trials import Reporter, describe_error, run_trial
+
+    try:
+        run = run_trial(run_config, dataset, Reporter(send, PROGRESS_SECONDS))
+    except Interrupted:
+        return json.dumps({"kind": "interrupted"}), None, None
+    except BaseException as error:
+        tail = traceback.format_exc()[-TAIL_CHARACTERS:]
+        return json.dumps({"kind": "failed", "reason": describe_error(error), "output": tail}), None, None
+    return json.dumps({"kind": "ended", "record": run.record.to_dict()}), run.variables, run.predictions
+
+
+class Notes:
+    """An actor that holds what trials say of their progress until the coordinator asks for it."""
+
+    def __init__(self) -> None:
+        self._notes: list[Note] = []
+
+    def add(self, key: str, progress: dict[str, Any] | None) -> None:
+        """Receives how far the run with this key is; ``None`` when it begins."""
+        self._notes.append((key, progress))
+
+    def take(self) -> list[Note]:
+        """Returns what has been received since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
+
+
+@functools.cache
+def _prepare(environment: tuple[tuple[str, str], ...]) -> None:
+    """Makes this process, which runs one trial after the other, one like a local worker's, before it imports JAX."""
+    os.environ.update(environment)
+    if ("JAX_PLATFORMS", "cpu") in environment and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {_claim_core()})
+
+
+def _claim_core() -> int:
+    """Returns a core that no other trial's process on this machine has claimed, until this process ends."""
+    cores = sorted(os.sched_getaffinity(0))
+    folder = Path(tempfile.gettempdir()) / f"cnnjax-cores-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        for core in cores:
+            lock = FileLock(folder / f"{core}.lock")
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+                _claims.append(lock)
+                return core
+    return cores[os.getpid() % len(cores)]
+
+
+RAY_RETRIES = 3
+"""Further times that Ray itself begins a trial whose worker or node died."""
+NOTE_SECONDS = 1.0
+FETCH_SECONDS = 60.0
+
+
+@dataclass
+class _Flight:
+    """A trial on the cluster, and when it was last known to begin, which is not before there is room for it."""
+
+    trial: Trial
+    began: float | None = None
+
+
+class RayExecutor:
+    """Runs trials as Ray tasks.
+
+    Args:
+        address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts a Ray of
+            this machine's own, which ends with the executor.
+        gpus: whether a trial takes a GPU; left out, where the cluster has any.
+        workers: the most trials at once; left out, as many as the cluster has room for.
+        timeout: seconds after which a trial has failed; ``None`` for ever.
+
+    Raises:
+        InputError: no such address can be.
+        UnavailableError: Ray is not installed, or cannot be started, or does not answer; from `poll`, where the cluster
+            is gone or its nodes cannot run trials.
+    """
+
+    group_size = 1
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        gpus: bool | None = None,
+        workers: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._cluster = Cluster(address, cpus=workers)
+        self._ray = self._cluster.ray
+        wanted = os.environ.get("JAX_PLATFORMS") != "cpu" and self._cluster.count("GPU") > 0
+        self._resource = "GPU" if (wanted if gpus is None else gpus) else "CPU"
+        self._workers, self._timeout = workers, timeout
+        needs = {"num_cpus": 0, "num_gpus": 1} if self._resource == "GPU" else {"num_cpus": 1}
+        self._run: Any = self._ray.remote(max_retries=RAY_RETRIES, **needs)(run_remotely)
+        self._environment = _choose_environment(self._resource)
+        self._notes = self._make_notes()
+        self._asked: Any = None
+        self._noted = 0.0
+        self._datasets: dict[DataConfig, Any] = {}
+        self._flights: dict[Any, _Flight] = {}
+        self._refused: list[Event] = []
+        self._error: UnavailableError | None = None
+
+    def free_slots(self) -> dict[int, str]:
+        """Returns `""` for every trial that there is room for, and for a few that will wait on the cluster."""
+        slots = self._cluster.count(self._resource)
+        room = slots + 1 + slots // 4 if self._workers is None else self._workers
+        return dict.fromkeys(range(room - len(self._flights)), "")
+
+    def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
+        """Hands a trial to Ray, which finds a place for it."""
+        (trial,) = group
+        try:
+            dataset = self._put(trial.config.data)
+        except CnnjaxError as error:
+            self._refused.append(Failed(trial, describe_error(error)))
+            return
+        task = self._run.remote(trial.config.to_json(), dataset, self._notes, self._environment, hash_source())
+        self._flights[task] = _Flight(trial)
+
+    def poll(self, seconds: float) -> list[Event]:
+        """Returns what has happened, after waiting at most so long for something to happen."""
+        if self._error:
+            raise self._error
+        self._cluster.check()
+        events, self._refused = self._refused, []
+        if self._flights:
+            tasks = [*self._flights]
+            self._ray.wait(tasks, timeout=0 if events else seconds)
+            ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+            events += self._read_notes() + [self._land(task) for task in ended]
+        return events + self._stop_late()
+
+    def close(self) -> None:
+        """Ends every trial, and a Ray of one's own."""
+        self._flights.clear()
+        self._datasets.clear()
+        self._cluster.leave()
+
+    def _put(self, data: DataConfig) -> Any:
+        if data.whole not in self._datasets:
+            self._datasets[data.whole] = self._ray.put(load_data(data))
+        return self._datasets[data.whole]
+
+    def _land(self, task: Any) -> Event:
+        """Returns what the end of a task means for its trial."""
+        trial = self._flights.pop(task).trial
+        try:
+            text, *blobs = self._ray.get(task, timeout=FETCH_SECONDS)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = describe_ray_error(error.cause or error)
+            self._error = UnavailableError(f"the nodes of the cluster cannot run trials: {cause}")
+            return Returned(trial)
+        except self._ray.exceptions.RayError as error:
+            return Failed(trial, _explain(error))
+        header = json.loads(text)
+        if header["kind"] == "ended":
+            return Ended(trial, PackedRun(Record.from_dict(header["record"]), *blobs))
+        if header["kind"] == "failed":
+            return Failed(trial, header["reason"], header["output"])
+        return Returned(trial)
+
+    def _stop_late(self) -> list[Event]:
+        if self._timeout is None:
+            return []
+        last = time.monotonic() - self._timeout
+        late = [task for task, flight in self._flights.items() if flight.began is not None and flight.began < last]
+        for task in late:
+            self._ray.cancel(task, force=True)
+        return [Failed(self._flights.pop(task).trial, f"ran longer than {self._timeout:g} s") for task in late]
+
+    def _make_notes(self) -> Any:
+        """Starts the actor, on the coordinator's own node, which the grid cannot outlive anyway."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=True)
+        return self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Notes).remote()
+
+    def _read_notes(self) -> list[Event]:
+        """Asks the actor now and then, and takes its answer when it is there; without one there is no progress."""
+        if self._asked is None:
+            if time.monotonic() - self._noted >= NOTE_SECONDS:
+                self._noted, self._asked = time.monotonic(), self._notes.take.remote()
+            return []
+        if not self._ray.wait([self._asked], timeout=0)[0]:
+            return []
+        asked, self._asked = self._asked, None
+        try:
+            notes: list[Note] = self._ray.get(asked, timeout=FETCH_SECONDS)
+        except self._ray.exceptions.RayError:
+            return []
+        flights = {flight.trial.key: flight for flight in self._flights.values()}
+        return [_read_note(flights[key], progress) for key, progress in notes if key in flights]
+
+
+def _read_note(flight: _Flight, progress: dict[str, Any] | None) -> Event:
+    if progress is None or flight.began is None:
+        flight.began = time.monotonic()
+    return Started(flight.trial) if progress is None else Advanced(flight.trial, Progress(**progress))
+
+
+def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
+    """Returns what JAX is to start with on the nodes: the settings of this process, as local workers have them."""
+    chosen = {name: value for name, value in os.environ.items() if name == "XLA_FLAGS" or name.startswith("JAX_")}
+    if resource == "CPU":
+        chosen |= {"JAX_PLATFORMS": "cpu", **ONE_THREAD}
+    return tuple(sorted(chosen.items()))
+
+
+def _explain(error: Exception) -> str:
+    """Returns one line that says why Ray has no result of a trial."""
+    deaths = {
+        "WorkerCrashedError": "its worker died",
+        "NodeDiedError": "its node died",
+        "LocalRayletDiedError": "its node died",
+        "OutOfMemoryError": "its node had too little memory",
+    }
+    death = deaths.get(type(error).__name__)
+    return f"{death} at each of {RAY_RETRIES + 1} starts" if death else describe_error(error)

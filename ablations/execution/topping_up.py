@@ -1,0 +1,160 @@
+"""The cells of a grid as arms of a comparison."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ablations.execution.costs import find_size
+from ablations.execution.work import Ending
+from ablations.study.grid import Cell, Grid
+from cnnjax.errors import InputError
+from cnnjax.reports.arms import Arm, find_chance, find_resolution
+from cnnjax.reports.findings import Rules
+from cnnjax.runs.record import Record
+from cnnjax.runs.store import Store
+from cnnjax.statistics import compare_in_looks, plan_looks
+
+
+def make_arms(grid: Grid, records: Mapping[str, Record]) -> tuple[Arm, ...]:
+    """Returns an arm for every cell.
+
+    Args:
+        grid: of the study.
+        records: what is stored, by run key; records of other runs are left aside.
+    """
+    return tuple(_make_arm(cell, grid.seeds, records) for cell in grid.cells)
+
+
+def _make_arm(cell: Cell, seeds: tuple[int, ...], records: Mapping[str, Record]) -> Arm:
+    found = {seed: records.get(cell.seeded(seed).key) for seed in seeds}
+    stored = {seed: record for seed, record in found.items() if record is not None}
+    parameters, flops = find_size(cell.config) if cell.problem is None else (None, None)
+    reasons = [record.reason for record in stored.values() if record.status == "invalid"]
+    problem = cell.problem or next(iter(reasons), None)
+    return Arm(cell.name, cell.labels, stored, seeds, parameters, flops, problem)
+
+
+@dataclass(frozen=True)
+class TopUp:
+    """How far to go.
+
+    Attributes:
+        baseline: the cell that the others are compared with.
+        most: seeds of a cell, at most.
+        rules: by which a comparison is decided.
+    """
+
+    baseline: Cell
+    most: int
+    rules: Rules
+
+
+def extend_seeds(seeds: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Returns the seeds with as many further ones, the smallest that are free, as make `most`.
+
+    Example:
+        >>> extend_seeds((0, 1, 7), 5)
+        (0, 1, 7, 2, 3)
+    """
+    free = (seed for seed in itertools.count() if seed not in seeds)
+    return (*seeds, *itertools.islice(free, max(most - len(seeds), 0)))
+
+
+def check_top_up(grid: Grid, top_up: TopUp) -> None:
+    """Raises `InputError` where a grid cannot be topped up so."""
+    check_most(grid, top_up.most)
+    if top_up.baseline.problem:
+        raise InputError(f"--baseline {top_up.baseline.name}: cannot exist: {top_up.baseline.problem}")
+    splits = {cell.config.train.validation_split for cell in grid.cells}
+    if top_up.rules.measure == "validation" and (len(splits) > 1 or not splits.pop()):
+        raise InputError("--by validation: all cells must have the same train.validation_split, > 0")
+
+
+def check_most(grid: Grid, most: int) -> None:
+    """Raises `InputError` where so many seeds are no more than the grid has, or cells are not of one dataset."""
+    if most <= len(grid.seeds):
+        raise InputError(f"--top-up {most}: must be > {len(grid.seeds)}, the seeds of the study")
+    if len({cell.config.data.source for cell in grid.cells}) > 1:
+        raise InputError("--top-up: the cells differ in data.name; must be of one dataset to be compared")
+
+
+def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid], Ending]) -> Counter[str]:
+    """Runs a grid, then further seeds of the baseline and of the undecided cells, look by look.
+
+    Args:
+        grid: the study.
+        top_up: how far to go.
+        store: holds what `run` has run.
+        run: runs a grid into the store; no further look follows one that a failure stopped.
+
+    Returns:
+        How many trials that were to be run are now in which status.
+    """
+    seeds = extend_seeds(grid.seeds, top_up.most)
+    looks = plan_looks(len(grid.seeds), top_up.most)
+    ending = run(grid)
+    counts = ending.counts
+    for before, look in itertools.pairwise(looks):
+        if ending.stopped:
+            return counts
+        undecided = set(_list_undecided(replace(grid, seeds=seeds[:before]), looks, look, top_up, store))
+        if not undecided:
+            return counts
+        cells = tuple(cell for cell in grid.cells if cell.name in undecided or cell.name == top_up.baseline.name)
+        name = _name_look(grid.name, look, top_up.most)
+        ending = run(replace(grid, name=name, cells=cells, seeds=seeds[before:look]))
+        counts += ending.counts
+    return counts
+
+
+def _name_look(study: str, look: int, most: int) -> str:
+    return f"{study}-to-{look}-of-{most}-seeds"
+
+
+def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> str | None:
+    """Returns one line that says by which other plans a study was topped up, or ``None`` where it was by no other.
+
+    A plan that is changed after looking has looks and levels of its own, so the claims of all plans add up.
+
+    Args:
+        study: its name.
+        most: seeds of a cell, at most, by the plan at hand; ``None`` where there is none.
+        grids: names of the grids in the store, those of looks among them.
+
+    Example:
+        >>> describe_other_plans("padding", 12, ["padding", "padding-to-6-of-12-seeds"])
+        >>> describe_other_plans("padding", 12, ["padding", "padding-to-6-of-6-seeds"])  # doctest: +ELLIPSIS
+        'padding was topped up by another plan, too (--top-up 6): all plans together may make a false claim ...
+    """
+    looks = (re.fullmatch(rf"{re.escape(study)}-to-\d+-of-(\d+)-seeds", grid) for grid in grids)
+    others = sorted({int(look[1]) for look in looks if look} - {most})
+    if not others:
+        return None
+    listed = ", ".join(f"--top-up {other}" for other in others)
+    if most is None:
+        return f"{study} was topped up ({listed}); without that option the price of looking again is not paid"
+    return (
+        f"{study} was topped up by another plan, too ({listed}): all plans together may make a false claim with up to "
+        f"{len(others) + 1} times the probability --alpha"
+    )
+
+
+def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
+    """Yields the names of the cells that the seeds of `grid` leave undecided, where `look` decides next."""
+    rules = top_up.rules
+    arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
+    contrasts = compare_in_looks(
+        {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None},
+        top_up.baseline.name,
+        {arm.name: arm.ended for arm in arms},
+        grid.seeds,
+        looks,
+        rules,
+        resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
+        chance=find_chance(cell.config for cell in grid.cells),
+    )
+    for contrast in contrasts:
+        if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:
+            yield contrast.first

@@ -1,0 +1,291 @@
+"""Who watches a grid run: a live view on a terminal, a line a trial elsewhere, failures alone where quiet."""
+
+import contextlib
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from ablations.execution.costs import training_flops
+from ablations.execution.work import Work
+from ablations.study.grid import Trial
+from cnnjax.console.terminal import NoteObserver, format_seconds, open_terminal, say
+from cnnjax.runs.history import Progress
+from cnnjax.runs.record import FINAL, Record
+from cnnjax.runs.trackers import Tracking, check_trackers, make_trackers
+from cnnjax.settings.schema import shorten_paths
+
+REFRESH_SECONDS = 0.2
+
+
+class GridObserver(Protocol):
+    """Is told what happens in a grid."""
+
+    def begin(self, work: Work) -> None:
+        """Learns what is stored already and what is to be run."""
+
+    def start(self, trial: Trial) -> None:
+        """Learns that a trial has begun."""
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Learns how far a trial is."""
+
+    def retry(self, trial: Trial, reason: str) -> None:
+        """Learns that a trial failed and will be tried again."""
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Learns that a trial has ended, and is stored."""
+
+    def close(self) -> None:
+        """Learns that nothing more will come."""
+
+
+def make_grid_observer(quiet: bool) -> GridObserver:
+    """Returns what shows a grid: a live view on a terminal, lines elsewhere; failures alone where `quiet`."""
+    if quiet:
+        return FailureObserver()
+    return LiveObserver() if sys.stdout.isatty() else LineObserver()
+
+
+class FailureObserver:
+    """Shows failures, on stderr, and nothing else; keeps the counts that the others show."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.running: dict[str, tuple[Trial, Progress | None]] = {}
+        self._begun = time.monotonic()
+        self._ended = 0
+        self._cost = self._cost_ended = 0.0
+
+    def begin(self, work: Work) -> None:
+        """Counts what is there."""
+        self.counts = work.counts
+        self._begun = time.monotonic()
+        self._cost = sum(training_flops(trial.config) for trial in work.waiting)
+        self._cost_ended, self._ended = 0.0, 0
+
+    def start(self, trial: Trial) -> None:
+        """Notes the trial."""
+        self.running[trial.key] = (trial, None)
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Notes the progress."""
+        self.running[trial.key] = (trial, progress)
+
+    def retry(self, trial: Trial, reason: str) -> None:
+        """Shows the reason."""
+        self.running.pop(trial.key, None)
+        self.show_failure(f"retrying {trial.name}: {reason}")
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Counts the trial, and shows a failure."""
+        self.running.pop(trial.key, None)
+        self.counts["waiting"] -= 1
+        self.counts[record.status] += 1
+        self._ended += 1
+        self._cost_ended += training_flops(trial.config)
+        if record.status == "failed":
+            self.show_failure(f"failed {trial.name}: {record.reason}")
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def show_failure(self, text: str) -> None:
+        """Shows a line on stderr."""
+        say(text, sys.stderr)
+
+    def estimate_rest(self) -> str:
+        """Returns how long the rest will take, at the speed so far, such as ``0:12:30``; ``-`` where none is known."""
+        done = self._cost_ended + sum(
+            _share(progress) * training_flops(t.config) for t, progress in self.running.values()
+        )
+        if not done:
+            return "-"
+        return format_seconds((time.monotonic() - self._begun) * (self._cost - done) / done)
+
+    def describe_speed(self) -> str:
+        """Returns the rate and the time left, such as ``40 trials/h, 0:12:30 left``; nothing before there is any."""
+        left = self.estimate_rest()
+        rate = f"{self._ended * 3600 / (time.monotonic() - self._begun):,.0f} trials/h" if self._ended else ""
+        return ", ".join(filter(None, (rate, f"{left} left" if left != "-" and self.counts["waiting"] else "")))
+
+    def describe_counts(self) -> str:
+        """Returns the counts in one line."""
+        total = sum(self.counts.values())
+        named = [f"{count} {status}" for status, count in self.counts.items() if count and status != "waiting"]
+        return f"{total - self.counts['waiting']}/{total} trials: {', '.join(named) or 'none yet'}"
+
+
+class LineObserver(FailureObserver):
+    """Shows a line a trial."""
+
+    def begin(self, work: Work) -> None:
+        """Shows what is stored and what is to be run."""
+        super().begin(work)
+        say(f"{self.describe_counts()}; {self.counts['waiting']} to run", sys.stdout)
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Shows the result, once it is stored."""
+        super().end(trial, record)
+        total = sum(self.counts.values())
+        result = f"test accuracy {record.test_accuracy:.4f}" if record.status == "completed" else record.reason
+        spent = f" in {record.seconds['total']:.1f} s" if "total" in record.seconds else ""
+        line = f"[{total - self.counts['waiting']}/{total}] {record.status} {trial.name}: {result}{spent}"
+        say(f"{line}; ETA {self.estimate_rest()}", sys.stdout)
+
+
+class LiveObserver(FailureObserver):
+    """Shows a bar over all trials, the counts, the rate, the time left and what runs; stays when the grid ends.
+
+    Running trials go by what differs among those to be run, so that it is not what a narrow terminal cuts off.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: Any = None
+        self._refreshed = 0.0
+        self._varying: dict[str, str] = {}
+
+    def begin(self, work: Work) -> None:
+        """Starts the view."""
+        from rich.live import Live
+
+        super().begin(work)
+        self._varying = _find_varying(work.waiting)
+        with self._tolerant():
+            self._live = Live(
+                self._render(),
+                console=open_terminal(),
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def start(self, trial: Trial) -> None:
+        """Shows the trial."""
+        super().start(trial)
+        self._refresh()
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Moves the trial on."""
+        super().advance(trial, progress)
+        self._refresh(REFRESH_SECONDS)
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Counts the trial."""
+        super().end(trial, record)
+        self._refresh()
+
+    def close(self) -> None:
+        """Leaves the view as it is."""
+        self.running.clear()
+        self._refresh()
+        with self._tolerant():
+            if self._live:
+                self._live.stop()
+        self._live = None
+
+    def show_failure(self, text: str) -> None:
+        """Shows a line above the view."""
+        with self._tolerant():
+            if self._live:
+                self._live.console.print(text, style="red", markup=False, highlight=False)
+
+    def _refresh(self, at_most_every: float = 0.0) -> None:
+        if self._live and time.monotonic() - self._refreshed >= at_most_every:
+            self._refreshed = time.monotonic()
+            with self._tolerant():
+                self._live.update(self._render(), refresh=True)
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        total = sum(self.counts.values())
+        heading = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=max(total, 1), completed=total - self.counts["waiting"], width=20)
+        heading.add_row(bar, Text(self.describe_counts()))
+        trials = Table.grid(padding=(0, 2))
+        for trial, progress in self.running.values():
+            name = Text(f"  {self._name(trial)}", overflow="ellipsis", no_wrap=True)
+            trials.add_row(name, Text(_describe(progress), no_wrap=True))
+        is_starting = self.counts["waiting"] and not self.running
+        return Group(heading, Text("  workers are starting" if is_starting else self.describe_speed()), trials)
+
+    def _name(self, trial: Trial) -> str:
+        labels = [f"{short}={trial.cell.labels[factor]}" for factor, short in self._varying.items()]
+        return ", ".join([*labels, f"seed={trial.config.seed}"])
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Lets the grid go on where the terminal is gone."""
+        try:
+            yield
+        except OSError:
+            self._live = None
+
+
+def _find_varying(trials: Sequence[Trial]) -> dict[str, str]:
+    """Returns short names of the factors that have several labels among trials of one grid."""
+    labels = [trial.cell.labels for trial in trials]
+    factors = list(labels[0]) if labels else []
+    return shorten_paths([factor for factor in factors if len({each[factor] for each in labels}) > 1])
+
+
+def _describe(progress: Progress | None) -> str:
+    if progress is None:
+        return "compiling"
+    share = 100 * progress.seen / progress.examples
+    return f"epoch {progress.epoch}/{progress.epochs} {share:3.0f}%  accuracy {progress.accuracy:.4f}"
+
+
+def _share(progress: Progress | None) -> float:
+    return 0.0 if progress is None else (progress.epoch - 1 + progress.seen / progress.examples) / progress.epochs
+
+
+class TrackedGridObserver:
+    """Passes all on to what shows the grid, and tells trackers of the trials that end."""
+
+    def __init__(self, shown: GridObserver, names: Iterable[str], folder: str | os.PathLike[str]) -> None:
+        """Takes what shows the grid, the names of the trackers, and the output folder.
+
+        Raises:
+            InputError, UnavailableError: as `cnnjax.runs.trackers.check_trackers`.
+        """
+        self._names = tuple(names)
+        check_trackers(self._names)
+        self._shown, self._folder = shown, folder
+
+    def begin(self, work: Work) -> None:
+        """Passes it on."""
+        self._shown.begin(work)
+
+    def start(self, trial: Trial) -> None:
+        """Passes it on."""
+        self._shown.start(trial)
+
+    def advance(self, trial: Trial, progress: Progress) -> None:
+        """Passes it on."""
+        self._shown.advance(trial, progress)
+
+    def retry(self, trial: Trial, reason: str) -> None:
+        """Passes it on."""
+        self._shown.retry(trial, reason)
+
+    def end(self, trial: Trial, record: Record) -> None:
+        """Passes it on, and tells the trackers; one that fails is told of no further trial."""
+        self._shown.end(trial, record)
+        if record.status not in FINAL:
+            return
+        with Tracking(NoteObserver(), make_trackers(self._names, self._folder, trial.config)) as tracking:
+            tracking.finish(record)
+        self._names = tracking.names
+
+    def close(self) -> None:
+        """Passes it on."""
+        self._shown.close()

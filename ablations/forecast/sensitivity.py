@@ -1,0 +1,94 @@
+"""How small a difference between two arms this many seeds can show."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ablations.study.grid import Grid
+from cnnjax.reports.arms import find_resolution
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.record import Record
+from cnnjax.statistics.estimates import rounding_deviation, smallest_detectable_difference, typical_standard_deviation
+from cnnjax.statistics.families import sidak
+from cnnjax.statistics.verdicts import LEAST_SEEDS
+
+ASSUMED_DEVIATION = 0.0019
+"""Standard deviation of the test accuracy of the default run over ten seeds (docs/accuracy.md)."""
+ALPHA, POWER = 0.05, 0.8
+LEAST_FREEDOM = 8
+"""Degrees of freedom that a spread must have to take the place of the assumed one, which has 9."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What paired two-sided t tests of all cells against one of them would find.
+
+    Attributes:
+        standard_deviation: of the test accuracy over seeds, in one cell.
+        basis: where this is from.
+        seeds: of every cell.
+        comparisons: of the cells that can exist with one of them.
+        difference: of the mean test accuracies, found with probability `POWER` in each comparison, where all of them
+            together err with probability `ALPHA` at most, if the seeds of two cells have nothing in common; ``None``
+            for fewer than `LEAST_SEEDS`, and where there is nothing to compare.
+    """
+
+    standard_deviation: float
+    basis: str
+    seeds: int
+    comparisons: int
+    difference: float | None
+
+
+def find_sensitivity(grid: Grid, records: Mapping[str, Record]) -> Sensitivity:
+    """Returns the smallest difference that a grid would find.
+
+    The spread over seeds is the typical one of the grid's own cells if their completed seeds tell enough of it, else
+    that of any configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`; never less
+    than what the step of the accuracies hides. The level of a comparison is Sidak's.
+
+    Args:
+        grid: of the study.
+        records: what is stored, of the grid or not, by run key.
+    """
+    deviation, basis = _find_spread(grid, records.values())
+    configs = [cell.config for cell in grid.cells if cell.problem is None]
+    n, comparisons = len(grid.seeds), max(len(configs) - 1, 0)
+    difference = None
+    if n >= LEAST_SEEDS and comparisons:
+        spread = math.sqrt(2) * max(deviation, rounding_deviation(find_resolution(configs, "test")))
+        difference = smallest_detectable_difference(spread, n, sidak(ALPHA, comparisons), POWER)
+    return Sensitivity(deviation, basis, n, comparisons, difference)
+
+
+def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:
+    own = {replace(cell.config, seed=0).key for cell in grid.cells}
+    likes = {_find_data(cell.config) for cell in grid.cells}
+    repeated = {config: values for config, values in _group_accuracies(records).items() if len(values) > 1}
+    of_study = [values for config, values in repeated.items() if config.key in own]
+    alike = [values for config, values in repeated.items() if _find_data(config) in likes]
+    for groups, whose in ((of_study, "of this study"), (alike, "of the same dataset, training examples and epochs")):
+        freedom = sum(len(values) - 1 for values in groups)
+        deviation = typical_standard_deviation(groups)
+        if deviation is not None and freedom >= LEAST_FREEDOM:
+            spreads = [statistics.stdev(values) for values in groups]
+            reach = f", {min(spreads):.4f} to {max(spreads):.4f}" if len(groups) > 1 else ""
+            cells = f"{len(groups)} configuration{'s' * (len(groups) != 1)} {whose}"
+            return deviation, f"typical of {cells}{reach}, {freedom} degrees of freedom"
+    return ASSUMED_DEVIATION, (
+        "an assumption: that of the default run on mnist over ten seeds; small networks and short training vary more"
+    )
+
+
+def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]:
+    """Returns the test accuracies of every configuration over its seeds; the configuration is given with the seed 0."""
+    groups: dict[RunConfig, list[float]] = {}
+    for record in records:
+        if record.test_accuracy is not None:
+            groups.setdefault(replace(record.config, seed=0), []).append(record.test_accuracy)
+    return groups
+
+
+def _find_data(config: RunConfig) -> tuple[tuple[str, str | None], int | None, float, int]:
+    return config.data.source, config.data.train_size, config.train.validation_split, config.train.epochs

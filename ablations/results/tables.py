@@ -1,0 +1,248 @@
+"""The results of a grid as tables: one for reading, one of two factors, and one of everything."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ablations.results.results import TRIAL_STATUSES, CellResult
+from ablations.study.grid import Grid, list_labels
+from cnnjax.console.tables import Column, Document, Table, Value
+from cnnjax.errors import InputError
+from cnnjax.settings.checking import choice
+from cnnjax.settings.schema import shorten_paths
+from cnnjax.statistics.estimates import Estimate
+
+
+def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
+    """Returns one row a cell, rounded for reading; columns without a value are left out, a count of 0 is none."""
+    columns: dict[Column, Callable[[CellResult], Value]] = {
+        Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
+        Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
+        Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
+        Column("parameters", ",", True): lambda cell: cell.parameters,
+        Column("FLOPs", ",", True): lambda cell: cell.flops,
+        Column("train s", ".1f", True): lambda cell: cell.train_seconds,
+        **{Column(status, ",", True): _read_count(status) for status in TRIAL_STATUSES},
+    }
+    values = {column: [read(cell) or None for cell in cells] for column, read in columns.items()}
+    used = {column: entries for column, entries in values.items() if any(entry is not None for entry in entries)}
+    labels = ([cell.labels[factor] for cell in cells] for factor in grid.factors)
+    headings = shorten_paths(grid.factors).values()
+    return Table((*map(Column, headings), *used), tuple(zip(*labels, *used.values(), strict=True)))
+
+
+def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column: str) -> tuple[Table, ...]:
+    """Returns the accuracy, as mean and standard deviation, by two factors.
+
+    Every combination of the other factors has a table of its own, so that each entry is one cell and nothing is
+    averaged over. An entry that lacks seeds says so: ``(2 of 5)``.
+
+    Args:
+        grid: of the cells.
+        cells: those to show.
+        row, column: the factors whose labels head the rows and the columns.
+
+    Raises:
+        InputError: one is not a factor of the study, or both are the same.
+    """
+    for factor in (row, column):
+        choice(factor, grid.factors, "--pivot")
+    if row == column:
+        raise InputError(f"--pivot {row} {column}: must be two factors")
+    short = shorten_paths(grid.factors)
+    others = [factor for factor in grid.factors if factor not in (row, column)]
+    groups: dict[tuple[str, ...], list[CellResult]] = {}
+    for cell in cells:
+        groups.setdefault(tuple(cell.labels[factor] for factor in others), []).append(cell)
+    return tuple(
+        _pivot(
+            grid, group, row, column, [f"{short[factor]}={label}" for factor, label in zip(others, labels, strict=True)]
+        )
+        for labels, group in groups.items()
+    )
+
+
+def make_data_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
+    """Returns one row a cell with everything that is known of it, unrounded."""
+    columns = list_columns(grid)
+    rows = (
+        (*(cell.labels[factor] for factor in grid.factors), *(read(cell) for read in columns.values()))
+        for cell in cells
+    )
+    return Table(tuple(map(Column, (*grid.factors, *columns))), tuple(rows))
+
+
+def list_columns(grid: Grid) -> dict[str, Callable[[CellResult], Value]]:
+    """Returns the columns of the data table behind the factors: by name, how each is read from a cell."""
+    return {
+        "parameters": lambda cell: cell.parameters,
+        "flops": lambda cell: cell.flops,
+        "val_accuracy": lambda cell: cell.val_accuracy and cell.val_accuracy.mean,
+        "accuracy": lambda cell: cell.accuracy and cell.accuracy.mean,
+        "accuracy_sd": lambda cell: cell.accuracy and cell.accuracy.standard_deviation,
+        "accuracy_low": lambda cell: cell.accuracy and cell.accuracy.low,
+        "accuracy_high": lambda cell: cell.accuracy and cell.accuracy.high,
+        **{f"accuracy_seed_{seed}": _read_accuracy(seed) for seed in grid.seeds},
+        "train_seconds": lambda cell: cell.train_seconds,
+        "total_seconds": lambda cell: cell.total_seconds,
+        **{status: _read_count(status) for status in TRIAL_STATUSES},
+        "problem": lambda cell: cell.problem,
+    }
+
+
+def _read_accuracy(seed: int) -> Callable[[CellResult], Value]:
+    return lambda cell: cell.accuracies.get(seed)
+
+
+def _read_count(status: str) -> Callable[[CellResult], Value]:
+    return lambda cell: cell.counts[status]
+
+
+def _pivot(grid: Grid, cells: Sequence[CellResult], row: str, column: str, others: list[str]) -> Table:
+    entries = {(cell.labels[row], cell.labels[column]): _write_entry(cell) for cell in cells}
+    short = shorten_paths(grid.factors)
+    heads = [label for label in list_labels(grid, column) if any(label == found for _, found in entries)]
+    rows = [label for label in list_labels(grid, row) if any(label == found for found, _ in entries)]
+    return Table(
+        (Column(short[row]), *(Column(head, right=True) for head in heads)),
+        tuple((label, *(entries.get((label, head)) for head in heads)) for label in rows),
+        ", ".join([f"{short[row]} by {short[column]}", *others]),
+    )
+
+
+def _write_entry(cell: CellResult) -> str:
+    return _write_spread(cell, cell.accuracy) or ", ".join(
+        f"{count} {status}" for status, count in cell.counts.items() if count
+    )
+
+
+def _write_spread(cell: CellResult, estimate: Estimate | None) -> str | None:
+    if estimate is None:
+        return None
+    spread = "" if estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
+    partly = f" ({estimate.n} of {cell.trials})" if estimate.n < cell.trials else ""
+    return f"{estimate.mean:.4f}{spread}{partly}"
+
+
+def _write_interval(estimate: Estimate | None) -> str | None:
+    return None if estimate is None or estimate.low is None else f"[{estimate.low:.4f}, {estimate.high:.4f}]"
+
+
+def sort_cells(
+    cells: Sequence[CellResult],
+    column: str | None,
+    grid: Grid,
+    columns: Mapping[str, Callable[[CellResult], Value]],
+) -> tuple[CellResult, ...]:
+    """Returns the cells ordered by a column; those without a value come last, equal ones keep their order.
+
+    Args:
+        cells: to sort.
+        column: name of a factor, whose labels are ordered as in the study, or of a column of numbers; with ``-`` in
+            front the order is reversed. ``None`` keeps the order.
+        grid: of the cells.
+        columns: how the value of every other column is read from a cell.
+
+    Raises:
+        InputError: there is no such column.
+    """
+    if column is None:
+        return tuple(cells)
+    name = column.removeprefix("-")
+    choice(name, (*grid.factors, *columns), "--sort")
+    levels = {label: index for index, label in enumerate(list_labels(grid, name))} if name in grid.factors else {}
+    values = [levels[cell.labels[name]] if levels else columns[name](cell) for cell in cells]
+    known = [(value, cell) for value, cell in zip(values, cells, strict=True) if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=column.startswith("-"))
+    without = [cell for value, cell in zip(values, cells, strict=True) if value is None]
+    return (*(cell for _, cell in known), *without)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Cells by validation accuracy.
+
+    Attributes:
+        ranked: the cells all of whose trials completed, best first; of equal ones the smaller network.
+        left_out: how many cells lack a trial.
+    """
+
+    ranked: tuple[CellResult, ...]
+    left_out: int
+
+    @property
+    def chosen(self) -> CellResult:
+        """The best one."""
+        return self.ranked[0]
+
+    def to_document(self, grid: Grid, title: str, facts: Sequence[str]) -> Document:
+        """Returns the selection for reading."""
+        columns = (
+            *map(Column, shorten_paths(grid.factors).values()),
+            Column("parameters", ",", True),
+            Column("validation accuracy"),
+        )
+        rows = tuple(
+            (*(cell.labels[factor] for factor in grid.factors), cell.parameters, _write(cell.val_accuracy))
+            for cell in self.ranked
+        )
+        notes = (
+            f"picked by validation accuracy: {self.chosen.name}",
+            f"its test accuracy: {_write(self.chosen.accuracy)}, over {_count(len(self.chosen.accuracies), 'seed')}",
+            *(
+                [f"not to be picked, for want of a completed trial: {_count(self.left_out, 'cell')}"]
+                if self.left_out
+                else []
+            ),
+        )
+        return Document(title, tuple(facts), (Table(columns, rows),), notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the selection as JSON values: with the test accuracy of the chosen cell, and of no other."""
+        accuracy = self.chosen.accuracy
+        return {
+            "chosen": self.chosen.name,
+            "test_accuracy": accuracy and asdict(accuracy),
+            "ranked": [{"cell": cell.name, **asdict(_known(cell.val_accuracy))} for cell in self.ranked],
+            "left_out": self.left_out,
+        }
+
+
+def select(cells: Sequence[CellResult]) -> Selection:
+    """Ranks cells by their mean validation accuracy.
+
+    Raises:
+        InputError: no cell has a validation accuracy for every seed, or the cells have different validation examples.
+    """
+    if len({cell.labels.get("data.name") for cell in cells}) > 1:
+        raise InputError("--select: the cells differ in data.name, so in the examples that would judge them")
+    if len({cell.labels.get("train.validation_split") for cell in cells}) > 1:
+        raise InputError(
+            "--select: the cells differ in train.validation_split, so in the examples that would judge them"
+        )
+    if not any(cell.val_accuracies for cell in cells) and any(cell.accuracies for cell in cells):
+        raise InputError(
+            "--select: no run has validation examples; run the study with --set train.validation_split=0.1"
+        )
+    complete = [cell for cell in cells if cell.val_accuracy and cell.val_accuracy.n == cell.trials]
+    if not complete:
+        raise InputError(
+            "--select: no cell has completed all its trials yet; `ablations.run` goes on, --retry-failed with failures"
+        )
+    ranked = sorted(complete, key=lambda cell: (-_known(cell.val_accuracy).mean, cell.parameters or 0))
+    return Selection(tuple(ranked), len(cells) - len(ranked))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _known(estimate: Estimate | None) -> Estimate:
+    assert estimate is not None
+    return estimate
+
+
+def _write(estimate: Estimate | None) -> str:
+    known = _known(estimate)
+    interval = " (too few seeds for an interval)" if known.low is None else f" [{known.low:.4f}, {known.high:.4f}]"
+    return f"{known.mean:.4f}{interval}"

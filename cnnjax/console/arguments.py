@@ -1,0 +1,406 @@
+"""The options that a dataclass of arguments stands for: one for every field, and for every setting of a configuration.
+
+A field that is a `Settings` is a table of settings: ``model: ModelConfig`` has the options ``--model.padding`` and so
+on. `Option` says, in a field's annotation, what its name and type do not::
+
+    out: Annotated[Path, Option(metavar="DIR")] = Path("runs")
+"""
+
+import argparse
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import re
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+from cnnjax.console.terminal import find_width, say
+from cnnjax.errors import InputError
+from cnnjax.machine.files import read_path, read_text
+from cnnjax.runs.config import RunConfig
+from cnnjax.settings import Settings
+from cnnjax.settings.checking import check, near_match
+from cnnjax.settings.schema import read_literal, write_literal
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an annotation says of an option.
+
+    Attributes:
+        metavar: stands for the value in the help.
+        name: in place of the field's; a table of settings with an empty name gives its settings no prefix.
+        aliases: further names.
+        positional: typed without a name.
+        advanced: listed by ``--help-all`` alone.
+    """
+
+    metavar: str = ""
+    name: str | None = None
+    aliases: tuple[str, ...] = ()
+    positional: bool = False
+    advanced: bool = False
+
+
+ADVANCED = Option(advanced=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An option of a command.
+
+    Attributes:
+        name: as it is typed, without the dashes before it: ``model.kernel-size``.
+        path: of the value, from the arguments on: ``("run", "model", "kernel_size")``.
+        hint: the annotation of the value.
+        default: the value where the option is not given.
+        owner: the class whose field it is.
+        option: what the annotation says of it.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    hint: Any
+    default: Any
+    owner: type
+    option: Option
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether the value is part of a configuration, which checks it itself."""
+        return issubclass(self.owner, Settings)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option takes no value."""
+        return self.hint is bool
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the option may be given again, each time with one value."""
+        return not self.is_setting and get_origin(self.hint) is tuple and get_args(self.hint)[-1] is ...
+
+    @property
+    def kinds(self) -> frozenset[Any]:
+        """The types, without their parameters, that the value may be of."""
+        return _list_kinds(self.hint)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that the value must be one of, where there are any."""
+        inner = get_args(self.hint)[0] if self.is_repeated else self.hint
+        return get_args(inner) if get_origin(inner) is Literal else ()
+
+    @property
+    def values(self) -> int | None:
+        """How many words the value is, where it is always the same number of several."""
+        (kind, *others) = (part for part in get_args(self.hint) or (self.hint,) if part is not type(None))
+        is_fixed = get_origin(kind) is tuple and not others and not self.is_setting
+        return len(get_args(kind)) if is_fixed else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The option as it is typed, with its aliases."""
+        return (f"--{self.name}", *self.option.aliases)
+
+    @property
+    def negation(self) -> str | None:
+        """What turns off a setting that is a flag: ``--model.no-use-bias``."""
+        section, _, name = self.name.rpartition(".")
+        return f"--{section}.no-{name}" if self.is_flag and self.is_setting else None
+
+
+def list_options(arguments: Any) -> tuple[Entry, ...]:
+    """Returns the options of a dataclass of arguments, whose values are the defaults, in the order of its fields."""
+    return tuple(_list_fields(arguments, (), ""))
+
+
+def _list_fields(values: Any, path: tuple[str, ...], prefix: str) -> Iterator[Entry]:
+    hints = typing.get_type_hints(type(values), include_extras=True)
+    for field in dataclasses.fields(values):
+        hint, option = _split_hint(hints[field.name])
+        value = getattr(values, field.name)
+        name = field.name.replace("_", "-") if option.name is None else option.name
+        inner = (*path, field.name)
+        if isinstance(value, Settings):
+            yield from _list_fields(value, inner, f"{prefix}{name}." if name else prefix)
+        else:
+            yield Entry(f"{prefix}{name}", inner, hint, value, _find_owner(type(values), field.name), option)
+
+
+def _split_hint(hint: Any) -> tuple[Any, Option]:
+    """Returns an annotation without its `Option`, and that."""
+    if get_origin(hint) is not Annotated:
+        return hint, Option()
+    inner, *marks = get_args(hint)
+    options = [mark for mark in marks if isinstance(mark, Option)]
+    others = [mark for mark in marks if not isinstance(mark, Option)]
+    return functools.reduce(lambda kind, mark: Annotated[kind, mark], others, inner), (*options, Option())[0]
+
+
+def _find_owner(kind: type, name: str) -> type:
+    return next(owner for owner in kind.__mro__ if name in inspect.get_annotations(owner))
+
+
+def _list_kinds(hint: Any) -> frozenset[Any]:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _list_kinds(get_args(hint)[0])
+    if origin in (Union, types.UnionType):
+        return frozenset().union(*map(_list_kinds, get_args(hint)))
+    return frozenset({origin or hint})
+
+
+WIDTH = 80
+_INDENT, _COLUMN = 2, 32
+_LEGEND = "Values shown are defaults; N, X, NAME, PATH and so on stand for a value."
+
+
+def write_help(kind: type, entries: Sequence[Entry], prog: str, everything: bool, width: int | None = None) -> str:
+    """Returns the help of a command.
+
+    Args:
+        kind: the dataclass of its arguments; its docstring says what the command does.
+        entries: its options.
+        prog: what is typed to start it.
+        everything: whether advanced options are listed.
+        width: columns of the terminal; 80 where there is none.
+    """
+    width = min(width or WIDTH, 100)
+    words = [entry.option.metavar for entry in entries if entry.option.positional]
+    usage = " ".join([f"usage: {prog}", *(f"[{word}]" for word in words), "[OPTIONS]"])
+    parts = [fill(usage, width), write_docstring(inspect.getdoc(kind) or "", width), fill(_LEGEND, width)]
+    for owner, members in _group(kind, [entry for entry in entries if everything or not entry.option.advanced]):
+        heading = "Options" if owner is kind else (inspect.getdoc(owner) or "").partition("\n")[0].rstrip(".:")
+        rows = [_write_row(_invoke(entry), _describe(entry), width) for entry in members]
+        parts.append("\n".join([fill(f"{heading}:", width), *rows]))
+    hidden = [_invoke(entry).split(" ")[0] for entry in entries if entry.option.advanced and not everything]
+    if hidden:
+        parts.append(fill(f"--help-all explains the rest: {', '.join(hidden)}.", width))
+    return "\n\n".join(parts)
+
+
+def _group(kind: type, entries: Sequence[Entry]) -> list[tuple[type, list[Entry]]]:
+    """Returns the options by class: what the command is given first, then its own, then what commands share."""
+    groups: dict[type, list[Entry]] = {}
+    for entry in entries:
+        is_seed = len(entry.path) == 2 and entry.name == "seed"  # the one setting outside the tables of a run
+        groups.setdefault(kind if is_seed else entry.owner, []).append(entry)
+
+    def rank(group: tuple[type, list[Entry]]) -> int:
+        owner, members = group
+        is_given = owner is not kind and any(entry.is_setting or entry.option.positional for entry in members)
+        return 0 if is_given else 1 if owner is kind else 2
+
+    return sorted(groups.items(), key=rank)
+
+
+def write_docstring(text: str, width: int) -> str:
+    """Returns a docstring as a terminal shows it: paragraphs filled, the lines of examples (after ``::``) kept."""
+    parts = text.strip().split("\n\n")
+    examples = [False, *(part.endswith("::") for part in parts)]
+    written = (
+        textwrap.indent(textwrap.dedent(part), " " * 4) if is_example else fill(part.replace("::", ":"), width)
+        for part, is_example in zip(parts, examples, strict=False)
+    )
+    return "\n\n".join(written)
+
+
+def fill(text: str, width: int, indent: str = "") -> str:
+    """Returns a paragraph in lines of at most `width` columns; only a single word may be longer."""
+    return textwrap.fill(
+        " ".join(text.split()), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _write_row(option: str, text: str, width: int) -> str:
+    column = min(_COLUMN, width // 2)
+    start = f"{' ' * _INDENT}{option}"
+    gap = start.ljust(column) if len(start) <= column - 2 else f"{start}\n{' ' * column}"
+    lines = textwrap.wrap(text, width - column, break_long_words=False, break_on_hyphens=False)
+    return gap + f"\n{' ' * column}".join(lines)
+
+
+def _invoke(entry: Entry) -> str:
+    """Returns an option as it is typed, with its default, or a word for a value: ``--train.epochs 5``."""
+    if entry.option.positional:
+        return entry.option.metavar
+    if entry.is_flag:
+        return entry.negation if entry.negation and entry.default else ", ".join(entry.names)
+    value = _name_value(entry) if entry.default in (None, "", ()) else write_literal(entry.default)
+    return f"{', '.join(entry.names)} {value}"
+
+
+def _name_value(entry: Entry) -> str:
+    kinds = entry.kinds - {type(None)}
+    if entry.option.metavar:
+        return entry.option.metavar
+    if kinds == {tuple} and not entry.is_repeated:
+        return "LIST"
+    return "VALUE" if len(kinds) > 1 else {int: "N", float: "X", Path: "PATH"}.get(next(iter(kinds)), "NAME")
+
+
+def _describe(entry: Entry) -> str:
+    """Returns what an option means, with its choices where they are not said."""
+    text = _read_docs(entry.owner).get(entry.path[-1], "")
+    if entry.negation and entry.default:
+        text = f"Turn off: {text}"
+    if not all(word in text for word in entry.choices):
+        text += f" One of {', '.join(entry.choices)}."
+    return text
+
+
+@functools.cache
+def _read_docs(kind: type) -> dict[str, str]:
+    """Returns the docstrings under the fields of a class."""
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:  # there is no source, as in an archive of compiled modules
+        return {}
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        entry.target.id: " ".join(doc.value.value.split())
+        for entry, doc in itertools.pairwise(definition.body)
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)
+        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
+    }
+
+
+Arguments = TypeVar("Arguments")
+HELP = ("--help", "-h", "--help-all")
+_NEGATIVE = re.compile(r"-[\d.]")
+
+
+def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: Arguments) -> Arguments:
+    """Parses a command line into a dataclass; ``--help`` prints the help and ends the command.
+
+    Args:
+        kind: the dataclass, whose fields and their docstrings become options and their help.
+        argv: the arguments, without the name of the program.
+        prog: the name of the program.
+        default: values of the options that are not given.
+
+    Raises:
+        InputError: an unknown option, or a value that its field refuses.
+    """
+    entries = list_options(default)
+    asked = [word for word in argv if word in HELP]
+    if asked:
+        say(write_help(kind, entries, prog, "--help-all" in asked, find_width()), sys.stdout)
+        raise SystemExit(0)
+    given = _parse(entries, argv)
+    return _build(default, [(entry, _convert(entry, given[entry.name])) for entry in entries if entry.name in given])
+
+
+def read_config(path: Path) -> RunConfig:
+    """Reads a run configuration from a ``.toml`` or ``.json`` file.
+
+    Raises:
+        InputError: the file cannot be read, or what it says is not legal.
+    """
+    try:
+        text = read_text(path)
+        return RunConfig.from_json(text) if path.suffix.lower() == ".json" else RunConfig.from_toml(text)
+    except InputError as error:
+        raise InputError(f"--config {path}: {error}") from None
+
+
+def _parse(entries: Sequence[Entry], argv: Sequence[str]) -> dict[str, Any]:
+    """Returns what was typed, by the name of the option: a text, a list of texts, or whether a flag is set."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for entry in entries:
+        if not entry.option.positional:
+            _add_option(parser, entry)
+    try:
+        given, others = parser.parse_known_args(_normalize(argv))
+    except argparse.ArgumentError as error:
+        raise InputError(f"{(error.argument_name or '').split('/')[0]}: {error.message}") from None
+    unknown = next((word for word in others if word.startswith("-")), None)
+    if unknown is not None:
+        _refuse(unknown.partition("=")[0], entries)
+    values = vars(given)
+    for entry in entries:
+        if entry.option.positional and others:
+            values[entry.name] = others.pop(0)
+    if others:
+        raise InputError(f"{others[0]!r}: one argument too many; see --help")
+    return values
+
+
+def _add_option(parser: argparse.ArgumentParser, entry: Entry) -> None:
+    settings: dict[str, Any] = {"dest": entry.name, "default": argparse.SUPPRESS}
+    if entry.is_flag:
+        parser.add_argument(*entry.names, action="store_true", **settings)
+        if entry.negation:
+            parser.add_argument(entry.negation, action="store_false", **settings)
+    elif entry.is_repeated:
+        parser.add_argument(*entry.names, action="append", **settings)
+    else:
+        parser.add_argument(*entry.names, nargs=entry.values, **settings)
+
+
+def _normalize(argv: Sequence[str]) -> list[str]:
+    """Writes ``--learning_rate -1e-3`` as ``--learning-rate=-1e-3``, which no parser takes for two options."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1].startswith("--") and "=" not in words[-1] and _NEGATIVE.match(word):
+            words[-1] += f"={word}"
+        elif word.startswith("--"):
+            name, equals, value = word.partition("=")
+            words.append(f"{name.replace('_', '-')}{equals}{value}")
+        else:
+            words.append(word)
+    return words
+
+
+def _refuse(word: str, entries: Sequence[Entry]) -> NoReturn:
+    typed = [entry for entry in entries if not entry.option.positional]
+    names = [*HELP, *(name for entry in typed for name in (*entry.names, entry.negation) if name)]
+    same = [name for name in names if name.endswith(f".{word.lstrip('-')}")]
+    nearest = f"; did you mean {same[0]!r}?" if same else near_match(word, names)
+    raise InputError(f"{word}: there is no such option{nearest or '; --help lists them'}")
+
+
+def _convert(entry: Entry, given: Any) -> Any:
+    """Returns the value of an option from its texts."""
+    if entry.is_flag:
+        return given
+    if entry.is_repeated:
+        inner = get_args(entry.hint)[0]
+        return tuple(check(text, inner, f"--{entry.name}") for text in given)
+    if isinstance(given, list):
+        return tuple(given)
+    is_number = not entry.kinds.isdisjoint({int, float, tuple})
+    if type(None) in entry.kinds and given in ("none", "None") and (is_number or entry.is_setting):
+        return None
+    if Path in entry.kinds:
+        return read_path(given, f"--{entry.name}")
+    value = read_literal(given) if is_number else given
+    return value if entry.is_setting or tuple in entry.kinds else check(value, entry.hint, f"--{entry.name}")
+
+
+def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
+    """Returns the arguments with other values, and other settings in their configurations."""
+    changes: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for entry, value in given:
+        field, *path = entry.path
+        if not path:
+            changes[field] = value
+            continue
+        table = tables.setdefault(field, getattr(default, field).to_dict())
+        for section in path[:-1]:
+            table = table[section]
+        table[path[-1]] = value
+    configs: dict[str, Settings] = {
+        field: type(getattr(default, field)).from_dict(table) for field, table in tables.items()
+    }
+    return dataclasses.replace(default, **changes, **configs)  # type: ignore[type-var]

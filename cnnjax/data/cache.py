@@ -1,0 +1,213 @@
+"""A cache of decoded arrays, so that only the first start of a TFDS dataset pays for decoding (and for importing TFDS).
+
+An entry is a folder `datasets/<name>/<config or _>/<version>/` of four `.npy` files and `metadata.json`. It is written
+under another name, flushed to the disk and renamed, so an entry is there whole or not at all; and as disks and people
+damage files all the same, every load compares the arrays with the content hash (2 GB/s) before they are used. A damaged
+entry counts as missing, and is replaced. `metadata.json` also lists the names that the entry answers to, as TFDS
+resolved them when it was stored: `emnist` means `emnist/byclass:3.1.0` until the entry is deleted.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnjax.data.dataset import Dataset, DatasetInfo, Split, make_dataset
+from cnnjax.data.settings import Reference
+from cnnjax.errors import CnnjaxError, CorruptionError
+from cnnjax.machine.files import cache_root
+
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cached dataset, of which only the metadata has been read."""
+
+    folder: Path
+    info: DatasetInfo
+    answers: tuple[str, ...]
+
+    @property
+    def has_arrays(self) -> bool:
+        """Whether it is more than metadata, as the entries of images that were handed over in Python need not be."""
+        return (self.folder / f"{_ARRAYS[0]}.npy").exists()
+
+
+def cache_folder() -> Path:
+    """Where entries live, in the user's cache."""
+    return cache_root() / "datasets"
+
+
+def find_entry(reference: Reference) -> Entry | None:
+    """The cached entry of the highest version that answers to the name, or None."""
+    found = [entry for entry in _entries(reference.name) if str(reference) in entry.answers]
+    return max(found, key=lambda entry: [int(part) for part in entry.info.version.split(".")], default=None)
+
+
+def load_entry(entry: Entry) -> Dataset | None:
+    """The entry's dataset, its arrays memory-mapped and read-only; None if they aren't what the metadata says."""
+    info = entry.info
+    try:
+        arrays = [_map_array(entry.folder / f"{name}.npy") for name in _ARRAYS]
+        train, test = Split(*arrays[:2]), Split(*arrays[2:])
+        dataset = make_dataset(info.name, info.version, train, test, info.classes, info.order)
+    except (OSError, ValueError, CnnjaxError) as error:
+        _log.warning("the cached copy in %s is damaged and will be made again: %s", entry.folder, error)
+        return None
+    if dataset.info != info:
+        _log.warning("the cached copy in %s is damaged and will be made again: SHA-256 differs", entry.folder)
+        return None
+    return dataset.answering(*entry.answers)
+
+
+def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
+    """Write a dataset to the cache and return the memory-mapped copy.
+
+    Two processes that store the same dataset at once both succeed; one of the two equal copies stays.
+
+    Raises:
+        OSError: the cache folder can't be written (permission, disk full); no partial entry is left.
+    """
+    name, _, config = dataset.name.partition("/")
+    entry = Entry(cache_folder() / name / (config or "_") / dataset.version, dataset.info, answers)
+    _store(dataset, entry)
+    return load_entry(entry) or dataset
+
+
+def find_given(sha256: str) -> Entry | None:
+    """What is kept of images that were handed over in Python, by their content hash: a copy, or metadata; or None."""
+    path = _given_folder(sha256) / "metadata.json"
+    try:
+        entry = _read_metadata(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, CorruptionError) as error:
+        _log.warning("the cached copy in %s is damaged: %s", path.parent, error)
+        return None
+    return entry if entry.info.sha256 == sha256 else None
+
+
+def store_given(dataset: Dataset) -> None:
+    """Write images that were handed over in Python to the cache, unless they are there.
+
+    Raises:
+        OSError: the cache folder can't be written (permission, disk full); no partial entry is left.
+    """
+    entry = find_given(dataset.sha256)
+    if entry is None or not entry.has_arrays or load_entry(entry) is None:
+        _store(dataset, Entry(_given_folder(dataset.sha256), dataset.info, ()))
+
+
+def store_given_info(info: DatasetInfo) -> None:
+    """Write what is known of such images, without a copy of them, unless it is there; raises as `store_given`."""
+    assert info.sha256 is not None
+    if find_given(info.sha256) is None:
+        _store(None, Entry(_given_folder(info.sha256), info, ()))
+
+
+def _given_folder(sha256: str) -> Path:
+    return cache_root() / "images" / sha256
+
+
+def _store(dataset: Dataset | None, entry: Entry) -> None:
+    entry.folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = entry.folder.parent / f".{entry.folder.name}.{uuid.uuid4().hex}"
+    draft.mkdir()
+    try:
+        if dataset is not None:
+            _write_arrays(draft, dataset)
+        _write_metadata(draft, entry)
+        _put_in_place(draft, entry)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _entries(name: str) -> Iterator[Entry]:
+    for path in cache_folder().glob(f"{name}/*/[0-9]*/metadata.json"):
+        try:
+            entry = _read_metadata(path)
+            if not re.fullmatch(r"\d+(\.\d+)*", entry.info.version, re.ASCII):
+                raise CorruptionError(f"metadata.json states the version {entry.info.version!r}")
+            yield entry
+        except (OSError, ValueError, TypeError, KeyError, CorruptionError) as error:
+            _log.warning("the cached copy in %s is damaged and will be made again: %s", path.parent, error)
+
+
+def _read_metadata(path: Path) -> Entry:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop("check", None) != _check(content):
+        raise CorruptionError("metadata.json is not what was written")
+    answers = tuple(content.pop("answers"))
+    info = DatasetInfo(**content | {"image_shape": tuple(content["image_shape"])})
+    if not isinstance(info.version, str):
+        raise CorruptionError(f"metadata.json states the version {info.version!r}")
+    if isinstance(info.classes, bool) or not isinstance(info.classes, int):
+        raise CorruptionError(f"metadata.json states {info.classes!r} classes")
+    return Entry(path.parent, info, answers)
+
+
+def _check(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _map_array(path: Path) -> NDArray[Any]:
+    """Returns the array of a file, mapped; raises `ValueError` where the file holds none."""
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
+        raise ValueError(f"{path.name}: {type(error).__name__}: {error}") from None
+    return array
+
+
+def _write_arrays(folder: Path, dataset: Dataset) -> None:
+    train, test = dataset.train, dataset.test
+    arrays: tuple[NDArray[Any], ...] = (train.images, train.labels, test.images, test.labels)
+    for name, array in zip(_ARRAYS, arrays, strict=True):
+        with _durable(folder / f"{name}.npy") as file:
+            np.save(file, array, allow_pickle=False)
+
+
+def _write_metadata(folder: Path, entry: Entry) -> None:
+    content = asdict(entry.info) | {"answers": entry.answers}
+    with _durable(folder / "metadata.json") as file:
+        file.write(json.dumps(content | {"check": _check(content)}, indent=1).encode())
+
+
+@contextmanager
+def _durable(path: Path) -> Iterator[IO[bytes]]:
+    """A new file whose content is on the disk, not just on its way there, when the block ends."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(draft: Path, entry: Entry) -> None:
+    """Rename the draft to the entry, keeping an entry already there if it is whole."""
+    for _ in range(3):
+        try:
+            draft.rename(entry.folder)
+            return
+        except OSError:
+            if not entry.folder.exists():
+                raise
+        with suppress(OSError, ValueError, TypeError, KeyError, CorruptionError):
+            if load_entry(_read_metadata(entry.folder / "metadata.json")) is not None:
+                return
+        with suppress(FileNotFoundError):
+            damaged = draft.with_name(f"{draft.name}.damaged")
+            entry.folder.rename(damaged)
+            shutil.rmtree(damaged, ignore_errors=True)

@@ -1,0 +1,218 @@
+"""Arrays as people have them, taken as what they plainly are: uint8 images and int32 labels.
+
+Whole numbers in 0..255 are pixels whatever their dtype, and so are floats in [0, 1] that are multiples of 1/255. Images
+without channels are grey. What would have to be guessed, such as images that were normalised, is refused.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnjax.errors import InputError
+
+_MOST_CHANNELS = 4
+_CLOSE = 1e-3
+"""Distance of a pixel from a whole number that rounding explains; of float16, which is coarser, `_ROUNDING` of 255."""
+_ROUNDING = float(np.finfo(np.float16).eps)
+
+
+def read_images(value: Any) -> NDArray[np.uint8]:
+    """Returns images as uint8 (n, height, width, channels); those that are it already are not copied.
+
+    Raises:
+        InputError: another shape, or values that are no pixels.
+    """
+    images = _read_array(value, "images")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or not 1 <= images.shape[3] <= _MOST_CHANNELS:
+        raise InputError(
+            f"images are {images.dtype} {images.shape}; they must be (n, height, width), or with 1 to {_MOST_CHANNELS} "
+            "channels (n, height, width, channels)"
+        )
+    if images.dtype == np.uint8 or images.size == 0:
+        return images.astype(np.uint8, copy=False)
+    low, high = images.min(), images.max()
+    scaled = images * np.float32(255) if images.dtype.kind == "f" and high <= 1 else images
+    pixels = np.round(scaled) if images.dtype.kind == "f" else scaled
+    close = 255 * _ROUNDING if images.dtype == np.float16 else _CLOSE
+    if images.dtype.kind not in "iuf" or not (low >= 0 and high <= 255) or np.abs(scaled - pixels).max() > close:
+        raise InputError(
+            f"images are {images.dtype} in [{low}, {high}]; they must be whole numbers in 0..255, "
+            "or multiples of 1/255 in [0, 1]"
+        )
+    return pixels.astype(np.uint8)
+
+
+def read_labels(value: Any) -> NDArray[np.int32]:
+    """Returns labels as int32 (n,); those that are it already are not copied.
+
+    Raises:
+        InputError: another shape, no integers, or integers that int32 does not hold.
+    """
+    labels = _read_array(value, "labels")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2:
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be (n,): one class number an image")
+    if labels.ndim != 1 or (labels.dtype.kind not in "iu" and labels.size):
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be integers (n,)")
+    limits = np.iinfo(np.int32)
+    if labels.size and not (labels.min() >= limits.min and labels.max() <= limits.max):
+        raise InputError(f"labels are in [{labels.min()}, {labels.max()}]; they must be in 0..{limits.max}")
+    return labels.astype(np.int32, copy=False)
+
+
+def _read_array(value: Any, what: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = value if isinstance(value, np.ndarray) else np.asarray(value)  # a memmap stays one
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{what} are no array of numbers: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what} are {array.dtype} {array.shape}; they must be numbers")
+    return array
+
+
+Order = Literal["file", "tfds"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one split, in a fixed order.
+
+    Other arrays and lists are converted where it is plain what they are (`cnnjax.data.dataset`). Arrays are
+    not copied but where they are converted; here they are read-only, and the caller's own stay as they are.
+
+    Attributes:
+        images: uint8 (n, height, width, channels), 1 to 4 channels.
+        labels: int32 (n,).
+
+    Raises:
+        InputError: the arrays are not these, nor can be converted, or differ in n.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        images, labels = read_images(self.images), read_labels(self.labels)
+        if len(images) != len(labels):
+            raise InputError(f"{len(images)} images but {len(labels)} labels; there must be one label an image")
+        for name, array in (("images", images), ("labels", labels)):
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a dataset without its arrays; None where only decoding it would tell.
+
+    Attributes:
+        name: TFDS name, with its configuration if it has one: `mnist`, `emnist/letters`.
+        version: TFDS version, or `bundled`.
+        image_shape: (height, width, channels).
+        classes: labels lie in 0 .. classes - 1.
+        train_size: training examples.
+        test_size: test examples.
+        order: whose example order it is, the original file's (`file`) or TFDS's (`tfds`).
+        sha256: `content_hash` of the arrays.
+    """
+
+    name: str
+    version: str
+    image_shape: tuple[int, int, int]
+    classes: int
+    train_size: int | None
+    test_size: int | None
+    order: Order
+    sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A checked dataset; `make_dataset` builds it. Fields are described in `DatasetInfo`."""
+
+    name: str
+    version: str
+    train: Split
+    test: Split
+    classes: int
+    sha256: str
+    order: Order
+    answers: tuple[str, ...] = field(default=(), init=False)
+    """The names that mean exactly these images to `load`; none for images that were made in Python."""
+
+    def answering(self, *names: str) -> "Dataset":
+        """Returns the dataset, which `load` has loaded, as what these names mean."""
+        object.__setattr__(self, "answers", names)
+        return self
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return _image_shape(self.train)
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Everything but the arrays."""
+        sizes = len(self.train), len(self.test)
+        return DatasetInfo(self.name, self.version, self.image_shape, self.classes, *sizes, self.order, self.sha256)
+
+
+def make_dataset(name: str, version: str, train: Split, test: Split, classes: int, order: Order) -> Dataset:
+    """Check that the splits belong together, and hash them.
+
+    Raises:
+        InputError: a split is empty, a label lies outside 0 .. classes - 1, or the splits' image shapes differ.
+    """
+    for split_name, split in (("train", train), ("test", test)):
+        _check_split(f"data.name={name!r}: {split_name}", split, classes)
+    if _image_shape(train) != _image_shape(test):
+        raise InputError(
+            f"data.name={name!r}: images vary in size, {_image_shape(train)} in train and {_image_shape(test)} in test;"
+            " they must all have one (height, width, channels)"
+        )
+    return Dataset(name, version, train, test, classes, content_hash(train, test), order)
+
+
+def content_hash(train: Split, test: Split) -> str:
+    """SHA-256, in hex, of the shapes and values of both splits, whatever their memory layout and origin.
+
+    Each array adds one line of text, `train images uint8 (60000, 28, 28, 1)`, then its little-endian C-order bytes.
+    """
+    digest = hashlib.sha256()
+    for split_name, split in (("train", train), ("test", test)):
+        _add_array(digest, f"{split_name} images uint8 {split.images.shape}\n", split.images)
+        _add_array(digest, f"{split_name} labels int32 {split.labels.shape}\n", split.labels.astype("<i4", copy=False))
+    return digest.hexdigest()
+
+
+def _add_array(digest: Any, header: str, array: NDArray[Any]) -> None:
+    digest.update(header.encode())
+    digest.update(np.ascontiguousarray(array))
+
+
+def _check_split(where: str, split: Split, classes: int) -> None:
+    if len(split) == 0:
+        raise InputError(f"{where} has no examples; there must be at least one")
+    check_labels(where, split.labels, classes)
+
+
+def check_labels(where: str, labels: NDArray[np.int32], classes: int) -> None:
+    """Raises `InputError` where a label lies outside 0 .. classes - 1."""
+    out_of_range = np.flatnonzero((labels < 0) | (labels >= classes))
+    if out_of_range.size:
+        index = int(out_of_range[0])
+        raise InputError(f"{where} example {index} has label {labels[index]}; labels must be in 0..{classes - 1}")
+
+
+def _image_shape(split: Split) -> tuple[int, int, int]:
+    height, width, channels = split.images.shape[1:]
+    return height, width, channels

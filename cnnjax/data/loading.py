@@ -1,0 +1,258 @@
+"""The way in: bundled, else cached, else read from what TFDS has prepared, else prepared first.
+
+Each step imports only what it needs: MNIST and cached datasets load without TFDS, prepared ones without TensorFlow.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.data import cache, mnist
+from cnnjax.data.dataset import Dataset, DatasetInfo, Split, make_dataset
+from cnnjax.data.settings import DataConfig, Reference, parse_name
+from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
+from cnnjax.machine.files import cache_root
+
+_log = logging.getLogger(__name__)
+
+
+def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
+    """Load a dataset: `mnist` from the bundled files, any other name through `load_tfds`.
+
+    Args:
+        name: `mnist`, or a TFDS name: `name`, `name/config`, `name:1.2.3` or `name/config:1.2.3`.
+        manual_dir: folder of files downloaded by hand, for preparing; not looked into if there is nothing to prepare.
+
+    Returns:
+        The dataset; its arrays are read-only.
+
+    Raises:
+        InputError: an unknown name, a dataset that isn't uint8 images of one size with labels, no folder `manual_dir`.
+        CorruptionError: a file has a wrong checksum, is truncated or damaged, or holds a label out of range.
+        UnavailableError: to be prepared first, and there is no TensorFlow, network, permission or disk space.
+
+    Example:
+        >>> dataset = load("mnist")
+        >>> dataset.image_shape, dataset.classes, len(dataset.train), len(dataset.test)
+        ((28, 28, 1), 10, 60000, 10000)
+    """
+    reference, folder = parse_name(name), _existing_folder(manual_dir)
+    if name == mnist.INFO.name:
+        return mnist.load_mnist()
+    dataset = _load_tfds(reference, folder)
+    return dataset.answering(*{*dataset.answers, str(reference)})
+
+
+def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
+    """Load a dataset of TFDS's, `mnist` included, in TFDS's order.
+
+    The first load prepares the dataset in TFDS's data folder (`TFDS_DATA_DIR`) if it isn't there, with TensorFlow in a
+    process of its own; decodes it into memory; and keeps the arrays in the cache folder (`CNNJAX_CACHE_DIR`), from
+    where later loads map them. If the cache can't be written the arrays are returned all the same, with a
+    `RuntimeWarning`. A name without a version means, from then on, the version that is cached.
+
+    Arguments, result and errors are those of `load`. The test split is `validation` where the dataset has no `test`.
+    """
+    return _load_tfds(parse_name(name), _existing_folder(manual_dir))
+
+
+def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo:
+    """What `load` would load, without its arrays: image shape, classes, and sizes and hash where they are known.
+
+    Takes milliseconds for `mnist` and for cached datasets, whose files are not opened, and a second or two for others,
+    which are not prepared: sizes and hash are None then. A prepared dataset that declares no one image size is loaded,
+    to find it out. Arguments and errors are those of `load`.
+    """
+    reference, folder = parse_name(name), _existing_folder(manual_dir)
+    if name == mnist.INFO.name:
+        return mnist.INFO
+    entry = cache.find_entry(reference)
+    if entry:
+        return entry.info
+
+    from cnnjax.data.tfds import find_source
+
+    source = find_source(reference)
+    if None in source.declared_shape:
+        return _load_tfds(reference, folder).info
+    height, width, channels = source.declared_shape
+    shape = (int(height or 0), int(width or 0), int(channels or 0))
+    return DatasetInfo(source.name, source.version, shape, source.classes, None, None, "tfds", None)
+
+
+def _load_tfds(reference: Reference, manual_dir: Path | None) -> Dataset:
+    entry = cache.find_entry(reference)
+    cached = cache.load_entry(entry) if entry else None
+    return cached or _decode_and_store(reference, manual_dir)
+
+
+def _decode_and_store(reference: Reference, manual_dir: Path | None) -> Dataset:
+    from cnnjax.data.tfds import decode, find_source, names_of, prepare
+
+    source = find_source(reference)
+    if not source.is_prepared():
+        _log.info("preparing %s once, with TensorFlow; this may take minutes", reference)
+        prepare(source, manual_dir)
+        source = find_source(reference)
+        if not source.is_prepared():
+            folder = source.builder.data_dir
+            raise CorruptionError(f"data.name='{reference}': {folder} holds no whole dataset; delete that folder")
+    names = names_of(source)
+    dataset = decode(source).answering(*names)
+    try:
+        return cache.store(dataset, names)
+    except OSError as error:
+        reason = error.strerror or error
+        warnings.warn(
+            f"{cache.cache_folder()} cannot be written, so '{reference}' is decoded at every start: {reason}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return dataset
+
+
+def _existing_folder(manual_dir: str | Path | None) -> Path | None:
+    if manual_dir is None:
+        return None
+    folder = Path(manual_dir).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"data.manual_dir={str(manual_dir)!r} is not a folder; it must hold the downloaded files")
+    return folder.resolve()
+
+
+VERSION = "given"
+"""Of datasets that are made of arrays without a version."""
+
+
+def load_data(data: DataConfig) -> Dataset:
+    """Loads the images that a run means.
+
+    Raises:
+        InputError: they were handed over in Python, and no copy is kept; otherwise as `load`.
+        CorruptionError, UnavailableError: as `load`.
+    """
+    if data.sha256 is None:
+        return load(data.name, manual_dir=data.manual_dir)
+    entry = cache.find_given(data.sha256)
+    dataset = cache.load_entry(entry) if entry and entry.has_arrays else None
+    if dataset is None:
+        raise _not_kept(data)
+    return dataset
+
+
+def load_data_info(data: DataConfig) -> DatasetInfo:
+    """What `load_data` would load, without its arrays; raises as `load_data` does."""
+    if data.sha256 is None:
+        return load_info(data.name, manual_dir=data.manual_dir)
+    entry = cache.find_given(data.sha256)
+    if entry is None:
+        raise _not_kept(data)
+    return entry.info
+
+
+def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
+    """Returns the settings that mean these images: with their content hash, unless the name alone means them.
+
+    Raises:
+        InputError: the settings are of a dataset of another name, or of other content.
+    """
+    if parse_name(dataset.name).name != parse_name(data.name).name:
+        raise InputError(f"dataset: is {dataset.name}, but the run's data.name={data.name!r}")
+    if data.sha256 is None and _is_named(data.name, dataset):
+        return data
+    if data.sha256 not in (None, dataset.sha256):
+        raise InputError(f"dataset: has the sha256 {dataset.sha256}, but the run's data.sha256={data.sha256!r}")
+    return replace(data, sha256=dataset.sha256)
+
+
+def read_dataset(value: Any, name: str) -> Dataset:
+    """Returns what was handed over as a dataset.
+
+    Args:
+        value: a `Dataset`; or two splits, train and test, each a `Split` or a pair of images and labels, which are then
+            of as many classes as the largest label says.
+        name: of a dataset that is made of splits.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(value, Dataset):
+        return value
+    if not (_is_pair(value) and all(isinstance(part, Split) or _is_pair(part) for part in value)):
+        raise InputError(
+            f"dataset: must be a Dataset, or ((train images, train labels), (test images, test labels)), "
+            f"not {_describe(value)}"
+        )
+    train, test = (part if isinstance(part, Split) else Split(*part) for part in value)
+    classes = 1 + int(max(train.labels.max(initial=0), test.labels.max(initial=0)))
+    return make_dataset(name, VERSION, train, test, max(classes, 2), "file")
+
+
+def keep_given(data: DataConfig, dataset: Dataset) -> None:
+    """Keeps a copy of images that were handed over, from where other processes, and later commands, load them.
+
+    Raises:
+        UnavailableError: the user's cache cannot be written.
+    """
+    if data.sha256 is None:
+        return
+    try:
+        cache.store_given(dataset)
+    except OSError as error:
+        raise UnavailableError(f"dataset: no copy can be kept in {cache_root()}: {error.strerror}") from None
+
+
+def keep_given_info(data: DataConfig, info: DatasetInfo) -> None:
+    """Keeps what is known of images that were handed over, without a copy, for commands that need no more."""
+    if data.sha256 is not None:
+        with contextlib.suppress(OSError, UnavailableError):
+            cache.store_given_info(info)
+
+
+def _is_named(name: str, dataset: Dataset) -> bool:
+    return dataset.sha256 == mnist.INFO.sha256 if name == mnist.INFO.name else name in dataset.answers
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array {value.dtype} {value.shape}"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return f"{type(value).__name__} of {', '.join(type(part).__name__ for part in value[:3]) or 'nothing'}"
+    return type(value).__name__
+
+
+def _not_kept(data: DataConfig) -> InputError:
+    return InputError(
+        f"data.name={data.name!r}: these images were handed over in Python under this name (sha256 {data.sha256}), and "
+        "no copy of them is kept; give dataset=... in Python"
+    )
+
+
+def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
+    """Returns the names of the classes, in their order.
+
+    Args:
+        data: which dataset.
+        classes: number of classes.
+    """
+    numbers = tuple(map(str, range(classes)))
+    if data.name == mnist.INFO.name or data.sha256 is not None:
+        return numbers
+    from cnnjax.data.tfds import find_source
+
+    try:
+        source = find_source(parse_name(data.name))
+    except CnnjaxError:  # its images may be in the cache all the same
+        return numbers
+    names = tuple(source.builder.info.features[source.label_key].names or ())
+    return names if len(names) == classes else numbers

@@ -1,0 +1,276 @@
+"""Differences between arms, one below the other: the forest plot.
+
+A row has the name of its arm, the difference of every seed as a tick, the mean with its interval, and the numbers and
+the verdict in words. The grey band is the margin within which a difference makes none.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cnnjax.figures.style import (
+    BAND,
+    BLUE,
+    COLOURS,
+    GREY,
+    INK,
+    MARKERS,
+    MARKS,
+    SMALL,
+    VERMILLION,
+    explain_marks,
+    mark_log_axis,
+    new_figure,
+    styled,
+    wrap,
+    wrap_all,
+)
+from cnnjax.statistics import Contrast
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FOREST_WIDTH, _LINE, _GAP = 7.2, 0.135, 0.12
+"""Inches of the figure across, of a line of text, and between rows."""
+_FAR = 4.0
+"""Rows that reach so many times as far as most are cut off, so that the others can be told apart."""
+
+
+@styled()
+def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: float) -> "Figure":
+    """Draws differences of accuracies with their intervals, in percentage points.
+
+    Args:
+        names: of the rows.
+        contrasts: of the rows.
+        margin: within which differences make none, as a fraction.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    labels, name_lines = wrap_all(names, 34)
+    verdicts, verdict_lines = wrap_all([contrast.verdict.label for contrast in contrasts], 30)
+    lines = max(name_lines, verdict_lines + (verdict_lines > 1))
+    figure = new_figure(_FOREST_WIDTH, 1.1 + len(names) * (lines * _LINE + _GAP))
+    axes = figure.subplots()
+    limit = _find_limit(contrasts, margin)
+    axes.axvspan(-100 * margin, 100 * margin, **BAND)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for row, (contrast, verdict) in enumerate(zip(contrasts, verdicts, strict=True)):
+        _draw_row(axes, row, contrast, limit)
+        text = describe_difference(contrast) + ("\n" if "\n" in verdict else "  ") + verdict
+        axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL)
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_xlabel("difference of accuracy in percentage points")
+    seed = Line2D([], [], color=GREY, marker="|", linestyle="none", label="one seed")
+    explain_marks(
+        figure, [contrast.verdict for contrast in contrasts], seed, Patch(**BAND, label=f"within ±{100 * margin:g}")
+    )
+    return figure
+
+
+def describe_difference(contrast: Contrast) -> str:
+    """Returns the difference in points, with its interval where it has one: ``+0.12 [-0.04, +0.28]``."""
+    mean = f"{100 * contrast.comparison.mean:+.2f}"
+    low, high = contrast.decisive_interval
+    return mean if low is None or high is None else f"{mean} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def _draw_row(axes: "Axes", row: int, contrast: Contrast, limit: float) -> None:
+    mark, mean = MARKS[contrast.verdict.word], 100 * contrast.comparison.mean
+    differences = 100 * np.array(contrast.comparison.differences)
+    seen = differences[np.abs(differences) <= limit]
+    axes.plot(seen, np.full(len(seen), row + 0.22), "|", color=GREY, markersize=4, markeredgewidth=0.8)
+    low, high = contrast.decisive_interval
+    if low is not None and high is not None:
+        axes.hlines(row, 100 * low, 100 * high, mark.colour, linewidth=1.8)
+    if abs(mean) <= limit:
+        axes.plot(mean, row, linestyle="none", **mark.style)
+    else:
+        side = 1 if mean > 0 else -1
+        arrow = {"arrowstyle": "-|>", "color": mark.colour, "linewidth": 1.8}
+        axes.annotate("", (side * limit, row), (side * 0.88 * limit, row), arrowprops=arrow)
+
+
+def _find_limit(contrasts: Sequence[Contrast], margin: float) -> float:
+    """Returns where the axis ends, in points: beyond all rows, but for those that reach far beyond the others."""
+    reach = [max(abs(end) for end in (c.comparison.mean, *c.decisive_interval) if end is not None) for c in contrasts]
+    far = max(reach)
+    most = float(np.quantile(reach, 0.75, method="higher")) if len(reach) > 3 else far
+    return 105 * max(1.5 * margin, far if far <= _FAR * most else 1.5 * most)
+
+
+MOST_PAIRS = 24
+_COLUMNS, _PAIRS_WIDTH = 4, 7.2
+_RISE, _FALL, _LEVEL = (BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "D")
+"""Colour, line and marker of a pair that goes up, down, or neither."""
+
+
+class Pair(NamedTuple):
+    """Two arms: their names, and their accuracies by seed as fractions."""
+
+    first: str
+    second: str
+    first_values: Mapping[int, float]
+    second_values: Mapping[int, float]
+
+
+@styled()
+def draw_pairs(pairs: Sequence[Pair], against_base: bool) -> "Figure":
+    """Draws a panel for every pair of arms, from the second of a pair on the left to the first on the right.
+
+    Args:
+        pairs: at most `MOST_PAIRS`.
+        against_base: whether the second of each is one and the same base, which need not be named.
+    """
+    from matplotlib.lines import Line2D
+
+    named = [pair.first if against_base else f"{pair.first} against {pair.second}" for pair in pairs]
+    titles, lines = wrap_all(named, 22, 4)
+    columns = min(len(pairs), _COLUMNS)
+    rows = math.ceil(len(pairs) / columns)
+    figure = new_figure(max(_PAIRS_WIDTH * columns / _COLUMNS, 3.6), 0.5 + rows * (1.75 + 0.13 * lines))
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, pair, title in zip(every, pairs, titles, strict=False):
+        _draw_pair(axes, pair)
+        axes.set_title(title, fontsize=SMALL)
+        axes.set_xticks([0, 1], ["base", "arm"] if against_base else ["second", "first"])
+    for axes in every[len(pairs) :]:
+        axes.set_visible(False)
+    for axes in every[::columns]:
+        axes.set_ylabel("accuracy in %")
+    kinds = {"higher than its pair": _RISE, "lower": _FALL, "equal": _LEVEL}
+    found = {_classify(pair, seed) for pair in pairs for seed in pair.first_values.keys() & pair.second_values.keys()}
+    handles = [
+        Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=4, label=label)
+        for label, (colour, line, marker) in kinds.items()
+        if (colour, line, marker) in found
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_pair(axes: "Axes", pair: Pair) -> None:
+    seeds = sorted(pair.first_values.keys() & pair.second_values.keys())
+    higher = 0
+    for seed in seeds:
+        before, after = 100 * pair.second_values[seed], 100 * pair.first_values[seed]
+        colour, line, marker = _classify(pair, seed)
+        axes.plot([0, 1], [before, after], line, color=colour, marker=marker, markersize=3.5, linewidth=1.1)
+        higher += after > before
+    axes.set_xlim(-0.35, 1.35)
+    axes.margins(y=0.12)
+    axes.set_xlabel(f"{higher} of {len(seeds)} seeds higher", fontsize=SMALL)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.locator_params(axis="y", nbins=4)
+
+
+def _classify(pair: Pair, seed: int) -> tuple[str, str, str]:
+    before, after = pair.second_values[seed], pair.first_values[seed]
+    return _LEVEL if before == after else _RISE if after > before else _FALL
+
+
+MOST_GROUPS = 6
+"""Groups that have a colour and a marker of their own."""
+_KEY_WIDTH = 84
+
+
+class Point(NamedTuple):
+    """An arm: its parameters, mean accuracy with interval as fractions, group, and whether it is on the front."""
+
+    name: str
+    parameters: int
+    mean: float
+    low: float | None
+    high: float | None
+    group: str
+    on_front: bool
+
+
+@styled()
+def draw_capacity(points: Sequence[Point], grouped_by: str) -> "Figure":
+    """Draws the mean accuracy of arms over the logarithm of their parameters, and the front of those that none beats.
+
+    The arms on the front are numbered, and named below.
+
+    Args:
+        points: the arms, at least one.
+        grouped_by: what their groups are; at most `MOST_GROUPS` groups, or all are drawn alike.
+    """
+    groups = list(dict.fromkeys(point.group for point in points))
+    front = sorted((point for point in points if point.on_front), key=lambda point: point.parameters)
+    keys = [wrap(f"{number}  {point.name}", _KEY_WIDTH, 2) for number, point in enumerate(front, 1)]
+    figure = new_figure(7.2, 4.3 + 0.15 * sum(key.count("\n") + 1 for key in keys))
+    axes = figure.subplots()
+    _draw_front(axes, front)
+    for index, group in enumerate(groups):
+        style = {"color": COLOURS[index % MOST_GROUPS], "marker": MARKERS[index % MOST_GROUPS]}
+        _draw_points(axes, [point for point in points if point.group == group], style, wrap(group, 24, 1))
+    smallest, largest = (limit(point.parameters for point in points) for limit in (min, max))
+    axes.set_xscale("log")
+    low, high = smallest / 1.25, largest * 1.25
+    axes.set_xlim(low, high)
+    mark_log_axis(axes.xaxis, low, high, ",.0f")
+    axes.margins(y=0.1)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid()
+    axes.set_ylabel("accuracy in %")
+    below = "\n".join(["parameters (logarithmic)", "", "On the front:", *keys])
+    axes.set_xlabel(below, ha="left", x=0, linespacing=1.35)
+    if grouped_by:
+        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "alignment": "left"}
+        axes.legend(title=wrap(grouped_by, 30, 1), title_fontsize=SMALL, **above)
+    return figure
+
+
+def _draw_front(axes: "Axes", front: Sequence[Point]) -> None:
+    sizes, means = [point.parameters for point in front], [100 * point.mean for point in front]
+    axes.step(sizes, means, where="post", color=INK, linewidth=1, linestyle=":")
+    for number, (size, mean) in enumerate(zip(sizes, means, strict=True), 1):
+        place: dict[str, Any] = {"xytext": (-5, 5), "textcoords": "offset points"}
+        axes.annotate(str(number), (size, mean), ha="right", va="bottom", fontweight="bold", **place)
+
+
+def _draw_points(axes: "Axes", points: Sequence[Point], style: dict[str, Any], label: str) -> None:
+    for point in points:
+        if point.low is not None and point.high is not None:
+            axes.vlines(point.parameters, 100 * point.low, 100 * point.high, style["color"], linewidth=1)
+    sizes, means = [point.parameters for point in points], [100 * point.mean for point in points]
+    axes.plot(sizes, means, linestyle="none", label=label, **style)
+
+
+@styled()
+def draw_ranks(names: Sequence[str], means: Sequence[float], critical_difference: float | None) -> "Figure":
+    """Draws mean ranks, the best first, each with half the critical difference to both sides.
+
+    Two arms whose bars do not overlap differ.
+
+    Args:
+        names: of the arms.
+        means: mean ranks, 1 being best.
+        critical_difference: of two mean ranks; ``None`` where no two are compared.
+    """
+    order = sorted(range(len(names)), key=lambda index: means[index])
+    labels, lines = wrap_all([names[index] for index in order], 40)
+    figure = new_figure(7.2, 0.7 + len(names) * (0.135 * lines + 0.13))
+    axes = figure.subplots()
+    half = (critical_difference or 0.0) / 2
+    for row, index in enumerate(order):
+        axes.hlines(row, means[index] - half, means[index] + half, BLUE, linewidth=2)
+        axes.plot(means[index], row, "o", color=BLUE)
+        place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points"}
+        axes.annotate(f"{means[index]:.2f}", (means[index], row), ha="center", va="bottom", fontsize=SMALL, **place)
+    axes.set_yticks(range(len(names)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.4, -0.7)
+    axes.axvline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes.grid(axis="x")
+    axes.set_xlabel("mean rank over the datasets; 1 is best")
+    return figure

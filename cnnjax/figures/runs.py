@@ -1,0 +1,181 @@
+"""How arms learn: the error after every epoch, the mean over seeds with a band."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cnnjax.figures.style import (
+    BLUE,
+    DARKENING,
+    GREY,
+    MUTED,
+    ON_LIGHT,
+    PAPER,
+    SMALL,
+    frame_images,
+    mark_log_axis,
+    new_figure,
+    styled,
+    to_rgba,
+    wrap_all,
+)
+from cnnjax.inspection.confusion import share_errors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_CURVES = 24
+LEAST_ERROR = 0.01
+"""Per cent below which errors are drawn as this, since a logarithm has no place for zero."""
+_CURVE_COLUMNS, _CURVE_WIDTH = 4, 7.2
+
+
+class Curve(NamedTuple):
+    """An arm: the mean error of its runs after every epoch in %, and its band, float (epochs,); nan without a band."""
+
+    name: str
+    error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    runs: int
+
+
+@styled()
+def draw_curves(curves: Sequence[Curve], base: Curve | None, measured: str) -> "Figure":
+    """Draws a panel for every arm, on common axes, with the base's curve in grey for comparison.
+
+    Args:
+        curves: at most `MOST_CURVES`, at least one.
+        base: drawn into every panel; ``None`` where there is none.
+        measured: what the errors are of, such as ``validation``.
+    """
+    from matplotlib.lines import Line2D
+
+    titles, lines = wrap_all([curve.name for curve in curves], 22)
+    columns = min(len(curves), _CURVE_COLUMNS)
+    rows = math.ceil(len(curves) / columns)
+    figure = new_figure(max(_CURVE_WIDTH * columns / _CURVE_COLUMNS, 3.6), 0.6 + rows * (1.35 + 0.13 * lines))
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, curve, title in zip(panels, curves, titles, strict=False):
+        if base is not None and curve.name != base.name:
+            _plot(axes, base, GREY, "--")
+        _plot(axes, curve, BLUE, "-")
+        axes.set_title(title, fontsize=SMALL)
+        axes.grid()
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    for axes in panels[max(len(curves) - columns, 0) : len(curves)]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("epoch")
+    _scale(panels[0], [*curves, *([base] if base is not None else [])])
+    figure.supylabel(f"{measured} error in % (logarithmic)", fontsize=SMALL + 1)
+    if base is not None:
+        kinds = (("this arm", BLUE, "-"), ("base", GREY, "--"))
+        handles = [Line2D([], [], color=colour, linestyle=line, label=label) for label, colour, line in kinds]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _plot(axes: "Axes", curve: Curve, colour: str, line: str) -> None:
+    epochs = np.arange(1, len(curve.error) + 1)
+    error, low, high = (np.maximum(part, LEAST_ERROR) for part in (curve.error, curve.low, curve.high))
+    if len(epochs) > 1:
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(epochs, error, line, color=colour, marker="o", markersize=2.5, linewidth=1.3)
+
+
+def _scale(axes: "Axes", curves: Sequence[Curve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ends = np.concatenate([np.concatenate([curve.error, curve.low, curve.high]) for curve in curves])
+    low, high = max(float(np.nanmin(ends)), LEAST_ERROR) / 1.1, min(max(float(np.nanmax(ends)), LEAST_ERROR) * 1.1, 110)
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    mark_log_axis(axes.yaxis, low, high, "g")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlim(0.5, max(len(curve.error) for curve in curves) + 0.5)
+
+
+MOST_MATRICES = 12
+MOST_NAMED = 10
+"""Classes up to which cells have numbers and every class its own."""
+_CONFUSION_COLUMNS, _CONFUSION_WIDTH, _TINY = 3, 7.2, 5.0
+
+
+@styled()
+def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Figure":
+    """Draws the errors of arms: darker is a larger share of the true class, right answers are grey.
+
+    Args:
+        names: of the arms.
+        matrices: int (classes, classes) each, true classes down and predicted ones across; at least one, at most
+            `MOST_MATRICES`.
+    """
+    titles, lines = wrap_all(names, 30)
+    columns = min(len(names), _CONFUSION_COLUMNS)
+    rows = math.ceil(len(names) / columns)
+    side = 1.75 if columns > 1 else 3.6
+    figure = new_figure(
+        max(_CONFUSION_WIDTH * columns / _CONFUSION_COLUMNS, 4.6), 0.3 + rows * (side + 0.35 + 0.13 * lines)
+    )
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    shares = [share_errors(matrix) for matrix in matrices]
+    highest = max(float(np.nanmax(share, initial=0.0)) for share in shares) or 1.0
+    for axes, title, matrix, share in zip(panels, titles, matrices, shares, strict=False):
+        axes.set_facecolor(MUTED)
+        drawn = axes.pcolormesh(np.ma.masked_invalid(share), cmap=DARKENING, vmin=0, vmax=highest)
+        _number(axes, matrix, share / highest)
+        axes.set_title(title, fontsize=SMALL)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    figure.supxlabel("predicted class", fontsize=SMALL + 1)
+    figure.supylabel("true class", fontsize=SMALL + 1)
+    figure.colorbar(drawn, ax=list(panels), label="% of the true class taken for another", shrink=min(1.0, 1.6 / rows))
+    return figure
+
+
+def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:
+    classes = len(matrix)
+    axes.set_aspect("equal")
+    axes.set_ylim(classes, 0)
+    axes.tick_params(length=0, labelsize=_TINY + 1)
+    if classes > MOST_NAMED:
+        return
+    axes.set_xticks(np.arange(classes) + 0.5, map(str, range(classes)))
+    axes.set_yticks(np.arange(classes) + 0.5, map(str, range(classes)))
+    for (row, column), count in np.ndenumerate(matrix):
+        if count and row != column:
+            colour = PAPER if darkness[row, column] > 0.5 else ON_LIGHT
+            axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", fontsize=_TINY, color=colour)
+
+
+_HARDEST_COLUMNS = 6
+
+
+@styled()
+def draw_hardest(
+    images: np.ndarray, indices: Sequence[int], labels: Sequence[int], guesses: Sequence[int], wrong: Sequence[float]
+) -> "Figure":
+    """Draws images with their number, their true class, what they are taken for, and by how many runs they are missed.
+
+    Args:
+        images: uint8 (n, height, width, channels), n >= 1.
+        indices: of the images in the test set.
+        labels: true classes.
+        guesses: the wrong classes that they are most often taken for.
+        wrong: shares of the runs that get them wrong.
+    """
+    columns = min(_HARDEST_COLUMNS, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = new_figure(max(1.2 * columns, 2.4), 0.1 + rows * (0.55 + 1.05 * images.shape[1] / images.shape[2]))
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, image, index, label, guess, share in zip(
+        every, to_rgba(images), indices, labels, guesses, wrong, strict=False
+    ):
+        axes.imshow(image, interpolation="none")
+        axes.set_title(f"#{index}: {label}\ntaken for {guess}\nwrong in {100 * share:.0f}%", fontsize=SMALL)
+    frame_images(every, len(images))
+    return figure

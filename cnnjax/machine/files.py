@@ -1,0 +1,216 @@
+"""Paths as people give them. No JAX here."""
+
+import contextlib
+import json
+import os
+import re
+import stat
+import tomllib
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from cnnjax.errors import InputError, UnavailableError
+
+
+def read_path(value: str | os.PathLike[str], where: str) -> Path:
+    """Returns a path with ``~`` replaced by the home folder.
+
+    Args:
+        value: as it was given.
+        where: it was given to, such as ``--out``.
+
+    Raises:
+        InputError: it is empty, no path, or holds a null character.
+        UnavailableError: the home folder is not known.
+
+    Example:
+        >>> read_path("~/runs", "--out") == Path.home() / "runs"
+        True
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{where}={value!r}: must be a path, not {type(value).__name__}")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(f"{where}={text!r}: must be a path, not an empty text, bytes, or one with a null character")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UnavailableError(f"{where}={text!r}: the home folder of that user is not known") from None
+
+
+MOST_BYTES = 2**20
+"""Of a text file."""
+DEEPEST = 32
+"""Brackets inside one another, and parts of one dotted key."""
+_QUOTED = re.compile(
+    r'"""(?:\\.|[^\\])*?(?:"""|\Z)|' + r"'''.*?(?:'''|\Z)|" + r'"(?:\\.|[^"\\\n])*"?|' + r"'[^'\n]*'?|#[^\n]*",
+    re.DOTALL,
+)
+_TOO_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){{{DEEPEST}}}")
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a small regular file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it cannot be read, is no regular file, is larger than `MOST_BYTES` or not UTF-8; the message says
+            what is wrong, and the caller puts before it which file that is.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError("must be a regular file, not a pipe, a device or a folder")
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content or b"") > MOST_BYTES:
+        raise InputError(f"must be at most {MOST_BYTES // 2**20} MiB")
+    try:
+        return (content or b"").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"must be UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Returns the tables of a TOML text; raises `InputError` where it is not valid TOML, or too deep."""
+    _check_depth(text)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"not valid TOML: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Returns the value of a JSON text; raises `InputError` where it is not JSON, too deep, or has a key twice."""
+    _check_depth(text)
+    try:
+        return json.loads(text, object_pairs_hook=_refuse_duplicates)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"not valid JSON: {error}") from None
+
+
+def _check_depth(text: str) -> None:
+    bare = _QUOTED.sub("x", text)
+    steps = (1 if mark in "[{" else -1 for mark in re.findall(r"[][{}]", bare))
+    if max(accumulate(steps), default=0) > DEEPEST or _TOO_LONG_KEY.search(bare):
+        raise InputError(f"nested too deep; must have at most {DEEPEST} brackets inside one another, or parts of a key")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        raise ValueError(f"duplicate key {next(name for name, count in names.items() if count > 1)!r}")
+    return values
+
+
+SQLITE = b"SQLite format 3\0"
+
+
+def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
+    """Returns the file that a path leads to, where one may be written.
+
+    Args:
+        path: as given.
+        option: it was given to, such as ``--output``.
+        elsewhere: where else the content can go, said where the path is no file.
+
+    Raises:
+        InputError: it is no file, its folder is not there, or it is a database, which nothing replaces.
+        UnavailableError: the system does not let us look.
+    """
+    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+        raise InputError(f"{option} {path}: must be a file{elsewhere}")
+    try:
+        target = path.resolve()
+        if not target.parent.is_dir():
+            raise InputError(f"{option} {path}: its folder is not there")
+        if not target.exists():
+            return target
+        if not target.is_file():
+            raise InputError(f"{option} {path}: must be a file{elsewhere}")
+        with target.open("rb") as file:
+            if file.read(len(SQLITE)) == SQLITE:
+                raise InputError(f"{option} {path}: is a database; a report does not replace it")
+    except (OSError, RuntimeError) as error:
+        raise UnavailableError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
+    return target
+
+
+def check_folder(path: Path, option: str) -> Path:
+    """Returns a folder that is there, or can be made with those above it.
+
+    Args:
+        path: as given.
+        option: it was given to.
+
+    Raises:
+        InputError: a file is in its place, or in that of a folder above it.
+        UnavailableError: the system does not let us look.
+    """
+    try:
+        found = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+        if not found.is_dir():
+            raise InputError(f"{option} {path}: {found} is a file; must be a folder")
+    except (OSError, RuntimeError) as error:
+        raise UnavailableError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
+def replace_file(path: Path, content: str | bytes, option: str) -> None:
+    """Writes a file, all of it or nothing; raises `UnavailableError` where it cannot be written."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+        temporary.replace(path)
+    except OSError as error:
+        raise UnavailableError(f"{option} {path}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cache_root() -> Path:
+    """Returns the user's folder: `$CNNJAX_CACHE_DIR`, else `$XDG_CACHE_HOME/cnnjax`, else `~/.cache/cnnjax`."""
+    own, shared = os.environ.get("CNNJAX_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    root = Path(own) if own else (Path(shared) if shared else Path("~/.cache")) / "cnnjax"
+    try:
+        return root.expanduser()
+    except RuntimeError:
+        raise UnavailableError("the home folder is not known; CNNJAX_CACHE_DIR names another one") from None
+
+
+def keep_programs(wanted: bool = True) -> None:
+    """Has JAX keep what it compiles in the user's cache, from where every later process takes it.
+
+    This sets variables of the environment, so it must come before JAX is imported, and holds for the processes that
+    this one starts. What the user has set, such as `JAX_COMPILATION_CACHE_DIR`, stays. A network takes about 0.2 MB;
+    the folder can be deleted at any time.
+
+    Args:
+        wanted: ``False`` has everything compiled anew, and nothing kept.
+    """
+    if not wanted:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            programs = cache_root() / "programs"
+        except UnavailableError:  # As a container's user may have no home; what is compiled is for this process then.
+            os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+            return
+        _remove_empty(programs)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes what a full disk has left of programs, of which JAX would warn whenever it comes upon one."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.stat().st_size == 0:
+                path.unlink()

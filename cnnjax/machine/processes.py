@@ -1,0 +1,204 @@
+"""Python processes that this one starts: they import what this one would. No JAX here."""
+
+import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import psutil
+
+from cnnjax.errors import InputError, UnavailableError
+
+
+def python_command(*arguments: str) -> list[str]:
+    """Returns a command line of this Python, which adds no folder of its own to the path."""
+    return [sys.executable, "-P", *arguments]
+
+
+def python_environment() -> dict[str, str]:
+    """Returns this process's environment, with its path of packages (`sys.path`) in it.
+
+    The path may have been made by a script or a notebook, so that a new process would not find the same packages.
+    """
+    path = []
+    for entry in sys.path:
+        with contextlib.suppress(OSError):  # of a working folder that is gone
+            path.append(os.path.abspath(entry))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Environment of a process that is pinned to a core."""
+
+
+def list_cores() -> Sequence[int | None]:
+    """Returns the cores of this process, as the system numbers them; ``None`` for each where it cannot pin to one."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return [None] * (os.cpu_count() or 1)
+
+
+def count_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(list_cores())
+
+
+def offer_cpu_devices(count: int | None = None) -> None:
+    """Has JAX make so many devices of the CPU, so that a run can be divided among them.
+
+    This sets a variable of the environment, so it must come before JAX is imported. What the user has set stays.
+
+    Args:
+        count: how many, of which there is at most one a core; ``None`` is one a core.
+    """
+    if not _are_cpu_devices_set():
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(count or count_cores(), count_cores())))
+
+
+def check_cpu_devices(count: int | None) -> None:
+    """Raises `InputError` where so many devices cannot be had, as far as that is known before JAX starts."""
+    if count and count > count_cores() and not may_have_accelerators() and not _are_cpu_devices_set():
+        raise InputError(f"--devices={count}: must be <= {count_cores()}, the CPU cores of this process")
+
+
+def may_have_accelerators() -> bool:
+    """Whether JAX might find another device than the CPU here; which one, only starting it would tell."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    platforms = os.environ.get("JAX_PLATFORMS")
+    return platforms != "cpu" and bool(platforms or plugins or importlib.util.find_spec("libtpu"))
+
+
+def _are_cpu_devices_set() -> bool:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags
+
+
+_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def find_memory() -> int:
+    """Returns the bytes of memory of this machine, or of the container that this process is in."""
+    limits = [psutil.virtual_memory().total]
+    for path in map(Path, _GROUP_LIMITS):
+        if path.is_file() and (limit := path.read_text().strip()).isdecimal():
+            limits.append(int(limit))
+    return min(limits)
+
+
+def out_of_memory(needed: float, memory: float) -> UnavailableError:
+    """Returns the error that says how much memory is needed, and how much there is."""
+    return UnavailableError(
+        f"out of memory; use a smaller train.batch_size or network: at least {needed / 2**30:,.1f} GiB are needed, "
+        f"and there are {memory / 2**30:,.1f} GiB"
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the logger of TFDS and Orbax while the context lasts; their errors are still raised."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def take_stdout() -> TextIO:
+    """Returns standard output for its caller alone: what else is printed there goes to standard error from now on."""
+    own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(2, 1)
+    return own
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keeps what Python code prints and warns of off the terminal while the context lasts."""
+    nowhere = _open_nowhere()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@functools.cache
+def _open_nowhere() -> TextIO:
+    """Returns a stream that stays open, for whoever keeps it as its own standard output."""
+    return open(os.devnull, "w")
+
+
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_last: list[int] = [signal.SIGINT]
+_lost: list[int] = []
+
+
+def raise_on_signals() -> None:
+    """Makes SIGINT, SIGTERM and SIGHUP raise `KeyboardInterrupt`; those that are ignored, as under nohup, stay so."""
+    for number in _STOPPING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, _raise)
+    sys.unraisablehook = _remember_interrupt
+
+
+def last_signal() -> int:
+    """Returns the number of the last signal that `raise_on_signals` raised for, SIGINT where there was none."""
+    return _last[0]
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[Callable[[], int | None]]:
+    """Holds back the first SIGINT, SIGTERM or SIGHUP while the context lasts; a second one acts at once.
+
+    Signals that are ignored already, as under ``nohup``, stay ignored.
+
+    Yields:
+        A function that returns the number of the signal that arrived, or ``None``. Outside the main thread, which
+        alone may handle signals, it always returns ``None``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    received = _lost.copy()
+    _lost.clear()
+    handlers = {number: signal.getsignal(number) for number in _STOPPING}
+    previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def hold_back(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        restore()
+        with contextlib.suppress(OSError):
+            # Not print: a handler may interrupt a print.
+            os.write(2, b"\nstopping at the next pause; again stops at once\n")
+
+    for number in previous:
+        signal.signal(number, hold_back)
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        restore()
+
+
+def _remember_interrupt(lost: Any) -> None:
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        _lost.append(_last[0])
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    _last[0] = number
+    raise KeyboardInterrupt

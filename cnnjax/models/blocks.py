@@ -1,0 +1,95 @@
+"""Per-block values: one value for every convolution block, or a list with one entry per block.
+
+An entry is what one block needs: a window or stride is an integer (square) or a pair ``[height, width]``; a padding is
+``valid``, ``same``, the pixels on every side, or ``[[top, bottom], [left, right]]``. A list always means one entry per
+block, so a rectangular window is written ``[[5, 3], [5, 3]]``. `expand` gives every block its entry in full form, and
+`collapse` writes the entries back in the shortest form, so that equal networks have equal configurations.
+"""
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from cnnjax.errors import InputError
+from cnnjax.settings.checking import near_match
+
+Size: TypeAlias = int | tuple[int, int]
+Pair: TypeAlias = tuple[int, int]
+Pixels: TypeAlias = tuple[Pair, Pair]
+Padding: TypeAlias = Literal["valid", "same"] | int | Pixels
+Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"]
+Pool: TypeAlias = Literal["max", "avg", "none"]
+
+Entry = TypeVar("Entry")
+_LARGEST = 2**16
+
+
+def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str) -> tuple[Entry, ...]:
+    """Returns the `count` entries that `value` stands for, each read (checked and put in full form) by `read`.
+
+    Raises:
+        InputError: the list is not as long as there are blocks, or an entry is not legal.
+    """
+    if not isinstance(value, list | tuple):
+        return (read(value, where),) * count
+    if len(value) != count:
+        raise InputError(
+            f"{where}={_show(value)}: a list has one entry per block, but it has {len(value)} for {count} "
+            f"block{'' if count == 1 else 's'} of model.filters"
+        )
+    return tuple(read(entry, f"{where}[{index}]") for index, entry in enumerate(value))
+
+
+def collapse(entries: Sequence[Any]) -> Any:
+    """Returns the shortest value that `expand` turns into `entries`: square pairs as integers, equal entries as one."""
+    short = tuple(_shorten(entry) for entry in entries)
+    if len(set(short)) == 1 and not isinstance(short[0], tuple):
+        return short[0]
+    return short
+
+
+def read_window(entry: Any, where: str) -> Pair:
+    """Reads a window or stride of at least one pixel as ``(height, width)``."""
+    return _read_pair(entry, where, 1)
+
+
+def read_padding(entry: Any, where: str) -> Literal["valid", "same"] | Pixels:
+    """Reads a padding as ``valid``, ``same`` or ``((top, bottom), (left, right))``; zero pixels are ``valid``."""
+    if isinstance(entry, str) and entry in ("valid", "same"):
+        return entry  # type: ignore[return-value]
+    if _is_integer(entry):
+        rows = columns = _read_pair(entry, where, 0)
+    elif isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(e, list | tuple) for e in entry):
+        rows, columns = (_read_pair(e, where, 0) for e in entry)
+    else:
+        raise InputError(
+            f"{where}={_show(entry)}: must be valid, same, a number of pixels, or [[top, bottom], [left, right]]"
+            f"{near_match(entry, ('valid', 'same'))}"
+        )
+    return "valid" if (rows, columns) == ((0, 0), (0, 0)) else (rows, columns)
+
+
+def _read_pair(entry: Any, where: str, low: int) -> Pair:
+    pair = (entry, entry) if _is_integer(entry) else entry
+    is_pair = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_integer, pair))
+    if not is_pair or not all(low <= size <= _LARGEST for size in pair):
+        legal = f"an integer >= {low} and <= {_LARGEST}"
+        raise InputError(f"{where}={_show(entry)}: must be {legal}, or a pair of them in a list per block")
+    return (int(pair[0]), int(pair[1]))
+
+
+def _shorten(entry: Any) -> Any:
+    if isinstance(entry, tuple):
+        first, second = (_shorten(part) for part in entry)
+        return first if first == second and not isinstance(first, tuple) else entry
+    return entry
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_show(part) for part in value)}]"
+    return repr(value)

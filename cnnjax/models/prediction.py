@@ -1,0 +1,82 @@
+"""What a trained network answers to images, which need not be of its dataset."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.errors import InputError
+from cnnjax.machine.backend import jax_started
+from cnnjax.machine.compilation import compile_program
+from cnnjax.models.batches import EVALUATION_BATCH, count_fitting
+from cnnjax.models.network import Network, Shape
+
+
+class TrainedNetwork(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        config: its settings.
+        precision: arithmetic of its layers, ``float32`` or ``bfloat16``.
+        variables: its ``params`` and ``batch_stats``.
+        image_shape: (height, width, channels) of the images it takes.
+        classes: number of classes.
+    """
+
+    config: Network
+    precision: str
+    variables: dict[str, Any]
+    image_shape: Shape
+    classes: int
+
+    def build(self, observed: bool = False) -> nn.Module:
+        """Returns the linen module; an observed one sows what every layer gives."""
+        return self.config.split()[0].build(self.classes, jnp.dtype(self.precision), observed=observed)
+
+    def check_images(self, images: np.ndarray) -> None:
+        """Raises `InputError` where images are not uint8 (n, height, width, channels) of its shape."""
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            shape = str(self.image_shape)[1:]
+            raise InputError(f"images: must be uint8 (n, {shape}, not {images.dtype} {images.shape}")
+
+
+@jax_started()
+def compute_logits(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
+    """Returns the logits float32 (n, classes) of uint8 images (n, height, width, channels).
+
+    Raises:
+        InputError: the images are not uint8 of the network's shape.
+        UnavailableError: JAX cannot start.
+    """
+    network.check_images(images)
+    size = EVALUATION_BATCH
+    if jax.default_backend() == "cpu":
+        size = min(size, count_fitting(network.config, network.image_shape, network.classes))
+    form = np.zeros((size, *network.image_shape), np.uint8)
+    program = compile_program(predict_logits, network.variables, form, model=network.build())
+    rows = [np.zeros((0, network.classes), np.float32)]
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+        rows.append(np.asarray(program(network.variables, padded))[: len(batch)])
+    return np.concatenate(rows)
+
+
+def scale_images(images: jax.Array) -> jax.Array:
+    """Maps uint8 images to float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def predict_logits(variables: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
+    """Returns the logits float32 (n, classes) of uint8 images (n, height, width, channels).
+
+    Args:
+        variables: ``params`` and ``batch_stats``.
+        images: the images.
+        model: the network (static).
+    """
+    logits = model.apply(variables, scale_images(images))
+    assert isinstance(logits, jax.Array)
+    return logits

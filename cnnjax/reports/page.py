@@ -1,0 +1,191 @@
+"""A figure as SVG inside a page: without identifiers that others have, in the colours of the page."""
+
+import base64
+import hashlib
+import io
+import re
+import xml.etree.ElementTree as ET
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+from cnnjax.console.tables import Column, Table, Value, split_code, write_value
+from cnnjax.errors import printable
+from cnnjax.figures.style import BLUE, INK, encode_figure
+from cnnjax.reports.documents import MEANINGS, list_losses, list_reasons, make_document
+from cnnjax.reports.findings import Findings
+from cnnjax.reports.pictures import draw_all
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+_SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_LEFT_OUT = ("metadata", "style")
+"""What matplotlib says of itself, and a style that would hold for the whole page."""
+
+
+def inline_figure(figure: "Figure", name: str, description: str) -> str:
+    """Returns a figure as an ``<svg>`` element for a page.
+
+    Text and axes take the colour of the text around them, and blue is the page's ``--blue``, so that they are seen on a
+    light and on a dark page.
+
+    Args:
+        figure: what to show.
+        name: of the figure, unlike that of any other on the page; letters, digits and underscores.
+        description: what is read aloud instead of it.
+    """
+    ET.register_namespace("", _SVG)
+    ET.register_namespace("xlink", _LINK)
+    root = ET.parse(io.BytesIO(encode_figure(figure, ".svg"))).getroot()
+    _remove(root)
+    used = {target for element in root.iter() for target in _list_targets(element)}
+    for element in root.iter():
+        _rewrite(element, name, used)
+    width = float(root.get("width", "0pt").removesuffix("pt")) * 96 / 72
+    for attribute in ("width", "height", "version"):
+        root.attrib.pop(attribute, None)
+    root.set("role", "img")
+    root.set("aria-label", description)
+    root.set("style", f"max-width: {width:.0f}px; min-width: {0.85 * width:.0f}px")
+    return ET.tostring(root, encoding="unicode")
+
+
+def _remove(parent: ET.Element) -> None:
+    for child in list(parent):
+        if child.tag.rpartition("}")[2] in _LEFT_OUT:
+            parent.remove(child)
+        else:
+            _remove(child)
+
+
+def _list_targets(element: ET.Element) -> list[str]:
+    link = element.get(f"{{{_LINK}}}href", "")
+    found = [target for value in element.attrib.values() for target in _REFERENCE.findall(value)]
+    return [*found, *([link[1:]] if link.startswith("#") else [])]
+
+
+def _rewrite(element: ET.Element, name: str, used: set[str]) -> None:
+    """Makes identifiers those of this figure, drops those that nothing refers to, and lets the page colour the ink."""
+    for attribute, value in list(element.attrib.items()):
+        if attribute == "id":
+            if value in used:
+                element.set("id", f"{name}-{value}")
+            else:
+                del element.attrib["id"]
+        elif attribute == f"{{{_LINK}}}href" and value.startswith("#"):
+            element.set(attribute, f"#{name}-{value[1:]}")
+        else:
+            coloured = value.replace(INK, "currentColor").replace(BLUE.lower(), "var(--blue)")
+            element.set(attribute, _REFERENCE.sub(rf"url(#{name}-\1)", coloured))
+
+
+_AFTER_TABLES = ("confusions", "hardest")
+
+
+class PageCell(NamedTuple):
+    """A cell of a table: its text, what it is sorted by where that is a number, and its class."""
+
+    text: str
+    number: float | None
+    kind: str
+
+
+class PageTable(NamedTuple):
+    """A table of the page."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: list[list[PageCell]]
+
+
+class PagePicture(NamedTuple):
+    """A picture of the page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: "Markup"
+
+
+def write_html(findings: Findings, all_tests: bool = False) -> str:
+    """Returns the findings as an HTML page.
+
+    Args:
+        findings: what to write.
+        all_tests: with every test of significance in the tables.
+    """
+    from markupsafe import Markup
+
+    drawn = draw_all(findings)
+    pictures = [
+        _prepare_picture(name, picture.title, picture.caption, picture.figure)
+        for name, picture in drawn.items()
+        if picture.figure is not None
+    ]
+    lacking = [f"not drawn: {each.title.lower()}: {each.caption}" for each in drawn.values() if each.figure is None]
+    document = make_document(findings, all_tests)
+    script = _read("report.js")
+    return _load_template().render(
+        findings=findings,
+        split_code=split_code,
+        summary=document.summary,
+        before=[picture for picture in pictures if picture.name not in _AFTER_TABLES],
+        after=[picture for picture in pictures if picture.name in _AFTER_TABLES],
+        tables=[_prepare_table(number, table) for number, table in enumerate(document.tables, 1)],
+        meanings=MEANINGS,
+        reasons=list_reasons(findings),
+        losses=list_losses(findings),
+        lacking=lacking,
+        style=Markup(_read("report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+@cache
+def _load_template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,
+    )
+    return environment.from_string(_read("report.html.jinja"))
+
+
+def _read(name: str) -> str:
+    return files("cnnjax.reports").joinpath(name).read_text("utf-8")
+
+
+def _prepare_picture(name: str, title: str, caption: str, figure: "Figure") -> PagePicture:
+    from markupsafe import Markup
+
+    described = f"{title}: {caption.partition('. ')[0]}"
+    return PagePicture(name, title, caption, Markup(inline_figure(figure, name, described)))
+
+
+def _prepare_table(number: int, table: Table) -> PageTable:
+    rows = [
+        [
+            _prepare_cell(column, value, (row, place) in table.bold)
+            for place, (column, value) in enumerate(zip(table.columns, values, strict=True))
+        ]
+        for row, values in enumerate(table.rows)
+    ]
+    return PageTable(f"table-{number}", table.title, table.columns, rows)
+
+
+def _prepare_cell(column: Column, value: Value, is_bold: bool) -> PageCell:
+    number = value if isinstance(value, int | float) else None
+    kind = "best" if is_bold else ""
+    if column.heading == "verdict" and isinstance(value, str):
+        kind = f"verdict {re.split('[ ;]', value)[0]}"
+    return PageCell(write_value(value, column), number, kind)

@@ -1,0 +1,299 @@
+"""Arms and factors as a reader sees them: by what varies, in the fewest words."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.settings.schema import shorten_paths
+from cnnjax.statistics import Contrast, Effect
+from cnnjax.statistics.verdicts import SIGNS
+
+
+def name_arms(findings: Findings) -> dict[str, str]:
+    """Returns a short label for the name of every arm, such as ``padding=same, strides=2``."""
+    factors = shorten_paths(findings.factors)
+    return {
+        result.arm.name: ", ".join(f"{factors[factor]}={label}" for factor, label in result.arm.labels.items())
+        or result.arm.name
+        for result in findings.arms
+    }
+
+
+def name_contrasts(findings: Findings, contrasts: Sequence[Contrast]) -> list[str]:
+    """Returns what each compares: in what the arm differs from the base, or both arms where they have no base."""
+    if findings.base is None:
+        names = name_arms(findings)
+        return [f"{names[each.first]} less {names[each.second]}" for each in contrasts]
+    factors, base = shorten_paths(findings.factors), findings.arm(findings.base).arm.labels
+    arms = [findings.arm(each.first).arm for each in contrasts]
+    return [
+        ", ".join(f"{factors[factor]}={label}" for factor, label in arm.labels.items() if label != base[factor])
+        or arm.name
+        for arm in arms
+    ]
+
+
+def name_effect(findings: Findings, effect: Effect) -> str:
+    """Returns the change of level, or the two that interact: ``padding: same - valid x strides: 2 - 1``."""
+    factors = shorten_paths(findings.factors)
+    changes = zip(effect.factors, effect.labels, effect.references, strict=True)
+    return " x ".join(f"{factors[factor]}: {label} - {reference}" for factor, label, reference in changes)
+
+
+def name_levels(factors: Mapping[str, str], chosen: Sequence[str], labels: Sequence[str]) -> str:
+    """Returns levels of some factors in one text; `factors` are from `shorten_paths`."""
+    return ", ".join(f"{factors[factor]}={label}" for factor, label in zip(chosen, labels, strict=True))
+
+
+def shorten_level(level: str, factors: Mapping[str, str]) -> str:
+    """Returns ``padding=same`` for ``model.padding=same``; `factors` are from `shorten_paths`."""
+    factor, sign, label = level.partition("=")
+    return f"{factors.get(factor, factor)}{sign}{label}"
+
+
+def count(numbers: Iterable[int], noun: str) -> str:
+    """Returns ``5 seeds``, or ``3 to 5 seeds`` where the numbers differ."""
+    found = sorted(set(numbers))
+    if not found:
+        return f"no {noun}s"
+    many = f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+    return f"{many} {noun}" + ("" if found == [1] else "s")
+
+
+def list_levels(findings: Findings, factor: str) -> list[str]:
+    """Returns the labels of a factor's levels in the study's order."""
+    return list(dict.fromkeys(result.arm.labels[factor] for result in findings.arms))
+
+
+WORDS = ("better", "worse", "equivalent", "undecided")
+_MOST = 6
+
+
+def write_summary(findings: Findings) -> tuple[str, ...]:
+    """Returns what a reader should take away, one sentence or two each."""
+    return (
+        *_say_verdicts(findings),
+        *_say_ranks(findings),
+        *_say_shares(findings),
+        *_say_effects(findings),
+        *_say_interactions(findings),
+        *_say_size(findings),
+        *_say_noise(findings),
+        *_say_missing(findings.arms),
+        *_say_measure(findings),
+    )
+
+
+def write_points(value: float) -> str:
+    """Returns a difference of accuracy in percentage points: ``+0.31``."""
+    return f"{100 * value:+.2f}"
+
+
+def write_interval(low: float | None, high: float | None) -> str:
+    """Returns an interval in percentage points: ``[+0.10, +0.52]``, within the possible ±100; nothing without one."""
+    return "" if low is None or high is None else f"[{write_points(max(low, -1))}, {write_points(min(high, 1))}]"
+
+
+def write_runs(contrast: Contrast) -> str:
+    """Returns how many seeds a comparison is of, or, where runs were lost, how many of both sides completed."""
+    first, second = contrast.first_runs, contrast.second_runs
+    if first.lost or second.lost:
+        return f"{first} against {second}"
+    return str(contrast.comparison.n)
+
+
+def write_scope(findings: Findings) -> str:
+    """Returns what all verdicts and intervals are about."""
+    return f"over seeds, for one training and one {findings.rules.measure} set"
+
+
+def _say_verdicts(findings: Findings) -> Iterator[str]:
+    contrasts = findings.contrasts
+    if not contrasts and findings.ranks is None:
+        yield "Nothing could be compared: no two arms of one dataset have completed runs with a seed in common."
+    if not contrasts:
+        return
+    margin = f"within ±{100 * findings.rules.margin:g} points counts as equivalent"
+    if len(contrasts) == 1:
+        label = contrasts[0].verdict.label
+        yield f"{label[0].upper()}{label[1:]}: {_say_contrast(findings, contrasts[0])} ({margin})."
+    else:
+        counted = _count_verdicts(contrasts)
+        if findings.base is None:
+            yield f"Of {_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
+        else:
+            yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
+        yield from _say_largest(findings)
+    yield f"This holds {write_scope(findings)}."
+    yield from _say_seeds(findings)
+
+
+def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
+    counts = Counter[tuple[str, bool]]((each.verdict.word, each.verdict.survives_losses) for each in contrasts)
+    return ", ".join(
+        f"{counts[word, survives]} {word}{'' if survives else ' of the runs that completed'}"
+        for word in WORDS
+        for survives in (True, False)
+        if counts[word, survives]
+    )
+
+
+def _say_largest(findings: Findings) -> Iterator[str]:
+    for word, sign in (("better", -1), ("worse", 1)):
+        found = [contrast for contrast in findings.contrasts if contrast.verdict.word == word]
+        if found:
+            most = min(
+                found, key=lambda contrast: (not contrast.verdict.survives_losses, sign * contrast.comparison.mean)
+            )
+            yield f"The largest difference among the {word}: {_say_contrast(findings, most)}: {most.verdict.label}."
+
+
+def _say_contrast(findings: Findings, contrast: Contrast) -> str:
+    names = name_arms(findings)
+    return f"{names[contrast.first]} less {names[contrast.second]} is {_say_difference(contrast)}"
+
+
+def _say_difference(contrast: Contrast) -> str:
+    points = f"{write_points(contrast.comparison.mean)} points {write_interval(*contrast.decisive_interval)}".rstrip()
+    first, second = contrast.first_runs, contrast.second_runs
+    lost = f", as {first} runs completed against {second}" if first.lost or second.lost else ""
+    return f"{points} with {_count(contrast.comparison.n, 'seed')}{lost}"
+
+
+def _say_seeds(findings: Findings) -> Iterator[str]:
+    undecided = [each for each in findings.contrasts if each.verdict.word == "undecided"]
+    needed = sorted(each.verdict.seeds_needed for each in undecided if each.verdict.seeds_needed)
+    if findings.rules.looks or not undecided:
+        return
+    listed = f"{needed[0]} to {needed[-1]}" if needed and needed[0] < needed[-1] else "".join(map(str, needed[:1]))
+    margins = [each.verdict.decidable_margin for each in undecided if each.verdict.decidable_margin]
+    ways = [
+        *([(len(needed), f"by {listed} seeds in all")] if needed else []),
+        *([(len(margins), f"only by a `--margin` of {100 * min(margins):.2g} points or more")] if margins else []),
+    ]
+    if not ways:
+        return
+    if len(undecided) == 1:
+        said = f"The undecided comparison would be decided {ways[0][1]}"
+    else:
+        (count, way), *others = ways
+        further = "".join(f", {count} {way}" for count, way in others)
+        said = f"Of {len(undecided)} undecided comparisons, {count} would be decided {way}{further}"
+    yield (
+        f"{said}, with "
+        f"{findings.rules.power:.0%} probability each, if the spread seen is the true one and the true difference is "
+        f"nothing or {100 * findings.rules.margin:g} points; "
+        "looking again with more seeds makes false claims more likely, "
+        "unless the looks were planned, as `ablations.run --top-up` does."
+    )
+
+
+def _say_ranks(findings: Findings) -> Iterator[str]:
+    if findings.ranks is None:
+        return
+    names, ranks = findings.ranks
+    order = np.argsort(ranks.mean, kind="stable")
+    listed = ", ".join(f"{names[index]} {ranks.mean[index]:.2f}" for index in order[:_MOST])
+    critical = ranks.critical_difference
+    found = (
+        "no two are shown to differ" if critical is None else f"two arms differ where their ranks do by {critical:.2f}"
+    )
+    yield (
+        f"Mean ranks over the datasets: {listed}; ranks at random differ as much with probability {ranks.p:.3g}, "
+        f"so {found}."
+    )
+
+
+def _say_shares(findings: Findings) -> Iterator[str]:
+    clear, short = [share for share in findings.shares if share.low > 0][:3], shorten_paths(findings.factors)
+    if clear:
+        named = (f"{' x '.join(short[factor] for factor in each.factors)} {each.omega_squared:.2f}" for each in clear)
+        yield (
+            f"What explains most of the variance between runs: {', then '.join(named)} (omega squared, of what each "
+            "adds to the rest; these overlap and are no parts of a whole)."
+        )
+
+
+def _say_effects(findings: Findings) -> Iterator[str]:
+    short = shorten_paths(findings.factors)
+    for effect in findings.effects[:_MOST]:
+        contrast = effect.contrast
+        over = _count(effect.possible, "combination")
+        part = f"{effect.combinations} of " if effect.combinations < effect.possible else ""
+        apart = "" if effect.is_common else ", which are not those of the other levels"
+        yield (
+            f"{short[effect.factors[0]]} {effect.labels[0]} instead of {effect.references[0]}: "
+            f"{_say_difference(contrast)}, over {part}{over} of the other factors{apart}: {contrast.verdict.label}."
+        )
+
+
+def _say_interactions(findings: Findings) -> Iterator[str]:
+    interactions, short = findings.interactions, shorten_paths(findings.factors)
+    found = [effect for effect in interactions if effect.contrast.verdict.word in SIGNS]
+    if found:
+        for survives, said in ((True, ""), (False, ", of the runs that completed")):
+            some = [effect for effect in found if effect.contrast.verdict.survives_losses == survives]
+            pairs = dict.fromkeys(" and ".join(short[factor] for factor in effect.factors) for effect in some)
+            if pairs:
+                yield f"What one factor does depends on the other for {', '.join(pairs)}{said}."
+    elif interactions:
+        undecided = sum(effect.contrast.verdict.word == "undecided" for effect in interactions)
+        yield f"No interaction stands out of the noise; {undecided} of {len(interactions)} are undecided."
+
+
+def _say_size(findings: Findings) -> Iterator[str]:
+    front = sorted((each for each in findings.arms if each.on_front), key=lambda each: each.arm.parameters or 0)
+    if len(front) > 1:
+        names = name_arms(findings)
+        listed = "; ".join(
+            f"{names[each.arm.name]} ({each.arm.parameters:,} parameters, {each.estimate.mean:.4f})"
+            for each in front[:_MOST]
+            if each.estimate
+        )
+        more = f" and {len(front) - _MOST} more" if len(front) > _MOST else ""
+        yield f"By their means, untested, no smaller network is as accurate as {listed}{more}."
+
+
+def _say_noise(findings: Findings) -> Iterator[str]:
+    if findings.images is None:
+        return
+    noises = findings.images.noise.values()
+    clear = sum(noise.low > 0 or noise.high < 0 for noise in noises)
+    shares = [noise.share_of_seeds for noise in noises if noise.share_of_seeds is not None]
+    if shares:
+        share = float(np.median(shares))
+        yield (
+            f"Of the variance of a difference, {share:.0%} comes from training, which more seeds lessen, and "
+            f"{1 - share:.0%} from the choice of the {findings.images.test_size:,} test images, which they do not"
+            f"{' (medians over the arms)' if len(shares) > 1 else ''}. The verdicts are for these test images; for new "
+            f"ones too, at the same level, {_say_clear(clear, len(noises))}."
+        )
+
+
+def _say_clear(clear: int, of: int) -> str:
+    if of == 1:
+        return f"the interval {'leaves zero out' if clear else 'holds zero'}"
+    return f"the intervals of {clear} of {of} differences leave zero out"
+
+
+def _say_missing(arms: Sequence[ArmResult]) -> Iterator[str]:
+    counts = sum((each.arm.counts for each in arms), Counter[str]())
+    listed = [f"{count} {status}" for status, count in counts.items() if status != "completed"]
+    if listed:
+        yield f"Left out, for they have no accuracy: {', '.join(listed)} of {counts.total()} runs."
+
+
+def _say_measure(findings: Findings) -> Iterator[str]:
+    if findings.rules.measure == "test":
+        yield (
+            "Compared by test accuracy: this tells what the choices do, but an arm that is picked here for its test "
+            "accuracy is likely to look better here than on new images; pick by validation accuracy."
+        )
+    else:
+        yield "Compared by validation accuracy; the test accuracy of what is picked is still to be looked at, once."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,263 @@
+"""What is kept of a run: its record, and its arrays in numpy's npz format, which is compact and holds no code."""
+
+import dataclasses
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnjax.errors import CorruptionError
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.history import EpochMetrics
+
+if TYPE_CHECKING:
+    from cnnjax.models.prediction import TrainedNetwork
+
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+FINAL = ("completed", "diverged")
+"""The statuses of a run that has a result."""
+STATUSES = (*FINAL, "failed", "invalid", "pruned")
+"""What can become of a run."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is said of a run, apart from its arrays.
+
+    Attributes:
+        config: what was run.
+        status: ``completed``, ``diverged``, ``failed``, ``invalid`` or ``pruned``.
+        reason: why it is not completed; ``None`` where it is.
+        parameters: number of parameters, trainable or not; ``None`` for an invalid network.
+        flops: of the forward pass of one image; ``None`` for an invalid network.
+        test_loss, test_accuracy: on the test set; ``None`` where not completed.
+        history: metrics of every whole epoch.
+        seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
+        provenance: versions, device, source and dataset.
+        output: the last lines that a failed run printed; ``None`` where there are none.
+    """
+
+    config: RunConfig
+    status: str
+    reason: str | None
+    parameters: int | None
+    flops: int | None
+    test_loss: float | None
+    test_accuracy: float | None
+    history: tuple[EpochMetrics, ...]
+    seconds: dict[str, float]
+    provenance: dict[str, Any]
+    output: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.config.key
+
+    @classmethod
+    def without_result(
+        cls,
+        config: RunConfig,
+        status: str,
+        reason: str,
+        size: tuple[int, int] | None = None,
+        output: str | None = None,
+    ) -> "Record":
+        """Returns the record of a run that has no history, `size` being its parameters and FLOPs where it has any."""
+        parameters, flops = size or (None, None)
+        return cls(config, status, reason, parameters, flops, None, None, (), {}, {}, output)
+
+    def check(self, key: str) -> None:
+        """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
+        if self.key != key:
+            raise ValueError(f"its configuration has the key {self.key[:12]}")
+        if self.status not in STATUSES:
+            raise ValueError(f"its status is {self.status!r}")
+        self._check_types()
+        completed = self.status == "completed"
+        train = self.config.train
+        if completed and not (isinstance(self.test_accuracy, float) and isinstance(self.test_loss, float)):
+            raise ValueError(f"completed, with test loss {self.test_loss!r} and test accuracy {self.test_accuracy!r}")
+        shortest = train.epochs if completed and train.early_stopping_patience is None else 0
+        if [epoch.epoch for epoch in self.history] != [*range(1, max(len(self.history), shortest) + 1)]:
+            raise ValueError("epochs are missing")
+        for epoch in self.history:
+            optional = (epoch.val_loss, epoch.val_accuracy) if train.validation_split else ()
+            if not all(isinstance(number, float) for number in (epoch.loss, epoch.accuracy, epoch.seconds, *optional)):
+                raise ValueError("the history is not made of numbers")
+
+    def _check_types(self) -> None:
+        numbers = (self.test_loss, self.test_accuracy, *self.seconds.values())
+        if not all(number is None or (isinstance(number, float) and math.isfinite(number)) for number in numbers):
+            raise ValueError("its results and times are not all finite numbers")
+        if not all(size is None or isinstance(size, int) for size in (self.parameters, self.flops)):
+            raise ValueError(f"{self.parameters!r} parameters and {self.flops!r} FLOPs")
+        parts = (self.provenance, *(self.provenance.get(name, {}) for name in ("device", "git", "dataset", "packages")))
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError("its provenance is not made of tables")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record as JSON values, the key first."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values["config"] = self.config.to_dict()
+        values["history"] = [dataclasses.asdict(epoch) for epoch in self.history]
+        return {"key": self.key, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Record":
+        """Returns the record that `to_dict` gave, also after a passage through JSON."""
+        config = RunConfig.from_dict(values["config"])
+        history = tuple(EpochMetrics(**epoch) for epoch in values["history"])
+        others = {name: value for name, value in values.items() if name != "key"}
+        return cls(**{**others, "config": config, "history": history})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with its arrays, ready to predict.
+
+    Attributes:
+        record: what is said of the run.
+        params: trainable parameters, nested dicts of float32 arrays named as in the linen module.
+        batch_stats: running statistics of batch normalisation, likewise.
+        predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` where not completed.
+    """
+
+    record: Record
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    predictions: np.ndarray | None
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.record.key
+
+    @property
+    def history(self) -> tuple[EpochMetrics, ...]:
+        """Metrics of every whole epoch."""
+        return self.record.history
+
+    def rebuild(self) -> "TrainedNetwork":
+        """Returns the trained network."""
+        from cnnjax.models.prediction import TrainedNetwork
+
+        config, dataset = self.record.config, self.record.provenance["dataset"]
+        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        shape = tuple(dataset["image_shape"])
+        return TrainedNetwork(config.model, config.train.precision, variables, shape, dataset["classes"])
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the predicted classes of some images.
+
+        Args:
+            images: uint8 (n, height, width, channels), of the shape of the dataset's images.
+
+        Returns:
+            int32 (n,).
+
+        Raises:
+            InputError: the images are not uint8 of that shape.
+            UnavailableError: JAX cannot start.
+        """
+        from cnnjax.models.prediction import compute_logits
+
+        classes: np.ndarray = np.argmax(compute_logits(self.rebuild(), np.asarray(images)), -1)
+        return classes.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A run as it is stored and sent: its record, and its arrays as bytes in numpy's npz format.
+
+    Attributes:
+        record: what is said of the run.
+        variables: parameters and statistics; ``None`` for a run that has none.
+        predictions: compressed; ``None`` where not completed.
+    """
+
+    record: Record
+    variables: bytes | None = None
+    predictions: bytes | None = None
+
+
+def pack_run(run: Run) -> PackedRun:
+    """Returns the run with its arrays as bytes."""
+    variables = _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
+    predictions = None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
+    return PackedRun(run.record, variables, predictions)
+
+
+def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> Run:
+    """Returns the run whose arrays were packed.
+
+    Raises:
+        CorruptionError: the bytes are not what was packed.
+    """
+    if record.status == "completed" and predictions is None:
+        raise CorruptionError(f"the predictions of run {record.key[:12]} are missing")
+    classes = None if predictions is None else unpack_predictions(record.key, predictions)
+    try:
+        tree = _nest(_unpack(variables))
+    except _UNREADABLE as error:
+        raise CorruptionError(f"the arrays of run {record.key[:12]} cannot be read: {error}") from None
+    return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), classes)
+
+
+def unpack_predictions(key: str, predictions: bytes) -> np.ndarray:
+    """Returns the predicted classes of a run, uint8 or uint16 (n,).
+
+    Raises:
+        CorruptionError: the bytes are not what was packed.
+    """
+    try:
+        classes = _unpack(predictions)["predictions"]
+        if classes.ndim != 1 or classes.dtype.kind != "u":
+            raise ValueError(f"{classes.dtype} {classes.shape} in place of classes")
+    except _UNREADABLE as error:
+        raise CorruptionError(f"the predictions of run {key[:12]} cannot be read: {error}") from None
+    return classes
+
+
+def check_predictions(key: str, predictions: np.ndarray, images: int, classes: int) -> None:
+    """Raises `CorruptionError` where these are no predictions of so many images in so many classes."""
+    if len(predictions) != images or predictions.max(initial=0) >= classes:
+        raise CorruptionError(
+            f"the predictions of run {key[:12]} are {len(predictions)} up to class {predictions.max(initial=0)}; "
+            f"the dataset has {images} test images in {classes} classes"
+        )
+
+
+def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _unpack(blob: bytes) -> dict[str, np.ndarray]:
+    """Returns the arrays of an npz file; raises `ValueError` where the bytes are none."""
+    try:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = array
+    return tree

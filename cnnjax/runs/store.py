@@ -1,0 +1,481 @@
+"""The SQLite file underneath the store: its tables, their versions, and its errors as ours.
+
+A commit is in the file, and the folder that names the file is synced, before it returns: it survives a loss of power.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
+from cnnjax.machine.files import read_path
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.record import FINAL, PackedRun, Record, Run, pack_run, unpack_predictions, unpack_run
+
+SCHEMA_VERSION = 2
+LONGEST_PATH = 504
+"""Bytes of an absolute path that SQLite opens; that of its journal, 8 longer, may have 512."""
+_RUNS = """
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY,
+    status TEXT NOT NULL CHECK (status IN ('completed', 'diverged', 'failed', 'invalid', 'pruned')),
+    reason TEXT,
+    output TEXT,
+    dataset TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    parameters INTEGER,
+    flops INTEGER,
+    test_loss REAL,
+    test_accuracy REAL,
+    load_seconds REAL,
+    compile_seconds REAL,
+    train_seconds REAL,
+    evaluate_seconds REAL,
+    total_seconds REAL,
+    config TEXT NOT NULL,
+    provenance TEXT NOT NULL,
+    stored_at TEXT NOT NULL
+);
+"""
+_PARTS_OF_RUNS = """
+CREATE TABLE epochs (
+    key TEXT NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    epoch INTEGER NOT NULL,
+    loss REAL NOT NULL,
+    accuracy REAL NOT NULL,
+    val_loss REAL,
+    val_accuracy REAL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (key, epoch)
+) WITHOUT ROWID;
+CREATE TABLE arrays (
+    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+    variables BLOB NOT NULL,
+    predictions BLOB
+);
+"""
+_GRIDS = """
+CREATE TABLE grids (
+    name TEXT PRIMARY KEY,
+    study TEXT NOT NULL,
+    command TEXT NOT NULL,
+    started_at TEXT NOT NULL
+);
+CREATE TABLE grid_trials (
+    grid TEXT NOT NULL REFERENCES grids (name) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    trial TEXT NOT NULL,
+    PRIMARY KEY (grid, position)
+) WITHOUT ROWID;
+"""
+# Version 1 knew no pruned runs, no output and no grids. A CHECK can only be changed by making the table anew.
+_FROM_1_TO_2 = f"""
+ALTER TABLE runs RENAME TO runs_of_version_1;
+{_RUNS}
+INSERT INTO runs SELECT key, status, reason, NULL, dataset, seed, parameters, flops, test_loss, test_accuracy,
+    load_seconds, compile_seconds, train_seconds, evaluate_seconds, total_seconds, config, provenance, stored_at
+    FROM runs_of_version_1 ORDER BY rowid;
+DROP TABLE runs_of_version_1;
+{_GRIDS}
+"""
+_STEPS = {0: _RUNS + _PARTS_OF_RUNS + _GRIDS, 1: _FROM_1_TO_2}
+_ENVIRONMENT = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_TOOBIG,
+)
+
+
+@contextlib.contextmanager
+def connect(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection without implicit transactions, for the length of the context; makes an empty file if none is.
+
+    Raises:
+        CorruptionError: the file is not a database, or one of a newer version.
+        UnavailableError: it is locked for a minute, cannot be read or written, or the disk is full.
+    """
+    _check_path(path)
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA foreign_keys = ON")
+            version = find_version(connection)
+            if not 0 <= version <= SCHEMA_VERSION:
+                raise CorruptionError(f"{path}: schema version {version} is not the known {SCHEMA_VERSION}")
+            yield connection
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # Errors of Python's own, such as text that is not UTF-8, have no code.
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
+            raise UnavailableError(f"{path}: {error}") from None
+        raise CorruptionError(f"{path}: not a readable store: {error}") from None
+
+
+@contextlib.contextmanager
+def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection to a database of today's version, made in a new folder or brought up to date if need be.
+
+    Raises:
+        CorruptionError: as `connect`, or it is a database of something else.
+        UnavailableError: as `connect`, or the folder cannot be made.
+    """
+    _check_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        if path.parent.is_symlink() and not path.parent.exists():
+            reason = f"it is a link to {os.readlink(path.parent)}, which is not there"
+        raise UnavailableError(f"cannot create the output folder {path.parent}: {reason}") from None
+    with connect(path) as connection:
+        if find_version(connection) < SCHEMA_VERSION:
+            _bring_up_to_date(connection, path)
+        yield connection
+
+
+@contextlib.contextmanager
+def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing.
+
+    Raises:
+        CorruptionError, UnavailableError: as `connect`, or the folder is none, or it is a database of something else.
+    """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UnavailableError(f"{path.parent} is not a folder")
+    if not path.exists():
+        yield None
+        return
+    with connect(path) as connection:
+        if find_version(connection) > 0:
+            yield connection
+        else:
+            _refuse_others(connection, path)
+            yield None
+
+
+def try_to_write(connection: sqlite3.Connection) -> None:
+    """Writes to the database what it holds already, and takes it back, so that one that is read-only is noticed."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {find_version(connection)}")
+    connection.rollback()
+
+
+def find_version(connection: sqlite3.Connection) -> int:
+    """Returns the version of the schema, 0 where there are no tables."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_path(path: Path) -> None:
+    """Raises `InputError` where a store would be written through a link to elsewhere, or SQLite cannot open it."""
+    if path.is_symlink():
+        raise InputError(f"{path}: is a symbolic link; a store is a file of its own, so name the folder that it is in")
+    length = len(os.fsencode(os.path.abspath(path)))
+    if length > LONGEST_PATH:
+        raise InputError(f"{path}: its path has {length} bytes; SQLite opens at most {LONGEST_PATH}")
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
+    connection.execute("BEGIN IMMEDIATE")
+    version = find_version(connection)
+    if version == 0:
+        _refuse_others(connection, path)
+    if version < SCHEMA_VERSION:
+        for statement in filter(str.strip, _STEPS[version].split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.commit()
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    if others:
+        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
+
+
+PHASES = ("load", "compile", "train", "evaluate", "total")
+
+
+class Outcome(NamedTuple):
+    """What became of a run: its status, when it was stored (ISO 8601, UTC), and its test accuracy, if it has one."""
+
+    status: str
+    stored_at: str
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class StoredGrid:
+    """What a grid was to run.
+
+    Attributes:
+        name: of its study.
+        study: the study as TOML; empty for a grid that is part of another.
+        command: as it was typed.
+        started_at: time of its last start, ISO 8601, UTC.
+        trials: the name of every trial by its run key, in the study's order.
+    """
+
+    name: str
+    study: str
+    command: str
+    started_at: str
+    trials: dict[str, str]
+
+
+class Store:
+    """The store in a folder: ``<folder>/runs.sqlite``."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = read_path(folder, "out") / "runs.sqlite"
+
+    def create(self) -> None:
+        """Makes the folder and an empty store where there is none; brings an older store up to date.
+
+        Raises:
+            CorruptionError: the file is not a store, or one of a newer version.
+            UnavailableError: the folder or the store cannot be written, as is tried here.
+        """
+        with connect_for_writing(self.path) as connection:
+            try_to_write(connection)
+
+    def add(self, run: Run) -> None:
+        """Stores a run; when this returns, it survives a crash.
+
+        A run of the same key is replaced, unless that one has a result and this one has none.
+
+        Raises:
+            CorruptionError, UnavailableError: as for `create`; nothing of the run is stored.
+        """
+        self.add_all([pack_run(run)])
+
+    def add_all(self, runs: Sequence[PackedRun]) -> None:
+        """Stores runs in one transaction, all of them or none; otherwise as `add`."""
+        with self._transaction() as connection:
+            for run in runs:
+                _insert(connection, run)
+
+    def find(self, key: str) -> Record | None:
+        """Returns the record of the run with this key, or ``None``."""
+        return self.find_all([key]).get(key)
+
+    def find_all(self, keys: Iterable[str] | None = None) -> dict[str, Record]:
+        """Returns the records of the runs with these keys, or of all runs, by key, in the order they were stored."""
+        with connect_existing(self.path) as connection:
+            if connection is None:
+                return {}
+            connection.execute("BEGIN")  # rows and epochs of one moment
+            condition = "" if keys is None else " WHERE key IN (SELECT value FROM json_each(?))"
+            wanted = () if keys is None else (json.dumps([*keys]),)
+            rows = connection.execute(f"SELECT * FROM runs{condition} ORDER BY rowid", wanted).fetchall()
+            histories: dict[str, list[EpochMetrics]] = {row["key"]: [] for row in rows}
+            for key, *metrics in connection.execute(f"SELECT * FROM epochs{condition} ORDER BY key, epoch", wanted):
+                if key in histories:
+                    histories[key].append(EpochMetrics(*metrics))
+        return {row["key"]: self._read_record(row, histories[row["key"]]) for row in rows}
+
+    def list_outcomes(self) -> dict[str, Outcome]:
+        """Returns what became of every run, by key, in the order they were stored; much faster than `find_all`."""
+        with connect_existing(self.path) as connection:
+            if connection is None:
+                return {}
+            rows = connection.execute("SELECT key, status, stored_at, test_accuracy FROM runs ORDER BY rowid")
+            outcomes = {key: Outcome(*outcome) for key, *outcome in rows}
+        self._check_texts("a run", *outcomes, *(outcome.status for outcome in outcomes.values()))
+        for key, outcome in outcomes.items():
+            self._check_time(outcome.stored_at, f"run {key[:12]}")
+            if not isinstance(outcome.test_accuracy, float | None):
+                raise CorruptionError(f"{self.path}: run {key[:12]} has a test accuracy of {outcome.test_accuracy!r}")
+        return outcomes
+
+    def add_grid(self, grid: StoredGrid) -> None:
+        """Stores what a grid is to run; a grid of the same name is replaced. Raises as `create` does."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM grids WHERE name = ?", (grid.name,))
+            row = (grid.name, grid.study, grid.command, grid.started_at)
+            connection.execute("INSERT INTO grids VALUES (?, ?, ?, ?)", row)
+            trials = [(grid.name, index, *trial) for index, trial in enumerate(grid.trials.items())]
+            connection.executemany("INSERT INTO grid_trials VALUES (?, ?, ?, ?)", trials)
+
+    def list_grids(self) -> list[StoredGrid]:
+        """Returns the grids that were run on this store, the newest last."""
+        with connect_existing(self.path) as connection:
+            if connection is None or find_version(connection) < 2:
+                return []
+            connection.execute("BEGIN")
+            trials: dict[str, dict[str, str]] = {}
+            for name, key, trial in connection.execute(
+                "SELECT grid, key, trial FROM grid_trials ORDER BY grid, position"
+            ):
+                trials.setdefault(name, {})[key] = trial
+            query = "SELECT name, study, command, started_at FROM grids ORDER BY started_at, rowid"
+            grids = [StoredGrid(*row, trials=trials.get(row[0], {})) for row in connection.execute(query)]  # type: ignore[misc]
+        for grid in grids:
+            self._check_texts("a grid", grid.name, grid.study, grid.command, *grid.trials, *grid.trials.values())
+            self._check_time(grid.started_at, f"grid {grid.name}")
+        return grids
+
+    def load(self, key: str) -> Run:
+        """Returns the run with this key, or with the one key that begins with it.
+
+        Raises:
+            InputError: no key, or more than one, begins with `key`.
+            CorruptionError: the row cannot be read.
+        """
+        if not isinstance(key, str):
+            raise InputError(f"key={key!r}: must be a string of hexadecimal digits")
+        key = self._complete_key(key)
+        record = self.find(key)
+        if record is None:
+            raise CorruptionError(f"{self.path}: its index names run {key[:12]}, which no row has")
+        with connect(self.path) as connection:
+            row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
+        if row is None and record.status not in FINAL:
+            raise InputError(f"key={key[:12]!r}: the run is {record.status} and has no network: {record.reason}")
+        if row is None:
+            raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} are missing")
+        try:
+            return unpack_run(record, row["variables"], row["predictions"])
+        except CorruptionError as error:
+            raise CorruptionError(f"{self.path}: {error}") from None
+
+    def load_predictions(self, keys: Iterable[str]) -> dict[str, np.ndarray]:
+        """Returns the predictions of completed runs, uint8 or uint16 (test images,), by key.
+
+        Raises:
+            CorruptionError: the store cannot be read, or has none of a run.
+        """
+        keys = list(keys)
+        with connect(self.path) as connection:
+            query = "SELECT key, predictions FROM arrays WHERE key IN (SELECT value FROM json_each(?))"
+            found = {row["key"]: row["predictions"] for row in connection.execute(query, (json.dumps(keys),))}
+        try:
+            missing = next((key for key in keys if found.get(key) is None), None)
+            if missing:
+                raise CorruptionError(f"the predictions of run {missing[:12]} are missing")
+            return {key: unpack_predictions(key, found[key]) for key in keys}
+        except CorruptionError as error:
+            raise CorruptionError(f"{self.path}: {error}") from None
+
+    def list_keys(self) -> list[str]:
+        """Returns the keys of all runs, in the order they were stored."""
+        with connect_existing(self.path) as connection:
+            if connection is None:
+                return []
+            keys = [row[0] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+        self._check_texts("a run", *keys)
+        return keys
+
+    def _check_texts(self, whose: str, *texts: Any) -> None:
+        for text in texts:
+            if not isinstance(text, str):
+                raise CorruptionError(f"{self.path}: {whose} is named or described by {text!r}, which is no text")
+
+    def _check_time(self, text: str, whose: str) -> None:
+        try:
+            if datetime.fromisoformat(text).tzinfo is None:
+                raise ValueError
+        except (ValueError, TypeError):
+            raise CorruptionError(f"{self.path}: {whose} has the time {text!r}, which is none") from None
+
+    def _complete_key(self, beginning: str) -> str:
+        everything = self.list_keys()
+        keys = [key for key in everything if beginning and key.startswith(beginning)]
+        if len(keys) != 1:
+            found = f"{len(keys)} runs begin with it" if keys else "no run has it"
+            raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(everything)} keys")
+        return keys[0]
+
+    def _read_record(self, row: sqlite3.Row, history: list[EpochMetrics]) -> Record:
+        try:
+            seconds = {phase: row[f"{phase}_seconds"] for phase in PHASES}
+            record = Record(
+                config=RunConfig.from_json(row["config"]),
+                status=row["status"],
+                reason=row["reason"],
+                parameters=row["parameters"],
+                flops=row["flops"],
+                test_loss=row["test_loss"],
+                test_accuracy=row["test_accuracy"],
+                history=tuple(history),
+                seconds={phase: spent for phase, spent in seconds.items() if spent is not None},
+                provenance=json.loads(row["provenance"]),
+                output=dict(row).get("output"),  # which version 1 did not have
+            )
+            record.check(row["key"])
+            return record
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise CorruptionError(
+                f"{self.path}: the row of run {str(row['key'])[:12]} cannot be read: {error}"
+            ) from None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with connect_for_writing(self.path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+
+def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
+    """Returns a stored run with its parameters, ready to predict.
+
+    Args:
+        key: the run key, or its beginning where only one run has it.
+        out: the output folder it was stored in.
+
+    Raises:
+        InputError: there is no such run, or more than one.
+        CorruptionError: the store cannot be read.
+    """
+    return Store(out).load(key)
+
+
+def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
+    record = run.record
+    row = {
+        "key": record.key,
+        "status": record.status,
+        "reason": record.reason,
+        "output": record.output,
+        "dataset": record.config.data.name,
+        "seed": record.config.seed,
+        "parameters": record.parameters,
+        "flops": record.flops,
+        "test_loss": record.test_loss,
+        "test_accuracy": record.test_accuracy,
+        **{f"{phase}_seconds": record.seconds.get(phase) for phase in PHASES},
+        "config": record.config.to_json(),
+        "provenance": json.dumps(record.provenance, sort_keys=True),
+        "stored_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    stored = connection.execute("SELECT status FROM runs WHERE key = ?", (record.key,)).fetchone()
+    if stored and stored["status"] in FINAL and record.status not in FINAL:
+        return
+    connection.execute("DELETE FROM runs WHERE key = ?", (record.key,))
+    names = ", ".join(row)
+    connection.execute(f"INSERT INTO runs ({names}) VALUES ({', '.join('?' * len(row))})", (*row.values(),))
+    epochs = [(record.key, *dataclasses.astuple(epoch)) for epoch in record.history]
+    connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", epochs)
+    if run.variables is not None:
+        connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", (record.key, run.variables, run.predictions))

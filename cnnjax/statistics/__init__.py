@@ -1,0 +1,42 @@
+"""Comparisons of arms: is this one better, by how much, and how sure are we? Pure functions; no JAX."""
+
+from cnnjax.statistics.capacity import adjust_for_size, pareto_front
+from cnnjax.statistics.estimates import interquartile_mean
+from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_effects
+from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_base
+from cnnjax.statistics.losses import Losses, Outcomes, Runs, complete
+from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
+from cnnjax.statistics.paired import PairedComparison, compare_paired
+from cnnjax.statistics.ranks import Ranks, rank_arms
+from cnnjax.statistics.sequential import compare_in_looks, plan_looks, spend
+from cnnjax.statistics.verdicts import Criteria, Verdict, decide
+
+__all__ = [
+    "Contrast",
+    "Criteria",
+    "Effect",
+    "Losses",
+    "Noise",
+    "Outcomes",
+    "PairedComparison",
+    "Ranks",
+    "Runs",
+    "Share",
+    "Verdict",
+    "adjust_for_size",
+    "analyze_variance",
+    "compare_all_pairs",
+    "compare_in_looks",
+    "compare_paired",
+    "compare_with_base",
+    "complete",
+    "decide",
+    "estimate_effects",
+    "interquartile_mean",
+    "mcnemar_p",
+    "pareto_front",
+    "plan_looks",
+    "rank_arms",
+    "spend",
+    "split_noise",
+]

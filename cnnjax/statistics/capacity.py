@@ -1,0 +1,100 @@
+"""Accuracy against size: which networks no smaller one beats, and what is left of an effect at equal size."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cnnjax.statistics.factors import Cells
+from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
+from cnnjax.statistics.losses import Losses, complete, count_runs
+from cnnjax.statistics.paired import compare_paired
+from cnnjax.statistics.verdicts import Criteria
+
+MOST_INFLATION = 10.0
+"""Beyond it the slope would rest on what little the levels leave of the size, and on how their effects add up."""
+
+
+def pareto_front(sizes: Sequence[float], accuracies: Sequence[float]) -> tuple[int, ...]:
+    """Returns the indices of the points that no other dominates, by size.
+
+    A point is dominated by one that is at least as accurate and no larger, and better in one of the two.
+
+    Args:
+        sizes: parameters or FLOPs; the smaller the better.
+        accuracies: the higher the better.
+    """
+    front: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda index: (sizes[index], -accuracies[index])):
+        point = sizes[index], accuracies[index]
+        if not front or accuracies[index] > accuracies[front[-1]] or point == (sizes[front[-1]], accuracies[front[-1]]):
+            front.append(index)
+    return tuple(front)
+
+
+def adjust_for_size(
+    factors: Sequence[str],
+    cells: Cells,
+    parameters: Mapping[tuple[str, ...], int],
+    *,
+    references: Mapping[str, str] | None = None,
+    criteria: Criteria = DEFAULT,
+) -> tuple[Contrast, ...]:
+    """Returns the effect of every level at equal numbers of parameters.
+
+    Within each seed, the accuracies of the cells are fitted by least squares with an effect of every level and a slope
+    of ``log10(parameters)``; the effects by seed are then compared with zero, by Holm's procedure. It assumes that the
+    effects add up and that the slope is the same everywhere.
+
+    Args:
+        factors: their names.
+        cells: outcomes of the cells by seed; seeds that a cell lacks are left out, and cells without any value.
+        parameters: of every cell.
+        references: the label of a factor that its others are compared with; left out, the first that occurs.
+        criteria: of all effects together.
+
+    Returns:
+        Nothing where the levels all but determine the size, so that it cannot be told apart from them: where the
+        variance inflation factor of the size is above `MOST_INFLATION`.
+
+    References:
+        Fisher, The Design of Experiments, 1935 (analysis of covariance).
+    """
+    completed = {cell: values for cell, outcomes in cells.items() if (values := complete(outcomes))}
+    labels = list(completed)
+    seeds = sorted(set.intersection(*(set(values) for values in completed.values()))) if completed else []
+    if not seeds:
+        return ()
+    base = {**{factor: labels[0][index] for index, factor in enumerate(factors)}, **(references or {})}
+    levels = [
+        (index, level)
+        for index, factor in enumerate(factors)
+        for level in dict.fromkeys(cell[index] for cell in labels)
+        if level != base[factor]
+    ]
+    indicators = [[float(cell[index] == level) for index, level in levels] for cell in labels]
+    sizes = np.log10([float(parameters[cell]) for cell in labels])
+    design = np.column_stack([np.ones(len(labels)), sizes - sizes.mean(), np.array(indicators)])
+    if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1] or _inflate(design) > MOST_INFLATION:
+        return ()
+    effects = np.linalg.pinv(design) @ np.array([[completed[cell][seed] for seed in seeds] for cell in labels])
+    zeros = dict.fromkeys(seeds, 0.0)
+    compared = [compare_paired(dict(zip(seeds, map(float, row), strict=True)), zeros) for row in effects[2:]]
+    names = [(f"{factors[index]}={level}", f"{factors[index]}={base[factors[index]]}") for index, level in levels]
+    losses = [_find_losses(cells, index, level, base[factors[index]]) for index, level in levels]
+    return contrast_all(names, compared, losses, len(names), criteria)
+
+
+def _find_losses(cells: Cells, index: int, level: str, reference: str) -> Losses:
+    """Returns the runs at a level and at its reference; how far lost ones move the fit is not worked out."""
+    first, second = (
+        count_runs((outcomes for cell, outcomes in cells.items() if cell[index] == label), 0.0)
+        for label in (level, reference)
+    )
+    return Losses(first, second, (), ()) if first.lost + second.lost else Losses(first, second)
+
+
+def _inflate(design: np.ndarray) -> float:
+    """Returns the variance inflation factor of the size, the second column: its variance over what the others leave."""
+    size, others = design[:, 1], np.delete(design, 1, axis=1)
+    left = size - others @ np.linalg.lstsq(others, size, rcond=None)[0]
+    return float(np.sum((size - size.mean()) ** 2) / max(np.sum(left**2), np.finfo(float).tiny))

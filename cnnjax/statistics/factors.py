@@ -1,0 +1,359 @@
+"""Which factor matters most: the variance of a factorial study, divided among factors, their interactions and the rest.
+
+The model has a mean for every seed (the arms of one seed share its batches), an effect of every level of each factor,
+and one of every pair of levels of two factors. Sums of squares are of type II: of a factor, by how much it betters
+the model that has everything but what contains it; so the design need not be balanced, nor complete.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from cnnjax.errors import InputError
+from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
+from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs
+from cnnjax.statistics.paired import PairedComparison, compare_paired
+from cnnjax.statistics.verdicts import SIGNS, Criteria
+
+Accuracies = Mapping[tuple[str, ...], Mapping[int, float]]
+"""Values by seed of every cell, a cell being the labels of its levels in the order of the factors."""
+Term = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one term explains.
+
+    Attributes:
+        factors: one, or the two that interact.
+        freedom: degrees of freedom.
+        squares: sum of squares of type II.
+        F, p: of the test that the term has no effect at all.
+        omega_squared: estimated share of the whole variance, at least 0.
+        partial: estimated share of the variance that is left when the other terms have explained theirs, at least 0.
+        low, high: interval of the partial share.
+    """
+
+    factors: tuple[str, ...]
+    freedom: int
+    squares: float
+    F: float
+    p: float
+    omega_squared: float
+    partial: float
+    low: float
+    high: float
+
+
+def analyze_variance(factors: Sequence[str], cells: Accuracies, confidence: float = 0.95) -> tuple[Share, ...]:
+    """Returns the share of every factor and of every interaction of two that the design can tell, largest first.
+
+    With error mean square ``e``, ``omega² = (SS - df e) / (SS_total + e)`` and ``partial omega² = df (F - 1) /
+    (df (F - 1) + N)`` for `N` values; the interval is that of the noncentrality `l` of F, as ``l / (l + N)``.
+
+    Args:
+        factors: their names.
+        cells: values of the cells.
+        confidence: of the intervals.
+
+    Returns:
+        Nothing where no degree of freedom is left for the error, or all values are equal.
+
+    Raises:
+        InputError: a cell has another number of labels than there are factors.
+
+    References:
+        Yates, "The analysis of multiple classifications with unequal numbers", 1934; Olejnik and Algina, "Generalized
+        eta and omega squared statistics", 2003; Steiger, "Beyond the F test", 2004.
+    """
+    wrong = next((labels for labels in cells if len(labels) != len(factors)), None)
+    if wrong is not None:
+        raise InputError(f"cells: {wrong} must have {len(factors)} labels, one for each of {', '.join(factors)}")
+    if not any(cells.values()):
+        return ()
+    design = _Design(cells)
+    terms = [term for order in (1, 2) for term in combinations(range(len(factors)), order)]
+    error, freedom = design.fit(terms)
+    total = float(np.sum((design.values - design.values.mean()) ** 2))
+    if freedom < 1 or error <= 1e-12 * total or not total:
+        return ()
+    shares = list(_share(design, terms, (error / freedom, freedom, total), confidence, factors))
+    return tuple(sorted(shares, key=lambda share: -share.omega_squared))
+
+
+class _Design:
+    """The values as one column, and the columns of the terms that explain it."""
+
+    def __init__(self, cells: Accuracies) -> None:
+        rows = [(labels, seed, value) for labels, values in cells.items() for seed, value in values.items()]
+        self.labels = [labels for labels, _, _ in rows]
+        self.values = np.array([value for _, _, value in rows], float)
+        self.seeds = _indicate([seed for _, seed, _ in rows])
+
+    def fit(self, terms: Sequence[Term]) -> tuple[float, int]:
+        """Returns the sum of squares that the terms and the seeds leave, and its degrees of freedom."""
+        columns = [_indicate([tuple(labels[index] for index in term) for labels in self.labels]) for term in terms]
+        matrix = np.hstack([self.seeds, *columns])
+        left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
+        kept = left[:, singular > 1e-9 * singular.max(initial=0.0)]
+        centred = self.values - self.values.mean()  # the seeds span the constant, and small numbers keep their digits
+        residual = centred - kept @ (kept.T @ centred)
+        return float(residual @ residual), len(self.values) - kept.shape[1]
+
+
+def _indicate(keys: Sequence[object]) -> np.ndarray:
+    distinct = list(dict.fromkeys(keys))
+    return np.array([[key == other for other in distinct] for key in keys], float)
+
+
+def _share(
+    design: _Design,
+    terms: Sequence[Term],
+    error: tuple[float, int, float],
+    confidence: float,
+    factors: Sequence[str],
+) -> Iterator[Share]:
+    from scipy.special import fdtrc
+
+    mean_square, error_freedom, total = error
+    count = len(design.values)
+    for term in terms:
+        others = [other for other in terms if not set(term) <= set(other)]
+        without, freedom_without = design.fit(others)
+        squares, freedom_with = design.fit([*others, term])
+        freedom = freedom_without - freedom_with
+        if freedom < 1:
+            continue
+        explained = max(without - squares, 0.0)
+        ratio = explained / freedom / mean_square
+        gain = freedom * (ratio - 1)
+        yield Share(
+            tuple(factors[index] for index in term),
+            freedom,
+            explained,
+            ratio,
+            float(fdtrc(freedom, error_freedom, ratio)),
+            max((explained - freedom * mean_square) / (total + mean_square), 0.0),
+            max(gain / (gain + count), 0.0) if gain > -count else 0.0,
+            *(
+                noncentrality / (noncentrality + count)
+                for noncentrality in _noncentralities(ratio, freedom, error_freedom, confidence)
+            ),
+        )
+
+
+def _noncentralities(ratio: float, freedom: int, error_freedom: int, confidence: float) -> Iterator[float]:
+    """Yields the ends of the interval of the noncentrality of F."""
+    from scipy.optimize import brentq
+    from scipy.special import ncfdtr
+
+    for level in ((1 + confidence) / 2, (1 - confidence) / 2):
+
+        def lack(noncentrality: float, level: float = level) -> float:
+            return float(np.nan_to_num(ncfdtr(freedom, error_freedom, noncentrality, ratio)) - level)
+
+        high = 1.0
+        while lack(high) > 0:
+            high *= 2
+        yield float(brentq(lack, 0, high)) if lack(0.0) > 0 else 0.0
+
+
+Labels = tuple[str, ...]
+Cells = Mapping[Labels, Outcomes]
+"""Outcomes by seed of every cell, a cell being the labels of its levels in the order of the factors."""
+Block = Sequence[tuple[Labels, int]]
+"""The cells that differ in the chosen factors alone, each with the sign that it enters an effect with."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The effect of levels, against the reference of each factor.
+
+    Attributes:
+        factors: one, or the two that interact.
+        labels: of the levels, one for each factor.
+        references: of the factors.
+        combinations: of the other factors, over which the mean is taken.
+        possible: combinations of the other factors that the study has: where it is more than `combinations`, the
+            factors were tried, or have results, in a part of the study only.
+        is_common: whether the other levels of these factors are compared over the same combinations.
+        unpaired: seeds that some of its cells have no value for, which are left out.
+        contrast: with the effect as its difference, as one of all effects of its kind; its first runs are those of the
+            cells that enter with a plus.
+    """
+
+    factors: tuple[str, ...]
+    labels: tuple[str, ...]
+    references: tuple[str, ...]
+    combinations: int
+    possible: int
+    is_common: bool
+    unpaired: tuple[int, ...]
+    contrast: Contrast
+
+    @property
+    def name(self) -> str:
+        """Such as ``model.padding: same - valid``."""
+        changes = (f"{a}: {b} - {c}" for a, b, c in zip(self.factors, self.labels, self.references, strict=True))
+        return " x ".join(changes)
+
+
+def estimate_effects(
+    factors: Sequence[str],
+    cells: Cells,
+    order: int = 1,
+    *,
+    references: Mapping[str, str] | None = None,
+    criteria: Criteria = DEFAULT,
+    resolution: float | None = None,
+    chance: float = 0.0,
+) -> tuple[Effect, ...]:
+    """Returns the effects of all levels, or of all pairs of levels of two factors, with verdicts by Holm's procedure.
+
+    Args:
+        factors: their names.
+        cells: outcomes of the cells by seed; one without any counts in the size of the family all the same.
+        order: 1 for main effects, 2 for interactions.
+        references: the label that the others of a factor are compared with; left out, the first that occurs.
+        criteria: of all effects together.
+        resolution: the step of the values.
+        chance: the accuracy of guessing, the least that a lost run counts as.
+
+    Returns:
+        Those that some combination of the other factors, with a seed in common, can tell.
+    """
+    if not cells:
+        return ()
+    first = {factor: next(iter(cells))[index] for index, factor in enumerate(factors)}
+    base = {**first, **(references or {})}
+    planned = [
+        plan
+        for chosen in combinations(range(len(factors)), order)
+        for plan in _plan(cells, chosen, tuple(base[factors[index]] for index in chosen))
+    ]
+    told = [(plan, compared) for plan in planned if (compared := _compare(plan, cells, resolution)) is not None]
+    contrasts = contrast_all(
+        [(" x ".join(factors[index] for index in plan.chosen), "0") for plan, _ in told],
+        [compared for _, compared in told],
+        [_find_losses(plan.blocks, cells, chance, resolution) for plan, _ in told],
+        len(planned),
+        criteria,
+        labels=SIGNS if order > 1 else None,
+    )
+    return tuple(
+        Effect(
+            tuple(factors[index] for index in plan.chosen),
+            plan.labels,
+            tuple(base[factors[index]] for index in plan.chosen),
+            len(plan.used),
+            plan.possible,
+            plan.is_common,
+            _list_unpaired(plan.used, cells, compared),
+            contrast,
+        )
+        for (plan, compared), contrast in zip(told, contrasts, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """An effect to estimate: over the blocks that the study has for it, and those of them that have results."""
+
+    chosen: tuple[int, ...]
+    labels: Labels
+    blocks: tuple[Block, ...]
+    used: tuple[Block, ...]
+    possible: int
+    is_common: bool
+
+
+def _plan(cells: Cells, chosen: tuple[int, ...], references: Labels) -> Iterator[_Plan]:
+    """Yields the effects of all labels of the chosen factors of which none is the reference."""
+    blocks: dict[Labels, dict[Labels, Block]] = {}
+    for cell in cells:
+        labels = tuple(cell[index] for index in chosen)
+        if all(label != reference for label, reference in zip(labels, references, strict=True)):
+            corners = tuple(_list_corners(cell, chosen, references))
+            if all(corner in cells for corner, _ in corners):
+                blocks.setdefault(labels, {})[_leave_out(cell, chosen)] = corners
+    used = {
+        labels: {rest: block for rest, block in found.items() if _combine([block], cells)}
+        for labels, found in blocks.items()
+    }
+    common = set.intersection(*(set(found) for found in used.values() if found)) if any(used.values()) else set()
+    possible = len({_leave_out(cell, chosen) for cell in cells})
+    for labels, found in blocks.items():
+        rests = [rest for rest in used[labels] if rest in common or not common]
+        yield _Plan(
+            chosen,
+            labels,
+            tuple(block for rest, block in found.items() if rest in rests or rest not in used[labels]),
+            tuple(used[labels][rest] for rest in rests),
+            possible,
+            bool(common),
+        )
+
+
+def _leave_out(cell: Labels, chosen: Sequence[int]) -> Labels:
+    return tuple(label for index, label in enumerate(cell) if index not in chosen)
+
+
+def _compare(plan: _Plan, cells: Cells, resolution: float | None) -> PairedComparison | None:
+    """Returns the effect by seed as a comparison with zero; ``None`` where no seed has all of its cells."""
+    values = _combine(plan.used, cells)
+    if not values:
+        return None
+    count = len(plan.used)
+    step = resolution and resolution / count
+    # An effect is a mean over blocks of sums of 2**order values, each rounded with a variance of step**2 / 12.
+    least = resolution and resolution * math.sqrt(2 ** len(plan.chosen) / (12 * count))
+    return compare_paired(values, dict.fromkeys(values, 0.0), resolution=step, least=least)
+
+
+def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | None = None) -> dict[int, float]:
+    """Returns the effect by seed, over the seeds that all cells have.
+
+    Args:
+        blocks: over which the mean is taken.
+        cells: outcomes of the cells.
+        fill: what lost runs count as, by the sign of their cell; left out, they count as nothing.
+    """
+    sides = [
+        (
+            sign,
+            complete(cells[cell])
+            if fill is None
+            else {**dict.fromkeys(cells[cell], fill[sign]), **complete(cells[cell])},
+        )
+        for block in blocks
+        for cell, sign in block
+    ]
+    seeds = set.intersection(*(set(values) for _, values in sides)) if sides else set()
+    return {seed: float(sum(sign * values[seed] for sign, values in sides) / len(blocks)) for seed in sorted(seeds)}
+
+
+def _find_losses(blocks: Sequence[Block], cells: Cells, chance: float, resolution: float | None) -> Losses:
+    """Returns the runs of the cells that enter with a plus and with a minus, and how far lost ones move the effect."""
+    sides = [dict.fromkeys(cell for block in blocks for cell, sign in block if sign == side) for side in (1, -1)]
+    first, second = (count_runs((cells[cell] for cell in side), chance, resolution) for side in sides)
+    if not first.lost + second.lost:
+        return Losses(first, second)
+    best = max(chance, *(value for side in sides for cell in side for value in complete(cells[cell]).values()))
+    lowest, highest = (_combine(blocks, cells, fill) for fill in ({1: chance, -1: best}, {1: best, -1: chance}))
+    return Losses(first, second, tuple(lowest.values()), tuple(highest.values()))
+
+
+def _list_unpaired(blocks: Sequence[Block], cells: Cells, compared: PairedComparison) -> tuple[int, ...]:
+    known = {seed for block in blocks for cell, _ in block for seed in complete(cells[cell])}
+    return tuple(sorted(known - set(compared.seeds)))
+
+
+def _list_corners(cell: Labels, chosen: Sequence[int], references: Sequence[str]) -> Iterator[tuple[Labels, int]]:
+    """Yields the cell with every subset of the chosen factors at its reference, and the sign it enters with."""
+    for size in range(len(chosen) + 1):
+        for subset in combinations(zip(chosen, references, strict=True), size):
+            changed = dict(subset)
+            yield tuple(changed.get(index, label) for index, label in enumerate(cell)), (-1) ** size

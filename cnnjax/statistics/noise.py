@@ -1,0 +1,139 @@
+"""Where the noise of an accuracy comes from: from training, that is the seeds, and from the test set, its images.
+
+The table of which run got which image right has a row a seed and a column an image. Both are draws: of trainings, and
+of the images that one might have tested on. The difference between two arms has such a table, too, of -1, 0 and 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnjax.errors import InputError
+from cnnjax.statistics.paired import least_spread
+
+RESAMPLES = 2_000
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The mean of a table and the variance it has from its two sources.
+
+    Attributes:
+        seeds, images: rows and columns.
+        mean: of the table.
+        from_seeds, from_images, from_both: variance of the mean that comes from the choice of seeds, of images, and
+            from what a seed does to single images; at least 0.
+        low, high: interval of the mean for new seeds and new images alike; never narrower than Student's for new seeds.
+        bootstrap: the same by resampling seeds and images; a little wide, and too narrow for a handful of seeds.
+    """
+
+    seeds: int
+    images: int
+    mean: float
+    from_seeds: float
+    from_images: float
+    from_both: float
+    low: float
+    high: float
+    bootstrap: tuple[float, float]
+
+    @property
+    def share_of_seeds(self) -> float | None:
+        """Share of the variance of the mean that more seeds would lessen; ``None`` where there is no variance."""
+        total = self.from_seeds + self.from_images + self.from_both
+        return (self.from_seeds + self.from_both) / total if total else None
+
+
+def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: int = 0) -> tuple[Noise, ...]:
+    """Splits the variance of the mean of every table into what seeds and what images contribute.
+
+    The mean squares of rows, columns and rest of the two-way table give the components of variance by their
+    expectations. The interval joins the half width for new seeds, with Student's quantile, and the one that images add,
+    with the normal quantile, as the sides of a right angle: ``sqrt(t² MS_seed + z² max(MS_image - MS_rest, 0))``, over
+    ``sqrt(n m)``. `MS_seed` is at least what means in steps of one image leave open, as for `compare_paired`. The
+    bootstrap resamples rows and columns independently, the same ones in every table.
+
+    Args:
+        tables: (seeds, images) each, of one shape, at least 2 x 2: correct or not, or differences of these.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: the tables are not of that form.
+
+    References:
+        Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two tabled independent random
+        variables", 1974; Burdick and Graybill, Confidence Intervals on Variance Components, 1992; Owen, "The pigeonhole
+        bootstrap", 2007.
+    """
+    shapes = {table.shape for table in tables}
+    if len(shapes) != 1 or len(min(shapes)) != 2 or min(min(shapes)) < 2:
+        raise InputError(f"tables: must be (seeds, images) of one shape, at least 2 x 2, not {sorted(shapes)}")
+    resampled = _resample(tables, seed)
+    ends = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).T
+    return tuple(
+        _split(table, confidence, (float(low), float(high))) for table, (low, high) in zip(tables, ends, strict=True)
+    )
+
+
+def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the exact two-sided p value of McNemar's test: do two networks err on equally many of the same images?
+
+    Given how many images exactly one of the networks gets right, the number of the first's is binomial with
+    probability one half.
+
+    Args:
+        first, second: correct or not, bool (images,).
+
+    References:
+        McNemar, "Note on the sampling error of the difference between correlated proportions", 1947; Dietterich,
+        "Approximate statistical tests for comparing supervised classification learning algorithms", 1998.
+    """
+    from scipy.stats import binomtest
+
+    alone = int(np.count_nonzero(first & ~second))
+    others = int(np.count_nonzero(second & ~first))
+    return float(binomtest(alone, alone + others).pvalue) if alone + others else 1.0
+
+
+def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float]) -> Noise:
+    from scipy.special import ndtri, stdtrit
+
+    n, m = table.shape
+    values = table.astype(float)
+    rows, columns, mean = values.mean(1), values.mean(0), float(values.mean())
+    squares = np.array([m * np.sum((rows - mean) ** 2), n * np.sum((columns - mean) ** 2), 0.0])
+    squares[2] = max(np.sum((values - mean) ** 2) - squares.sum(), 0.0)
+    freedoms = np.array([n - 1, m - 1, (n - 1) * (m - 1)])
+    seeds, images, both = squares / freedoms
+    tail = (1 + confidence) / 2
+    from_seeds = stdtrit(n - 1, tail) ** 2 * max(seeds, m * least_spread(1 / m) ** 2)
+    half = math.sqrt((from_seeds + ndtri(tail) ** 2 * max(images - both, 0.0)) / (n * m))
+    return Noise(
+        seeds=n,
+        images=m,
+        mean=mean,
+        from_seeds=float(max(seeds - both, 0.0) / (n * m)),
+        from_images=float(max(images - both, 0.0) / (n * m)),
+        from_both=float(both / (n * m)),
+        low=mean - half,
+        high=mean + half,
+        bootstrap=bootstrap,
+    )
+
+
+def _resample(tables: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """Returns the means of every table over resampled rows and columns, (tables, resamples)."""
+    n, m = tables[0].shape
+    random = np.random.default_rng(seed)
+    stacked = np.concatenate([table.astype(np.float32) for table in tables])
+    means = []
+    for _ in range(RESAMPLES // _AT_ONCE):
+        images = random.multinomial(m, np.full(m, 1 / m), _AT_ONCE).astype(np.float32)
+        seeds = random.multinomial(n, np.full(n, 1 / n), _AT_ONCE)
+        by_seed = (stacked @ images.T / m).reshape(len(tables), n, _AT_ONCE)
+        means.append(np.einsum("tnb,bn->tb", by_seed, seeds) / n)
+    return np.concatenate(means, axis=1)

@@ -1,0 +1,128 @@
+"""Looking more than once: the level of every look, so that all looks together err no more often than one would.
+
+How often one will look, and after how many seeds, is settled before the first look: at the seeds of the study, at twice
+as many, and so on up to a maximum. The level is spent in proportion to the seeds seen (Lan and DeMets' function
+``alpha * t``), and a comparison that was decided at one look is not asked again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cnnjax.settings.checking import choice
+from cnnjax.statistics.families import DEFAULT, Contrast, make_contrast, sidak
+from cnnjax.statistics.losses import Outcomes, complete, find_losses
+from cnnjax.statistics.paired import compare_paired
+from cnnjax.statistics.verdicts import Criteria
+
+_NODES = 200
+
+
+def plan_looks(first: int, most: int) -> tuple[int, ...]:
+    """Returns the numbers of seeds at which one looks: `first`, its doubles below `most`, and `most`.
+
+    Example:
+        >>> plan_looks(5, 30)
+        (5, 10, 20, 30)
+    """
+    looks = [first]
+    while 2 * looks[-1] < most:
+        looks.append(2 * looks[-1])
+    return (*looks, most) if most > first else (first,)
+
+
+def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
+    """Returns the two-sided level at which to test at each look.
+
+    For the sum of independent normal differences, the probability of having crossed a boundary by look ``i`` is
+    ``alpha * looks[i] / looks[-1]``. The levels of these normal boundaries serve the t tests; `docs/statistics.md`
+    shows how well.
+
+    Args:
+        looks: numbers of seeds, ascending.
+        alpha: of all looks together.
+
+    References:
+        Lan and DeMets, "Discrete sequential boundaries for clinical trials", 1983; Armitage, McPherson and Rowe,
+        "Repeated significance tests on accumulating data", 1969; Jennison and Turnbull, Group Sequential Methods, 2000.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    levels: list[float] = []
+    unit, quadrature = np.polynomial.legendre.leggauss(_NODES)
+    sums, weights, before = np.zeros(1), np.ones(1), 0  # where the sum may be that has crossed no boundary yet
+    for look in looks:
+        step = np.sqrt(look - before)
+        bound = brentq(_exceed, 0, 10 * np.sqrt(look), (sums, weights, step, 1 - alpha * look / looks[-1]), xtol=1e-12)
+        levels.append(float(2 * ndtr(-bound / np.sqrt(look))))
+        density = np.exp(-0.5 * ((bound * unit[:, None] - sums) / step) ** 2) / (step * np.sqrt(2 * np.pi)) @ weights
+        sums, weights, before = bound * unit, density * quadrature * bound, look
+    return tuple(levels)
+
+
+def compare_in_looks(
+    arms: Mapping[str, Outcomes],
+    base: str,
+    ended: Mapping[str, Collection[int]],
+    seeds: Sequence[int],
+    looks: Sequence[int],
+    criteria: Criteria = DEFAULT,
+    *,
+    resolution: float | None = None,
+    chance: float = 0.0,
+) -> tuple[Contrast, ...]:
+    """Compares every other arm with one of them at planned looks, and stops at the first that decides.
+
+    Each comparison has Sidak's level for so many, which its looks spend.
+
+    Args:
+        arms: the outcomes of each arm by seed.
+        base: the name of the arm that the others are compared with.
+        ended: the seeds at which each arm has a result, be it without a value.
+        seeds: all that may be run, in their order; a look has the first so many.
+        looks: from `plan_looks`.
+        criteria, resolution, chance: as for `compare_with_base`.
+
+    Returns:
+        One contrast for each other arm that has reached its first look with a seed in common with the base; at the
+        look that decided it, or the last that it has reached. `seeds_needed` of an undecided one is the next look.
+
+    Raises:
+        InputError: there is no such arm, or as `compare_paired` and `decide`.
+    """
+    choice(base, tuple(arms), "base")
+    k = len(arms) - 1
+    levels = spend(looks, sidak(criteria.alpha, k))
+    contrasts = []
+    for name in (name for name in arms if name != base):
+        contrast = None
+        for number, (look, level) in enumerate(zip(looks, levels, strict=True), 1):
+            first = seeds[:look]
+            if len(first) < look or not all(seed in ended[name] and seed in ended[base] for seed in first):
+                break
+            own, others = ({seed: arms[each][seed] for seed in first if seed in arms[each]} for each in (name, base))
+            if not complete(own).keys() & complete(others).keys():
+                break
+            compared = compare_paired(complete(own), complete(others), 1 - level, resolution=resolution)
+            losses = find_losses(own, others, chance, resolution)
+            scope = f"as one of {k} comparisons, " * (k > 1) + f"at look {number} of {len(looks)}"
+            contrast = make_contrast(
+                (name, base), compared, losses, (level, level), None, criteria, scope=scope, plans=False
+            )
+            if contrast.verdict.word != "undecided" or losses.both_at_chance:
+                break  # more seeds of networks that learn nothing would tell nothing
+            further = looks[number] if number < len(looks) else None
+            what = f"the next look is at {further} seeds" if further else "it was the last look"
+            reason = f"{contrast.verdict.reason}; {what}"
+            contrast = replace(contrast, verdict=replace(contrast.verdict, reason=reason, seeds_needed=further))
+        contrasts += [contrast] if contrast else []
+    return tuple(contrasts)
+
+
+def _exceed(bound: float, sums: np.ndarray, weights: np.ndarray, step: float, wanted: float) -> float:
+    """Returns by how much the probability of staying within the bound exceeds the one wanted."""
+    from scipy.special import ndtr
+
+    return float(weights @ (ndtr((bound - sums) / step) - ndtr((-bound - sums) / step)) - wanted)

@@ -1,0 +1,338 @@
+"""By what comparisons are decided."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from cnnjax.errors import InputError
+from cnnjax.settings.checking import Interval, check
+from cnnjax.statistics.losses import Losses
+from cnnjax.statistics.paired import PairedComparison
+
+MARGIN = 0.002
+"""Differences of accuracy below 0.2 points are taken to make no difference where nobody says otherwise."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """By what comparisons are decided.
+
+    Attributes:
+        alpha: probability of any false claim of a difference, and of any false claim of equivalence.
+        margin: differences of accuracy below it make no difference.
+        power: with which the seeds that are planned decide.
+    """
+
+    alpha: float = 0.05
+    margin: float = MARGIN
+    power: float = 0.8
+
+
+MOST_SEEDS = 1000
+_NODES = 400
+
+
+def plan_seeds(
+    spread: float, margin: float, alpha: float = 0.05, power: float = 0.8, equivalence_alpha: float | None = None
+) -> int | None:
+    """Returns the fewest seeds that find a difference as large as the margin, and show that none is smaller than it.
+
+    Args:
+        spread: standard deviation of the differences, > 0.
+        margin: of equivalence, > 0.
+        alpha: level of the t test, and of the one-sided ones where these have no other.
+        power: probability, at the difference `margin`, that the t test finds it, and, at no difference, that the two
+            one-sided tests find equivalence.
+        equivalence_alpha: level of the one-sided tests.
+
+    Returns:
+        At least 3; ``None`` where `MOST_SEEDS` are too few.
+    """
+    for n in range(3, MOST_SEEDS + 1):
+        finds = power_of_difference(margin, spread, n, alpha) >= power
+        if finds and power_of_equivalence(0.0, spread, n, margin, equivalence_alpha or alpha) >= power:
+            return n
+    return None
+
+
+def plan_detection(spread: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
+    """Returns the fewest seeds, at least 3, whose t test finds a true difference; ``None`` beyond `MOST_SEEDS`."""
+    seeds = range(3, MOST_SEEDS + 1)
+    return next((n for n in seeds if power_of_difference(difference, spread, n, alpha) >= power), None)
+
+
+def find_margin(spread: float, n: int, alpha: float, power: float, equivalence_alpha: float) -> float:
+    """Returns the smallest margin that `n` seeds decide, as `plan_seeds` says."""
+    from scipy.optimize import brentq
+
+    def lack(margin: float) -> float:
+        finds = power_of_difference(margin, spread, n, alpha)
+        return power - min(finds, power_of_equivalence(0.0, spread, n, margin, equivalence_alpha))
+
+    high = spread
+    while lack(high) > 0:
+        high *= 2
+    return float(brentq(lack, 0, high))
+
+
+def power_of_difference(difference: float, spread: float, n: int, alpha: float = 0.05) -> float:
+    """Returns the probability that the two-sided paired t test finds a true mean difference."""
+    from scipy.special import ncfdtr, stdtrit
+
+    # The square of a noncentral t is a noncentral F; nan is how SciPy says that it is too small for a float.
+    missed = ncfdtr(1, n - 1, n * (difference / spread) ** 2, stdtrit(n - 1, 1 - alpha / 2) ** 2)
+    return float(1 - np.nan_to_num(missed))
+
+
+def power_of_equivalence(difference: float, spread: float, n: int, margin: float, alpha: float = 0.05) -> float:
+    """Returns the probability that two one-sided t tests find a true mean difference smaller than the margin.
+
+    Given the sample's standard deviation, which is distributed as chi with ``n - 1`` degrees of freedom, both tests
+    reject where the mean lies within what is left of the margin; that is integrated over quantiles of chi.
+
+    References:
+        Phillips, "Power of the two one-sided tests procedure in bioequivalence", 1990.
+    """
+    from scipy.special import ndtr, stdtrit
+    from scipy.stats import chi2
+
+    error = spread / math.sqrt(n)
+    quantiles = (np.arange(_NODES) + 0.5) / _NODES
+    left = margin - stdtrit(n - 1, 1 - alpha) * error * np.sqrt(chi2.ppf(quantiles, n - 1) / (n - 1))
+    reached = ndtr((left - difference) / error) - ndtr((-left - difference) / error)
+    return float(np.mean(np.where(left > 0, reached, 0.0)))
+
+
+LEAST_SEEDS = 3
+REASONABLE_SEEDS = 40
+"""For which, or for twice as many as there are, a margin is suggested where the one asked for is out of reach."""
+FLIPS_DECIDE = 6
+"""Pairs from which on a test without distribution can reach 5% at all: ``2 ** (1 - 6)`` is 0.03."""
+Word = Literal["better", "worse", "equivalent", "undecided"]
+SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
+"""Labels of what has a sign but is neither better nor worse: an interaction."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision.
+
+    Attributes:
+        word: of the first arm against the second, for programs.
+        label: the same for readers, with what must be said in the same breath: that it holds for the runs that
+            completed alone, that it is not shown to be more than the margin, or that both arms are at chance.
+        reason: one sentence.
+        survives_losses: whether it holds whatever the lost runs would have reached; true where none was lost.
+        seeds_needed: how many seeds in all would find a true difference as large as the margin, and show that there is
+            none, with the power asked for each, if the spread seen is the true one; for an undecided comparison of at
+            least three pairs; ``None`` where more than `MOST_SEEDS` would.
+        seeds_for_seen: how many would find a true difference as large as the one seen; ``None`` likewise.
+        decidable_margin: where `seeds_needed` is ``None``, the margin that `REASONABLE_SEEDS` would decide so.
+    """
+
+    word: Word
+    label: str
+    reason: str
+    survives_losses: bool = True
+    seeds_needed: int | None = None
+    seeds_for_seen: int | None = None
+    decidable_margin: float | None = None
+
+    @property
+    def label_word(self) -> str:
+        """The first word of the label, such as ``positive`` of an interaction that is ``better`` for programs."""
+        return re.split(r"[ ;]", self.label, maxsplit=1)[0]
+
+
+def decide(
+    comparison: PairedComparison,
+    alpha: float = 0.05,
+    margin: float = MARGIN,
+    power: float = 0.8,
+    *,
+    equivalence_alpha: float | None = None,
+    losses: Losses | None = None,
+    labels: Mapping[str, str] | None = None,
+    scope: str = "",
+    plans: bool = True,
+) -> Verdict:
+    """Decides by Student's paired t test, and two one-sided ones for equivalence, each at level `alpha`.
+
+    For independent, normally distributed differences, a difference is claimed where there is none at most with
+    probability `alpha`, and so is equivalence where the difference is the margin.
+
+    Args:
+        comparison: of accuracies, from `compare_paired`.
+        alpha: the level, > 0 and < 0.5.
+        margin: of equivalence, of accuracy, > 0.
+        power: with which `seeds_needed` seeds decide, > alpha and < 1.
+        equivalence_alpha: the level of the one-sided tests, where it is another one.
+        losses: the runs of both arms that ended without an accuracy; left out, there are none.
+        labels: what words are called where it is otherwise, such as `SIGNS`.
+        scope: what the levels are part of, such as ``as one of 14 comparisons``; said in the reason.
+        plans: whether to say how many seeds would decide what is undecided.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    References:
+        Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", 1987; Lakens,
+        "Equivalence tests", 2017.
+    """
+    check(alpha, Annotated[float, Interval(0, 0.5, open_low=True, open_high=True)], "alpha")
+    check(margin, Annotated[float, Interval(0, open_low=True)], "margin")
+    if not alpha < power < 1:
+        raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
+    n, mean, spread = comparison.n, comparison.mean, comparison.spread
+    if n < LEAST_SEEDS:
+        found = f"{n} common seeds tell" if n > 1 else "one common seed tells"
+        return _leave_open(f"{found} too little of the spread: run {LEAST_SEEDS}")
+    if losses and losses.both_at_chance:
+        return _leave_open(
+            "no run of either arm is shown to do better than guessing", label="undecided; both at chance"
+        )
+    if spread is None:
+        return _leave_open("all differences are equal: without their resolution the spread is unknown")
+    levels = alpha, alpha if equivalence_alpha is None else equivalence_alpha
+    halves = half_widths(np.asarray(spread), n, *levels)
+    wide, narrow = map(float, halves)
+    differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
+    remarks = _remark(comparison, losses, scope)
+    if not differs and not is_equivalent:
+        found = f"{_describe(mean, wide, 1 - alpha)} holds zero, and is too wide for the margin of ±{100 * margin:g}"
+        if not plans:
+            return _leave_open(f"{found}{remarks}")
+        plan = _plan(comparison, spread, levels, margin, power)
+        return replace(plan, reason=f"{found}; {plan.reason}{remarks}")
+    if is_equivalent:
+        word: Word = "equivalent"
+        also = ", although zero is outside the wider interval of a difference" if differs else ""
+        found = f"{_describe(mean, narrow, 1 - 2 * levels[1])} lies within the margin of ±{100 * margin:g}{also}"
+    else:
+        word = "better" if mean > 0 else "worse"
+        found = f"{_describe(mean, wide, 1 - alpha)} leaves zero out"
+    holds = losses is None or survives(word, losses, levels, margin)
+    label = (labels or {}).get(word, word)
+    if losses and not holds:
+        label += f" of the runs that completed ({_count_both(losses)})"
+    if word != "equivalent" and abs(mean) - wide <= margin:
+        label += f"; by more than {100 * margin:g} not shown"
+    return Verdict(word, label, f"{found}{remarks}", holds)
+
+
+def _leave_open(reason: str, label: str = "undecided", **plan: Any) -> Verdict:
+    return Verdict("undecided", label, reason, **plan)
+
+
+def _plan(
+    comparison: PairedComparison, spread: float, levels: tuple[float, float], margin: float, power: float
+) -> Verdict:
+    """Returns an undecided verdict whose reason says what more seeds would show."""
+    n, mean = comparison.n, abs(comparison.mean)
+    needed = plan_seeds(spread, margin, levels[0], power, levels[1])
+    for_seen = plan_detection(spread, mean, levels[0], power) if mean else None
+    for_seen = for_seen and max(for_seen, n + 1)
+    chance = f"with {power:.0%} probability{{}}, if the spread seen is the true one"
+    seen = f"{for_seen} seeds would find a true difference as large as seen" if for_seen else ""
+    if needed:
+        needed = max(needed, n + 1)
+        reason = (
+            f"{needed} seeds in all would find a true difference of {100 * margin:g} points, or that there is none, "
+        )
+        return _leave_open(reason + chance.format(" each"), seeds_needed=needed, seeds_for_seen=for_seen)
+    seeds = max(REASONABLE_SEEDS, 2 * n)
+    decidable = find_margin(spread, seeds, levels[0], power, levels[1])
+    reason = (
+        f"more than {MOST_SEEDS:,} seeds are needed for a true difference of {100 * margin:g} points; "
+        f"{seeds} would decide by a margin of {100 * decidable:.2g}{f', and {seen}' if seen else ''}, "
+    )
+    reason += chance.format(" each" if seen else "")
+    return _leave_open(reason, seeds_for_seen=for_seen, decidable_margin=decidable)
+
+
+def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns half the widths of the interval of a difference and of the one that shows equivalence.
+
+    Args:
+        spread: standard deviation of the differences.
+        n: number of differences.
+        alpha: level of the two-sided test.
+        equivalence_alpha: level of the one-sided tests.
+    """
+    from scipy.special import stdtrit
+
+    wide, narrow = (stdtrit(n - 1, 1 - tail) * spread / math.sqrt(n) for tail in (alpha / 2, equivalence_alpha))
+    return wide, narrow
+
+
+def judge(mean: np.ndarray, halves: tuple[np.ndarray, np.ndarray], margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether a difference is found, and whether equivalence is; where both are, equivalence is the verdict.
+
+    Args:
+        mean: of the differences.
+        halves: from `half_widths`: zero must not be within the first of the mean, the second must leave the interval
+            within the margin.
+        margin: of equivalence.
+    """
+    wide, narrow = halves
+    return np.abs(mean) > wide, np.abs(mean) + narrow < margin
+
+
+def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: float) -> bool:
+    """Returns whether a claim holds in the worst case of the lost runs, by the tests that it was found with.
+
+    Args:
+        word: the claim, not ``undecided``.
+        losses: of the comparison.
+        levels: of a difference, and of each of the one-sided tests of equivalence.
+        margin: of equivalence.
+    """
+    if losses.lowest is None or losses.highest is None:
+        return True
+    if len(losses.lowest) < LEAST_SEEDS:
+        return False
+    ends = np.array([losses.lowest, losses.highest])
+    mean, n = ends.mean(1), ends.shape[1]
+    wide, narrow = half_widths(ends.std(1, ddof=1), n, *levels)
+    if word == "equivalent":
+        return bool((np.abs(mean) + narrow < margin).all())
+    return bool(mean[0] > wide[0] if word == "better" else mean[1] < -wide[1])
+
+
+def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
+    """Returns the p value of the two one-sided tests: the larger of theirs; ``None`` without a spread."""
+    from scipy.special import stdtr
+
+    if comparison.spread is None:
+        return None
+    error = comparison.spread / math.sqrt(comparison.n)
+    return float(stdtr(comparison.n - 1, (abs(comparison.mean) - margin) / error))
+
+
+def _describe(mean: float, half: float, confidence: float) -> str:
+    low, high = 100 * (mean - half), 100 * (mean + half)
+    return f"{100 * mean:+.3f} points: the {100 * confidence:.4g}% interval [{low:+.3f}, {high:+.3f}]"
+
+
+def _count_both(losses: Losses) -> str:
+    return f"{losses.first} against {losses.second}" if losses.second.lost else str(losses.first)
+
+
+def _remark(comparison: PairedComparison, losses: Losses | None, scope: str) -> str:
+    remarks = [scope] if scope else []
+    if comparison.n < FLIPS_DECIDE:
+        least = comparison.least_sign_flip_p
+        remarks.append(f"with {comparison.n} seeds this rests on normality (a sign-flip test gives {least:g} at best)")
+    if losses and losses.lowest is not None:
+        remarks.append(f"of the runs that completed, {losses.first} against {losses.second}")
+    if losses and losses.lowest and losses.highest:
+        low, high = (100 * float(np.mean(ends)) for ends in (losses.lowest, losses.highest))
+        remarks.append(f"what the others would have reached could move the mean to between {low:+.3f} and {high:+.3f}")
+    if comparison.unpaired:
+        seeds = ", ".join(map(str, comparison.unpaired))
+        remarks.append(f"seeds that one arm alone has a result for are left out: {seeds}")
+    return "".join(f"; {remark}" for remark in remarks)

@@ -1,0 +1,451 @@
+"""Where a run is between two pieces of an epoch, and how that travels through a checkpoint.
+
+With the configuration, a `Position` is all that is needed to go on: the random key follows from the seed, the order of
+the epoch from the step, and everything else is here.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax.data.dataset import Dataset
+from cnnjax.errors import InputError, Interrupted, UnavailableError
+from cnnjax.machine.devices import AXIS, place, replicate
+from cnnjax.machine.distributed import agree, check_same, is_joined
+from cnnjax.runs.checkpoints import Checkpoint, Checkpoints
+from cnnjax.runs.config import RunConfig, split_sizes
+from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence, stopped_early
+from cnnjax.training.programs import DividedPrograms, Evaluation, Programs, StackedPrograms
+from cnnjax.training.step import Examples, Metrics, TrainState, make_state
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is.
+
+    Attributes:
+        state: after the last step.
+        metrics: sums of the epoch so far.
+        history: metrics of the epochs that are whole.
+        epoch_seconds: wall time of the epoch so far.
+        train_seconds: wall time of all training so far, over every session of the run.
+    """
+
+    state: TrainState
+    metrics: Metrics = dataclasses.field(default_factory=Metrics.zero)
+    history: tuple[EpochMetrics, ...] = ()
+    epoch_seconds: float = 0.0
+    train_seconds: float = 0.0
+
+    def spend(self, seconds: float) -> "Position":
+        """Returns the position with `seconds` more on its clocks."""
+        return dataclasses.replace(
+            self, epoch_seconds=self.epoch_seconds + seconds, train_seconds=self.train_seconds + seconds
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns what a checkpoint keeps as arrays, by path; the numbers of the network are beside its parameters."""
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/").replace("state/numbers/", "state/"): np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree())
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps as JSON values."""
+        return {
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+            "epoch_seconds": self.epoch_seconds,
+            "train_seconds": self.train_seconds,
+        }
+
+    def save(self, checkpoints: Checkpoints) -> Path:
+        """Writes a checkpoint and returns its folder; raises `UnavailableError` where it cannot be written."""
+        return checkpoints.save(int(self.state.step), self.arrays(), self.progress())
+
+    def restore(self, checkpoint: Checkpoint) -> "Position":
+        """Returns the position that `checkpoint` kept, this one giving the form and the random key.
+
+        Raises:
+            InputError: the checkpoint is of another network or optimizer.
+        """
+        expected = {name: (array.shape, array.dtype) for name, array in self.arrays().items()}
+        if {name: (array.shape, array.dtype) for name, array in checkpoint.arrays.items()} != expected:
+            raise InputError(f"checkpoint {checkpoint.path} does not fit this network and optimizer")
+        places, structure = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, self._tree()))
+        leaves = [place(checkpoint.arrays[name], where) for name, where in zip(expected, places, strict=True)]
+        tree = jax.tree.unflatten(structure, leaves)
+        return Position(
+            tree["state"].replace(key=self.state.key),
+            tree["metrics"],
+            tuple(EpochMetrics(**epoch) for epoch in checkpoint.progress["history"]),
+            checkpoint.progress["epoch_seconds"],
+            checkpoint.progress["train_seconds"],
+        )
+
+    def _tree(self) -> dict[str, Any]:
+        return {"state": self.state.replace(key=None), "metrics": self.metrics}
+
+
+StopSignal = Callable[[], int | None]
+"""Gives the number of a signal that has arrived and asks to stop, or ``None``."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training produced.
+
+    Attributes:
+        position: after the last step, with the parameters and the history.
+        diverged_at: the step, from 1, whose loss was not finite; ``None`` for a completed run.
+        test_loss, test_accuracy: on the test set; ``None`` for a diverged run.
+        predictions: predicted class of every test example, int32 (n,); ``None`` for a diverged run.
+        seconds: wall time of ``compile`` (with the copy of the examples to the device), ``train`` (with validation,
+            over all sessions of a resumed run) and ``evaluate``; of several runs in one program, the share of each.
+    """
+
+    position: Position
+    diverged_at: int | None
+    test_loss: float | None
+    test_accuracy: float | None
+    predictions: np.ndarray | None
+    seconds: dict[str, float]
+
+    @classmethod
+    def conclude(
+        cls, position: Position, diverged_at: int | None, test: Evaluation | None, seconds: dict[str, float]
+    ) -> "TrainResult":
+        """Returns the result of a run with this test; where its loss is not finite, the run has diverged there."""
+        if test and diverged_at is None and not math.isfinite(test.loss):
+            diverged_at = int(position.state.step)
+        if test is None or diverged_at is not None:
+            return cls(position, diverged_at, None, None, None, seconds)
+        return cls(position, None, test.loss, test.accuracy, test.predictions, seconds)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One or several runs ready to train: their examples on the device, their programs compiled.
+
+    Attributes:
+        configs: the runs.
+        splits: examples by ``train``, ``validation`` (if there are any) and ``test``.
+        state: before the first step; of several runs, their states stacked.
+        programs: compiled for the shapes that occur.
+        compile_seconds: wall time of the preparation, nearly all of it compilation; the share of each run.
+    """
+
+    configs: tuple[RunConfig, ...]
+    splits: dict[str, Examples]
+    state: TrainState
+    programs: Programs
+    compile_seconds: float
+
+
+def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Prepared:
+    """Puts the examples on the devices, makes the first state and compiles the programs.
+
+    Args:
+        config: the run.
+        dataset: its images.
+        mesh: devices among which every batch is divided.
+
+    Raises:
+        InputError: the configuration does not fit the dataset.
+    """
+    start = time.perf_counter()
+    splits = replicate(take_splits(config, dataset), mesh)
+    state = replicate(_make_state(config, dataset, splits, AXIS if mesh else None), mesh)
+    arguments = state, splits, config.train.batch_size
+    programs = DividedPrograms(*arguments, mesh) if mesh else Programs(*arguments)
+    return Prepared((config,), splits, state, programs, time.perf_counter() - start)
+
+
+def prepare_together(configs: Sequence[RunConfig], dataset: Dataset) -> Prepared:
+    """Prepares runs of one static signature to be trained in one program, otherwise as `prepare`."""
+    start = time.perf_counter()
+    splits = take_splits(configs[0], dataset)
+    states = [_make_state(config, dataset, splits) for config in configs]
+    state: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    programs = StackedPrograms(state, splits, configs[0].train.batch_size, len(configs))
+    return Prepared(tuple(configs), splits, state, programs, (time.perf_counter() - start) / len(configs))
+
+
+def train(
+    prepared: Prepared,
+    *,
+    observer: Observer | None = None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    stop_signal: StopSignal = lambda: None,
+    saves: bool = True,
+) -> TrainResult:
+    """Trains a prepared run to its end, then evaluates it once on the test set.
+
+    Args:
+        prepared: from `prepare`; its state is used up.
+        observer: is told of progress.
+        checkpoints: where checkpoints go.
+        checkpoint_every: epochs between checkpoints; ``None`` writes one only on a signal.
+        resume: goes on from the newest checkpoint, bit for bit as if never interrupted.
+        stop_signal: is asked after every piece of an epoch; a signal number, in any process, stops the run.
+        saves: whether checkpoints are written, as they are by one of several processes.
+
+    Raises:
+        CorruptionError, InputError: there are checkpoints to resume from, but none that is whole and of this run.
+        Interrupted: `stop_signal` answered; a checkpoint was saved if `checkpoints` is given.
+    """
+    observer = observer or Silence()
+    position = Position(prepared.state, prepared.programs.zero())
+    if checkpoints:
+        position = _find_start(position, checkpoints, observer, resume)
+    if is_joined():
+        check_same(int(position.state.step), "the step of the newest checkpoint")
+    saver = _Saver(observer, checkpoints if saves else None, checkpoint_every)
+    loop = _Loop(prepared, [_Member.at(position, prepared.configs[0], observer)], position, stop_signal, saver)
+    ((_, result),) = loop.run()
+    return result
+
+
+def train_together(
+    prepared: Prepared, observers: Sequence[Observer], stop_signal: StopSignal = lambda: None
+) -> Iterator[tuple[int, TrainResult]]:
+    """Trains prepared runs to their ends, each evaluated on the test set at its own.
+
+    Args:
+        prepared: from `prepare_together`; its state is used up.
+        observers: one a run, told of its progress.
+        stop_signal: is asked after every piece of an epoch; a signal number stops the runs.
+
+    Yields:
+        The index of a run, and its result, as soon as it has ended. Its times are shares of the wall time.
+
+    Raises:
+        Interrupted: `stop_signal` answered; runs that had not ended are lost.
+    """
+    start = Position(prepared.state, prepared.programs.zero())
+    runs = enumerate(zip(prepared.configs, observers, strict=True))
+    members = [_Member.at(start, config, observer, index) for index, (config, observer) in runs]
+    return _Loop(prepared, members, start, stop_signal).run()
+
+
+def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
+    """Returns the examples of a run by ``train``, ``validation`` (if there are any) and ``test``, on the device."""
+    size, validation = split_sizes(config, len(dataset.train))
+    images, labels = dataset.train.images, dataset.train.labels
+    splits = {"train": Examples(jnp.asarray(images[:size]), jnp.asarray(labels[:size]))}
+    if validation:
+        splits["validation"] = Examples(jnp.asarray(images[-validation:]), jnp.asarray(labels[-validation:]))
+    splits["test"] = Examples(jnp.asarray(dataset.test.images), jnp.asarray(dataset.test.labels))
+    return splits
+
+
+def _make_state(
+    config: RunConfig, dataset: Dataset, splits: dict[str, Examples], axis: str | None = None
+) -> TrainState:
+    steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
+    return make_state(config, dataset.image_shape, dataset.classes, steps, axis)
+
+
+def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer, resume: bool) -> Position:
+    if not resume:
+        if checkpoints.exist():
+            observer.note(f"starting over; --resume would go on from the checkpoints in {checkpoints.folder}")
+        return position
+    checkpoint = checkpoints.restore()
+    if checkpoint is None:
+        observer.note("no checkpoint of this configuration yet: starting from the beginning")
+        return position
+    for refused in checkpoint.skipped:
+        observer.note(f"{refused}: using {checkpoint.path}, an older one")
+    restored = position.restore(checkpoint)
+    observer.note(f"resuming after step {int(restored.state.step)} from {checkpoint.path}")
+    return restored
+
+
+@dataclass(frozen=True)
+class _Saver:
+    """Saves the checkpoints of a run that is trained alone; without a folder it saves none."""
+
+    observer: Observer
+    checkpoints: Checkpoints | None
+    every: int | None
+
+    def end_epoch(self, position: Position) -> None:
+        """Saves a checkpoint where one is due; training goes on where it cannot be written."""
+        if self.checkpoints is None or not self.every or len(position.history) % self.every:
+            return
+        try:
+            position.save(self.checkpoints)
+        except UnavailableError as error:
+            self.observer.note(f"warning: {error}; training goes on")
+
+    def stop(self, position: Position, number: int, stopped: str) -> Interrupted:
+        """Returns what to raise on a signal, after saving a checkpoint."""
+        if self.checkpoints is None:
+            return Interrupted(stopped, number)
+        try:
+            path = position.save(self.checkpoints)
+        except UnavailableError as error:
+            return Interrupted(f"{stopped}; {error}", number)
+        return Interrupted(f"{stopped}; saved {path}", number, path)
+
+
+@dataclass
+class _Member:
+    """One of the runs that the loop trains: its progress so far."""
+
+    index: int
+    config: RunConfig
+    observer: Observer
+    history: tuple[EpochMetrics, ...]
+    epoch_seconds: float
+    train_seconds: float
+
+    @classmethod
+    def at(cls, position: Position, config: RunConfig, observer: Observer, index: int = 0) -> "_Member":
+        """Returns the run as it is at a position."""
+        return cls(index, config, observer, position.history, position.epoch_seconds, position.train_seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has had its epochs, or stops early."""
+        train = self.config.train
+        return len(self.history) == train.epochs or stopped_early(self.history, train.early_stopping_patience)
+
+
+class _Loop:
+    """The loop over epochs and their pieces; `going` are the runs that have not ended."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        members: list[_Member],
+        start: Position,
+        stop_signal: StopSignal,
+        saver: _Saver | None = None,
+    ) -> None:
+        self.prepared, self.programs, self.splits = prepared, prepared.programs, prepared.splits
+        self.going, self.stop_signal, self.saver = members, stop_signal, saver
+        self.state, self.metrics = start.state, start.metrics
+        self.steps_done = int(start.state.step.max())  # the same of all runs
+        self.examples = len(self.splits["train"].labels)
+        self.steps_an_epoch = math.ceil(self.examples / self.programs.batch_size)
+
+    def run(self) -> Iterator[tuple[int, TrainResult]]:
+        """Trains all runs to their ends; yields the index and the result of each as it ends."""
+        yield from self._conclude()
+        while self.going:
+            yield from self._train_epoch()
+
+    def _train_epoch(self) -> Iterator[tuple[int, TrainResult]]:
+        order = self.programs.shuffle(self.state)
+        pieces = self.programs.remaining(self.steps_done % self.steps_an_epoch, self.examples)
+        for piece in pieces:
+            start = time.perf_counter()
+            self.state, self.metrics, losses = piece(self.state, self.metrics, self.splits["train"], order)
+            broken = [np.flatnonzero(~np.isfinite(own)) for own in self.programs.by_run(losses)]
+            self._spend(time.perf_counter() - start)
+            yield from self._diverge(
+                {index: self.steps_done + int(steps[0]) + 1 for index, steps in enumerate(broken) if steps.size}
+            )
+            if not self.going:
+                return
+            self.steps_done += losses.shape[-1]
+            self._report()
+            if piece is not pieces[-1]:
+                self._obey_signal()
+        yield from self._end_epoch()
+
+    def _end_epoch(self) -> Iterator[tuple[int, TrainResult]]:
+        start = time.perf_counter()
+        validations = self._evaluate("validation") if "validation" in self.splits else {}
+        self._spend(time.perf_counter() - start)
+        metrics, self.metrics = self.programs.by_run(self.metrics), self.programs.zero()
+        diverged = {}
+        for member in self.going:
+            validation = validations.get(member.index)
+            val_loss, val_accuracy = (validation.loss, validation.accuracy) if validation else (None, None)
+            loss, accuracy = metrics[member.index].means()
+            number = len(member.history) + 1
+            epoch = EpochMetrics(number, loss, accuracy, val_loss, val_accuracy, member.epoch_seconds)
+            if not epoch.is_finite:
+                diverged[member.index] = self.steps_done
+                continue
+            member.history, member.epoch_seconds = (*member.history, epoch), 0.0
+            member.observer.end_epoch(epoch)
+        yield from self._diverge(diverged)
+        if self.saver and self.going:  # what is saved is not lost; other runs have their results first
+            self._obey_signal()
+            self.saver.end_epoch(self._locate(self.going[0]))
+        yield from self._conclude()
+        if not self.saver and self.going:
+            self._obey_signal()
+
+    def _diverge(self, steps: dict[int, int]) -> Iterator[tuple[int, TrainResult]]:
+        """Ends the runs that have diverged, at the steps given by their indices."""
+        for member in [member for member in self.going if member.index in steps]:
+            yield self._end(member, steps[member.index], None, 0.0)
+
+    def _conclude(self) -> Iterator[tuple[int, TrainResult]]:
+        """Ends the runs that are over, with their test."""
+        over = [member for member in self.going if member.is_over]
+        if not over:
+            return
+        start = time.perf_counter()
+        tests = self._evaluate("test")
+        seconds = (time.perf_counter() - start) / len(over)
+        for member in over:
+            yield self._end(member, None, tests[member.index], seconds)
+
+    def _end(
+        self, member: _Member, diverged_at: int | None, test: Evaluation | None, seconds: float
+    ) -> tuple[int, TrainResult]:
+        self.going.remove(member)
+        shares = {"compile": self.prepared.compile_seconds, "train": member.train_seconds, "evaluate": seconds}
+        return member.index, TrainResult.conclude(self._locate(member), diverged_at, test, shares)
+
+    def _locate(self, member: _Member) -> Position:
+        """Returns the position of a run."""
+        state = self.programs.take(self.state, member.index)
+        metrics = self.programs.by_run(self.metrics)[member.index]
+        return Position(state, metrics, member.history, member.epoch_seconds, member.train_seconds)
+
+    def _evaluate(self, split: str) -> dict[int, Evaluation]:
+        """Returns the evaluations of the runs that are going, by index."""
+        results = self.programs.evaluate(self.state, self.splits[split])
+        return {member.index: results[member.index] for member in self.going}
+
+    def _spend(self, seconds: float) -> None:
+        for member in self.going:
+            member.epoch_seconds += seconds / len(self.going)
+            member.train_seconds += seconds / len(self.going)
+
+    def _report(self) -> None:
+        metrics = self.programs.by_run(self.metrics)
+        for member in self.going:
+            own = metrics[member.index]
+            loss, accuracy = own.means()
+            epoch, epochs = len(member.history) + 1, member.config.train.epochs
+            progress = Progress(epoch, epochs, int(own.seen), self.examples, loss, accuracy, member.epoch_seconds)
+            member.observer.advance(progress)
+
+    def _obey_signal(self) -> None:
+        number = self.stop_signal()
+        if is_joined():
+            number = agree(number or 0) or None
+        if number is None:
+            return
+        stopped = f"interrupted after step {self.steps_done}"
+        if self.saver:
+            raise self.saver.stop(self._locate(self.going[0]), number, stopped)
+        raise Interrupted(stopped, number)

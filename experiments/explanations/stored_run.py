@@ -1,0 +1,321 @@
+"""Which stored run is meant, and the images it saw."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from cnnjax.console.arguments import Option
+from cnnjax.console.terminal import say
+from cnnjax.data.dataset import Dataset
+from cnnjax.data.loading import load_data
+from cnnjax.errors import InputError, UnavailableError
+from cnnjax.machine.backend import jax_started
+from cnnjax.machine.files import keep_programs
+from cnnjax.runs.record import Record, Run
+from cnnjax.runs.selection import list_differences, read_settings
+from cnnjax.runs.store import Store
+from cnnjax.settings.checking import Interval, check
+from cnnjax.settings.schema import flatten, write_literal
+from experiments.explanations import Explanation, PictureArguments
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from cnnjax.data.dataset import Dataset
+    from cnnjax.inspection.confusion import Answer
+    from cnnjax.models.prediction import TrainedNetwork
+    from cnnjax.runs.record import Run
+
+
+def find_run(out: Path, key: str | None, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Run:
+    """Returns a completed run with its network: the one that is named, or the newest of those with these settings.
+
+    Args:
+        out: folder of the store.
+        key: of the run, or its beginning.
+        settings: values that the configuration has, by path; used where there is no key.
+        seed: of the run; used where there is no key.
+
+    Raises:
+        InputError: there is no such run, or none that is completed; the line says what there is.
+        CorruptionError: the store cannot be read.
+    """
+    store = Store(out)
+    run = store.load(_choose(store, settings or {}, seed) if key is None else key)
+    record = run.record
+    if record.status != "completed":
+        raise InputError(f"--run {run.key[:12]}: is {record.status} ({record.reason}); must be a completed run")
+    return run
+
+
+def load_images(run: Run) -> Dataset:
+    """Returns the dataset that a run was trained and tested on.
+
+    Raises:
+        UnavailableError: the dataset of that name is another one now.
+    """
+    data = run.record.config.data
+    dataset = load_data(data)
+    known = run.record.provenance.get("dataset", {}).get("sha256")
+    if known != dataset.sha256:
+        raise UnavailableError(
+            f"data.name={data.name!r}: its images are not those of run {run.key[:12]} (SHA-256 {dataset.sha256[:12]}, "
+            f"not {str(known)[:12]}), so nothing can be said of its answers; run it again"
+        )
+    return dataset
+
+
+def _choose(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
+    outcomes = store.list_outcomes()
+    completed = {key: record for key, record in store.find_all().items() if record.status == "completed"}
+    if not completed:
+        raise InputError(f"--out: no completed run is in {store.path}; make one with: python -m experiments.train")
+    wanted = {path: write_literal(value) for path, value in settings.items()}
+    fitting = [key for key, record in completed.items() if _has(record, wanted, seed)]
+    if not fitting:
+        raise InputError(
+            f"--where, --seed: no completed run in {store.path} has these; there are {_list_choices(completed)}"
+        )
+    if len(fitting) > 1:
+        others = _list_choices({key: completed[key] for key in fitting})
+        say(f"the newest of {len(fitting)} completed runs; --where and --seed choose among {others}", sys.stderr)
+    return max(fitting, key=lambda key: outcomes[key].stored_at)
+
+
+def _has(record: Record, wanted: Mapping[str, str], seed: int | None) -> bool:
+    values = flatten(record.config)
+    is_wanted = all(write_literal(values[path]) == text for path, text in wanted.items())
+    return is_wanted and seed in (None, record.config.seed)
+
+
+def _list_choices(records: Mapping[str, Record]) -> str:
+    configs = [record.config for record in records.values()]
+    seeds = ", ".join(map(str, sorted({config.seed for config in configs})))
+    return "; ".join(filter(None, (list_differences(configs), f"seed ({seeds})")))
+
+
+MOST_MISTAKES = 24
+_LISTED = 5
+"""Confusions, mistakes and classes that are written; the pictures show more."""
+
+
+@dataclass(frozen=True)
+class RunArguments(PictureArguments):
+    """Shows what a stored run has learned, what its layers see in one image, and where it is wrong::
+
+    python -m experiments.explain run --where model.padding=same --seed 0
+    """
+
+    where: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
+    """A setting of the run, such as model.padding=same; may be given again. The newest run that has them is shown."""
+    seed: int | None = None
+    """Seed of the run; left out, that of the newest."""
+    run: Annotated[str | None, Option(metavar="KEY")] = None
+    """Key of the run, or its beginning, in place of --where and --seed."""
+    out: Path = Path("runs")
+    """Folder of the store."""
+    index: int | None = None
+    """Test image that is followed through the layers, from 0; left out, the first one."""
+    image: Path | None = None
+    """A picture of your own (PNG, JPEG, BMP, GIF or WebP), which is classified and followed instead."""
+    invert: bool = False
+    """Exchange light and dark in that picture."""
+    no_invert: bool = False
+    """Leave light and dark as they are; left out both, they are exchanged where the dataset needs it."""
+
+
+class _Followed(NamedTuple):
+    """An image, uint8 (height, width, channels), what the layers make of it, and the answer."""
+
+    image: "np.ndarray"
+    outputs: dict[str, "np.ndarray"]
+    saliency: "np.ndarray"
+    probabilities: "np.ndarray"
+
+
+def explain_run(arguments: RunArguments) -> Explanation:
+    """Returns what is to be said of a stored run and a test image, or of a picture of the user's own."""
+    _check(arguments)
+    settings = read_settings(arguments.where, "--where", "the seed is given with --seed")
+    keep_programs()
+
+    run = find_run(arguments.out, arguments.run, settings, arguments.seed)
+    return _explain(arguments, run, load_images(run))
+
+
+@jax_started()
+def _explain(arguments: RunArguments, run: "Run", dataset: "Dataset") -> Explanation:
+    from cnnjax.data.loading import find_class_names
+
+    class_names = find_class_names(run.record.config.data, dataset.classes)
+    network = run.rebuild()
+    if arguments.image is not None:
+        return _explain_picture(arguments, run, network, dataset, class_names)
+    index = arguments.index or 0
+    last = len(dataset.test) - 1
+    if index > last:
+        raise InputError(f"--index={index}: must be >= 0 and <= {last}, the last test image of {dataset.name}")
+    return _explain_run(run, network, dataset, class_names, index)
+
+
+def _check(arguments: RunArguments) -> None:
+    check(arguments.index, Annotated[int, Interval(0)] | None, "--index")
+    check(arguments.seed, Annotated[int, Interval(0)] | None, "--seed")
+    if arguments.run is not None and (arguments.where or arguments.seed is not None):
+        raise InputError("--run: names one run; leave out --where and --seed")
+    if arguments.image is not None and arguments.index is not None:
+        raise InputError("--index: is of a test image; give --index or --image, not both")
+    if arguments.invert and arguments.no_invert:
+        raise InputError("--invert: give --invert or --no-invert, not both")
+    if arguments.image is None and (arguments.invert or arguments.no_invert):
+        raise InputError(f"--{'invert' if arguments.invert else 'no-invert'}: changes a picture; needs --image")
+    if arguments.image is not None and not arguments.image.is_file():
+        raise InputError(f"--image {arguments.image}: there is no such file")
+
+
+def _explain_picture(
+    arguments: RunArguments, run: "Run", network: "TrainedNetwork", dataset: "Dataset", class_names: Sequence[str]
+) -> Explanation:
+    from cnnjax.inspection.photos import read_picture
+
+    assert arguments.image is not None
+    invert = True if arguments.invert else False if arguments.no_invert else None
+    picture = read_picture(arguments.image, dataset.image_shape, dataset.test.images, invert)
+    followed = _follow(network, picture.pixels)
+    answer = _name_best(followed.probabilities, class_names)
+    lines = [f"Run {run.key[:12]}: {dataset.name}", f"{arguments.image}: {answer}"]
+    lines += [f"  {remark}" for remark in picture.remarks]
+    values = {
+        "key": run.key,
+        "image": str(arguments.image),
+        "remarks": list(picture.remarks),
+        **_list_answer(followed.probabilities, class_names),
+    }
+    title = f"{arguments.image.name}, seen by run {run.key[:12]}"
+    figures = {f"image-{name}": figure for name, figure in _draw_followed(followed, class_names, title).items()}
+    return Explanation("\n".join(lines), values, figures)
+
+
+def _explain_run(
+    run: "Run", network: "TrainedNetwork", dataset: "Dataset", class_names: Sequence[str], index: int
+) -> Explanation:
+    from cnnjax.inspection.activations import compute_probabilities
+    from cnnjax.inspection.confusion import count_confusions, find_confident_mistakes, find_hardest, list_confusions
+    from cnnjax.runs.record import check_predictions
+
+    labels, predictions = dataset.test.labels, run.predictions
+    assert predictions is not None  # a completed run has them
+    check_predictions(run.key, predictions, len(labels), dataset.classes)
+    probabilities = compute_probabilities(network, dataset.test.images)
+    matrix = count_confusions(labels, predictions, dataset.classes)
+    answers = {
+        "confident": find_confident_mistakes(probabilities, labels, predictions, MOST_MISTAKES),
+        "hardest": find_hardest(probabilities, labels, predictions, MOST_MISTAKES),
+    }
+    followed = _follow(network, dataset.test.images[index])
+    true = class_names[labels[index]]
+    wrong = int((labels != predictions).sum())
+    confusions = list_confusions(matrix, _LISTED)
+    named = [f"{class_names[c.label]} taken for {class_names[c.predicted]} ({c.times})" for c in confusions]
+    lines = [
+        f"Run {run.key[:12]}: {dataset.name}, test accuracy {run.record.test_accuracy:.4f}, "
+        f"{wrong:,} of {len(labels):,} test images wrong",
+        f"Test image {index}, which is {true}: {_name_best(followed.probabilities, class_names)}",
+        *([f"Most frequent confusions: {', '.join(named)}"] if named else []),
+        *_write_answers("Most confident mistakes", answers["confident"], class_names),
+        *_write_answers("Hardest images", answers["hardest"], class_names),
+    ]
+    values = {
+        "key": run.key,
+        "test_accuracy": run.record.test_accuracy,
+        "index": index,
+        "label": int(labels[index]),
+        **_list_answer(followed.probabilities, class_names),
+        "confusion": matrix.tolist(),
+        **{name: [asdict(answer) for answer in listed] for name, listed in answers.items()},
+    }
+    title = f"test image {index} of {dataset.name}, which is {true}, seen by run {run.key[:12]}"
+    figures = _draw_filters(network, run)
+    figures |= _draw_followed(followed, class_names, title)
+    figures |= _draw_mistakes(matrix, answers, dataset, class_names, run.key[:12])
+    return Explanation("\n".join(lines), values, figures)
+
+
+def _follow(network: "TrainedNetwork", image: "np.ndarray") -> _Followed:
+    from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
+
+    outputs = {name: output[0] for name, output in compute_outputs(network, image[None]).items()}
+    return _Followed(image, outputs, compute_saliency(network, image), compute_probabilities(network, image[None])[0])
+
+
+def _draw_filters(network: "TrainedNetwork", run: "Run") -> dict[str, "Figure"]:
+    """Returns the filters of every convolution, or, without any, those of the dense layer that sees the image."""
+    from cnnjax.figures.network import draw_filters
+
+    layers = [layer for layer in network.config.list_layers(network.image_shape, network.classes) if layer.flops]
+    kernels = {layer.name: run.params[layer.name]["kernel"] for layer in layers if layer.is_convolution}
+    if not kernels:
+        first = layers[0].name
+        kernels = {first: run.params[first]["kernel"].reshape(*network.image_shape, -1)}
+    return {f"filters-{name}": draw_filters(name, kernel) for name, kernel in kernels.items()}
+
+
+def _draw_followed(followed: _Followed, class_names: Sequence[str], title: str) -> dict[str, "Figure"]:
+    from cnnjax.figures.network import draw_layers, draw_maps, draw_saliency
+
+    image, outputs, saliency, probabilities = followed
+    maps = {f"maps-{name}": draw_maps(name, output) for name, output in outputs.items() if output.ndim == 3}
+    layers = draw_layers(image, outputs, probabilities, class_names, title)
+    return {"layers": layers, **maps, "saliency": draw_saliency(image, saliency, probabilities, class_names, title)}
+
+
+def _draw_mistakes(
+    matrix: "np.ndarray",
+    answers: dict[str, list["Answer"]],
+    dataset: "Dataset",
+    class_names: Sequence[str],
+    key: str,
+) -> dict[str, "Figure"]:
+    from cnnjax.figures.network import draw_answers, draw_confusion
+
+    figures = {"confusion": draw_confusion(matrix, class_names, f"test images of {dataset.name}, run {key}")}
+    titles = {
+        "confident": f"run {key}: the mistakes it was surest of, with the probability of what it said",
+        "hardest": f"run {key}: the hardest test images, with the probability of what they are",
+    }
+    for name, listed in answers.items():
+        if listed:
+            images = dataset.test.images[[answer.index for answer in listed]]
+            figures[name] = draw_answers(images, listed, class_names, titles[name])
+    return figures
+
+
+def _name_best(probabilities: "np.ndarray", class_names: Sequence[str]) -> str:
+    from cnnjax.figures.network import format_probability
+
+    best, *others = (-probabilities).argsort(kind="stable")[:3]
+    rest = ", ".join(f"{class_names[i]} ({format_probability(probabilities[i])})" for i in others)
+    said = f"predicted {class_names[best]} ({format_probability(probabilities[best])})"
+    return f"{said}, then {rest}" if rest else said
+
+
+def _list_answer(probabilities: "np.ndarray", class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "predicted": int(probabilities.argmax()),
+        "class_names": list(class_names),
+        "probabilities": probabilities.astype(float).tolist(),
+    }
+
+
+def _write_answers(heading: str, answers: Sequence["Answer"], class_names: Sequence[str]) -> list[str]:
+    from cnnjax.figures.network import format_probability
+
+    named = [
+        f"#{answer.index} ({class_names[answer.label]}, taken for {class_names[answer.predicted]}, "
+        f"{format_probability(answer.probability)})"
+        for answer in answers[:_LISTED]
+    ]
+    return [f"{heading}: {', '.join(named)}"] if named else []

@@ -1,0 +1,160 @@
+"""Times the training of the textbook network against other libraries, in one run, side by side.
+
+All that are installed (``pip install -e '.[bench]'``), in ten minutes; two of them, in one; a grid as well, of twelve
+networks with five seeds each, in half an hour; the README's table::
+
+    python -m experiments.measure.benchmark
+    python -m experiments.measure.benchmark --contestant cnnjax --contestant torch --steps 50 --repeats 3
+    python -m experiments.measure.benchmark --grid 12000 --contestant cnnjax --contestant torch-channels-last
+    python -m experiments.measure.benchmark --grid 12000 --markdown docs/benchmark.md --chart docs/benchmark.png
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
+from cnnjax.console.tables import write_markdown, write_terminal
+from cnnjax.console.terminal import find_width, run_command, say
+from cnnjax.errors import InputError
+from cnnjax.machine.files import check_output, replace_file
+from cnnjax.settings.checking import Count, check, choice
+from experiments.measure.contestants.measuring import (
+    CONTESTANTS,
+    EPOCH,
+    Contestant,
+    describe,
+    describe_machine,
+    draw,
+    measure,
+    measure_dot,
+    measure_grids,
+)
+from experiments.measure.contestants.serving import BATCH
+
+PROG = "python -m experiments.measure.benchmark"
+
+
+@dataclass(frozen=True)
+class BenchmarkArguments:
+    """Times the training of the textbook network against other libraries::
+
+    python -m experiments.measure.benchmark
+    python -m experiments.measure.benchmark --steps 50 --repeats 3
+    """
+
+    contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
+    """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; left out, all that are installed."""
+    steps: int = 100
+    """Steps of 100 images in a measurement, a multiple of 50."""
+    repeats: int = 5
+    """Measurements of each, in turn."""
+    grid: int | None = None
+    """Time a grid of twelve networks, too, each trained on so many images, a multiple of 100."""
+    grid_contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
+    """Which of the contestants run the grid; left out, all of them."""
+    grid_seeds: int = 5
+    """Seeds of each network of the grid."""
+    grid_repeats: int = 1
+    """Measurements of each grid, in turn."""
+    markdown: Path | None = None
+    """File for the tables in Markdown."""
+    chart: Path | None = None
+    """File for a bar chart, such as benchmark.png."""
+    json: bool = False
+    """Print one JSON object with every measurement, and nothing else on stdout."""
+    debug: Annotated[bool, ADVANCED] = False
+    """Show the traceback of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0."""
+    arguments = parse_arguments(BenchmarkArguments, argv, PROG, BenchmarkArguments())
+    contestants = _check(arguments)
+    markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
+    chart = arguments.chart and check_output(arguments.chart, "--chart")
+    peak = measure_dot()
+    results = measure(contestants, arguments.steps, arguments.repeats)
+    peak = max(peak, measure_dot())  # what else the machine does makes it look slower, never faster
+    on_cpu = all(result.device == "cpu" for result in results)
+    grids = (
+        measure_grids(
+            _choose_grid(contestants, arguments), arguments.grid, arguments.grid_seeds, arguments.grid_repeats, on_cpu
+        )
+        if arguments.grid
+        else []
+    )
+    document = describe(results, grids, _describe_method(arguments, on_cpu), peak)
+    if arguments.json:
+        values = {"machine": describe_machine(), "dot_flops_a_second": peak, "steps": arguments.steps}
+        both = {"results": [*map(asdict, results)], "grids": [*map(asdict, grids)]}
+        say(json.dumps({**values, **both}), sys.stdout)
+    else:
+        say(write_terminal(document, find_width()), sys.stdout)
+    if markdown:
+        replace_file(markdown, write_markdown(document) + "\n", "--markdown")
+    if chart:
+        replace_file(chart, draw(results), "--chart")
+    return 0
+
+
+def _check(arguments: BenchmarkArguments) -> list[Contestant]:
+    """Returns the contestants, where everything can be measured and written."""
+    check(arguments.steps, Count, "--steps")
+    if arguments.steps % 50:
+        raise InputError(f"--steps={arguments.steps}: must be a multiple of 50")
+    if arguments.steps > EPOCH // BATCH:
+        raise InputError(f"--steps={arguments.steps}: must be <= {EPOCH // BATCH}, the steps of an epoch")
+    check(arguments.repeats, Count, "--repeats")
+    check(arguments.grid, Count | None, "--grid")
+    if arguments.grid and (arguments.grid % BATCH or arguments.grid > EPOCH):
+        raise InputError(f"--grid={arguments.grid}: must be a multiple of {BATCH} and <= {EPOCH}")
+    check(arguments.grid_seeds, Count, "--grid-seeds")
+    check(arguments.grid_repeats, Count, "--grid-repeats")
+    if arguments.grid_contestant and not arguments.grid:
+        raise InputError(f"--grid-contestant {arguments.grid_contestant[0]}: needs --grid IMAGES")
+    chosen = _choose(arguments.contestant)
+    _choose_grid(chosen, arguments)
+    return chosen
+
+
+def _choose_grid(contestants: Sequence[Contestant], arguments: BenchmarkArguments) -> list[Contestant]:
+    """Returns those of the contestants that run the grid."""
+    for name in arguments.grid_contestant:
+        choice(name, [contestant.name for contestant in contestants], "--grid-contestant")
+    names = arguments.grid_contestant or [contestant.name for contestant in contestants]
+    return [contestant for contestant in contestants if contestant.name in names]
+
+
+def _describe_method(arguments: BenchmarkArguments, on_cpu: bool) -> Sequence[str]:
+    lines = [
+        f"medians of {arguments.repeats} measurements of {arguments.steps} steps of {BATCH} images, in turn, after "
+        "compilation; an epoch is 600 steps"
+    ]
+    if arguments.grid:
+        where = "two processes, each with one core" if on_cpu else "one process"
+        lines.append(
+            f"grid: 12 networks x {arguments.grid_seeds} seeds, each trained on {arguments.grid:,} images and tested "
+            f"on 10,000, from the start of the command to its last result, everything compiled anew; the others in "
+            f"{where}; medians of {arguments.grid_repeats}; libraries begin with other weights, which after so few "
+            "steps shows in the accuracy"
+        )
+    return lines
+
+
+def _choose(names: tuple[str, ...]) -> list[Contestant]:
+    for name in names:
+        choice(name, tuple(CONTESTANTS), "--contestant")
+        if not CONTESTANTS[name].is_installed():
+            needs = " and ".join(CONTESTANTS[name].needs)
+            raise InputError(f"--contestant {name}: needs {needs}; pip install -e '.[bench]'")
+    if len(set(names)) < len(names):
+        raise InputError(f"--contestant {' '.join(names)}: must each be given once")
+    return [each for each in CONTESTANTS.values() if each.name in names or (not names and each.is_installed())]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,96 @@
+"""Simulates studies of which the truth is known, and counts how often the statistics are wrong.
+
+Three minutes; fewer studies, in half a minute; the tables of the documentation::
+
+    python -m experiments.measure.calibration
+    python -m experiments.measure.calibration --studies 200
+    python -m experiments.measure.calibration --markdown docs/calibration.md
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from cnnjax.console.arguments import ADVANCED, parse_arguments
+from cnnjax.console.tables import Document, write_markdown, write_terminal
+from cnnjax.console.terminal import find_width, run_command, say
+from cnnjax.machine.files import check_output, replace_file
+from cnnjax.settings.checking import Count, check
+from cnnjax.statistics.verdicts import MARGIN
+from experiments.measure.simulations import (
+    ALPHA,
+    SPREAD,
+    STEP,
+    tabulate_families,
+    tabulate_images,
+    tabulate_looks,
+    tabulate_losses,
+    tabulate_pilots,
+    tabulate_power,
+    tabulate_verdicts,
+)
+
+PROG = "python -m experiments.measure.calibration"
+TABLES = (
+    tabulate_verdicts,
+    tabulate_families,
+    tabulate_looks,
+    tabulate_losses,
+    tabulate_images,
+    tabulate_power,
+    tabulate_pilots,
+)
+
+
+@dataclass(frozen=True)
+class CalibrationArguments:
+    """Counts how often verdicts and intervals are wrong in simulated studies::
+
+    python -m experiments.measure.calibration --studies 200
+    """
+
+    studies: int = 2000
+    """Simulated studies of each kind."""
+    markdown: Path | None = None
+    """File for the tables in Markdown."""
+    debug: Annotated[bool, ADVANCED] = False
+    """Show the traceback of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns 0."""
+    arguments = parse_arguments(CalibrationArguments, argv, PROG, CalibrationArguments())
+    check(arguments.studies, Count, "--studies")
+    markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
+    document = calibrate(arguments.studies)
+    if markdown:
+        replace_file(markdown, write_markdown(document) + "\n", "--markdown")
+    say(write_terminal(document, find_width()), sys.stdout)
+    return 0
+
+
+def calibrate(studies: int) -> Document:
+    """Returns the rates of all simulated situations.
+
+    Args:
+        studies: of each kind.
+    """
+    error = 1.96 * np.sqrt(0.05 * 0.95 / studies)
+    facts = (f"{studies:,} studies each", f"a rate of 5% is known to ±{100 * error:.1f} points")
+    notes = (
+        f"accuracies are multiples of {STEP:g}; the noise of a run has a standard deviation of {100 * SPREAD:g} points "
+        f"where it is not said otherwise; the margin is {100 * MARGIN:g} points, the level {ALPHA:g}",
+        "margin above, margin below: the first arm, or every arm of a family, is better or worse than the other by it; "
+        "where one arm has a noise of its own, it is the first; intervals are counted over all five differences",
+        "correlation: of the two arms over the seeds",
+        "families are half as many studies for the claims of a difference, tables of images an eighth as many",
+        'unqualified: without "of the runs that completed"',
+    )
+    return Document("How often the statistics are wrong", facts, tuple(make(studies) for make in TABLES), notes)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,63 @@
+"""The textbook network in other libraries, each trained by a process of its own on the same recipe and images."""
+
+import itertools
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnjax.models.cnn import ModelConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """Two blocks of convolution, ReLU and 2x2 max-pooling, then ten outputs."""
+
+    filters: tuple[int, int] = (32, 64)
+    window: int = 5
+    padding: Literal["valid", "same"] = "valid"
+
+
+TEXTBOOK = Network()
+FILTERS, WINDOWS = ((16, 32), (32, 64), (64, 128)), (3, 5)
+PADDINGS: tuple[Literal["valid", "same"], ...] = ("valid", "same")
+
+
+def list_trials(seeds: int) -> list[tuple[Network, int]]:
+    """Returns the networks of the grid, twelve, with so many seeds each."""
+    networks = [Network(*choice) for choice in itertools.product(FILTERS, WINDOWS, PADDINGS)]
+    return [(network, seed) for network in networks for seed in range(seeds)]
+
+
+class TrialQueue:
+    """The trials of the grid, taken by several processes as each becomes free.
+
+    A process stays with its network, which it has compiled, while there are seeds of it; then it takes the dearest
+    network that nobody has begun, and at last it helps with one that another has.
+
+    Args:
+        seeds: of each network.
+    """
+
+    def __init__(self, seeds: int) -> None:
+        networks = sorted({network for network, _ in list_trials(1)}, key=count_flops, reverse=True)
+        self._left = {network: list(range(seeds)) for network in networks}
+        self._begun: set[Network] = set()
+        self._lock = threading.Lock()
+
+    def take(self, last: Network | None) -> tuple[Network, int] | None:
+        """Returns the next trial of a process whose last network is given; ``None`` where all are taken."""
+        with self._lock:
+            waiting = [network for network, seeds in self._left.items() if seeds]
+            if not waiting:
+                return None
+            fresh = [network for network in waiting if network not in self._begun]
+            network = last if last in waiting else (fresh or waiting)[0]
+            assert network is not None
+            self._begun.add(network)
+            return network, self._left[network].pop(0)
+
+
+def count_flops(network: Network) -> int:
+    """Returns the floating-point operations of an image, forward."""
+    model = ModelConfig(network.filters, network.window, padding=network.padding)
+    return sum(layer.flops for layer in model.list_layers((28, 28, 1), 10))

@@ -1,0 +1,386 @@
+"""Studies of which the truth is known, and how often the statistics are wrong about them."""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+
+from cnnjax.console.tables import Column, Table, Value
+from cnnjax.statistics import plan_looks, spend, split_noise
+from cnnjax.statistics.families import find_family_level
+from cnnjax.statistics.losses import find_losses
+from cnnjax.statistics.paired import least_spread
+from cnnjax.statistics.verdicts import MARGIN, Word, half_widths, judge, plan_seeds, survives
+
+STEP = 1e-4
+"""Accuracies are multiples of it: those of 10,000 test images."""
+SPREAD = 0.002
+"""Standard deviation of the noise of a run, where its name does not say otherwise."""
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+"""Draws noise in units of `SPREAD`."""
+
+
+def draw_normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws normal noise."""
+    return random.standard_normal(shape)
+
+
+def draw_heavy(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws Student's t of three degrees of freedom, of unit variance."""
+    noise: np.ndarray = random.standard_t(3, shape) / np.sqrt(3)
+    return noise
+
+
+def draw_skewed(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws exponential noise with its long tail below."""
+    return 1 - random.exponential(1, shape)
+
+
+def draw_wide_skewed(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws such noise three times as wide."""
+    return 3 * draw_skewed(random, shape)
+
+
+def draw_small(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws noise of half a step: most accuracies of an arm are equal."""
+    return random.standard_normal(shape) * 0.5 * STEP / SPREAD
+
+
+def collapse(share: float) -> Draw:
+    """Returns normal noise in which a share of the runs ends ten standard deviations lower."""
+
+    def draw(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return np.where(random.random(shape) < share, -10.0, 0.0) + 10 * share + random.standard_normal(shape)
+
+    return draw
+
+
+RARELY, OFTEN = collapse(0.05), collapse(0.1)
+NOISES: dict[str, tuple[Draw, Draw]] = {
+    "normal": (draw_normal, draw_normal),
+    "t of 3 degrees": (draw_heavy, draw_heavy),
+    "skewed (exponential)": (draw_skewed, draw_skewed),
+    "1 run in 20 collapses": (RARELY, RARELY),
+    "1 run in 10 collapses": (OFTEN, OFTEN),
+    "half a step": (draw_small, draw_small),
+    "one arm skewed, three times as wide": (draw_wide_skewed, draw_normal),
+    "one arm collapses 1 run in 20": (RARELY, draw_normal),
+    "one arm collapses 1 run in 10": (OFTEN, draw_normal),
+}
+"""Noise of the first and of the second arm, by what it is like."""
+FAMILIES: dict[str, tuple[Draw, Draw]] = {
+    **{name: draws for name, draws in NOISES.items() if not name.startswith("one arm")},
+    "arms skewed": (draw_skewed, draw_normal),
+    "base skewed, three times as wide": (draw_normal, draw_wide_skewed),
+    "arms collapse 1 run in 20": (RARELY, draw_normal),
+    "arms collapse 1 run in 10": (OFTEN, draw_normal),
+    "base collapses 1 run in 20": (draw_normal, RARELY),
+    "base collapses 1 run in 10": (draw_normal, OFTEN),
+}
+"""Noise of the arms and of their base."""
+
+
+def draw_accuracies(
+    random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, correlation: float, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the accuracies of two arms, (studies, seeds) each, in whole steps.
+
+    Args:
+        random: the source of all noise.
+        draws: noise of the arms.
+        difference: by which the mean of the first is above that of the second.
+        correlation: of normal arms over the seeds.
+        shape: (studies, seeds).
+    """
+    common = draws[1](random, shape)
+    arms = (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * draw(random, shape) for draw in draws)
+    first, second = (0.97 + SPREAD * arm for arm in arms)
+    return np.rint((first + difference) / STEP) * STEP, np.rint(second / STEP) * STEP
+
+
+def draw_differences(
+    random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, correlation: float, shape: tuple[int, int]
+) -> np.ndarray:
+    """Returns the differences between two arms, (studies, seeds), in whole steps; arguments as `draw_accuracies`."""
+    first, second = draw_accuracies(random, draws, difference, correlation, shape)
+    differences: np.ndarray = np.rint((first - second) / STEP) * STEP
+    return differences
+
+
+def summarize(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the means and the spreads of studies, as `compare_paired` has them."""
+    return differences.mean(-1), np.maximum(differences.std(-1, ddof=1), least_spread(STEP))
+
+
+ALPHA, POWER = 0.05, 0.8
+SEEDS = (3, 5, 10, 20)
+LOOKS = ((3, 24), (5, 40), (10, 40))
+
+
+def tabulate_verdicts(studies: int) -> Table:
+    """Returns the rates at which verdicts of two arms are wrong, and right."""
+    columns = (
+        Column("noise"),
+        Column("correlation", right=True),
+        Column("seeds", right=True),
+        Column("false better", ".1%", True),
+        Column("false worse", ".1%", True),
+        Column("interval covers", ".1%", True),
+        Column("false equivalent, margin above", ".1%", True),
+        Column("false equivalent, margin below", ".1%", True),
+        Column("found, twice the margin above", ".1%", True),
+        Column("found, twice the margin below", ".1%", True),
+        Column("equivalent at no difference", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (noise, correlation, n) in enumerate(product(NOISES, (0.0, 0.7), SEEDS)):
+        random = np.random.default_rng(index)
+        better, worse, same, covered = {}, {}, {}, []
+        for times in (0, 1, -1, 2, -2):
+            truth = times * MARGIN
+            mean, spread = summarize(draw_differences(random, NOISES[noise], truth, correlation, (studies, n)))
+            halves = half_widths(spread, n, ALPHA, ALPHA)
+            found, equivalent = judge(mean, halves, MARGIN)
+            claimed = found & ~equivalent
+            better[times], worse[times], same[times] = claimed & (mean > 0), claimed & (mean < 0), equivalent
+            covered.append(np.abs(mean - truth) <= halves[0])
+        rates = (better[0], worse[0], np.array(covered), same[1], same[-1], better[2], worse[-2], same[0])
+        rows.append((noise, correlation, n, *(float(np.mean(rate)) for rate in rates)))
+    return Table(columns, tuple(rows), "Two arms")
+
+
+def tabulate_power(studies: int) -> Table:
+    """Returns how often the planned seeds decide."""
+    columns = (
+        Column("spread of differences, points", ".2f", True),
+        Column("planned seeds", right=True),
+        Column("finds the margin", ".1%", True),
+        Column("finds no difference equivalent", ".1%", True),
+        Column("decides at half the margin", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, spread in enumerate((0.0005, 0.001, 0.002, 0.004)):
+        random = np.random.default_rng(index)
+        planned = plan_seeds(spread, MARGIN, ALPHA, POWER)
+        assert planned is not None
+        judged = []
+        for difference in (MARGIN, 0.0, MARGIN / 2):
+            drawn = np.rint((difference + spread * random.standard_normal((studies, planned))) / STEP) * STEP
+            mean, deviation = summarize(drawn)
+            judged.append(judge(mean, half_widths(deviation, planned, ALPHA, ALPHA), MARGIN))
+        rates = (judged[0][0], judged[1][1], judged[2][0] | judged[2][1])
+        rows.append((100 * spread, planned, *(float(np.mean(rate)) for rate in rates)))
+    return Table(columns, tuple(rows), f"Seeds planned for a power of {POWER:.0%}, if the spread is known")
+
+
+def tabulate_pilots(studies: int) -> Table:
+    """Returns how far a plan by the spread of a few seeds is off."""
+    columns = (
+        Column("seeds of the pilot", right=True),
+        Column("planned seeds, 10% of studies below", right=True),
+        Column("10% above", right=True),
+        Column("with the true spread", right=True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    spread = np.sqrt(2) * SPREAD
+    for pilot in (3, 5, 10, 20):
+        drawn = spread * np.random.default_rng(pilot).standard_normal((studies, pilot))
+        low, high = np.quantile(drawn.std(1, ddof=1), (0.1, 0.9))
+        rows.append((pilot, *(plan_seeds(float(each), MARGIN, ALPHA, POWER) for each in (low, high, spread))))
+    return Table(columns, tuple(rows), "Seeds planned by the spread that a pilot has")
+
+
+def tabulate_looks(studies: int) -> Table:
+    """Returns how often looking again with more seeds is wrong."""
+    columns = (
+        Column("noise"),
+        Column("looks"),
+        Column("false better or worse", ".1%", True),
+        Column("false equivalent, margin above", ".1%", True),
+        Column("false equivalent, margin below", ".1%", True),
+        Column("false better or worse without spending", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (noise, (first, most)) in enumerate(product(NOISES, LOOKS)):
+        random = np.random.default_rng(index)
+        looks = plan_looks(first, most)
+        levels = spend(looks, ALPHA)
+        none, above, below = (
+            draw_differences(random, NOISES[noise], times * MARGIN, 0.0, (studies, most)) for times in (0, 1, -1)
+        )
+        rates = (
+            _look(none, looks, levels)[0],
+            _look(above, looks, levels)[1],
+            _look(below, looks, levels)[1],
+            _look(none, looks, (ALPHA,) * len(looks))[0],
+        )
+        rows.append((noise, ", ".join(map(str, looks)), *rates))
+    return Table(columns, tuple(rows), "Looking again with more seeds")
+
+
+def _look(differences: np.ndarray, looks: tuple[int, ...], levels: tuple[float, ...]) -> tuple[float, float]:
+    """Returns how often the first look that decides finds a difference, and how often equivalence."""
+    decided = np.zeros(len(differences), bool)
+    rates = np.zeros(2)
+    for found, same in _judge_looks(differences, looks, levels):
+        rates += np.sum(found & ~same & ~decided), np.sum(same & ~decided)
+        decided |= found | same
+    return float(rates[0] / len(decided)), float(rates[1] / len(decided))
+
+
+def _judge_looks(
+    differences: np.ndarray, looks: tuple[int, ...], levels: tuple[float, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for n, level in zip(looks, levels, strict=True):
+        mean, spread = summarize(differences[:, :n])
+        yield judge(mean, half_widths(spread, n, level, level), MARGIN)
+
+
+ARMS = 14
+
+
+def tabulate_families(studies: int) -> Table:
+    """Returns how often any verdict of a family is wrong; of half as many studies, for each takes milliseconds."""
+    columns = (
+        Column("noise"),
+        Column("seeds", right=True),
+        Column("any false better or worse", ".1%", True),
+        Column("all intervals cover", ".1%", True),
+        Column("any false equivalent, margin above", ".1%", True),
+        Column("any false equivalent, margin below", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (noise, n) in enumerate(product(FAMILIES, SEEDS)):
+        random = np.random.default_rng(index)
+        families = [_draw_family(random, FAMILIES[noise], 0.0, n) for _ in range(max(studies // 2, 1))]
+        claimed, missed = zip(*(_judge_family(differences) for differences in families), strict=True)
+        rates = [1 - float(np.mean(missed))]
+        for truth in (MARGIN, -MARGIN):
+            drawn = np.array([_draw_family(random, FAMILIES[noise], truth, n) for _ in range(studies)])
+            mean, spread = summarize(drawn)
+            _, same = judge(mean, half_widths(spread, n, ALPHA, ALPHA / ARMS), MARGIN)
+            rates.append(float(np.mean(same.any(1))))
+        rows.append((noise, n, float(np.mean(claimed)), *rates))
+    title = f"{ARMS} arms of equal means against a base, with spreads from half to three times the base's"
+    return Table(columns, tuple(rows), title)
+
+
+def _draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, n: int) -> np.ndarray:
+    """Returns the differences of all arms to the base, (arms, seeds), in whole steps."""
+    arms = difference + SPREAD * draws[0](random, (ARMS, n)) * np.linspace(0.5, 3, ARMS)[:, None]
+    base = SPREAD * draws[1](random, (1, n))
+    differences: np.ndarray = (np.rint((0.97 + arms) / STEP) - np.rint((0.97 + base) / STEP)) * STEP
+    return differences
+
+
+def _judge_family(differences: np.ndarray) -> tuple[bool, bool]:
+    """Returns whether any difference is claimed, and whether any interval misses the truth, which is no difference."""
+    mean, spread = summarize(differences)
+    level, _ = find_family_level(differences, ARMS, ALPHA)
+    found, same = judge(mean, half_widths(spread, differences.shape[1], level, ALPHA / ARMS), MARGIN)
+    return bool((found & ~same).any()), bool(found.any())
+
+
+CHANCE = 0.1
+LOST = (0.1, 0.23)
+IMAGES = 400
+
+
+def tabulate_losses(studies: int) -> Table:
+    """Returns how often two arms are misjudged of which the first loses its lowest runs."""
+    columns = (
+        Column("runs lost"),
+        Column("seeds", right=True),
+        Column("completed look better", ".1%", True),
+        Column("false better, unqualified", ".1%", True),
+        Column("false worse, unqualified", ".1%", True),
+        Column("false equivalent, margin below, unqualified", ".1%", True),
+        Column("better by 1 point found", ".1%", True),
+        Column("of these unqualified", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (share, n) in enumerate(product(LOST, SEEDS)):
+        random = np.random.default_rng(index)
+        said = {truth: _judge_losses(random, truth, share, (studies, n)) for truth in (0.0, -MARGIN, 0.01)}
+        whole = {truth: [word for word, survived in words if survived] for truth, words in said.items()}
+        better, far = (sum(word == "better" for word, _ in said[truth]) for truth in (0.0, 0.01))
+        rows.append(
+            (
+                f"the lowest {share:.0%} of the first arm",
+                n,
+                better / studies,
+                whole[0.0].count("better") / studies,
+                whole[0.0].count("worse") / studies,
+                whole[-MARGIN].count("equivalent") / studies,
+                far / studies,
+                whole[0.01].count("better") / max(far, 1),
+            )
+        )
+    return Table(columns, tuple(rows), "Runs that diverge where they would have ended low")
+
+
+def _judge_losses(
+    random: np.random.Generator, difference: float, share: float, shape: tuple[int, int]
+) -> list[tuple[Word, bool]]:
+    """Returns the verdict of each study, and whether it survives the worst case of the lost runs."""
+    first, second = draw_accuracies(random, (draw_normal, draw_normal), difference, 0.0, shape)
+    lost = first < 0.97 + difference + SPREAD * _find_quantile(share)
+    return [_judge_one(*study) for study in zip(first, second, lost, strict=True)]
+
+
+def _find_quantile(share: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(share))
+
+
+def _judge_one(first: np.ndarray, second: np.ndarray, lost: np.ndarray) -> tuple[Word, bool]:
+    differences = np.rint((first - second)[~lost] / STEP) * STEP
+    n = len(differences)
+    if n < 3:
+        return "undecided", True
+    mean, spread = differences.mean(), max(differences.std(ddof=1), least_spread(STEP))
+    found, same = judge(mean, half_widths(spread, n, ALPHA, ALPHA), MARGIN)
+    if not found and not same:
+        return "undecided", True
+    word: Word = "equivalent" if same else "better" if mean > 0 else "worse"
+    outcomes = {
+        seed: None if gone else float(value) for seed, (value, gone) in enumerate(zip(first, lost, strict=True))
+    }
+    losses = find_losses(outcomes, dict(enumerate(map(float, second))), CHANCE)
+    return word, survives(word, losses, (ALPHA, ALPHA), MARGIN)
+
+
+def tabulate_images(studies: int) -> Table:
+    """Returns how often the interval for new seeds and images covers; of an eighth of the studies, as they are slow."""
+    columns = (
+        Column("share of the variance from images", ".0%", True),
+        Column("seeds", right=True),
+        Column("interval covers", ".1%", True),
+        Column("bootstrap covers", ".1%", True),
+        Column("interval for seeds alone covers", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (share, n) in enumerate(product((0.0, 0.3, 0.7), SEEDS)):
+        random = np.random.default_rng(index)
+        tables = [_draw_table(random, share, n) for _ in range(max(studies // 8, 1))]
+        noises = split_noise(tables, 1 - ALPHA)
+        means = np.array([table.mean(1) for table in tables])
+        alone, _ = half_widths(means.std(1, ddof=1), n, ALPHA, ALPHA)
+        rates = (
+            [noise.low <= 0 <= noise.high for noise in noises],
+            [noise.bootstrap[0] <= 0 <= noise.bootstrap[1] for noise in noises],
+            np.abs(means.mean(1)) <= alone,
+        )
+        rows.append((share, n, *(float(np.mean(rate)) for rate in rates)))
+    return Table(columns, tuple(rows), "Intervals for new seeds and new images")
+
+
+def _draw_table(random: np.random.Generator, share: float, n: int) -> np.ndarray:
+    """Returns a table of seeds by images, the variance of whose mean comes from images by a share."""
+    seeds, images, both = (0.8 * (1 - share) * n, share * IMAGES, 0.2 * (1 - share) * n * IMAGES)
+    return (
+        random.normal(0, np.sqrt(seeds), (n, 1))
+        + random.normal(0, np.sqrt(images), (1, IMAGES))
+        + random.normal(0, np.sqrt(both), (n, IMAGES))
+    )
