@@ -40,7 +40,7 @@ PROBE_SECONDS = 300
 _PROBE = """
 import json, sys
 from cnnjax.errors import UnavailableError
-from cnnjax.backend import jax_started
+from cnnjax.machine.backend import jax_started
 try:
     with jax_started():
         import jax
