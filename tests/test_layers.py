@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from cnnjax.errors import InputError
-from cnnjax.models.cnn import pad_pixels
+from cnnjax.models.blocks import pad_pixels
 from cnnjax.models.layers import average_pool, convolve, convolve_and_pool, max_pool
 from cnnjax.models.layers.convolution import Plan, convolve_on_accelerator
 from cnnjax.models.layers.minimal_filtering import count_multiplications, make_transforms

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.models.blocks import Padding, Pair, Pixels, Pool, Size
-from cnnjax.models.cnn import ModelConfig, pad_pixels
+from cnnjax.models.blocks import Padding, Pair, Pixels, Pool, Size, pad_pixels
+from cnnjax.models.cnn import ModelConfig
 
 SEVEN = np.array(
     [

@@ -6,6 +6,7 @@ block, so a rectangular window is written ``[[5, 3], [5, 3]]``. `expand` gives e
 `collapse` writes the entries back in the shortest form, so that equal networks have equal configurations.
 """
 
+import math
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -67,6 +68,25 @@ def read_padding(entry: Any, where: str) -> Literal["valid", "same"] | Pixels:
             f"{near_match(entry, ('valid', 'same'))}"
         )
     return "valid" if (rows, columns) == ((0, 0), (0, 0)) else (rows, columns)
+
+
+def pad_pixels(padding: str | Pixels, size: Pair, window: Pair, strides: Pair) -> Pixels:
+    """Returns ``((top, bottom), (left, right))``, the zeros put around an image of `size` before the window slides.
+
+    ``same`` gives ``ceil(size / stride)`` outputs, the odd pixel going to the bottom and right (TensorFlow's rule).
+    """
+    if padding == "valid":
+        return ((0, 0), (0, 0))
+    if padding == "same":
+        rows, columns = (_same_pixels(s, w, t) for s, w, t in zip(size, window, strides, strict=True))
+        return (rows, columns)
+    assert not isinstance(padding, str)
+    return padding
+
+
+def _same_pixels(size: int, window: int, stride: int) -> tuple[int, int]:
+    total = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
+    return (total // 2, total - total // 2)
 
 
 def _read_pair(entry: Any, where: str, low: int) -> Pair:

@@ -22,6 +22,7 @@ from cnnjax.models.blocks import (
     Size,
     collapse,
     expand,
+    pad_pixels,
     read_padding,
     read_window,
 )
@@ -206,25 +207,6 @@ POOL_LAYERS = {"max": "MaxPool", "avg": "AvgPool"}
 """What a pooling layer is called, without its number."""
 LARGEST = 2**63 - 1
 """Parameters or FLOPs that a store can hold."""
-
-
-def pad_pixels(padding: str | Pixels, size: Pair, window: Pair, strides: Pair) -> Pixels:
-    """Returns ``((top, bottom), (left, right))``, the zeros put around an image of `size` before the window slides.
-
-    ``same`` gives ``ceil(size / stride)`` outputs, the odd pixel going to the bottom and right (TensorFlow's rule).
-    """
-    if padding == "valid":
-        return ((0, 0), (0, 0))
-    if padding == "same":
-        rows, columns = (_same_pixels(s, w, t) for s, w, t in zip(size, window, strides, strict=True))
-        return (rows, columns)
-    assert not isinstance(padding, str)
-    return padding
-
-
-def _same_pixels(size: int, window: int, stride: int) -> tuple[int, int]:
-    total = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
-    return (total // 2, total - total // 2)
 
 
 def _block_layers(config: ModelConfig, block: Block, index: int, shape: Shape) -> list[Layer]:

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import Pair, Pixels
-from cnnjax.models.cnn import pad_pixels
+from cnnjax.models.blocks import Pair, Pixels, pad_pixels
 from cnnjax.models.layers.minimal_filtering import (
     MOST_POINTS,
     convolve_and_pool_by_tiles,
