@@ -1,5 +1,6 @@
 """The same command goes on: stopped at any phase and typed again, it ends as one that was never stopped."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -23,6 +24,17 @@ SMALL = "--set model.filters=[] --set train.learning_rate=0.1 --set data.train_s
 TRAINING = re.compile(r"^training .*, seed=\d+$", re.MULTILINE)
 BEGUN = re.compile(r"^\d+/\d+ trials: ", re.MULTILINE)
 COMPLETED = re.compile(r"^\[\d+/\d+\] completed (.*?): ", re.MULTILINE)
+
+
+def find_trainers(process):
+    """Returns the processes below one that train for it; agents of Ray may outlive a kill by minutes."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                words = child.cmdline()
+                found += [child] if "ablations.execution.worker" in words or "ray::run_remotely" in words[:1] else []
+    return found
 
 
 class Terminal:
@@ -57,11 +69,11 @@ class Terminal:
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.01)
             time.sleep(delay)
-            started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            trainers = find_trainers(process) if number is not None else []
             if number is not None:
                 process.send_signal(number)
             code = process.wait(60)
-            assert psutil.wait_procs(started, timeout=60)[1] == []
+            assert psutil.wait_procs(trainers, timeout=60)[1] == []
         finally:
             process.kill()
             process.wait()
