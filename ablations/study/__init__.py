@@ -1,1 +1,1 @@
-"""The study language: from TOML, or the command line, to a grid of cells and trials. No JAX here."""
+"""Studies: reading them, and expanding them into a grid of cells and trials. No JAX here."""

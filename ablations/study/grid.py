@@ -1,4 +1,8 @@
-"""A study expanded: its cells, each a network to train once for every seed, and the trials this makes."""
+"""A study expanded into a grid: its cells, and a trial for every cell and seed.
+
+Every sweep assigns levels to factors, and an assignment on top of the study's base is a configuration. Assignments with
+one configuration are one cell.
+"""
 
 import functools
 import graphlib
@@ -8,18 +12,25 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablations.study.mistakes import Mistakes
 from ablations.study.study import Factor, Level, Study, Sweep, meets, write_label
+from cnnjax.data.dataset import DatasetInfo
+from cnnjax.data.loading import load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
-from cnnjax.runs.config import RunConfig, static_signature
+from cnnjax.runs.config import RunConfig, split_sizes, static_signature
 from cnnjax.settings.checking import choice, near_match
 from cnnjax.settings.schema import Schema, nest, write_literal
 
-if TYPE_CHECKING:
-    from cnnjax.data.dataset import DatasetInfo
+MOST_TRIALS = 10_000
+"""Default limit of the trials of a study."""
+_CONDITION = re.compile(r"\s*([^=!]*?)\s*(!?=)\s*(.*?)\s*", re.DOTALL)
+Assignment = dict[str, Level]
+"""A level for some or all factors of a sweep, by factor."""
+Choice = Callable[[Mapping[str, str]], bool]
+"""Whether a cell with these labels is chosen."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +38,9 @@ class Cell:
     """One combination of factor levels.
 
     Attributes:
-        labels: the label of its level of every factor of the study, in the study's order of factors.
-        config: what its trials run, apart from the seed.
-        problem: why its network cannot exist, naming layer and shapes; ``None`` where it can.
+        labels: the label of its level, by factor, in the study's order of factors.
+        config: the configuration of its trials, apart from the seed.
+        problem: why its network cannot exist, with the layer and its shapes; ``None`` if it can.
     """
 
     labels: Mapping[str, str]
@@ -39,7 +50,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The levels in one line, such as ``model.padding=same, model.strides=2``; ``base`` without factors."""
-        return ", ".join(f"{factor}={label}" for factor, label in self.labels.items()) or "base"
+        return _name(self.labels)
 
     def seeded(self, seed: int) -> "Trial":
         """Returns the trial of this cell with a seed."""
@@ -60,7 +71,7 @@ class Trial:
 
     @functools.cached_property
     def signature(self) -> str:
-        """The static signature of its run: trials of one signature share their programs."""
+        """The static signature of its run; trials with the same one share their compiled programs."""
         return static_signature(self.config)
 
     @property
@@ -71,7 +82,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A cell that was folded away: `name` runs what the cell `kept` runs."""
+    """A cell left out because the cell `kept` has the same configuration."""
 
     name: str
     kept: str
@@ -79,14 +90,14 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Grid:
-    """All there is to run in a study.
+    """The cells and trials of a study.
 
     Attributes:
-        name: of the study.
-        factors: in the study's order.
+        name: the name of the study.
+        factors: the names of its factors, in the study's order.
         cells: no two with the same configuration; those with a problem are never trained.
-        seeds: of every cell.
-        duplicates: what was folded away.
+        seeds: the seeds of every cell.
+        duplicates: the cells left out because another has the same configuration.
     """
 
     name: str
@@ -97,150 +108,8 @@ class Grid:
 
     @functools.cached_property
     def trials(self) -> tuple[Trial, ...]:
-        """Every cell with every seed, cell by cell."""
+        """All trials, cell by cell."""
         return tuple(cell.seeded(seed) for cell in self.cells for seed in self.seeds)
-
-
-Choice = Callable[[Mapping[str, str]], bool]
-"""Whether a cell with these labels is chosen."""
-_CONDITION = re.compile(r"\s*([^=!]*?)\s*(!?=)\s*(.*?)\s*", re.DOTALL)
-
-
-def read_choice(texts: Sequence[str], grid: Grid, option: str) -> Choice:
-    """Returns the test for the cells that ``factor=label`` and ``factor!=label`` leave.
-
-    Labels of one factor joined by ``=`` are alternatives; everything else must hold together.
-
-    Args:
-        texts: the conditions.
-        grid: with the factors and their labels.
-        option: that they were given to, named in errors.
-
-    Raises:
-        InputError: a text of another form, an unknown factor, or a label that the factor does not have.
-    """
-    wanted: dict[str, set[str]] = {}
-    unwanted: set[tuple[str, str]] = set()
-    for text in texts:
-        factor, sign, label = _read_condition(text, grid, option)
-        if sign == "=":
-            wanted.setdefault(factor, set()).add(label)
-        else:
-            unwanted.add((factor, label))
-    return lambda labels: (
-        all(labels[factor] in legal for factor, legal in wanted.items()) and unwanted.isdisjoint(labels.items())
-    )
-
-
-def choose_cell(texts: Sequence[str], grid: Grid, option: str) -> Cell:
-    """Returns the one cell that the conditions leave.
-
-    Raises:
-        InputError: they leave none or several; or as `read_choice`.
-    """
-    is_chosen = read_choice(texts, grid, option)
-    cells = [cell for cell in grid.cells if is_chosen(cell.labels)]
-    if len(cells) == 1:
-        return cells[0]
-    shown = " ".join(f"{option} {text!r}" for text in texts)
-    if not cells:
-        raise InputError(f"{shown}: leaves none of the {len(grid.cells)} cells; must leave one")
-    open_factors = {factor: dict.fromkeys(cell.labels[factor] for cell in cells) for factor in grid.factors}
-    listed = "; ".join(f"{factor} ({', '.join(labels)})" for factor, labels in open_factors.items() if len(labels) > 1)
-    raise InputError(f"{shown}: leaves {len(cells)} cells, must leave one; they differ in {listed}")
-
-
-def list_labels(grid: Grid, factor: str) -> list[str]:
-    """Returns the labels that a factor has in a grid, in the order they first appear."""
-    return list(dict.fromkeys(cell.labels[factor] for cell in grid.cells))
-
-
-def _read_condition(text: str, grid: Grid, option: str) -> tuple[str, str, str]:
-    match = _CONDITION.fullmatch(text)
-    if match is None:
-        raise InputError(f"{option} {text!r}: must be factor=label or factor!=label{near_match(text, grid.factors)}")
-    factor, sign, label = match.groups()
-    choice(factor, grid.factors, option)
-    return factor, sign, choice(label, list_labels(grid, factor), f"{option} {factor}")
-
-
-Assignment = dict[str, Level]
-
-
-def count_assignments(sweep: Sweep) -> int:
-    """Returns how many assignments a sweep makes before `exclude` and `only_if`: in no time, however many they are."""
-    sizes = [len(factor.levels) for factor in sweep.factors]
-    match sweep.kind:
-        case "grid":
-            return math.prod(sizes)
-        case "one_at_a_time":
-            return 1 + sum(sizes)
-        case "leave_one_out":
-            return 1 + len(sizes)
-        case "random":
-            return sweep.draws
-        case "zip" | "list":
-            return sizes[0]
-
-
-def list_assignments(sweep: Sweep, base: Mapping[str, Level], schema: Schema) -> Iterator[Assignment]:
-    """Yields the assignments of a sweep, in order; those that `only_if` makes equal are all among them.
-
-    Args:
-        sweep: any.
-        base: what each factor of the sweep is where it is given no level.
-        schema: of the settings that may vary.
-    """
-    for combination in _combine(sweep, schema):
-        assignment = _keep_applicable(combination, sweep, base)
-        levels = {**base, **assignment}
-        if not any(meets(condition, levels) for condition in sweep.exclude):
-            yield assignment
-
-
-def draw_level(factor: Factor, draw_seed: int, index: int, schema: Schema) -> Level:
-    """Returns the level that a random sweep gives a factor in the draw `index`, whatever else it draws."""
-    share = random.Random(f"{draw_seed}/{factor.name}/{index}").random()
-    if factor.range is None:
-        return factor.levels[int(share * len(factor.levels))]
-    value = factor.range.pick(share)
-    return Level.make(write_literal(value), {factor.name: value}, schema)
-
-
-def _combine(sweep: Sweep, schema: Schema) -> Iterator[Assignment]:
-    names = [factor.name for factor in sweep.factors]
-    columns = [factor.levels for factor in sweep.factors]
-    match sweep.kind:
-        case "grid":
-            yield from (dict(zip(names, row, strict=True)) for row in itertools.product(*columns))
-        case "zip" | "list":
-            yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-        case "one_at_a_time":
-            yield {}
-            yield from ({factor.name: level} for factor in sweep.factors for level in factor.levels)
-        case "leave_one_out":
-            everything = {factor.name: factor.levels[0] for factor in sweep.factors}
-            yield everything
-            yield from ({n: level for n, level in everything.items() if n != left_out} for left_out in names)
-        case "random":
-            for index in range(sweep.draws):
-                yield {factor.name: draw_level(factor, sweep.draw_seed, index, schema) for factor in sweep.factors}
-
-
-def _keep_applicable(combination: Assignment, sweep: Sweep, base: Mapping[str, Level]) -> Assignment:
-    """Drops the factors whose `only_if` does not hold, which a factor dropped itself can bring about."""
-    if not sweep.only_if:
-        return combination
-    kept, levels = dict(combination), {**base, **combination}
-    needs = {name: {clause.factor for clause in condition} for name, condition in sweep.only_if.items()}
-    for name in graphlib.TopologicalSorter(needs).static_order():
-        if name in kept and not meets(sweep.only_if.get(name, ()), levels):
-            del kept[name]
-            levels[name] = base[name]
-    return kept
-
-
-MOST_TRIALS = 10_000
 
 
 def expand(study: Study, max_trials: int = MOST_TRIALS) -> Grid:
@@ -248,11 +117,11 @@ def expand(study: Study, max_trials: int = MOST_TRIALS) -> Grid:
 
     Args:
         study: any.
-        max_trials: the most cells times seeds, counted before anything is expanded.
+        max_trials: the limit of cells times seeds, counted before anything is expanded.
 
     Raises:
-        InputError: more trials than `max_trials`; or all cells whose configuration cannot be, whose dataset is not
-            known or too small. A cell whose network cannot be is none of these: it has a `problem`.
+        InputError: the study has more trials than `max_trials`; or lists all cells with an illegal configuration, an
+            unknown dataset, or a dataset that is too small. A network that cannot exist is the `problem` of its cell.
         UnavailableError: a dataset cannot be looked up.
     """
     _check_size(study, max_trials)
@@ -278,7 +147,7 @@ def _check_size(study: Study, max_trials: int) -> None:
 
 
 class _Expansion:
-    """The cells so far, by run key, and what was found on the way."""
+    """Collects the cells of one sweep after the other, by run key, with their duplicates and mistakes."""
 
     def __init__(self, study: Study) -> None:
         self.mistakes = Mistakes(study.source)
@@ -321,8 +190,17 @@ class _Expansion:
         }
 
 
+def _merge_factors(study: Study) -> dict[str, Factor]:
+    """Returns every factor of the study with its levels of all sweeps, in order of first appearance."""
+    levels: dict[str, list[Level]] = {}
+    for sweep in study.sweeps:
+        for factor in sweep.factors:
+            levels.setdefault(factor.name, []).extend(factor.levels)
+    return {name: Factor(name, tuple(merged)) for name, merged in levels.items()}
+
+
 class _Scale:
-    """Names the level of a factor by the settings of a cell, for cells that are not given one."""
+    """Finds the label of a factor in cells that are assigned no level of it, by their settings."""
 
     def __init__(self, factor: Factor, base: Mapping[str, Any]) -> None:
         self._factor = factor
@@ -333,11 +211,11 @@ class _Scale:
 
     @property
     def base(self) -> Level:
-        """What the factor is in the base."""
+        """The level of the base, which need not be among the levels of the factor."""
         return Level(self.label(self._base), self._base, self._base)
 
     def label(self, values: Mapping[str, Any]) -> str:
-        """Returns the label of the level that has these values, or else the values themselves."""
+        """Returns the label of the level with these values; without one, the values as text."""
         here = {path: values[path] for path in self._base}
         known = self._labels.get(tuple(here.values()))
         if known is not None:
@@ -348,16 +226,14 @@ class _Scale:
 
 
 class _Datasets:
-    """Holds cells to their datasets, each of which is looked up once."""
+    """Checks cells against their datasets, each of which is looked up once."""
 
     def __init__(self, mistakes: Mistakes) -> None:
         self._mistakes = mistakes
         self._infos: dict[DataConfig, DatasetInfo | None] = {}
 
     def check(self, cell: Cell, where: str) -> Cell:
-        """Returns the cell, with its problem if it has one; notes a dataset that is unknown or too small."""
-        from cnnjax.runs.config import split_sizes
-
+        """Returns the cell, with its problem if any; an unknown dataset or one that is too small is a mistake."""
         info = self._find(cell.config.data)
         if info is None:
             return cell
@@ -372,9 +248,7 @@ class _Datasets:
             return replace(cell, problem=str(error))
         return cell
 
-    def _find(self, data: DataConfig) -> "DatasetInfo | None":
-        from cnnjax.data.loading import load_data_info
-
+    def _find(self, data: DataConfig) -> DatasetInfo | None:
         data = data.whole
         if data not in self._infos:
             self._infos[data] = None
@@ -383,14 +257,136 @@ class _Datasets:
         return self._infos[data]
 
 
-def _merge_factors(study: Study) -> dict[str, Factor]:
-    """Returns every factor of the study with its levels of all sweeps, in order of first appearance."""
-    levels: dict[str, list[Level]] = {}
-    for sweep in study.sweeps:
-        for factor in sweep.factors:
-            levels.setdefault(factor.name, []).extend(factor.levels)
-    return {name: Factor(name, tuple(merged)) for name, merged in levels.items()}
+def count_assignments(sweep: Sweep) -> int:
+    """Returns how many assignments a sweep makes before `exclude` and `only_if`, without making them."""
+    sizes = [len(factor.levels) for factor in sweep.factors]
+    match sweep.kind:
+        case "grid":
+            return math.prod(sizes)
+        case "one_at_a_time":
+            return 1 + sum(sizes)
+        case "leave_one_out":
+            return 1 + len(sizes)
+        case "random":
+            return sweep.draws
+        case "zip" | "list":
+            return sizes[0]
+
+
+def list_assignments(sweep: Sweep, base: Mapping[str, Level], schema: Schema) -> Iterator[Assignment]:
+    """Yields the assignments of a sweep, in order; some may be equal because of `only_if`.
+
+    Args:
+        sweep: any.
+        base: the level of each factor of the sweep in the base.
+        schema: the settings that may vary.
+    """
+    for combination in _combine(sweep, schema):
+        assignment = _keep_applicable(combination, sweep, base)
+        levels = {**base, **assignment}
+        if not any(meets(condition, levels) for condition in sweep.exclude):
+            yield assignment
+
+
+def _combine(sweep: Sweep, schema: Schema) -> Iterator[Assignment]:
+    names = [factor.name for factor in sweep.factors]
+    columns = [factor.levels for factor in sweep.factors]
+    match sweep.kind:
+        case "grid":
+            yield from (dict(zip(names, row, strict=True)) for row in itertools.product(*columns))
+        case "zip" | "list":
+            yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+        case "one_at_a_time":
+            yield {}
+            yield from ({factor.name: level} for factor in sweep.factors for level in factor.levels)
+        case "leave_one_out":
+            everything = {factor.name: factor.levels[0] for factor in sweep.factors}
+            yield everything
+            yield from ({n: level for n, level in everything.items() if n != left_out} for left_out in names)
+        case "random":
+            for index in range(sweep.draws):
+                yield {factor.name: draw_level(factor, sweep.draw_seed, index, schema) for factor in sweep.factors}
+
+
+def draw_level(factor: Factor, draw_seed: int, index: int, schema: Schema) -> Level:
+    """Returns the level that a random sweep draws for a factor; it depends on nothing else that is drawn."""
+    share = random.Random(f"{draw_seed}/{factor.name}/{index}").random()
+    if factor.range is None:
+        return factor.levels[int(share * len(factor.levels))]
+    value = factor.range.pick(share)
+    return Level.make(write_literal(value), {factor.name: value}, schema)
+
+
+def _keep_applicable(combination: Assignment, sweep: Sweep, base: Mapping[str, Level]) -> Assignment:
+    """Drops the factors whose `only_if` does not hold; dropping one can make that of another fail."""
+    if not sweep.only_if:
+        return combination
+    kept, levels = dict(combination), {**base, **combination}
+    needs = {name: {clause.factor for clause in condition} for name, condition in sweep.only_if.items()}
+    for name in graphlib.TopologicalSorter(needs).static_order():
+        if name in kept and not meets(sweep.only_if.get(name, ()), levels):
+            del kept[name]
+            levels[name] = base[name]
+    return kept
+
+
+def read_choice(texts: Sequence[str], grid: Grid, option: str) -> Choice:
+    """Returns a test for the cells that meet conditions of the form ``factor=label`` or ``factor!=label``.
+
+    Several ``=`` conditions on one factor are alternatives; all others must hold together.
+
+    Args:
+        texts: the conditions.
+        grid: has the factors and their labels.
+        option: the command line option that has the conditions, for error messages.
+
+    Raises:
+        InputError: a condition has another form, an unknown factor, or an unknown label.
+    """
+    wanted: dict[str, set[str]] = {}
+    unwanted: set[tuple[str, str]] = set()
+    for text in texts:
+        factor, sign, label = _read_condition(text, grid, option)
+        if sign == "=":
+            wanted.setdefault(factor, set()).add(label)
+        else:
+            unwanted.add((factor, label))
+    return lambda labels: (
+        all(labels[factor] in legal for factor, legal in wanted.items()) and unwanted.isdisjoint(labels.items())
+    )
+
+
+def choose_cell(texts: Sequence[str], grid: Grid, option: str) -> Cell:
+    """Returns the one cell that meets the conditions.
+
+    Raises:
+        InputError: no cell or several cells meet them; or as `read_choice`.
+    """
+    is_chosen = read_choice(texts, grid, option)
+    cells = [cell for cell in grid.cells if is_chosen(cell.labels)]
+    if len(cells) == 1:
+        return cells[0]
+    shown = " ".join(f"{option} {text!r}" for text in texts)
+    if not cells:
+        raise InputError(f"{shown}: leaves none of the {len(grid.cells)} cells; must leave one")
+    open_factors = {factor: dict.fromkeys(cell.labels[factor] for cell in cells) for factor in grid.factors}
+    listed = "; ".join(f"{factor} ({', '.join(labels)})" for factor, labels in open_factors.items() if len(labels) > 1)
+    raise InputError(f"{shown}: leaves {len(cells)} cells, must leave one; they differ in {listed}")
+
+
+def list_labels(grid: Grid, factor: str) -> list[str]:
+    """Returns the labels of a factor in a grid, in order of first appearance."""
+    return list(dict.fromkeys(cell.labels[factor] for cell in grid.cells))
+
+
+def _read_condition(text: str, grid: Grid, option: str) -> tuple[str, str, str]:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise InputError(f"{option} {text!r}: must be factor=label or factor!=label{near_match(text, grid.factors)}")
+    factor, sign, label = match.groups()
+    choice(factor, grid.factors, option)
+    return factor, sign, choice(label, list_labels(grid, factor), f"{option} {factor}")
 
 
 def _name(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{factor}={label}" for factor, label in labels.items())
+    return ", ".join(f"{factor}={label}" for factor, label in labels.items()) or "base"

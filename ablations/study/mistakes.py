@@ -1,4 +1,4 @@
-"""Everything that is wrong with a study, said at once rather than one mistake a try."""
+"""The mistakes of a study, collected and reported together."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ _LONGEST_LINE = 400
 
 
 class Mistakes:
-    """Collects one line for every mistake; `refuse` raises them together.
+    """Collects a line for every mistake; `refuse` raises them together.
 
     Args:
-        source: where the study was read, which every line names.
+        source: of the study, the prefix of every line.
     """
 
     def __init__(self, source: str) -> None:
@@ -21,25 +21,25 @@ class Mistakes:
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Notes a mistake: where, what, and what is legal."""
+        """Adds a mistake: its place, the value, and the legal values."""
         self._lines.append(line)
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """Notes the `InputError` that ends the block, if one does."""
+        """Adds the `InputError` that ends the block, if one does."""
         try:
             yield
         except InputError as error:
             self.add(str(error))
 
     def refuse(self) -> None:
-        """Raises `InputError` with all mistakes, if there are any."""
+        """Raises `InputError` with all mistakes, if any."""
         if self._lines:
             raise refusal(self._source, self._lines)
 
 
 def refusal(source: str, lines: Sequence[str]) -> InputError:
-    """Returns the error that says what is wrong: one line, or for several a heading and a line for each."""
+    """Returns an error of one line, or of a heading and a line for each mistake."""
     shown = [f"{_shorten(source)}: {_shorten(line)}" for line in lines[:_MOST_LINES]]
     if len(lines) == 1:
         return InputError(shown[0])

@@ -1,20 +1,25 @@
-"""Reading the factors of a sweep and their levels, each checked on its own, whatever the other settings are."""
+"""Reading a study: by the name of a shipped one, from a TOML file, or from plain dicts and lists.
+
+Every value is checked by itself, and all mistakes are reported together. Whether the values of a cell can go together
+is checked when the study is expanded.
+"""
 
 import contextlib
+import functools
 import graphlib
 import math
 import os
 import re
 import typing
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from ablations.study.mistakes import Mistakes, refusal
 from ablations.study.study import (
-    DEFAULT_ARM,
+    DEFAULT_FACTOR,
     DEFAULT_SEEDS,
     Clause,
     Condition,
@@ -33,81 +38,147 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, Interval, check, choice, near_match, take_arrays
 from cnnjax.settings.schema import Schema, freeze, nest, read_literal, unnest, write_literal
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_RESERVED = {"seed": "the seeds of a study are its `seeds`", "seeds": "the seeds of a study are its `seeds`"}
-
-
-def check_keys(table: Mapping[str, Any], legal: tuple[str, ...], where: str) -> None:
-    """Raises `InputError` for the first key that is not legal, with the nearest one."""
-    for key in table:
-        if key not in legal:
-            raise InputError(f"{where}: unknown key {key!r}{near_match(key, legal)}; legal: {', '.join(legal)}")
-
-
-def _read_label(label: Any, where: str) -> str:
-    if not isinstance(label, str) or not label.strip() or label != label.strip() or not label.isprintable():
-        raise InputError(f"{where}: label {label!r} must be one line of printable text, without spaces around it")
-    return label
-
-
+SHIPPED = Path(__file__).parents[1] / "studies"
+_KEYS = ("title", "seeds", "base", "sweep")
 _KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 _OWN_KEYS = {"random": ("draws", "draw_seed"), "list": ("factor",)}
-_Known = Mapping[str, Factor | None]  # the factors of a sweep by name; those with a mistake are not judged further
 _OPERATORS = tuple(operator for operator in typing.get_args(Operator) if operator != "is")
-
-
-def _read_kind(table: Any, where: str) -> Kind:
-    if not isinstance(table, dict):
-        raise InputError(f"{where}={table!r}: must be a table with one of {', '.join(_KINDS)}")
-    found = [kind for kind in _KINDS if kind in table]
-    if len(found) != 1:
-        unknown = [key for key in table if key not in ("exclude", "only_if", *found, *sum(_OWN_KEYS.values(), ()))]
-        nearest = "".join(near_match(key, _KINDS) for key in unknown[:1])
-        given = f"it has {' and '.join(found)}" if found else "it has none"
-        raise InputError(f"{where}: must have exactly one of {', '.join(_KINDS)}; {given}{nearest}")
-    return found[0]
-
-
-def _list_known(given: Any, factors: tuple[Factor, ...]) -> _Known:
-    known: dict[str, Factor | None] = {factor.name: factor for factor in factors}
-    if isinstance(given, list):
-        return {name: arm if arm and len(arm.levels) == len(given) else None for name, arm in known.items()}
-    for name, values in unnest(given) if isinstance(given, dict) else ():
-        factor = known.get(name)
-        is_whole = factor is not None and (factor.range or len(factor.levels) == len(values))
-        known[name] = factor if is_whole else None
-    return known
-
-
-def _check_known(name: str, factors: _Known, where: str) -> Factor | None:
-    if name not in factors:
-        known = f"; legal: {_list(list(factors))}" if factors else ""
-        raise InputError(f"{where}: {name!r} is no factor of this sweep{near_match(name, factors)}{known}")
-    return factors[name]
-
-
-def _list(words: list[str]) -> str:
-    return ", ".join([*words[:10], "..."] if len(words) > 10 else words)
-
-
-_KEYS = ("title", "seeds", "base", "sweep")
+_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_RESERVED = {"seed": "the seeds of a study are its `seeds`", "seeds": "the seeds of a study are its `seeds`"}
 _MOST_SEEDS = 100_000
 _Seed = Annotated[int, Interval(0, 2**32 - 1)]
+_Known = Mapping[str, Factor | None]  # the factors of a sweep by name; None for one with a mistake
+
+
+def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any = None) -> Study:
+    """Reads a shipped study or a file.
+
+    Args:
+        name: the name of a shipped study, or the path of a ``.toml`` file.
+        settings: settings of the base to change, by path, such as ``{"train.epochs": 1}``.
+        seeds: replaces the study's seeds: a number of seeds, ``"0..9"``, or a list.
+
+    Raises:
+        InputError: the study does not exist, or lists all its mistakes.
+    """
+    mistakes = Mistakes("load_study")
+    study = change_study(find_study(name), settings or {}, seeds, ("settings ", "seeds"), mistakes)
+    mistakes.refuse()
+    return study
+
+
+def find_study(name: str) -> Study:
+    """Reads a shipped study, or the file at this path; raises as `load_study`."""
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"study {name!r}: must be the name of a shipped study or a path, not {type(name).__name__}")
+    shipped = list_shipped()
+    if name in shipped:
+        return read_file(SHIPPED / f"{name}.toml", source=name)
+    if not os.path.lexists(name):
+        near = near_match(Path(name).stem, shipped)
+        raise InputError(f"{name}: neither a file nor a shipped study{near}; shipped: {', '.join(shipped)}")
+    return read_file(Path(name))
+
+
+def list_shipped() -> tuple[str, ...]:
+    """Returns the names of the shipped studies, sorted."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+
+
+def read_file(path: Path, source: str | None = None) -> Study:
+    """Reads a study from a TOML file; the study is named after the file.
+
+    Args:
+        path: of the file.
+        source: the name in error messages; `path` by default.
+
+    Raises:
+        InputError: the file cannot be read, or lists all mistakes of the study.
+    """
+    source = source or str(path)
+    if not path.stem.isprintable():
+        raise refusal(source, ["must be a file named in printable characters"])
+    try:
+        text = read_text(path)
+    except InputError as error:
+        raise refusal(source, [str(error)]) from None
+    return read_toml(text, path.stem, source)
+
+
+def read_toml(text: str, name: str, source: str = "study") -> Study:
+    """Reads a study from TOML text, as `read_dict` does; raises `InputError` if it is not TOML."""
+    try:
+        values = parse_toml(text)
+    except InputError as error:
+        raise refusal(source, [str(error)]) from None
+    return read_dict(values, name, source)
+
+
+def read_dict(values: Any, name: str, source: str = "study") -> Study:
+    """Reads a study from plain dicts and lists, the form that `Study.to_dict` returns.
+
+    Args:
+        values: the tables of the study.
+        name: of the study.
+        source: the name in error messages.
+
+    Raises:
+        InputError: lists all mistakes of the study.
+    """
+    try:
+        plain = take_arrays(values, "study")
+    except InputError as error:
+        raise refusal(source, [str(error)]) from None
+    mistakes = Mistakes(source)
+    study = StudyReader(RunConfig.schema(), mistakes).read_study(plain, name, source)
+    mistakes.refuse()
+    return study
+
+
+def change_study(
+    study: Study, settings: Mapping[str, Any], seeds: Any, where: tuple[str, str], mistakes: Mistakes
+) -> Study:
+    """Returns the study with some settings of its base, or its seeds, changed.
+
+    Args:
+        study: any.
+        settings: new settings of the base, by path.
+        seeds: new seeds, in any form that a study accepts; ``None`` keeps the study's.
+        where: the prefix of a setting, and the name of the seeds, in error messages.
+        mistakes: collects the mistakes.
+    """
+    varied = {path: factor.name for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
+    reader = StudyReader(study.schema, mistakes)
+    read: dict[str, Any] = {}
+    for path, given in settings.items():
+        with mistakes.noted():
+            value = take_arrays(given, f"{where[0]}{path}")
+            if path in varied:
+                raise InputError(f"{where[0]}{path}: the factor {varied[path]} of the study sets it already")
+            read |= reader.read_settings({path: value}, where[0])
+    changed = replace(study, settings={**study.settings, **read})
+    if read:
+        with mistakes.noted():
+            RunConfig.from_dict(nest(changed.settings))
+    if seeds is not None:
+        with mistakes.noted():
+            changed = replace(changed, seeds=read_seeds(take_arrays(seeds, where[1]), where[1]))
+    return changed
 
 
 class StudyReader:
-    """Reads the tables of a study; every mistake is noted, and what has one is left out.
+    """Reads the tables of a study; collects every mistake and leaves out the part that has it.
 
     Attributes:
-        schema: of the settings that factors may vary.
-        mistakes: takes what is wrong.
+        schema: the settings that factors may vary.
+        mistakes: collects the mistakes.
     """
 
     def __init__(self, schema: Schema, mistakes: Mistakes) -> None:
         self.schema, self.mistakes = schema, mistakes
 
     def read_study(self, values: Any, name: str, source: str) -> Study:
-        """Reads a study from plain dicts and lists, in the study language."""
+        """Reads a study from plain dicts and lists."""
         if not isinstance(values, Mapping):
             self.mistakes.add(f"must be a table with {', '.join(_KEYS)}, not {values!r}")
             self.mistakes.refuse()
@@ -125,170 +196,47 @@ class StudyReader:
         self._check_labels(sweeps, settings)
         return Study(name, title, settings, tuple(sweeps.values()), seeds, source)
 
-    def read_factors(self, table: Any, where: str, *, ranges: bool = False) -> tuple[Factor, ...]:
-        """Reads a table of factors.
-
-        Args:
-            table: levels by path or name.
-            where: what an error puts before the path, such as ``sweep.grid.``.
-            ranges: whether ``{low, high}`` may stand for levels.
-        """
-        if not isinstance(table, dict) or not unnest(table):
-            self.mistakes.add(
-                f"{where.rstrip('. ')}={table!r}: must be a table of factors, such as model.padding = [...]"
-            )
-            return ()
-        entries = unnest(table)
-        factors: dict[str, Factor] = {}
-        for name, value in entries:
-            with self.mistakes.noted():
-                if name in factors:
-                    raise InputError(f"{where}{name}: given twice")
-                self._check_name(name, where)
-                if ranges and isinstance(value, dict):
-                    factors[name] = Factor(name, range=self._read_range(name, value, f"{where}{name}"))
-                else:
-                    factors[name] = Factor(name, self._read_levels(name, value, f"{where}{name}"))
-        self._check_overlaps(tuple(factors.values()), where)
-        return tuple(factors.values())
-
-    def read_settings(self, table: Any, where: str) -> dict[str, Any]:
-        """Reads a table of settings, such as a base or the `set` of a level, each checked on its own.
-
-        Args:
-            table: values by path, or nested.
-            where: what an error puts before the path, such as ``base.``.
-
-        Raises:
-            InputError: an unknown setting, one given twice, or a value that it cannot have.
-        """
-        if not isinstance(table, dict):
-            place = where.rstrip(". ")
-            raise InputError(f"{place}={table!r}: must be a table of settings, such as {{model.padding = 'same'}}")
+    def _read_base(self, table: Any) -> dict[str, Any]:
         settings: dict[str, Any] = {}
-        for path, value in unnest(table):
-            if self.schema.check_path(path, where.rstrip(". ")) in settings:
-                raise InputError(f"{where}{path}: given twice")
-            settings[path] = self.schema.parse_value(path, value)
-            self.schema.read_value(path, settings[path], f"{where}{path}")
+        if not isinstance(table, dict):
+            self.mistakes.add(f"base={table!r}: must be a table of settings, such as model.padding = 'same'")
+            return settings
+        if "seed" in table:
+            self.mistakes.add("base.seed: the seeds of a study are its `seeds`")
+        alone = True
+        for path, value in unnest({key: value for key, value in table.items() if key != "seed"}):
+            try:
+                settings |= self.read_settings({path: value}, "base.")
+            except InputError as error:
+                self.mistakes.add(str(error))
+                alone = False
+        if alone:
+            try:
+                RunConfig.from_dict(nest(settings))
+            except InputError as error:
+                self.mistakes.add(f"base.{error}")
         return settings
 
-    def _read_levels(self, name: str, values: Any, where: str) -> tuple[Level, ...]:
-        """Reads the levels of a factor; those with a mistake are left out."""
-        if not isinstance(values, list) or not values:
-            raise InputError(f"{where}={values!r}: must be a list of at least one level")
-        levels: dict[str, Level] = {}
-        for index, value in enumerate(values):
-            with self.mistakes.noted():
-                level = self._read_level(name, value, f"{where}[{index}]")
-                if level.label in levels:
-                    raise InputError(f"{where}[{index}]: label {level.label!r} is that of another level of {name}")
-                levels[level.label] = level
-        return tuple(levels.values())
-
-    def _read_arm(self, table: Any, where: str) -> Level:
-        """Reads one entry of a list: settings, and its label beside them."""
-        if not isinstance(table, dict):
-            raise InputError(f"{where}={table!r}: must be a table of settings, such as {{model.padding = 'same'}}")
-        settings = self.read_settings({key: value for key, value in table.items() if key != "label"}, f"{where}.")
-        return Level.make(_read_label(table.get("label", write_label(settings)), where), settings, self.schema)
-
-    def _read_range(self, path: str, table: Mapping[str, Any], where: str) -> Range:
-        """Reads ``{low, high, scale, integer}``."""
-        check_keys(table, ("low", "high", "scale", "integer"), where)
-        for end in ("low", "high"):
-            if end not in table:
-                raise InputError(f"{where}: {end!r} is missing; a range is {{low = ..., high = ...}}")
-        integer = check(table.get("integer", False), bool, f"{where}.integer")
-        scale = choice(table.get("scale", "linear"), ("linear", "log"), f"{where}.scale")
-        low, high = (check(table[end], int if integer else float, f"{where}.{end}") for end in ("low", "high"))
-        if not low < high:
-            raise InputError(f"{where}: low={low} must be < high={high}")
-        if scale == "log" and low <= 0:
-            raise InputError(f"{where}.low={low}: must be > 0 on a log scale")
-        if not integer and not math.isfinite(high - low):
-            raise InputError(f"{where}: high - low must be a finite number")
-        if not integer and self._takes(path, int(high)) and not self._takes(path, high):
-            raise InputError(f"{where}: must be a range of integers; add integer = true")
-        for end, value in (("low", low), ("high", high)):
-            self.schema.read_value(path, value, f"{where}.{end}")
-        return Range(low, high, scale, integer)
-
-    def _check_composite_name(self, name: Any, where: str) -> str:
-        """Returns `name` if a factor of several settings can have it; raises `InputError` otherwise."""
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InputError(f"{where}: {name!r} must be letters, digits, _ and -")
-        if name in self.schema.sections or name in _RESERVED:
-            reason = _RESERVED.get(name, f"{name} is a table of settings")
-            raise InputError(f"{where}: a factor cannot be named {name!r}; {reason}")
-        return name
-
-    def _takes(self, path: str, value: Any) -> bool:
-        try:
-            self.schema.read_value(path, value)
-        except InputError:
-            return False
-        return True
-
-    def _check_name(self, name: str, where: str) -> None:
-        if name == "data.manual_dir":
-            raise InputError(f"{where}{name}: cannot be a factor; the folder changes no result")
-        if "." in name or not _NAME.fullmatch(name):
-            self.schema.check_path(name, where.rstrip(". "))
+    def _read_sweeps(self, values: Mapping[str, Any]) -> dict[str, Sweep]:
+        """Returns the readable sweeps by their place in the study, such as ``sweep[0]``."""
+        given = values.get("sweep")
+        if isinstance(given, dict):
+            tables = {"sweep": given}
+        elif isinstance(given, list) and given:
+            tables = {f"sweep[{index}]": table for index, table in enumerate(given)}
         else:
-            self._check_composite_name(name, where.rstrip(". "))
-
-    def _read_level(self, name: str, value: Any, where: str) -> Level:
-        if "." not in name:
-            return self._read_composite(name, value, where)
-        if not isinstance(value, dict):
-            setting = self.schema.parse_value(name, value)
-            self.schema.read_value(name, setting, where)
-            return Level.make(_read_label(write_literal(setting), where), {name: setting}, self.schema)
-        check_keys(value, ("label", "value"), where)
-        if "value" not in value:
-            raise InputError(f"{where}: 'value' is missing; a level is a value, or {{label = ..., value = ...}}")
-        setting = self.schema.parse_value(name, value["value"])
-        normal = self.schema.read_value(name, setting, f"{where}.value")
-        label = _read_label(value.get("label", write_literal(setting)), where)
-        self._check_label_means(name, label, normal, where)
-        return Level.make(label, {name: setting}, self.schema)
-
-    def _read_composite(self, name: str, value: Any, where: str) -> Level:
-        if not isinstance(value, dict) or "set" not in value:
-            legal = "must be {label = ..., set = {...}}"
-            raise InputError(
-                f"{where}={value!r}: a level of {name!r}, which has no dot, {legal}{self.schema.suggest_path(name)}"
-            )
-        check_keys(value, ("label", "set"), where)
-        settings = self.read_settings(value["set"], f"{where}.set.")
-        return Level.make(_read_label(value.get("label", write_label(settings)), where), settings, self.schema)
-
-    def _check_label_means(self, name: str, label: str, normal: Any, where: str) -> None:
-        """Refuses the label of one value for another: reports and conditions take it at its word."""
-        if name == "data.name":
-            return
-        try:
-            other = self.schema.read_value(name, self.schema.parse_value(name, freeze(read_literal(label))))
-        except InputError:
-            return
-        if other != normal:
-            raise InputError(f"{where}: label {label!r} is itself a value of {name}, and not this one")
-
-    def _check_overlaps(self, factors: tuple[Factor, ...], where: str) -> None:
-        setters: dict[str, str] = {}
-        for factor in factors:
-            for path in factor.paths:
-                first = setters.setdefault(path, factor.name)
-                if first != factor.name:
-                    self.mistakes.add(f"{where}{factor.name}: sets {path}, which {first} sets too")
+            problem = "'sweep' is missing" if given is None else f"sweep={given!r}"
+            self.mistakes.add(f"{problem}: a study has at least one, such as [sweep.grid] with model.padding = [...]")
+            return {}
+        sweeps = {where: self._read_sweep(table, where) for where, table in tables.items()}
+        return {where: sweep for where, sweep in sweeps.items() if sweep}
 
     def _read_sweep(self, table: Any, where: str) -> Sweep | None:
-        """Reads one sweep; ``None`` where a mistake leaves nothing to go on with.
+        """Reads one sweep; returns ``None`` if its kind or its factors cannot be read.
 
         Args:
-            table: as TOML has it.
-            where: what an error names, such as ``sweep[0]``.
+            table: the table from TOML.
+            where: its place in error messages, such as ``sweep[0]``.
         """
         try:
             kind = _read_kind(table, where)
@@ -324,18 +272,18 @@ class StudyReader:
         return factors
 
     def _read_list(self, table: Mapping[str, Any], where: str) -> tuple[Factor, ...]:
-        name = self._check_composite_name(table.get("factor", DEFAULT_ARM), f"{where}.factor")
+        name = self._check_composite_name(table.get("factor", DEFAULT_FACTOR), f"{where}.factor")
         entries = table["list"]
         if not isinstance(entries, list) or not entries:
             raise InputError(f"{where}.list={entries!r}: must be a list of at least one table of settings")
-        arms: dict[str, Level] = {}
-        for index, entry in enumerate(entries):
-            with self.mistakes.noted():
-                arm = self._read_arm(entry, f"{where}.list[{index}]")
-                if arm.label in arms:
-                    raise InputError(f"{where}.list[{index}]: label {arm.label!r} is that of another entry")
-                arms[arm.label] = arm
-        return (Factor(name, tuple(arms.values())),)
+        return (Factor(name, self._collect_levels(entries, self._read_entry, f"{where}.list", "entry")),)
+
+    def _read_entry(self, table: Any, where: str) -> Level:
+        """Reads one entry of a list: its settings, with an optional label among them."""
+        if not isinstance(table, dict):
+            raise InputError(f"{where}={table!r}: must be a table of settings, such as {{model.padding = 'same'}}")
+        settings = self.read_settings({key: value for key, value in table.items() if key != "label"}, f"{where}.")
+        return Level.make(_read_label(table.get("label", write_label(settings)), where), settings, self.schema)
 
     def _read_draws(self, table: Mapping[str, Any], where: str) -> tuple[int, int]:
         draws = draw_seed = 0
@@ -344,8 +292,163 @@ class StudyReader:
                 raise InputError(f"{where}: 'draws' is missing; a random sweep says how many, such as draws = 20")
             draws = check(table["draws"], Count, f"{where}.draws")
         with self.mistakes.noted():
-            draw_seed = check(table.get("draw_seed", 0), typing.Annotated[int, Interval(0)], f"{where}.draw_seed")
+            draw_seed = check(table.get("draw_seed", 0), Annotated[int, Interval(0)], f"{where}.draw_seed")
         return draws, draw_seed
+
+    def read_factors(self, table: Any, where: str, *, ranges: bool = False) -> tuple[Factor, ...]:
+        """Reads a table of factors.
+
+        Args:
+            table: levels by path or name.
+            where: the prefix of a factor in error messages, such as ``sweep.grid.``.
+            ranges: whether ``{low, high}`` is accepted in place of levels.
+        """
+        if not isinstance(table, dict) or not unnest(table):
+            self.mistakes.add(
+                f"{where.rstrip('. ')}={table!r}: must be a table of factors, such as model.padding = [...]"
+            )
+            return ()
+        factors: dict[str, Factor] = {}
+        for name, value in unnest(table):
+            with self.mistakes.noted():
+                if name in factors:
+                    raise InputError(f"{where}{name}: given twice")
+                self._check_name(name, where)
+                if ranges and isinstance(value, dict):
+                    factors[name] = Factor(name, range=self._read_range(name, value, f"{where}{name}"))
+                else:
+                    factors[name] = Factor(name, self._read_levels(name, value, f"{where}{name}"))
+        self._check_overlaps(tuple(factors.values()), where)
+        return tuple(factors.values())
+
+    def _check_name(self, name: str, where: str) -> None:
+        if name == "data.manual_dir":
+            raise InputError(f"{where}{name}: cannot be a factor; the folder changes no result")
+        if "." in name or not _NAME.fullmatch(name):
+            self.schema.check_path(name, where.rstrip(". "))
+        else:
+            self._check_composite_name(name, where.rstrip(". "))
+
+    def _check_composite_name(self, name: Any, where: str) -> str:
+        """Returns the name of a factor of several settings; raises `InputError` if it cannot be one."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InputError(f"{where}: {name!r} must be letters, digits, _ and -")
+        if name in self.schema.sections or name in _RESERVED:
+            reason = _RESERVED.get(name, f"{name} is a table of settings")
+            raise InputError(f"{where}: a factor cannot be named {name!r}; {reason}")
+        return name
+
+    def _check_overlaps(self, factors: tuple[Factor, ...], where: str) -> None:
+        setters: dict[str, str] = {}
+        for factor in factors:
+            for path in factor.paths:
+                first = setters.setdefault(path, factor.name)
+                if first != factor.name:
+                    self.mistakes.add(f"{where}{factor.name}: sets {path}, which {first} sets too")
+
+    def _read_levels(self, name: str, values: Any, where: str) -> tuple[Level, ...]:
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{where}={values!r}: must be a list of at least one level")
+        return self._collect_levels(values, functools.partial(self._read_level, name), where, f"level of {name}")
+
+    def _collect_levels(
+        self, values: Sequence[Any], read: Callable[[Any, str], Level], where: str, noun: str
+    ) -> tuple[Level, ...]:
+        """Reads every level; leaves out those with a mistake, such as the label of another."""
+        levels: dict[str, Level] = {}
+        for index, value in enumerate(values):
+            with self.mistakes.noted():
+                level = read(value, f"{where}[{index}]")
+                if level.label in levels:
+                    raise InputError(f"{where}[{index}]: label {level.label!r} is that of another {noun}")
+                levels[level.label] = level
+        return tuple(levels.values())
+
+    def _read_level(self, name: str, value: Any, where: str) -> Level:
+        if "." not in name:
+            return self._read_composite(name, value, where)
+        if not isinstance(value, dict):
+            setting = self.schema.parse_value(name, value)
+            self.schema.read_value(name, setting, where)
+            return Level.make(_read_label(write_literal(setting), where), {name: setting}, self.schema)
+        check_keys(value, ("label", "value"), where)
+        if "value" not in value:
+            raise InputError(f"{where}: 'value' is missing; a level is a value, or {{label = ..., value = ...}}")
+        setting = self.schema.parse_value(name, value["value"])
+        normal = self.schema.read_value(name, setting, f"{where}.value")
+        label = _read_label(value.get("label", write_literal(setting)), where)
+        self._check_label_means(name, label, normal, where)
+        return Level.make(label, {name: setting}, self.schema)
+
+    def _read_composite(self, name: str, value: Any, where: str) -> Level:
+        if not isinstance(value, dict) or "set" not in value:
+            legal = "must be {label = ..., set = {...}}"
+            raise InputError(
+                f"{where}={value!r}: a level of {name!r}, which has no dot, {legal}{self.schema.suggest_path(name)}"
+            )
+        check_keys(value, ("label", "set"), where)
+        settings = self.read_settings(value["set"], f"{where}.set.")
+        return Level.make(_read_label(value.get("label", write_label(settings)), where), settings, self.schema)
+
+    def _check_label_means(self, name: str, label: str, normal: Any, where: str) -> None:
+        """Refuses a label that reads as another value of the setting, which reports and conditions would confuse."""
+        if name == "data.name":
+            return
+        try:
+            other = self.schema.read_value(name, self.schema.parse_value(name, freeze(read_literal(label))))
+        except InputError:
+            return
+        if other != normal:
+            raise InputError(f"{where}: label {label!r} is itself a value of {name}, and not this one")
+
+    def _read_range(self, path: str, table: Mapping[str, Any], where: str) -> Range:
+        """Reads ``{low, high, scale, integer}``."""
+        check_keys(table, ("low", "high", "scale", "integer"), where)
+        for end in ("low", "high"):
+            if end not in table:
+                raise InputError(f"{where}: {end!r} is missing; a range is {{low = ..., high = ...}}")
+        integer = check(table.get("integer", False), bool, f"{where}.integer")
+        scale = choice(table.get("scale", "linear"), ("linear", "log"), f"{where}.scale")
+        low, high = (check(table[end], int if integer else float, f"{where}.{end}") for end in ("low", "high"))
+        if not low < high:
+            raise InputError(f"{where}: low={low} must be < high={high}")
+        if scale == "log" and low <= 0:
+            raise InputError(f"{where}.low={low}: must be > 0 on a log scale")
+        if not integer and not math.isfinite(high - low):
+            raise InputError(f"{where}: high - low must be a finite number")
+        if not integer and self._takes(path, int(high)) and not self._takes(path, high):
+            raise InputError(f"{where}: must be a range of integers; add integer = true")
+        for end, value in (("low", low), ("high", high)):
+            self.schema.read_value(path, value, f"{where}.{end}")
+        return Range(low, high, scale, integer)
+
+    def _takes(self, path: str, value: Any) -> bool:
+        try:
+            self.schema.read_value(path, value)
+        except InputError:
+            return False
+        return True
+
+    def read_settings(self, table: Any, where: str) -> dict[str, Any]:
+        """Reads a table of settings, such as a base or the `set` of a level; checks each by itself.
+
+        Args:
+            table: values by path, or nested.
+            where: the prefix of a setting in error messages, such as ``base.``.
+
+        Raises:
+            InputError: a setting is unknown, is given twice, or has an illegal value.
+        """
+        if not isinstance(table, dict):
+            place = where.rstrip(". ")
+            raise InputError(f"{place}={table!r}: must be a table of settings, such as {{model.padding = 'same'}}")
+        settings: dict[str, Any] = {}
+        for path, value in unnest(table):
+            if self.schema.check_path(path, where.rstrip(". ")) in settings:
+                raise InputError(f"{where}{path}: given twice")
+            settings[path] = self.schema.parse_value(path, value)
+            self.schema.read_value(path, settings[path], f"{where}{path}")
+        return settings
 
     def _read_exclude(self, tables: Any, factors: _Known, where: str) -> tuple[Condition, ...]:
         if not isinstance(tables, list):
@@ -398,14 +501,6 @@ class StudyReader:
             for op, value in table.items()
         ]
 
-    def _make_clause(self, factor: Factor, operator: Operator, value: Any) -> Clause:
-        words = value if operator == "any_of" else (value,)
-        values = []
-        for word in () if factor.is_composite else words:
-            with contextlib.suppress(InputError):  # a word may be a label alone
-                values.append(self.schema.read_value(factor.name, word))
-        return Clause(factor.name, operator, value, tuple(values))
-
     def _read_operand(self, operator: str, value: Any, factor: Factor, where: str) -> Any:
         if operator == "not":
             return self._read_word(value, factor, where)
@@ -417,8 +512,16 @@ class StudyReader:
             raise InputError(f"{where}: {factor.name} has labels and no numbers; use any_of")
         return check(value, float, where) if not isinstance(value, int) else check(value, int, where)
 
+    def _make_clause(self, factor: Factor, operator: Operator, value: Any) -> Clause:
+        words = value if operator == "any_of" else (value,)
+        values = []
+        for word in () if factor.is_composite else words:
+            with contextlib.suppress(InputError):  # a word may be only a label
+                values.append(self.schema.read_value(factor.name, word))
+        return Clause(factor.name, operator, value, tuple(values))
+
     def _read_word(self, value: Any, factor: Factor, where: str) -> Any:
-        """Reads a value or label of a factor; a legal value that no level has, or has any more, is none's mistake."""
+        """Reads a value or label of a factor; a valid value that matches no level is allowed."""
         labels = [level.label for level in factor.levels]
         if isinstance(value, str) and (value in labels or (factor.is_composite and value == "base")):
             return value
@@ -429,43 +532,8 @@ class StudyReader:
         self.schema.read_value(factor.name, self.schema.parse_value(factor.name, value), where)
         return self.schema.parse_value(factor.name, freeze(value))
 
-    def _read_base(self, table: Any) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        if not isinstance(table, dict):
-            self.mistakes.add(f"base={table!r}: must be a table of settings, such as model.padding = 'same'")
-            return settings
-        if "seed" in table:
-            self.mistakes.add("base.seed: the seeds of a study are its `seeds`")
-        alone = True
-        for path, value in unnest({key: value for key, value in table.items() if key != "seed"}):
-            try:
-                settings |= self.read_settings({path: value}, "base.")
-            except InputError as error:
-                self.mistakes.add(str(error))
-                alone = False
-        if alone:
-            try:
-                RunConfig.from_dict(nest(settings))
-            except InputError as error:
-                self.mistakes.add(f"base.{error}")
-        return settings
-
-    def _read_sweeps(self, values: Mapping[str, Any]) -> dict[str, Sweep]:
-        """Reads the sweeps, by the place that errors name; those with nothing to go on with are left out."""
-        given = values.get("sweep")
-        if isinstance(given, dict):
-            tables = {"sweep": given}
-        elif isinstance(given, list) and given:
-            tables = {f"sweep[{index}]": table for index, table in enumerate(given)}
-        else:
-            problem = "'sweep' is missing" if given is None else f"sweep={given!r}"
-            self.mistakes.add(f"{problem}: a study has at least one, such as [sweep.grid] with model.padding = [...]")
-            return {}
-        sweeps = {where: self._read_sweep(table, where) for where, table in tables.items()}
-        return {where: sweep for where, sweep in sweeps.items() if sweep}
-
     def _check_labels(self, sweeps: Mapping[str, Sweep], base: Mapping[str, Any]) -> None:
-        """Refuses a label that means one thing here and another there, ``base`` included."""
+        """Refuses a label that has two meanings in the study, or ``base`` for anything but the base."""
         settings = {**self.schema.list_defaults(), **base}
         meanings: dict[tuple[str, str], Mapping[str, Any]] = {}
         levels = [(where, f, level) for where, sweep in sweeps.items() for f in sweep.factors for level in f.levels]
@@ -478,61 +546,20 @@ class StudyReader:
                 self.mistakes.add(f"{label} stands for the base configuration, and these settings differ from it")
 
 
-def read_dict(values: Any, name: str, source: str = "study") -> Study:
-    """Reads a study from plain dicts and lists: what `Study.to_dict` returns.
-
-    Args:
-        values: in the study language.
-        name: of the study.
-        source: where it comes from, as errors name it.
-
-    Raises:
-        InputError: all that is wrong with it.
-    """
-    mistakes = Mistakes(source)
-    try:
-        plain = take_arrays(values, "study")
-    except InputError as error:
-        raise refusal(source, [str(error)]) from None
-    study = StudyReader(RunConfig.schema(), mistakes).read_study(plain, name, source)
-    mistakes.refuse()
-    return study
-
-
-def read_toml(text: str, name: str, source: str = "study") -> Study:
-    """Reads a study from TOML, as `read_dict` does; raises `InputError` too where the text is not TOML."""
-    try:
-        values = parse_toml(text)
-    except InputError as error:
-        raise refusal(source, [str(error)]) from None
-    return read_dict(values, name, source)
-
-
-def read_file(path: Path, source: str | None = None) -> Study:
-    """Reads a study from a TOML file, which gives it its name.
-
-    Args:
-        path: of the file.
-        source: what errors name in place of `path`.
-
-    Raises:
-        InputError: the file cannot be read, or all that is wrong with it.
-    """
-    source = source or str(path)
-    if not path.stem.isprintable():
-        raise refusal(source, ["must be a file named in printable characters"])
-    try:
-        text = read_text(path)
-    except InputError as error:
-        raise refusal(source, [str(error)]) from None
-    return read_toml(text, path.stem, source)
+def _read_title(values: Mapping[str, Any]) -> str:
+    if "title" not in values:
+        raise InputError("'title' is missing; it says in one line what the study asks")
+    title = check(values["title"], str, "title")
+    if not title.strip() or not title.isprintable():
+        raise InputError(f"title={title!r}: must be one line of printable text")
+    return title  # type: ignore[no-any-return]
 
 
 def read_seeds(value: Any, where: str) -> tuple[int, ...]:
-    """Reads ``5`` (0 to 4), ``"3..9"`` (both included) or ``[0, 3, 7]``.
+    """Reads seeds: ``5`` (0 to 4), ``"3..9"`` (both included) or ``[0, 3, 7]``.
 
     Raises:
-        InputError: it is none of these, empty, or has a seed twice or out of range.
+        InputError: another form, no seeds, a seed given twice, or one out of range.
     """
     if isinstance(value, str):
         return _read_interval(value, where)
@@ -561,79 +588,48 @@ def _read_interval(text: str, where: str) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-def _read_title(values: Mapping[str, Any]) -> str:
-    if "title" not in values:
-        raise InputError("'title' is missing; it says in one line what the study asks")
-    title = check(values["title"], str, "title")
-    if not title.strip() or not title.isprintable():
-        raise InputError(f"title={title!r}: must be one line of printable text")
-    return title  # type: ignore[no-any-return]
+def _read_kind(table: Any, where: str) -> Kind:
+    if not isinstance(table, dict):
+        raise InputError(f"{where}={table!r}: must be a table with one of {', '.join(_KINDS)}")
+    found = [kind for kind in _KINDS if kind in table]
+    if len(found) != 1:
+        unknown = [key for key in table if key not in ("exclude", "only_if", *found, *sum(_OWN_KEYS.values(), ()))]
+        nearest = "".join(near_match(key, _KINDS) for key in unknown[:1])
+        given = f"it has {' and '.join(found)}" if found else "it has none"
+        raise InputError(f"{where}: must have exactly one of {', '.join(_KINDS)}; {given}{nearest}")
+    return found[0]
 
 
-SHIPPED = Path(__file__).parents[1] / "studies"
+def _list_known(given: Any, factors: tuple[Factor, ...]) -> _Known:
+    known: dict[str, Factor | None] = {factor.name: factor for factor in factors}
+    if isinstance(given, list):
+        return {name: each if each and len(each.levels) == len(given) else None for name, each in known.items()}
+    for name, values in unnest(given) if isinstance(given, dict) else ():
+        factor = known.get(name)
+        is_whole = factor is not None and (factor.range or len(factor.levels) == len(values))
+        known[name] = factor if is_whole else None
+    return known
 
 
-def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any = None) -> Study:
-    """Reads a shipped study, or else the file of this path.
-
-    Args:
-        name: of a shipped study, or path of a ``.toml`` file.
-        settings: of the base, by path, in place of the study's own, such as ``{"train.epochs": 1}``.
-        seeds: in place of the study's own: a number of them, ``"0..9"``, or a list.
-
-    Raises:
-        InputError: there is neither, or all that is wrong with it.
-    """
-    mistakes = Mistakes("load_study")
-    study = change_study(find_study(name), settings or {}, seeds, ("settings ", "seeds"), mistakes)
-    mistakes.refuse()
-    return study
+def _check_known(name: str, factors: _Known, where: str) -> Factor | None:
+    if name not in factors:
+        known = f"; legal: {_list(list(factors))}" if factors else ""
+        raise InputError(f"{where}: {name!r} is no factor of this sweep{near_match(name, factors)}{known}")
+    return factors[name]
 
 
-def find_study(name: str) -> Study:
-    """Reads a shipped study, or else the file of this path; raises as `load_study`."""
-    if not isinstance(name, str | os.PathLike):
-        raise InputError(f"study {name!r}: must be the name of a shipped study or a path, not {type(name).__name__}")
-    shipped = list_shipped()
-    if name in shipped:
-        return read_file(SHIPPED / f"{name}.toml", source=name)
-    if not os.path.lexists(name):
-        near = near_match(Path(name).stem, shipped)
-        raise InputError(f"{name}: neither a file nor a shipped study{near}; shipped: {', '.join(shipped)}")
-    return read_file(Path(name))
+def _read_label(label: Any, where: str) -> str:
+    if not isinstance(label, str) or not label.strip() or label != label.strip() or not label.isprintable():
+        raise InputError(f"{where}: label {label!r} must be one line of printable text, without spaces around it")
+    return label
 
 
-def list_shipped() -> tuple[str, ...]:
-    """Returns the names of the shipped studies, sorted."""
-    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+def check_keys(table: Mapping[str, Any], legal: tuple[str, ...], where: str) -> None:
+    """Raises `InputError` for the first key that is not legal, with the nearest one."""
+    for key in table:
+        if key not in legal:
+            raise InputError(f"{where}: unknown key {key!r}{near_match(key, legal)}; legal: {', '.join(legal)}")
 
 
-def change_study(
-    study: Study, settings: Mapping[str, Any], seeds: Any, where: tuple[str, str], mistakes: Mistakes
-) -> Study:
-    """Returns the study with other settings of the base and other seeds.
-
-    Args:
-        study: any.
-        settings: by path.
-        seeds: as a study has them; ``None`` keeps the study's.
-        where: what errors put before a setting, and what they call the seeds.
-        mistakes: takes what is wrong.
-    """
-    varied = {path: factor.name for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
-    reader = StudyReader(study.schema, mistakes)
-    read: dict[str, Any] = {}
-    for path, given in settings.items():
-        with mistakes.noted():
-            value = take_arrays(given, f"{where[0]}{path}")
-            if path in varied:
-                raise InputError(f"{where[0]}{path}: the factor {varied[path]} of the study sets it already")
-            read |= reader.read_settings({path: value}, where[0])
-    changed = replace(study, settings={**study.settings, **read})
-    if read:
-        with mistakes.noted():
-            RunConfig.from_dict(nest(changed.settings))
-    if seeds is not None:
-        with mistakes.noted():
-            changed = replace(changed, seeds=read_seeds(take_arrays(seeds, where[1]), where[1]))
-    return changed
+def _list(words: list[str]) -> str:
+    return ", ".join([*words[:10], "..."] if len(words) > 10 else words)

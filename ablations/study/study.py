@@ -1,4 +1,8 @@
-"""What varies: a factor has levels, and a level makes settings; or it has a range, of which levels are drawn."""
+"""A study: a question, asked by sweeps that combine the levels of factors, and seeds.
+
+A level sets one or several settings; a factor is its levels, or a range from which levels are drawn. Everything here
+can be written as a table of TOML, and `ablations.study.reading` reads it back.
+"""
 
 import functools
 import math
@@ -16,8 +20,8 @@ class Level:
     """One choice of a factor.
 
     Attributes:
-        label: the name it goes by.
-        settings: that it makes, by path.
+        label: its name.
+        settings: what it sets, by path, as written in the study.
         values: the settings in normal form, so that equal meanings are equal.
     """
 
@@ -27,18 +31,18 @@ class Level:
 
     @classmethod
     def make(cls, label: str, settings: Mapping[str, Any], schema: Schema) -> "Level":
-        """Returns the level that makes these settings, each of which is legal."""
+        """Returns the level with these settings, all of them legal."""
         return cls(label, settings, {path: schema.read_value(path, value) for path, value in settings.items()})
 
 
 def write_label(settings: Mapping[str, Any]) -> str:
-    """Returns the label that a level with these settings has if it is given none."""
+    """Returns the default label of a level with these settings."""
     return " ".join(f"{path}={write_literal(value)}" for path, value in settings.items()) or "base"
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included, evenly spread on the scale."""
+    """Numbers from `low` to `high`, both included, distributed evenly on the scale."""
 
     low: float
     high: float
@@ -47,7 +51,7 @@ class Range:
 
     def pick(self, share: float) -> float:
         """Returns the number below which `share` in [0, 1) of the range lies; 4 significant digits, or an integer."""
-        # An integer stands for itself and what follows up to the next, so that all are equally likely.
+        # An integer covers the interval up to the next one, so that all are equally likely.
         low, high = self.low, self.high + self.integer
         if self.scale == "log":
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
@@ -58,22 +62,22 @@ class Range:
 
     @property
     def _digits(self) -> int:
-        """Significant digits of a number: 4, and as many more as both ends of a narrow range have in common."""
+        """Significant digits of a number: 4, and more where the range is narrow."""
         largest = max(abs(self.low), abs(self.high))
         return 4 + max(0, math.floor(math.log10(largest / (self.high - self.low))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the range as a table of the study language."""
+        """Returns the range as a table."""
         return {"low": self.low, "high": self.high, "scale": self.scale, "integer": self.integer}
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What varies: a setting, by its path, or several at once under a name of their own, without a dot.
+    """What varies: one setting, or several at once.
 
     Attributes:
-        name: the path of the setting, or the name.
-        levels: its choices; empty where it has a range.
+        name: the path of the setting, or a name without a dot for several settings.
+        levels: its choices; empty if it has a range.
         range: the numbers that a random sweep draws from.
     """
 
@@ -83,18 +87,18 @@ class Factor:
 
     @property
     def is_composite(self) -> bool:
-        """Whether its levels may make several settings."""
+        """Whether its levels may set several settings."""
         return "." not in self.name
 
     @functools.cached_property
     def paths(self) -> tuple[str, ...]:
-        """The settings it makes."""
+        """The settings that it varies."""
         if not self.is_composite:
             return (self.name,)
         return tuple(dict.fromkeys(path for level in self.levels for path in level.settings))
 
     def to_value(self) -> Any:
-        """Returns what stands beside its name in the study language."""
+        """Returns the value beside its name in the table of a sweep."""
         return self.range.to_dict() if self.range else [self._write(level) for level in self.levels]
 
     def _write(self, level: Level) -> Any:
@@ -106,7 +110,7 @@ class Factor:
 
 
 def write_settings(level: Level) -> dict[str, Any]:
-    """Returns the settings of a level as a table of the study language."""
+    """Returns the settings of a level as a table."""
     return {path: thaw(value) for path, value in level.settings.items()}
 
 
@@ -115,13 +119,13 @@ Operator = Literal["is", "not", "any_of", "at_least", "at_most"]
 
 @dataclass(frozen=True)
 class Clause:
-    """What a condition asks of one factor.
+    """A condition on one factor.
 
     Attributes:
-        factor: its name.
-        operator: how its level is compared.
-        value: with what: a value or label; several of them for ``any_of``; a number for ``at_least`` and ``at_most``.
-        values: these values in normal form; words that are labels alone are left out.
+        factor: the name of the factor.
+        operator: how its level is compared with `value`.
+        value: a value or label; several of them for ``any_of``; a number for ``at_least`` and ``at_most``.
+        values: these values in normal form, without words that are only labels.
     """
 
     factor: str
@@ -130,7 +134,7 @@ class Clause:
     values: tuple[Any, ...] = field(default=(), compare=False)
 
     def holds(self, level: Level) -> bool:
-        """Whether the level of the factor passes."""
+        """Whether a level of the factor meets the condition."""
         value = level.values.get(self.factor)
         if self.operator in ("at_least", "at_most"):
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -150,7 +154,7 @@ def meets(condition: Condition, levels: Mapping[str, Level]) -> bool:
 
 
 def write_condition(condition: Condition) -> dict[str, Any]:
-    """Returns the condition as a table of the study language."""
+    """Returns the condition as a table."""
     table: dict[str, Any] = {}
     for clause in condition:
         if clause.operator == "is":
@@ -162,7 +166,8 @@ def write_condition(condition: Condition) -> dict[str, Any]:
 
 Kind = Literal["grid", "zip", "one_at_a_time", "leave_one_out", "list", "random"]
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
-DEFAULT_ARM = "arm"
+DEFAULT_FACTOR = "arm"
+"""Name of the factor of a list."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +176,11 @@ class Sweep:
 
     Attributes:
         kind: the rule.
-        factors: in their order; a list has one.
-        exclude: combinations that meet one of these conditions are left out.
-        only_if: conditions without which a factor keeps the base's value.
+        factors: in order; a list has one.
+        exclude: leaves out the combinations that meet one of these conditions.
+        only_if: by factor, the condition under which it varies; otherwise it keeps the base's value.
         draws: how many assignments a random sweep draws.
-        draw_seed: of its draws.
+        draw_seed: the seed of these draws.
     """
 
     kind: Kind
@@ -186,16 +191,16 @@ class Sweep:
     draw_seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the sweep as a table of the study language."""
+        """Returns the sweep as a table."""
         table: dict[str, Any] = {}
         if self.exclude:
             table["exclude"] = [write_condition(condition) for condition in self.exclude]
         if self.kind == "random":
             table |= {"draws": self.draws, "draw_seed": self.draw_seed}
         if self.kind == "list":
-            (arm,) = self.factors
-            table["factor"] = arm.name
-            table["list"] = [{"label": level.label, **write_settings(level)} for level in arm.levels]
+            (factor,) = self.factors
+            table["factor"] = factor.name
+            table["list"] = [{"label": level.label, **write_settings(level)} for level in factor.levels]
         else:
             table[self.kind] = {factor.name: factor.to_value() for factor in self.factors}
         if self.only_if:
@@ -208,12 +213,12 @@ class Study:
     """A question, and the trials that answer it.
 
     Attributes:
-        name: the name of its file, without the ending.
+        name: the name of its file, without the suffix.
         title: the question in one line.
-        settings: of the base, as they were given, by path; the others have their defaults.
-        sweeps: the study is their union.
-        seeds: of every cell.
-        source: where it was read, as errors name it.
+        settings: the settings that its base gives, by path, as written; all others have their defaults.
+        sweeps: the cells of the study are the union of theirs.
+        seeds: the seeds of every cell.
+        source: the name in error messages.
     """
 
     name: str
@@ -225,16 +230,16 @@ class Study:
 
     @functools.cached_property
     def base(self) -> RunConfig:
-        """The configuration that the sweeps vary."""
+        """The configuration that the sweeps start from."""
         return RunConfig.from_dict(nest(self.settings))
 
     @property
     def schema(self) -> Schema:
-        """The settings that its factors may vary."""
+        """The settings that factors may vary."""
         return RunConfig.schema()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the study as plain dicts, lists, strings and numbers: the study language."""
+        """Returns the study as plain dicts, lists, strings and numbers."""
         table: dict[str, Any] = {"title": self.title, "seeds": write_seeds(self.seeds)}
         if self.settings:
             table["base"] = nest({path: thaw(value) for path, value in self.settings.items()})
