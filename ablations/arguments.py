@@ -1,6 +1,7 @@
-"""What plan, run and report share on the command line: a study, or axes, and what is changed of it.
+"""The study on the command line of plan, run and report.
 
-``--set`` changes the base and ``--seeds`` the seeds of either. What is typed means what it means in a file.
+It is a study by name, a file, or axes; ``--set`` changes its base and ``--seeds`` its seeds. Values are written as in a
+file.
 """
 
 import hashlib
@@ -23,29 +24,29 @@ COMMAND_LINE = "command line"
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """Which study, and what is changed of it."""
+    """A study, and changes to it."""
 
     study: Annotated[str | None, Option(metavar="STUDY", positional=True)] = None
     """A shipped study, such as padding, or a .toml file."""
     axis: Annotated[tuple[str, ...], Option(metavar="FACTOR=LEVEL,...")] = ()
-    """A factor and its levels, such as model.padding=valid,same; several make a grid. In place of STUDY."""
+    """A factor and its levels, such as model.padding=valid,same; several make a grid. Instead of STUDY."""
     set: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of the base, such as train.epochs=1."""
     seeds: Annotated[str | None, Option(metavar="SEEDS")] = None
-    """The seeds in place of the study's: 5 for 0 to 4, 3..9, or 1,5,7."""
+    """Replaces the study's seeds: 5 for 0 to 4, 3..9, or 1,5,7."""
     max_trials: Annotated[int, ADVANCED] = MOST_TRIALS
-    """Refuse a study of more trials, which are cells times seeds."""
+    """Refuse a study with more trials, that is cells times seeds."""
 
 
 def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_study) -> Study:
-    """Returns the study that a command line asks for.
+    """Returns the study of a command line.
 
     Args:
-        arguments: as they were typed.
-        find: reads the study that goes by a name.
+        arguments: the arguments as typed.
+        find: reads a study by its name.
 
     Raises:
-        InputError: no study or two, or all that is wrong with it.
+        InputError: no study or two are given, or lists all mistakes of the study.
     """
     check(arguments.max_trials, Count, "--max-trials")
     if arguments.study is None and not arguments.axis:
@@ -58,11 +59,11 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
     seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
     study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
     mistakes.refuse()
-    return study if arguments.axis == () else replace(study, name=_name_axes(study))
+    return replace(study, name=_name_axes(study)) if arguments.axis else study
 
 
 def _name_axes(study: Study) -> str:
-    """Returns a name that is the same for the same axes and base, so that a store tells grids without a file apart."""
+    """Returns a name that depends on the axes and the base, so that a store can tell grids without a file apart."""
     digest = hashlib.sha256(replace(study, seeds=(0,)).to_toml().encode()).hexdigest()
     return f"axes-{digest[:8]}"
 

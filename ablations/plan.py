@@ -1,7 +1,7 @@
-"""Says what running a study would mean; trains nothing, writes nothing, and answers in seconds.
+"""Shows what running a study would take and could find; trains nothing, writes nothing, and answers in seconds.
 
-A shipped study; with changes, as for ``ablations.run``; two short runs, stored nowhere, tell how fast this machine is;
-every cell of a large study; everything as one JSON object::
+A shipped study; the same with changes, as for ``ablations.run``; a calibration, by two short runs that are not stored;
+every cell of a large study; one JSON object::
 
     python -m ablations.plan padding
     python -m ablations.plan padding --set train.epochs=20 --seeds 10 --workers 8
@@ -13,7 +13,7 @@ The JSON object has ``study``, ``title``, ``seeds``, ``factors``, ``trials`` (ho
 status), ``cells``, ``duplicates`` (``name``, ``kept``), ``programs`` (to compile), ``workers``, ``forecast`` (``wall``
 and ``work``, the seconds of all workers together; or null), ``basis`` (of the forecast, or null), ``sensitivity``
 (``standard_deviation``, ``basis``, ``seeds``, ``comparisons`` with a baseline, and ``difference`` that each of these
-finds: of test accuracy as a share, or null) and ``unknown_datasets`` (of a size that is assumed). A cell has ``name``,
+finds: of test accuracy as a share, or null) and ``unknown_datasets`` (whose size is assumed). A cell has ``name``,
 ``labels`` (by factor), ``problem`` (why it cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``,
 ``counts`` and ``seconds`` (a trial, or null).
 """
@@ -30,7 +30,7 @@ from ablations.execution.local import make_slots, share_memory
 from ablations.execution.work import find_work
 from ablations.forecast.plans import Plan, describe_plan, list_infos, make_plan
 from ablations.forecast.sensitivity import find_sensitivity
-from ablations.forecast.timing import Timing, find_timing, learn_timing, read_precedents
+from ablations.forecast.timing import Timing, calibrate, find_timing, learn_timing, read_precedents
 from ablations.study.grid import Grid, expand
 from cnnjax.console.arguments import ADVANCED, parse_arguments
 from cnnjax.console.tables import write_terminal
@@ -45,7 +45,7 @@ PROG = "python -m ablations.plan"
 
 @dataclass(frozen=True)
 class PlanArguments(StudyArguments):
-    """Says what running a study would mean; trains nothing::
+    """Shows what running a study would take and could find; trains nothing::
 
     python -m ablations.plan padding --seeds 10
     """
@@ -53,11 +53,11 @@ class PlanArguments(StudyArguments):
     out: Path = Path("runs")
     """Folder of the store."""
     workers: int | None = None
-    """Worker processes to plan for; left out, one a core, or a single one where there are accelerators."""
+    """Worker processes to plan for; by default one per core, or a single one with accelerators."""
     calibrate: bool = False
-    """Measure the speed of this machine with two short runs, in place of the store's history; takes about 30 s."""
+    """Measure the speed of this machine by two short runs, instead of from the store; takes about 30 s."""
     all: bool = False
-    """Show all cells and duplicates, however many."""
+    """Show all cells and duplicates."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
     debug: Annotated[bool, ADVANCED] = False
@@ -80,9 +80,9 @@ def read_plan(arguments: PlanArguments) -> Plan:
     """Returns the plan that the arguments ask for.
 
     Raises:
-        InputError: the study cannot be run; all that is wrong is listed.
+        InputError: lists all mistakes of the study.
         CorruptionError: the store cannot be read.
-        UnavailableError: cells need more memory than a worker has, or no worker can be started for a calibration.
+        UnavailableError: cells need more memory than a worker has, or no worker can start for a calibration.
     """
     study, store = read_study(arguments), Store(arguments.out)
     grid = expand(study, arguments.max_trials)
@@ -95,15 +95,13 @@ def read_plan(arguments: PlanArguments) -> Plan:
     timing = find_timing(grid, records.values(), accelerated, str(store.path))
     if arguments.calibrate and work.waiting:
         workers, timing = _calibrate(grid, arguments.workers)
-    return make_plan(study.title, grid, work, work.statuses, workers, timing, find_sensitivity(grid, records))
+    return make_plan(study.title, grid, work, workers, timing, find_sensitivity(grid, records))
 
 
 def _calibrate(grid: Grid, workers: int | None) -> tuple[int, Timing]:
     for info in list_infos(grid).values():
         if info.train_size is None:
             raise InputError(f"--calibrate: the dataset {info.name} is not prepared; the first run on it does that")
-    from ablations.forecast.timing import calibrate
-
     slots = make_slots(workers)
     say("calibrating: the smallest and the largest network train for a few seconds, about 30 s in all", sys.stderr)
     return len(slots), learn_timing(calibrate(grid, slots[0]), "a calibration just now")

@@ -1,12 +1,12 @@
-"""Runs a study: skips what the store holds, runs the rest, stores every trial as it ends.
+"""Runs a study: skips stored trials, runs the others, and stores each as it ends.
 
-A shipped study; a form that takes a minute; a grid without a file; the same line again goes on where it was stopped::
+A shipped study; a form that takes a minute; a grid without a file; the same line again continues an interrupted one::
 
     python -m ablations.run padding
     python -m ablations.run padding --set train.epochs=1 --set data.train_size=5000 --seeds 2 --out runs/quick
     python -m ablations.run --axis model.padding=valid,same --axis 'model.filters=[16,32],[32,64]' --seeds 0..9
 
-Further seeds, up to 40, of those cells alone of which it is undecided whether they differ from a baseline::
+Further seeds, up to 40, only for cells that are undecided against a baseline::
 
     python -m ablations.run padding --top-up 40 --baseline model.padding=valid
 """
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ablations.arguments import StudyArguments, read_study
-from ablations.execution.ray_cluster import check_address
+from ablations.execution.launching import run_study
+from ablations.execution.local import make_local_executor
+from ablations.execution.ray_cluster import RayExecutor, check_address
 from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import TrackedGridObserver, make_grid_observer
 from ablations.execution.work import Budget, Executor, Policy
@@ -40,7 +42,7 @@ PROG = "python -m ablations.run"
 
 @dataclass(frozen=True)
 class RunArguments(JudgingArguments, StudyArguments):
-    """Runs a study; what the store holds already is skipped::
+    """Runs a study; skips stored trials::
 
     python -m ablations.run padding --seeds 3 --set train.epochs=1
     python -m ablations.run --axis model.padding=valid,same --seeds 0..9
@@ -49,35 +51,35 @@ class RunArguments(JudgingArguments, StudyArguments):
     out: Path = Path("runs")
     """Folder of the store."""
     workers: int | None = None
-    """Worker processes; left out, one a core, or one a device on accelerators."""
+    """Worker processes; by default one per core, or one per device on accelerators."""
     retry_failed: bool = False
-    """Run again what the store holds as failed."""
+    """Run trials again that are stored as failed."""
     fail_fast: bool = False
-    """Stop at the first trial that fails for good; what is stored as failed already stops nothing."""
+    """Stop at the first trial that fails at its last attempt; stored failures stop nothing."""
     max_retries: Annotated[int, ADVANCED] = 1
     """Further attempts at a trial that fails."""
     timeout: float | None = None
-    """Seconds after which a trial has failed, as many times for several in one program."""
+    """Seconds after which a trial has failed, multiplied by the trials in its program."""
     memory_limit: Annotated[float | None, ADVANCED] = None
-    """GiB of memory above which a trial has failed; left out, a share of 90% of this machine's, at least 2."""
+    """GiB of memory above which a trial has failed; by default an equal share of 90% of this machine's, at least 2."""
     budget: Budget = "full"
-    """halving trains all cells for few epochs and goes on with the better half, judged on validation examples."""
+    """halving trains all cells for few epochs and continues with the better half, judged on validation examples."""
     top_up: int | None = None
-    """With --baseline: seeds of a cell, at most, where it is undecided whether the cell differs from the baseline."""
+    """With --baseline: the limit of seeds for cells that are undecided against the baseline."""
     baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
-    """With --top-up: the cell that the others are compared with; given again until one cell is left."""
+    """With --top-up: the cell that the others are compared with; may be given again until one cell is left."""
     at_once: Annotated[int | None, ADVANCED] = None
-    """Trials in one program; left out, one on CPU, and as many as fit the memory of an accelerator."""
+    """Trials in one program; by default one on a CPU, and as many as fit the memory of an accelerator."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes on this machine, or tasks of a Ray cluster."""
     address: Annotated[str | None, ADVANCED] = None
-    """Address of the Ray cluster; left out, a Ray of its own on this machine."""
+    """Address of the Ray cluster; by default one is started on this machine."""
     log: tuple[TrackerName, ...] = ()
-    """Tell TensorBoard, MLflow or Weights & Biases (offline) of every trial with a result; once for each of them."""
+    """Also log trials with a result to TensorBoard, MLflow or Weights & Biases (offline); may be given again."""
     quiet: bool = False
-    """Print failures and the last line only."""
+    """Print only failures and the last line."""
     no_compilation_cache: Annotated[bool, ADVANCED] = False
-    """Compile anew, and keep no programs in the user's cache."""
+    """Do not use the user's cache of compiled programs."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
@@ -90,8 +92,6 @@ def main(argv: list[str]) -> int:
     keep_programs(not arguments.no_compilation_cache)
     if sys.stdout.isatty() and not arguments.quiet:
         say("reading the data and the store, then starting workers ...", sys.stdout)
-    from ablations.execution.launching import run_study
-
     known = [grid.name for grid in Store(arguments.out).list_grids()] if arguments.top_up else []
     plans = describe_other_plans(study.name, arguments.top_up, known)
     if plans:
@@ -157,11 +157,7 @@ def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
 
 def _make_executor(arguments: RunArguments) -> Executor:
     if arguments.executor == "ray":
-        from ablations.execution.ray_cluster import RayExecutor
-
         return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout)
-    from ablations.execution.local import make_local_executor
-
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
     return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)
 

@@ -1,14 +1,14 @@
-"""Shows how far the grids of a store are, also while one runs.
+"""Shows the progress of the grids in a store, also while one runs.
 
-The default store; another one; everything as one JSON object::
+The default store; another one; one JSON object::
 
     python -m ablations.status
     python -m ablations.status --out /data/runs
     python -m ablations.status --json
 
 The JSON object has ``store``, ``running`` (the process that runs a grid now, or null), ``grids`` (the newest first,
-with counts by status, trials remaining, rate, time left and last failures) and ``other_runs`` (number of
-runs of no grid by status).
+with counts by status, trials remaining, rate, time left and last failures) and ``other_runs`` (runs outside all grids,
+by status).
 """
 
 import json
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ablations.execution.launching import Owner, read_owner
+from ablations.execution.locking import Owner, read_owner
 from ablations.results.progress import GridProgress, StoreProgress, measure_progress
 from cnnjax.console.arguments import ADVANCED, parse_arguments
 from cnnjax.console.tables import Column, Document, Table, write_terminal
@@ -30,7 +30,7 @@ PROG = "python -m ablations.status"
 
 @dataclass(frozen=True)
 class StatusArguments:
-    """Shows how far the grids of a store are, also while one runs::
+    """Shows the progress of the grids in a store, also while one runs::
 
     python -m ablations.status --out runs
     """

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ablations.execution.launching import hold_store, read_owner
+from ablations.execution.locking import hold_store, read_owner
 from cnnjax import UnavailableError
 
 

@@ -37,8 +37,7 @@ def plan_of(grid, tmp_path, packed=(), workers=2, timing=None):
     store = Store(tmp_path)
     if packed:
         store.add_all(packed)
-    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
-    return make_plan("?", grid, find_work(grid, store), statuses, workers, timing, find_sensitivity(grid, {}))
+    return make_plan("?", grid, find_work(grid, store), workers, timing, find_sensitivity(grid, {}))
 
 
 def test_counts_add_up_to_the_trials_and_say_what_is_stored(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.execution.costs import training_flops
-from ablations.execution.launching import Owner, hold_store
+from ablations.execution.locking import Owner, hold_store
 from ablations.results.progress import RECENT, measure_progress, measure_rate
 from ablations.status import main
 from ablations.study.grid import expand

@@ -1,7 +1,7 @@
-"""Running a grid: what is stored is skipped, the rest is run, and every result is stored as it ends.
+"""The coordinator of a grid: it skips stored trials, has the others run, and stores every result.
 
-The coordinator alone writes the store. A trial is told as ended only after its commit, so whatever has been shown
-survives; whatever had not ended is run again the next time.
+Only the coordinator writes the store. A trial is shown as ended after its result is committed, so a result that has
+been shown is never lost. Trials that had not ended are run again the next time.
 """
 
 from collections import Counter
@@ -35,22 +35,22 @@ POLL_SECONDS = 0.5
 def run_grid(
     grid: Grid, store: Store, executor: Executor, observer: GridObserver, policy: Policy | None = None
 ) -> Ending:
-    """Runs what is left of a grid; what still runs when this ends early is for the executor to close.
+    """Runs the trials of a grid that are not stored; the caller closes the executor.
 
     Args:
-        grid: the study.
+        grid: the trials.
         store: receives every result.
         executor: runs the trials.
-        observer: is told what happens.
-        policy: of failures.
+        observer: is told of every event.
+        policy: what to do about failures.
 
     Returns:
-        How many trials of the grid are now ``completed``, ``diverged``, ``failed`` and ``invalid``, and how many are
-        ``waiting``, because a failure stopped it.
+        The number of trials that are now ``completed``, ``diverged``, ``failed`` and ``invalid``, and those that are
+        still ``waiting`` because a failure stopped the grid.
 
     Raises:
-        UnavailableError: the store cannot be written any more, or no worker can start.
-        Interrupted: a signal arrived; what had ended is stored.
+        UnavailableError: the store can no longer be written, or no worker can start.
+        Interrupted: a signal arrived; all trials that had ended are stored.
     """
     policy = policy or Policy()
     work = find_work(grid, store, policy.retry_failed)
@@ -71,7 +71,7 @@ def run_grid(
 
 
 class _Coordinator:
-    """The state between two polls: what waits, what runs, and how often it failed."""
+    """The state between two polls of the executor: waiting and running trials, and failures."""
 
     def __init__(self, work: Work, store: Store, executor: Executor, observer: GridObserver, policy: Policy) -> None:
         self.counts, self.stopped = work.counts, False
@@ -81,7 +81,7 @@ class _Coordinator:
         self._failures: Counter[str] = Counter()
 
     def step(self) -> bool:
-        """Gives work to free slots, waits a little, and keeps what has come; returns whether there is more to do."""
+        """Gives work to idle slots, waits for events and handles them; returns whether there is more to do."""
         free = self._executor.free_slots()
         for slot, signature in sorted(free.items(), key=lambda item: not self._schedule.has(item[1])):
             group = self._schedule.take(signature, self._executor.group_size, len(free))
@@ -98,7 +98,7 @@ class _Coordinator:
         return f"interrupted: {stored} trials are stored, {self.counts['waiting']} are left; the same command goes on"
 
     def _handle(self, events: Sequence[Event]) -> None:
-        """Stores what is final, and only then tells of anything."""
+        """Stores the final results, then tells the observer of all events."""
         final = {event.trial.key: run for event in events if (run := self._settle(event))}
         if final:
             self._store.add_all([*final.values()])
@@ -116,7 +116,7 @@ class _Coordinator:
                     self._observer.retry(trial, f"{reason} (one of {together} in one program)")
 
     def _settle(self, event: Event) -> PackedRun | None:
-        """Returns the run of a trial that has ended for good; takes up again one that has not."""
+        """Returns the run of a trial with a final result; reschedules one that is to run again."""
         if isinstance(event, Ended):
             return event.run
         if isinstance(event, Failed):

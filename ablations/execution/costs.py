@@ -1,4 +1,4 @@
-"""What a trial costs, by arithmetic: its size, the operations of its training, and the memory it needs at least."""
+"""The cost of a trial, computed from its configuration: parameters, FLOPs, images and memory."""
 
 import functools
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from cnnjax.runs.config import RunConfig, split_sizes
 from cnnjax.training.memory import check_memory
 
 TRAIN_SIZE_UNKNOWN = 50_000
-"""Training examples assumed of a dataset that has not been prepared."""
+"""Training examples assumed for a dataset that has not been prepared."""
 
 
 def find_size(config: RunConfig) -> tuple[int, int]:
@@ -23,19 +23,19 @@ def find_size(config: RunConfig) -> tuple[int, int]:
 
 
 def count_images(config: RunConfig) -> int:
-    """Returns how many images a run sees in training: examples times epochs."""
+    """Returns the number of images seen in training: examples times epochs."""
     size = _find_info(config.data.whole).train_size
     examples = split_sizes(config, size)[0] if size else config.data.train_size or TRAIN_SIZE_UNKNOWN
     return examples * config.train.epochs
 
 
 def training_flops(config: RunConfig) -> float:
-    """Returns the FLOPs of a run's training, the backward pass costing twice as much as the forward pass."""
+    """Returns the FLOPs of a run's training; the backward pass costs twice as much as the forward pass."""
     return 3.0 * summarize_run(config).flops * count_images(config)
 
 
 def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
-    """Raises `UnavailableError` with every cell of these trials that needs more than so many bytes of memory."""
+    """Raises `UnavailableError` with every cell of these trials that needs more than `memory` bytes."""
     problems = []
     for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
         try:
@@ -47,7 +47,7 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
 
 
 def summarize_run(config: RunConfig) -> Summary:
-    """Returns the layers of a run's network on its dataset, which is looked up once."""
+    """Returns the layers of a run's network on its dataset."""
     info = _find_info(config.data.whole)
     return summarize(config, info.image_shape, info.classes)
 

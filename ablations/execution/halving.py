@@ -1,9 +1,8 @@
-"""Successive halving: every cell gets a small budget, the better half goes on with twice as much, and so on.
+"""Successive halving: all cells train for a few epochs, the better half for twice as many, and so on.
 
-The budget is epochs. A rung is a grid of its own, whose trials are ordinary runs of fewer epochs with keys of their
-own, so they are stored, skipped and resumed as any other. Cells are ranked by their mean validation accuracy over the
-seeds of the study, never by test accuracy. Trials of cells that do not reach their full epochs are stored as
-``pruned``.
+A rung is a grid whose trials are ordinary runs with fewer epochs, so they have their own keys and are stored, skipped
+and resumed like others. Cells are ranked by their mean validation accuracy over the seeds of the study, never by test
+accuracy. Trials of cells that do not reach their full epochs are stored as ``pruned``.
 
 Reference: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016.
 """
@@ -27,9 +26,9 @@ class Standing:
     """A cell at the end of a rung.
 
     Attributes:
-        cell: with its full epochs.
-        runs: what the store has of it at the epochs of the rung, by seed.
-        accuracy: mean validation accuracy after the last epoch, over the seeds that completed; NaN where none did.
+        cell: the cell, with its full epochs.
+        runs: its stored runs at the epochs of the rung, by seed.
+        accuracy: mean validation accuracy after the last epoch over the completed seeds; NaN if there are none.
     """
 
     cell: Cell
@@ -37,12 +36,12 @@ class Standing:
     accuracy: float
 
     def count(self, status: str) -> int:
-        """Returns how many of its seeds ended so."""
+        """Returns how many of its seeds have this status."""
         return sum(run is not None and run.status == status for run in self.runs.values())
 
 
 def check_halving(grid: Grid) -> None:
-    """Raises `InputError` where the cells do not all have the same validation examples to be judged by."""
+    """Raises `InputError` unless all cells have the same validation examples."""
     judges = {(cell.config.data.source, cell.config.train.validation_split) for cell in grid.cells}
     if len(judges) > 1:
         raise InputError(
@@ -60,16 +59,16 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Ending]) -> Coun
     """Runs a grid by successive halving.
 
     Args:
-        grid: the study.
-        store: holds what `run` has run.
-        run: runs a grid into the store; no further rung follows one that a failure stopped.
+        grid: the cells at their full epochs.
+        store: has the results of `run`.
+        run: runs a grid into the store; if a failure stops it, no further rung follows.
 
     Returns:
-        How many trials of the grid, or of the rung that a failure stopped, are now in which status. A trial that
-        failed in a rung after which its cell was pruned has ``failed``.
+        The number of trials by status, of the grid or of the rung that a failure stopped. A trial that failed in a rung
+        is ``failed`` if its cell was pruned after it.
 
     Raises:
-        InputError: there are no validation examples.
+        InputError: the cells do not share their validation examples.
     """
     check_halving(grid)
     dropped: Counter[str] = Counter()
@@ -80,22 +79,21 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Ending]) -> Coun
             return ending.counts
         standings = rank(grid, rung, store)
         kept = min(math.ceil(len(standings) / 2), sum(not math.isnan(standing.accuracy) for standing in standings))
-        losers = [
-            run for place in range(kept, len(standings)) for run in _record_losers(standings, place, kept, divisor)
-        ]
+        places = range(kept, len(standings))
+        losers = [loser for place in places for loser in _record_losers(standings, place, kept, divisor)]
         store.add_all(losers)
-        outcomes = store.list_outcomes()  # in which a trial that a full run has completed stays so
-        dropped.update(outcomes[run.record.key].status for run in losers)
+        outcomes = store.list_outcomes()  # a trial with a completed full run stays completed
+        dropped.update(outcomes[loser.record.key].status for loser in losers)
         survivors = {standing.cell.config.key for standing in standings[:kept]}
         grid = replace(grid, cells=tuple(c for c in grid.cells if c.problem or c.config.key in survivors))
     return run(grid).counts + dropped
 
 
 def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
-    """Returns the valid cells of a grid, the best first, by what the same cells of a rung have in the store.
+    """Returns the valid cells of a grid by their stored results in a rung, the best first.
 
-    Cells none of whose seeds completed come last. Fewer seeds that diverged come first, then the higher accuracy, then
-    the study's order; seeds that failed, which is no fault of the cell, do not count.
+    The order is: cells with a completed seed, fewer diverged seeds, higher accuracy, the study's order. Failed seeds,
+    which say nothing about the cell, do not count.
     """
     records = store.find_all(trial.key for trial in rung.trials)
     standings = []
@@ -104,12 +102,12 @@ def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
             runs = {seed: records.get(tried.seeded(seed).key) for seed in grid.seeds}
             accuracies = [a for a in map(_validation_accuracy, runs.values()) if a is not None]
             standings.append(Standing(cell, runs, statistics.fmean(accuracies) if accuracies else math.nan))
-    # Where no seed completed, the accuracy is NaN, which compares with nothing.
+    # NaN compares with nothing, so cells without an accuracy are put last by the first key.
     return sorted(standings, key=lambda s: (math.isnan(s.accuracy), s.count("diverged"), -s.accuracy))
 
 
 def _divisors(grid: Grid) -> list[int]:
-    """Returns by how much the epochs are divided in every rung but the last: halving leaves one cell, or one epoch."""
+    """Returns the divisors of the epochs, rung by rung, without the last; no rung has less than one epoch."""
     valid = [cell for cell in grid.cells if cell.problem is None]
     epochs = max((cell.config.train.epochs for cell in valid), default=1)
     rungs = int(math.log2(max(min(len(valid), epochs), 1)))
@@ -131,7 +129,7 @@ def _validation_accuracy(record: Record | None) -> float | None:
 
 
 def _record_losers(standings: Sequence[Standing], place: int, kept: int, divisor: int) -> list[PackedRun]:
-    """Returns what is stored of the trials of a cell that does not go on: pruned, or failed where they failed."""
+    """Returns the runs to store for a cell that is dropped: ``pruned``, or ``failed`` for seeds that failed."""
     standing = standings[place]
     cell = standing.cell
     epochs = f"{_shorten(cell, divisor).train.epochs} of {cell.config.train.epochs} epochs"

@@ -1,25 +1,18 @@
-"""One grid a store at a time: a lock that the operating system releases whatever happens to its holder.
-
-Beside the lock lies a note of who holds it, for the messages of those who find it taken.
-"""
+"""A study run into a store: checked as a whole, then run trial by trial while the store is locked."""
 
 import contextlib
-import fcntl
-import json
 import os
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ablations.execution.coordinator import run_grid
 from ablations.execution.halving import check_halving, run_halving
 from ablations.execution.local import LocalExecutor, make_local_executor
+from ablations.execution.locking import hold_store
 from ablations.execution.topping_up import TopUp, check_top_up, run_topping_up
 from ablations.execution.watching import FailureObserver, GridObserver
 from ablations.execution.work import Budget, Ending, Executor, Policy, find_work
@@ -27,75 +20,8 @@ from ablations.study.grid import MOST_TRIALS, Grid, expand
 from ablations.study.study import Study
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import identify, keep_given, load_data, read_dataset
-from cnnjax.errors import InputError, UnavailableError
+from cnnjax.errors import InputError
 from cnnjax.runs.store import Store, StoredGrid
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The process that runs a grid: its number, host, command line and time of start (ISO 8601, UTC)."""
-
-    pid: int
-    host: str
-    command: str
-    started_at: str
-
-    def __str__(self) -> str:
-        return f"{self.command!r} (process {self.pid} on {self.host}, since {self.started_at})"
-
-
-@contextlib.contextmanager
-def hold_store(out: Path, command: str) -> Iterator[None]:
-    """Holds the lock of the store in `out`, an existing folder, while the context lasts.
-
-    Raises:
-        UnavailableError: another process holds it, by name; or the folder cannot be written.
-    """
-    owner = Owner(os.getpid(), socket.gethostname(), command, datetime.now(UTC).isoformat(timespec="seconds"))
-    lock = FileLock(_lock_path(out))
-    try:
-        lock.acquire(timeout=1)  # more than the moment for which a reader takes it, to see whether it is free
-        _note_path(out).write_text(json.dumps(asdict(owner)), encoding="utf-8")
-    except Timeout:
-        holder = read_owner(out) or "another process"
-        raise UnavailableError(f"{out} is in use by {holder}; wait for it, or give another --out") from None
-    except OSError as error:
-        raise UnavailableError(f"cannot write in the output folder {out}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        _note_path(out).unlink(missing_ok=True)
-        lock.release()
-
-
-def read_owner(out: Path) -> Owner | None:
-    """Returns the process that runs a grid on the store in `out` now, or ``None``; creates nothing."""
-    if not _is_held(_lock_path(out)):
-        return None
-    try:
-        return Owner(**json.loads(_note_path(out).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return Owner(0, "this machine", "another process", "a moment ago")
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a process holds the lock, found without writing, so that whoever may read the store may ask."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _lock_path(out: Path) -> Path:
-    return out / "grid.lock"
-
-
-def _note_path(out: Path) -> Path:
-    return out / "grid.owner.json"
 
 
 def run_study(
@@ -111,30 +37,31 @@ def run_study(
     max_trials: int = MOST_TRIALS,
     top_up: TopUp | None = None,
 ) -> Counter[str]:
-    """Runs a study into a store; what the store holds already is skipped, so the same call goes on where one stopped.
+    """Runs a study into a store; skips stored trials, so that the same call continues an interrupted one.
 
     Args:
         study: what to run.
-        out: folder of the store.
-        dataset: the images of all cells, as for `cnnjax.fit`; a copy is kept in the cache, from where the workers,
-            and later commands, load them.
-        make_executor: makes what runs the trials; left out, a worker process a core or a device.
-        policy: of failures.
+        out: the folder of the store.
+        dataset: the images of all cells, as for `cnnjax.fit`; a copy is kept in the cache, from which the workers, and
+            later commands, load them.
+        make_executor: makes the executor; by default, local worker processes, one per core or device.
+        policy: what to do about failures.
         budget: ``full`` trains every cell to its end, ``halving`` prunes the worse half at 1/2, 1/4, ... of the epochs.
-        observer: is told what happens; left out, failures are shown on stderr.
-        command: what other processes that find the store taken are told.
-        max_trials: the most trials to accept.
-        top_up: runs further seeds of the cells of which it is undecided whether they differ from a baseline.
+        observer: is told of every event; by default, shows failures on stderr.
+        command: names this call to other processes that find the store in use.
+        max_trials: the limit of trials.
+        top_up: runs further seeds of the cells that are undecided against a baseline.
 
     Returns:
-        How many trials are now ``completed``, ``diverged``, ``failed``, ``invalid``, ``pruned`` and ``waiting``.
+        The number of trials that are now ``completed``, ``diverged``, ``failed``, ``invalid``, ``pruned`` and
+        ``waiting``.
 
     Raises:
-        InputError: the study cannot be run; all that is wrong is listed, and nothing has been written.
+        InputError: lists all mistakes of the study; nothing has been written.
         CorruptionError: a dataset or the store is damaged.
-        UnavailableError: the store is in use or cannot be written, no worker can start, or cells need more memory than
-            a worker has; all of them are listed, and nothing has been written.
-        Interrupted: a signal arrived; what had ended is stored.
+        UnavailableError: the store is in use or cannot be written; no worker can start; or lists the cells that need
+            more memory than a worker has, and nothing has been written.
+        Interrupted: a signal arrived; all trials that had ended are stored.
     """
     if dataset is not None:
         study = _hand_over(study, dataset)
@@ -145,7 +72,7 @@ def run_study(
         check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for data in sorted({cell.config.data.whole for cell in grid.cells}, key=str):
-        load_data(data)  # once, before the workers; the error of a damaged one is ours
+        load_data(data)  # once before the workers do, so that a damaged dataset is one error
     waiting = find_work(grid, store, policy.retry_failed).waiting
     left = budget == "halving" or top_up or waiting
     with contextlib.ExitStack() as stack:
@@ -157,10 +84,10 @@ def run_study(
         stack.enter_context(hold_store(Path(out), command))
 
         def run(part: Grid) -> Ending:
-            # The last part of halving is what is left of the grid, which is kept whole; a rung, as a look of topping
-            # up, is no study of its own.
-            is_rung = part.name != grid.name
-            store.add_grid(_describe("" if is_rung else study.to_toml(), part if is_rung else grid, command))
+            # A rung of halving and a look of topping up are stored by their own names, without a study. The last part
+            # of halving has the cells that are left, and is stored as the whole grid.
+            is_own = part.name != grid.name
+            store.add_grid(_describe("" if is_own else study.to_toml(), part if is_own else grid, command))
             return run_grid(part, store, executor, observer, policy)
 
         if top_up:
@@ -169,8 +96,9 @@ def run_study(
 
 
 def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:
-    """Returns the study of these images, of which a copy is kept where its name alone does not mean them."""
-    if any(path.startswith("data.") for path in _list_varied(study) if path != "data.train_size"):
+    """Returns the study on these images, and keeps a copy of them unless they can be loaded by name."""
+    varied = {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
+    if any(path.startswith("data.") for path in varied - {"data.train_size"}):
         raise InputError("dataset: the study varies which images it is of; leave dataset out, or the factor")
     images = read_dataset(dataset, study.base.data.name)
     data = identify(study.base.data, images)
@@ -178,10 +106,6 @@ def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:
     if data.sha256 is None:
         return study
     return replace(study, settings={**study.settings, "data.sha256": data.sha256})
-
-
-def _list_varied(study: Study) -> set[str]:
-    return {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
 
 
 def _describe(study: str, grid: Grid, command: str) -> StoredGrid:

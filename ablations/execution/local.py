@@ -1,4 +1,8 @@
-"""The places for workers on this machine: one a core on CPU, one a device on accelerators."""
+"""Trials in worker processes on this machine, one per core of a CPU or per accelerator.
+
+A slot is a place for a worker, a `WorkerProcess` one worker from start to end, and the `LocalExecutor` gives workers
+their trials. A crash, a hang or too much memory costs a trial and its worker, never the grid.
+"""
 
 import contextlib
 import json
@@ -37,6 +41,23 @@ from cnnjax.runs.history import Progress
 from cnnjax.runs.record import PackedRun, Record
 
 PROBE_SECONDS = 300
+"""Time that JAX gets to find its devices."""
+START_SECONDS = 300
+"""Time that a worker gets to start."""
+END_SECONDS = 10
+"""Time that a killed worker gets to end."""
+WATCH_SECONDS = 0.5
+"""Interval between two looks at time limits and memory."""
+TAIL_BYTES = 4000
+"""Output kept of a failed trial."""
+FAILED_STARTS = 3
+"""Failed starts in a row after which a slot is given up."""
+MEMORY_SHARE = 0.9
+"""Share of the memory of this machine that all trials together may use."""
+LEAST_MEMORY = 2 * 2**30
+"""Smallest default memory limit of a trial, in bytes."""
+Message = tuple[dict[str, Any], list[bytes | None]]
+"""Header and blobs, as `ablations.execution.trials.read_message` returns them."""
 _PROBE = """
 import json, sys
 from cnnjax.errors import UnavailableError
@@ -52,7 +73,13 @@ print(json.dumps([jax.default_backend(), jax.local_device_count()]))
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a worker: its number, the one core it runs on, if it is pinned, and its environment beyond ours."""
+    """A place for a worker.
+
+    Attributes:
+        number: identifies the slot.
+        core: the core that the worker is pinned to, if any.
+        environment: variables of the worker in addition to those of this process.
+    """
 
     number: int
     core: int | None = None
@@ -65,13 +92,13 @@ class Slot:
 
 
 def make_slots(workers: int | None = None) -> list[Slot]:
-    """Returns the places for workers.
+    """Returns the slots of this machine.
 
-    On CPU a worker is pinned to one core: side by side they train more than one process with all cores. On GPUs and
-    TPUs a worker sees one device.
+    On a CPU a worker is pinned to one core, since one process per core trains more than one process on all cores. On
+    GPUs and TPUs a worker sees one device.
 
     Args:
-        workers: how many; ``None`` is one a core, or one a device.
+        workers: the number of slots; one per core or device by default.
 
     Raises:
         InputError: more workers than devices.
@@ -90,7 +117,7 @@ def _find_accelerators() -> tuple[str, int]:
     check_flags()
     if not may_have_accelerators():
         return "cpu", 0
-    # In a process of its own, for JAX would take the devices that the workers need.
+    # In another process, since JAX would reserve the devices that the workers need.
     command = python_command("-c", _PROBE)
     try:
         probe = subprocess.run(
@@ -112,23 +139,17 @@ def _show_device(backend: str, index: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible[index] if visible != [""] else str(index)}
 
 
-TAIL_BYTES = 4000
-START_SECONDS = 300
-END_SECONDS = 10
-Message = tuple[dict[str, Any], list[bytes | None]]
-
-
 class WorkerProcess:
     """A worker process, from its start to its end.
 
     Args:
         slot: where it runs.
-        inbox: receives its messages, each with this object, and ``None`` when there will be no more.
+        inbox: receives this object with each of its messages, and with ``None`` at the end.
 
     Attributes:
         slot: where it runs.
-        signature: the static signature of the last group it was given; `""` for none.
-        has_begun: whether it ever began a trial.
+        signature: the static signature of its last group; `""` for none.
+        has_begun: whether it has ever started a trial.
     """
 
     def __init__(self, slot: Slot, inbox: "queue.SimpleQueue[tuple[WorkerProcess, Message | None]]") -> None:
@@ -139,7 +160,7 @@ class WorkerProcess:
         self._is_ready = False
         self._verdict: str | None = None
         self._since = time.monotonic()
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open until the worker ends
         self._process = _start(slot, self._log)
         assert self._process.stdin
         assert self._process.stdout
@@ -150,72 +171,24 @@ class WorkerProcess:
 
     @property
     def is_free(self) -> bool:
-        """Whether it can be given a group."""
+        """Whether it can take a group."""
         return not (self._waiting or self._begun) and self._verdict is None
 
     def give(self, group: tuple[Trial, ...], signature: str, at_once: int | None = None) -> None:
-        """Sends it a group of trials, of which so many are to run in one program; ``None`` lets it choose."""
+        """Sends it a group of trials, `at_once` of them to run in one program; ``None`` lets the worker choose."""
         self._waiting, self.signature = list(group), signature
         try:
             write_message(self._stdin, {"configs": [trial.config.to_dict() for trial in group], "at_once": at_once})
         except OSError:
-            self.kill("the worker has ended")  # of which the listener will hear
+            self.kill("the worker has ended")  # the listener will report it
 
     def receive(self, message: Message) -> list[Event]:
-        """Returns what a message means for its group; a worker that makes no sense is killed."""
+        """Returns the events in a message; kills the worker if the message makes no sense."""
         try:
             return self._read(message)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             self.kill(f"the worker sent no message: {error!r}")
             return []
-
-    def watch(self, timeout: float | None, memory_limit: float | None) -> None:
-        """Kills the process where its start, or its trial, takes too long, or its trial too much memory."""
-        seconds = time.monotonic() - self._since
-        if self._process.poll() is not None:
-            self._signal_group()  # what it has left behind keeps its output open
-        elif not self._is_ready and seconds > START_SECONDS:
-            self.kill(f"the worker was not ready after {START_SECONDS} s")
-        elif self._begun and timeout is not None and seconds > timeout * self._together:
-            self.kill(f"ran longer than {timeout * self._together:g} s")
-        elif self._begun and memory_limit is not None:
-            with contextlib.suppress(psutil.Error):
-                used = self._memory.memory_info().rss
-                if used > memory_limit:
-                    self.kill(f"used {used / 2**30:.2f} GiB of memory, more than {memory_limit / 2**30:.2f} GiB")
-
-    def kill(self, reason: str) -> None:
-        """Kills the process, and whatever it has started, for a reason that becomes that of its trial."""
-        self._verdict = self._verdict or reason
-        self._signal_group()
-
-    def release(self) -> str:
-        """Waits for the end of the process, closes what was open to it, and returns the tail of what it printed."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
-        self._listener.join(END_SECONDS)
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(size - TAIL_BYTES, 0))
-        output = self._log.read().decode(errors="replace").strip()
-        with contextlib.suppress(OSError):
-            self._stdin.close()
-        if not self._listener.is_alive():
-            self._stdout.close()
-        self._log.close()
-        return output
-
-    def settle(self, output: str) -> list[Event]:
-        """Returns what the end of the process means for its group: a trial that it was at by itself has failed."""
-        reason = self._verdict or self._describe_exit()
-        begun: list[Event] = [
-            Failed(trial, reason, output or None) if self._together == 1 else Returned(trial, self._together, reason)
-            for trial in self._begun.values()
-        ]
-        return [*begun, *(Returned(trial) for trial in self._waiting)]
-
-    def describe_end(self, output: str) -> str:
-        """Returns one line that says how the process ended: the verdict, or its last words, if it left any."""
-        return self._verdict or (output.splitlines() or [self._describe_exit()])[-1]
 
     def _read(self, message: Message) -> list[Event]:
         header, blobs = message
@@ -245,6 +218,64 @@ class WorkerProcess:
         self.has_begun, self._since = True, time.monotonic()
         return trial
 
+    def watch(self, timeout: float | None, memory_limit: float | None) -> None:
+        """Kills the process if its start or its trial takes too long, or its trial uses too much memory."""
+        seconds = time.monotonic() - self._since
+        if self._process.poll() is not None:
+            self._signal_group()  # its children keep its output open
+        elif not self._is_ready and seconds > START_SECONDS:
+            self.kill(f"the worker was not ready after {START_SECONDS} s")
+        elif self._begun and timeout is not None and seconds > timeout * self._together:
+            self.kill(f"ran longer than {timeout * self._together:g} s")
+        elif self._begun and memory_limit is not None:
+            with contextlib.suppress(psutil.Error):
+                used = self._memory.memory_info().rss
+                if used > memory_limit:
+                    self.kill(f"used {used / 2**30:.2f} GiB of memory, more than {memory_limit / 2**30:.2f} GiB")
+
+    def kill(self, reason: str) -> None:
+        """Kills the process and its children; `reason` becomes that of its trial."""
+        self._verdict = self._verdict or reason
+        self._signal_group()
+
+    def release(self) -> str:
+        """Waits for the process to end, closes its streams, and returns the end of its output."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_SECONDS)
+        self._listener.join(END_SECONDS)
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(size - TAIL_BYTES, 0))
+        output = self._log.read().decode(errors="replace").strip()
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        if not self._listener.is_alive():
+            self._stdout.close()
+        self._log.close()
+        return output
+
+    def settle(self, output: str) -> list[Event]:
+        """Returns the events of a group whose process has ended: a trial that ran alone has failed."""
+        reason = self._verdict or self._describe_exit()
+        begun: list[Event] = [
+            Failed(trial, reason, output or None) if self._together == 1 else Returned(trial, self._together, reason)
+            for trial in self._begun.values()
+        ]
+        return [*begun, *(Returned(trial) for trial in self._waiting)]
+
+    def describe_end(self, output: str) -> str:
+        """Returns how the process ended, in one line: the reason it was killed, or its last line of output."""
+        return self._verdict or (output.splitlines() or [self._describe_exit()])[-1]
+
+    def _describe_exit(self) -> str:
+        code = self._process.returncode
+        if code is None:
+            return "the worker does not end"
+        if code >= 0:
+            return f"the worker ended with exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        perhaps = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+        return f"the worker was killed by {name}{perhaps}"
+
     def _listen(self, inbox: "queue.SimpleQueue[tuple[WorkerProcess, Message | None]]") -> None:
         try:
             while (message := read_message(self._stdout)) is not None:
@@ -258,16 +289,6 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _describe_exit(self) -> str:
-        code = self._process.returncode
-        if code is None:
-            return "the worker does not end"
-        if code >= 0:
-            return f"the worker ended with exit code {code}"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        perhaps = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
-        return f"the worker was killed by {name}{perhaps}"
-
 
 def _start(slot: Slot, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     command = python_command("-m", "ablations.execution.worker", "--source", hash_source())
@@ -275,60 +296,24 @@ def _start(slot: Slot, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     if slot.core is not None:
         command += ["--core", str(slot.core)]
         environment |= ONE_THREAD
-    # A session of its own: Ctrl-C at the terminal is for the coordinator, which ends its workers itself.
+    # In a new session, so that Ctrl-C at the terminal reaches the coordinator only, which ends its workers.
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
     )
-
-
-WATCH_SECONDS = 0.5
-FAILED_STARTS = 3
-MEMORY_SHARE = 0.9
-LEAST_MEMORY = 2 * 2**30
-
-
-def make_local_executor(
-    workers: int | None = None,
-    timeout: float | None = None,
-    memory_limit: float | None = None,
-    at_once: int | None = None,
-) -> "LocalExecutor":
-    """Returns an executor with the places of `make_slots`.
-
-    Args:
-        workers: how many; ``None`` is one a core, or one a device.
-        timeout: seconds after which a trial has failed; ``None`` for ever.
-        memory_limit: bytes above which a trial has failed; ``None`` is an equal share of 90% of this machine's,
-            but at least 2 GiB.
-        at_once: trials that a worker trains in one program; ``None`` is one on CPU, and as many as fit the memory of
-            an accelerator.
-
-    Raises:
-        InputError, UnavailableError: as `make_slots`.
-    """
-    slots = make_slots(workers)
-    most = 1 if all(slot.is_cpu for slot in slots) else MOST_AT_ONCE
-    limit = share_memory(len(slots)) if memory_limit is None else memory_limit
-    return LocalExecutor(slots, timeout, limit, at_once or most, at_once)
-
-
-def share_memory(workers: int) -> float:
-    """Returns the bytes of memory above which a trial of one of so many workers has failed, by default."""
-    return max(MEMORY_SHARE * find_memory() / workers, LEAST_MEMORY)
 
 
 class LocalExecutor:
     """Runs trials in worker processes, which start when there is work for them.
 
     Args:
-        slots: where workers run, one in each.
-        timeout: seconds after which a trial has failed, as many times for several in one program; ``None`` for ever.
-        memory_limit: bytes of resident memory above which a trial has failed; ``None`` for any.
-        group_size: trials that a worker is given at once.
-        at_once: trials of a group that run in one program; ``None`` leaves it to the worker, which knows its device.
+        slots: the places for workers, one in each.
+        timeout: seconds after which a trial has failed, multiplied by the trials in its program; ``None`` for no limit.
+        memory_limit: bytes of resident memory above which a trial has failed; ``None`` for no limit.
+        group_size: the largest group that a worker takes.
+        at_once: trials of a group that run in one program; ``None`` lets the worker choose for its device.
 
     Raises:
-        UnavailableError: from `poll`, where no worker can start any more.
+        UnavailableError: from `poll`, when no worker can start.
     """
 
     def __init__(
@@ -349,23 +334,23 @@ class LocalExecutor:
         self._watched = 0.0
 
     def check_memory(self, trials: Iterable[Trial]) -> None:
-        """Raises `UnavailableError` with every cell of these trials that cannot fit the memory of a worker on a CPU."""
+        """Raises `UnavailableError` with every cell of these trials that does not fit the memory of a worker."""
         if all(slot.is_cpu for slot in self._slots.values()):
             check_memory_of(trials, min(find_memory(), self._memory_limit or math.inf))
 
     def free_slots(self) -> dict[int, str]:
-        """Returns, for every slot without work, the static signature of its last trial (`""` for none)."""
+        """Returns the static signature of the last trial of each idle slot (`""` for none)."""
         workers = {number: self._workers.get(number) for number in self._slots}
         return {n: worker.signature if worker else "" for n, worker in workers.items() if not worker or worker.is_free}
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Begins a group on a free slot."""
+        """Starts a group on an idle slot."""
         if slot not in self._workers:
             self._workers[slot] = WorkerProcess(self._slots[slot], self._inbox)
         self._workers[slot].give(group, group[0].signature, self._at_once)
 
     def poll(self, seconds: float) -> list[Event]:
-        """Returns what has happened, after waiting at most so long for something to happen."""
+        """Returns the events since the last call; waits up to `seconds` for the first."""
         if self._error:
             raise self._error
         events: list[Event] = []
@@ -383,16 +368,8 @@ class LocalExecutor:
                 worker.watch(self._timeout, self._memory_limit)
         return events
 
-    def close(self) -> None:
-        """Kills every worker."""
-        for worker in self._workers.values():
-            worker.kill("the grid was stopped")
-        for worker in self._workers.values():
-            worker.release()
-        self._workers.clear()
-
     def _replace(self, worker: WorkerProcess) -> list[Event]:
-        """Makes room for another worker, unless too many in a row have died in this slot before their first trial."""
+        """Removes a worker that has ended; gives its slot up if too many in a row ended before their first trial."""
         number = worker.slot.number
         if self._workers.get(number) is worker:
             del self._workers[number]
@@ -412,3 +389,40 @@ class LocalExecutor:
             )
         else:
             self._error = UnavailableError(f"workers cannot start: {reason}")
+
+    def close(self) -> None:
+        """Kills every worker."""
+        for worker in self._workers.values():
+            worker.kill("the grid was stopped")
+        for worker in self._workers.values():
+            worker.release()
+        self._workers.clear()
+
+
+def make_local_executor(
+    workers: int | None = None,
+    timeout: float | None = None,
+    memory_limit: float | None = None,
+    at_once: int | None = None,
+) -> "LocalExecutor":
+    """Returns an executor on the slots of `make_slots`.
+
+    Args:
+        workers: the number of workers; one per core or device by default.
+        timeout: seconds after which a trial has failed; ``None`` for no limit.
+        memory_limit: bytes above which a trial has failed; by default as `share_memory`.
+        at_once: trials that a worker trains in one program; by default one on a CPU, and as many as fit the memory of
+            an accelerator.
+
+    Raises:
+        InputError, UnavailableError: as `make_slots`.
+    """
+    slots = make_slots(workers)
+    most = 1 if all(slot.is_cpu for slot in slots) else MOST_AT_ONCE
+    limit = share_memory(len(slots)) if memory_limit is None else memory_limit
+    return LocalExecutor(slots, timeout, limit, at_once or most, at_once)
+
+
+def share_memory(workers: int) -> float:
+    """Returns the default memory limit of a trial in bytes: an equal share of 90% of the memory, at least 2 GiB."""
+    return max(MEMORY_SHARE * find_memory() / workers, LEAST_MEMORY)

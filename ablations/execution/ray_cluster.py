@@ -1,7 +1,8 @@
-"""A Ray cluster: one that others have started, joined by its address, or one of this machine's own.
+"""Trials as tasks of a Ray cluster, either a running one or one that is started on this machine.
 
-A Ray of one's own is started for a grid and ends with it. Anyone who can reach a Ray can run code on it, so it listens
-on the loopback interface alone. Ray is imported here and nowhere else on the coordinator's side.
+The `Cluster` is the connection, `run_remotely` is what a node executes, and the `RayExecutor` hands trials to the
+cluster. A cluster on this machine is started for a grid and ends with it; since anyone who can reach a Ray cluster can
+run code on it, it listens on the loopback interface only. No other module imports Ray.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ablations.execution.trials import check_source, describe_error, hash_source
+from ablations.execution.trials import Reporter, check_source, describe_error, hash_source, run_trial
 from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.study.grid import Trial
 from cnnjax.data.dataset import Dataset
@@ -39,30 +40,58 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Progress
 from cnnjax.runs.record import PackedRun, Record
 
-MISSING = "--executor ray needs Ray: pip install -e '.[ray]'"
-IMPORTED = "it was imported before; set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before that"
 ANSWER_SECONDS = 5.0
+"""Time that a cluster gets to accept a connection."""
 HEALTH_SECONDS = 30.0
+"""Time that Ray's health check gets."""
 CHECK_SECONDS = 5.0
+"""Interval between two looks at the cluster."""
 SILENT_CHECKS = 3
+"""Failed looks in a row after which the cluster is given up."""
+PROGRESS_SECONDS = 1.0
+"""Shortest time between two notes of a trial's progress."""
+NOTE_SECONDS = 1.0
+"""Interval at which the coordinator asks for notes."""
+FETCH_SECONDS = 60.0
+"""Time that a result gets to arrive."""
+TAIL_CHARACTERS = 4000
+"""Traceback kept of a failed trial."""
+RAY_RETRIES = 3
+"""Further starts by Ray of a trial whose worker or node died."""
+Note = tuple[str, dict[str, Any] | None]
+"""Run key and progress; the progress is ``None`` when the trial starts."""
+Result = tuple[str, bytes | None, bytes | None]
+"""Header as JSON, then variables and predictions."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": "3",  # without this Ray runs what a node has no memory for again for ever
+    "RAY_task_oom_retries": "3",  # otherwise Ray retries a task for which a node has too little memory without end
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # what keeps Ray to the loopback interface, on Linux too
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # keeps Ray on the loopback interface, also on Linux
+_claims: list[FileLock] = []
+
+
+def check_address(address: str) -> None:
+    """Raises `InputError` unless the address is ``host:port`` or ``auto``."""
+    if address == "auto":
+        return
+    if address.startswith("ray://"):
+        raise InputError(f"--address={address!r}: must be host:port; run the command on a machine of the cluster")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"--address={address!r}: must be host:port, such as 10.0.0.1:6379, or auto")
 
 
 class Cluster:
-    """A connection to Ray, of which a process can have one.
+    """A connection to a cluster; a process can have one.
 
     Args:
-        address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts a Ray.
-        cpus: of a Ray that is started; ``None`` is one a core.
+        address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts one here.
+        cpus: CPUs of a cluster that is started here; one per core by default.
 
     Raises:
-        InputError: no such address can be.
-        UnavailableError: Ray is not installed, or cannot be started, or does not answer.
+        InputError: the address is malformed.
+        UnavailableError: Ray is not installed, cannot be started, or does not answer.
     """
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
@@ -83,20 +112,23 @@ class Cluster:
         self.address: str = self.ray.get_runtime_context().gcs_address
         if address is None and not _is_loopback(self.address):
             self.leave()
-            raise UnavailableError(f"Ray cannot be started on this machine: it would be open to others; {IMPORTED}")
+            raise UnavailableError(
+                "Ray cannot be started on this machine: it would be open to others; it was imported "
+                "before; set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before that"
+            )
         self._resources: dict[str, float] = self.ray.cluster_resources()
         self._checked = time.monotonic()
         self._silent = 0
 
     def count(self, resource: str) -> int:
-        """Returns how many whole units of a resource, such as ``CPU``, the nodes had a moment ago."""
+        """Returns the units of a resource, such as ``CPU``, that the nodes had at the last check."""
         return int(self._resources.get(resource, 0))
 
     def check(self) -> None:
-        """Now and then, sees which nodes there are.
+        """Counts the resources of the nodes again, unless the last check is recent.
 
         Raises:
-            UnavailableError: the head of the cluster has not answered several times in a row.
+            UnavailableError: the head of the cluster has not answered `SILENT_CHECKS` times in a row.
         """
         if time.monotonic() - self._checked < CHECK_SECONDS:
             return
@@ -108,30 +140,31 @@ class Cluster:
         self._checked = time.monotonic()
 
     def leave(self) -> None:
-        """Ends all that this process runs on the cluster, and a Ray of its own with it."""
+        """Ends the tasks of this process, and the cluster if it was started here."""
         with contextlib.suppress(Exception):
             self.ray.shutdown()
 
 
-def describe_ray_error(error: BaseException) -> str:
-    """Returns the first line of what Ray says, without its colours."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def check_address(address: str) -> None:
-    """Raises `InputError` where this is neither ``host:port`` nor ``auto``."""
-    if address == "auto":
-        return
-    if address.startswith("ray://"):
-        raise InputError(f"--address={address!r}: must be host:port; run the command on a machine of the cluster")
+def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise InputError(f"--address={address!r}: must be host:port, such as 10.0.0.1:6379, or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _import_ray(alone: bool) -> Any:
+    for name, value in {**_QUIET, **(_LOOPBACK if alone else {})}.items():
+        os.environ.setdefault(name, value)  # read when Ray is imported, and by the processes that it starts
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise UnavailableError("--executor ray needs Ray: pip install -e '.[ray]'") from None
 
 
 def _check_health(address: str) -> None:
-    """Refuses what answers and is no Ray of ours, by Ray's own check; Ray would try to join it for very long."""
+    """Refuses an address where no healthy Ray answers; Ray would try to join it for a long time."""
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         result = subprocess.run(check, capture_output=True, text=True, timeout=HEALTH_SECONDS)
@@ -144,7 +177,7 @@ def _check_health(address: str) -> None:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Puts back the handler of SIGTERM, for which Ray installs one of its own that ends the process."""
+    """Restores the handler of SIGTERM, which Ray replaces by one that ends the process."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -159,61 +192,40 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
-            return True
-    except OSError:
-        return False
-
-
-def _import_ray(alone: bool) -> Any:
-    for name, value in {**_QUIET, **(_LOOPBACK if alone else {})}.items():
-        os.environ.setdefault(name, value)  # read when Ray is imported, and by the processes it starts
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise UnavailableError(MISSING) from None
-
-
-PROGRESS_SECONDS = 1.0
-TAIL_CHARACTERS = 4000
-Note = tuple[str, dict[str, Any] | None]
-Result = tuple[str, bytes | None, bytes | None]
-_claims: list[FileLock] = []
+def describe_ray_error(error: BaseException) -> str:
+    """Returns the first line of an error from Ray, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def run_remotely(
     config: str, dataset: Dataset, notes: Any, environment: tuple[tuple[str, str], ...], source: str
 ) -> Result:
-    """Runs a trial.
+    """Runs a trial on a node of the cluster.
 
     Args:
         config: the run as JSON.
         dataset: its images.
         notes: handle of a `Notes` actor.
-        environment: variables that JAX is to start with.
+        environment: variables to set before JAX starts.
         source: hash of the coordinator's source.
 
     Returns:
-        A header as JSON, and the arrays of a run that ended. The header has a `kind`: ``ended`` with a ``record``;
-        ``failed`` with a ``reason`` and the ``output``; ``interrupted``, when the node sent a signal.
+        A header as JSON, and the arrays of a run that ended. The header has a ``kind``: ``ended`` with a ``record``;
+        ``failed`` with a ``reason`` and the ``output``; ``interrupted`` after a signal from the node.
 
     Raises:
-        UnavailableError: this node has other source.
+        UnavailableError: the source on this node differs from the coordinator's.
     """
     check_source(source)
     run_config = RunConfig.from_json(config)
 
     def send(progress: dict[str, Any] | None) -> None:
-        with contextlib.suppress(Exception):  # a trial does not depend on who listens
+        with contextlib.suppress(Exception):  # a trial goes on without anyone to report to
             notes.add.options(num_returns=0).remote(run_config.key, progress)
 
     send(None)
     _prepare(environment)
-    from ablations.execution.trials import Reporter, describe_error, run_trial
-
     try:
         run = run_trial(run_config, dataset, Reporter(send, PROGRESS_SECONDS))
     except Interrupted:
@@ -224,32 +236,16 @@ def run_remotely(
     return json.dumps({"kind": "ended", "record": run.record.to_dict()}), run.variables, run.predictions
 
 
-class Notes:
-    """An actor that holds what trials say of their progress until the coordinator asks for it."""
-
-    def __init__(self) -> None:
-        self._notes: list[Note] = []
-
-    def add(self, key: str, progress: dict[str, Any] | None) -> None:
-        """Receives how far the run with this key is; ``None`` when it begins."""
-        self._notes.append((key, progress))
-
-    def take(self) -> list[Note]:
-        """Returns what has been received since the last time."""
-        notes, self._notes = self._notes, []
-        return notes
-
-
 @functools.cache
 def _prepare(environment: tuple[tuple[str, str], ...]) -> None:
-    """Makes this process, which runs one trial after the other, one like a local worker's, before it imports JAX."""
+    """Gives this process the environment and the core of a local worker, once, before it imports JAX."""
     os.environ.update(environment)
     if ("JAX_PLATFORMS", "cpu") in environment and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {_claim_core()})
 
 
 def _claim_core() -> int:
-    """Returns a core that no other trial's process on this machine has claimed, until this process ends."""
+    """Claims a core that no other process of a trial on this machine has claimed, until this process ends."""
     cores = sorted(os.sched_getaffinity(0))
     folder = Path(tempfile.gettempdir()) / f"cnnjax-cores-{os.getuid()}"
     with contextlib.suppress(OSError):
@@ -263,15 +259,25 @@ def _claim_core() -> int:
     return cores[os.getpid() % len(cores)]
 
 
-RAY_RETRIES = 3
-"""Further times that Ray itself begins a trial whose worker or node died."""
-NOTE_SECONDS = 1.0
-FETCH_SECONDS = 60.0
+class Notes:
+    """An actor that keeps notes on the progress of trials until the coordinator asks for them."""
+
+    def __init__(self) -> None:
+        self._notes: list[Note] = []
+
+    def add(self, key: str, progress: dict[str, Any] | None) -> None:
+        """Adds the progress of the run with this key; ``None`` when it starts."""
+        self._notes.append((key, progress))
+
+    def take(self) -> list[Note]:
+        """Returns the notes added since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
 
 
 @dataclass
 class _Flight:
-    """A trial on the cluster, and when it was last known to begin, which is not before there is room for it."""
+    """A trial on the cluster, and when it started; it may wait there for a free node."""
 
     trial: Trial
     began: float | None = None
@@ -281,16 +287,16 @@ class RayExecutor:
     """Runs trials as Ray tasks.
 
     Args:
-        address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts a Ray of
-            this machine's own, which ends with the executor.
-        gpus: whether a trial takes a GPU; left out, where the cluster has any.
-        workers: the most trials at once; left out, as many as the cluster has room for.
-        timeout: seconds after which a trial has failed; ``None`` for ever.
+        address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts one on this
+            machine, which ends with the executor.
+        gpus: whether a trial takes a GPU; by default, if the cluster has any.
+        workers: the limit of trials at once; by default, as many as the cluster has room for.
+        timeout: seconds after which a trial has failed; ``None`` for no limit.
 
     Raises:
-        InputError: no such address can be.
-        UnavailableError: Ray is not installed, or cannot be started, or does not answer; from `poll`, where the cluster
-            is gone or its nodes cannot run trials.
+        InputError: the address is malformed.
+        UnavailableError: Ray is not installed, cannot be started, or does not answer; from `poll`, when the cluster is
+            gone or its nodes cannot run trials.
     """
 
     group_size = 1
@@ -319,14 +325,21 @@ class RayExecutor:
         self._refused: list[Event] = []
         self._error: UnavailableError | None = None
 
+    def _make_notes(self) -> Any:
+        """Starts the `Notes` actor on the node of the coordinator, on which the grid depends anyway."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=True)
+        return self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Notes).remote()
+
     def free_slots(self) -> dict[int, str]:
-        """Returns `""` for every trial that there is room for, and for a few that will wait on the cluster."""
+        """Returns a slot for every trial that the cluster has room for, and a few more, which will wait there."""
         slots = self._cluster.count(self._resource)
         room = slots + 1 + slots // 4 if self._workers is None else self._workers
         return dict.fromkeys(range(room - len(self._flights)), "")
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Hands a trial to Ray, which finds a place for it."""
+        """Hands a trial to Ray, which finds a node for it."""
         (trial,) = group
         try:
             dataset = self._put(trial.config.data)
@@ -336,8 +349,13 @@ class RayExecutor:
         task = self._run.remote(trial.config.to_json(), dataset, self._notes, self._environment, hash_source())
         self._flights[task] = _Flight(trial)
 
+    def _put(self, data: DataConfig) -> Any:
+        if data.whole not in self._datasets:
+            self._datasets[data.whole] = self._ray.put(load_data(data))
+        return self._datasets[data.whole]
+
     def poll(self, seconds: float) -> list[Event]:
-        """Returns what has happened, after waiting at most so long for something to happen."""
+        """Returns the events since the last call; waits up to `seconds` for the first."""
         if self._error:
             raise self._error
         self._cluster.check()
@@ -349,19 +367,24 @@ class RayExecutor:
             events += self._read_notes() + [self._land(task) for task in ended]
         return events + self._stop_late()
 
-    def close(self) -> None:
-        """Ends every trial, and a Ray of one's own."""
-        self._flights.clear()
-        self._datasets.clear()
-        self._cluster.leave()
-
-    def _put(self, data: DataConfig) -> Any:
-        if data.whole not in self._datasets:
-            self._datasets[data.whole] = self._ray.put(load_data(data))
-        return self._datasets[data.whole]
+    def _read_notes(self) -> list[Event]:
+        """Asks the actor for notes without waiting, and returns the events of an answer that has arrived."""
+        if self._asked is None:
+            if time.monotonic() - self._noted >= NOTE_SECONDS:
+                self._noted, self._asked = time.monotonic(), self._notes.take.remote()
+            return []
+        if not self._ray.wait([self._asked], timeout=0)[0]:
+            return []
+        asked, self._asked = self._asked, None
+        try:
+            notes: list[Note] = self._ray.get(asked, timeout=FETCH_SECONDS)
+        except self._ray.exceptions.RayError:
+            return []
+        flights = {flight.trial.key: flight for flight in self._flights.values()}
+        return [_read_note(flights[key], progress) for key, progress in notes if key in flights]
 
     def _land(self, task: Any) -> Event:
-        """Returns what the end of a task means for its trial."""
+        """Returns the event of a task that has ended."""
         trial = self._flights.pop(task).trial
         try:
             text, *blobs = self._ray.get(task, timeout=FETCH_SECONDS)
@@ -387,28 +410,11 @@ class RayExecutor:
             self._ray.cancel(task, force=True)
         return [Failed(self._flights.pop(task).trial, f"ran longer than {self._timeout:g} s") for task in late]
 
-    def _make_notes(self) -> Any:
-        """Starts the actor, on the coordinator's own node, which the grid cannot outlive anyway."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=True)
-        return self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Notes).remote()
-
-    def _read_notes(self) -> list[Event]:
-        """Asks the actor now and then, and takes its answer when it is there; without one there is no progress."""
-        if self._asked is None:
-            if time.monotonic() - self._noted >= NOTE_SECONDS:
-                self._noted, self._asked = time.monotonic(), self._notes.take.remote()
-            return []
-        if not self._ray.wait([self._asked], timeout=0)[0]:
-            return []
-        asked, self._asked = self._asked, None
-        try:
-            notes: list[Note] = self._ray.get(asked, timeout=FETCH_SECONDS)
-        except self._ray.exceptions.RayError:
-            return []
-        flights = {flight.trial.key: flight for flight in self._flights.values()}
-        return [_read_note(flights[key], progress) for key, progress in notes if key in flights]
+    def close(self) -> None:
+        """Ends every trial, and a cluster that was started here."""
+        self._flights.clear()
+        self._datasets.clear()
+        self._cluster.leave()
 
 
 def _read_note(flight: _Flight, progress: dict[str, Any] | None) -> Event:
@@ -418,7 +424,7 @@ def _read_note(flight: _Flight, progress: dict[str, Any] | None) -> Event:
 
 
 def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
-    """Returns what JAX is to start with on the nodes: the settings of this process, as local workers have them."""
+    """Returns the variables for JAX on the nodes: those of this process, as for local workers."""
     chosen = {name: value for name, value in os.environ.items() if name == "XLA_FLAGS" or name.startswith("JAX_")}
     if resource == "CPU":
         chosen |= {"JAX_PLATFORMS": "cpu", **ONE_THREAD}
@@ -426,7 +432,7 @@ def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
 
 
 def _explain(error: Exception) -> str:
-    """Returns one line that says why Ray has no result of a trial."""
+    """Returns why Ray has no result of a trial, in one line."""
     deaths = {
         "WorkerCrashedError": "its worker died",
         "NodeDiedError": "its node died",

@@ -1,6 +1,7 @@
-"""Messages between the coordinator and its workers: a line of JSON, then bytes as they are.
+"""Trials in a worker, on this machine or on a cluster: how they are trained, and how they are reported.
 
-Nothing is pickled, so a worker that goes wrong can only send a message that cannot be read.
+A message between the coordinator and a worker process is a line of JSON followed by raw bytes. Nothing is pickled, so
+the worst that a faulty worker can send is a message that cannot be read.
 """
 
 import dataclasses
@@ -22,13 +23,55 @@ from cnnjax.runs.record import PackedRun, pack_run
 from cnnjax.training.fit import fit, iterate_chunk
 
 
+def run_trials(
+    configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
+) -> Iterator[PackedRun]:
+    """Trains runs of one static signature in one program on one device; yields each as it ends."""
+    if len(configs) == 1:
+        yield run_trial(configs[0], dataset, make_observer(configs[0]))
+    else:
+        yield from map(pack_run, iterate_chunk(configs, dataset, make_observer))
+
+
+def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Observer | None = None) -> PackedRun:
+    """Trains a run on one device; arguments and errors are those of `cnnjax.fit`."""
+    return pack_run(fit(config, out=None, dataset=dataset, observer=observer, devices=1))
+
+
+class Reporter(Silence):
+    """Sends the progress of a trial to the coordinator.
+
+    Args:
+        send: sends the progress, given as JSON values.
+        seconds: the shortest time between two messages.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], seconds: float) -> None:
+        self._send, self._seconds = send, seconds
+        self._sent = float("-inf")
+
+    def advance(self, progress: Progress) -> None:
+        """Sends the progress, unless the last message is too recent."""
+        if time.monotonic() - self._sent >= self._seconds:
+            self._sent = time.monotonic()
+            self._send(dataclasses.asdict(progress))
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns the reason of a failed trial, in one line."""
+    if isinstance(error, CnnjaxError):
+        return str(error)
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def write_message(stream: IO[bytes], header: dict[str, Any], blobs: Sequence[bytes | None] = ()) -> None:
-    """Writes a message and flushes it.
+    """Writes a message and flushes the stream.
 
     Args:
         stream: open for writing.
         header: JSON values, without the key ``blobs``.
-        blobs: bytes that follow the header; ``None`` stays ``None``.
+        blobs: the bytes after the header; ``None`` is received as ``None``.
     """
     sizes = [None if blob is None else len(blob) for blob in blobs]
     stream.write(json.dumps({**header, "blobs": sizes}).encode() + b"\n")
@@ -38,10 +81,10 @@ def write_message(stream: IO[bytes], header: dict[str, Any], blobs: Sequence[byt
 
 
 def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes | None]] | None:
-    """Returns the header and the blobs of the next message, or ``None`` where the stream has ended, also amid one.
+    """Returns the header and the blobs of the next message, or ``None`` if the stream ends before or within it.
 
     Raises:
-        ValueError: what comes is no message.
+        ValueError: the line is no message.
     """
     line = stream.readline()
     if not line.endswith(b"\n"):
@@ -57,7 +100,7 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes | None]]
 
 @functools.cache
 def hash_source() -> str:
-    """Returns the SHA-256 of the files of the packages, as they were when a process first asked for it."""
+    """Returns the SHA-256 of the source of the packages, as it was at the first call."""
     digest = hashlib.sha256()
     for package in (ablations, cnnjax):
         folder = Path(package.__path__[0])
@@ -68,49 +111,7 @@ def hash_source() -> str:
 
 
 def check_source(coordinators: str) -> None:
-    """Raises `UnavailableError` where the coordinator of a grid, with this hash, runs other source than we do."""
+    """Raises `UnavailableError` if the coordinator, whose source has this hash, runs other source than this process."""
     if coordinators != hash_source():
         folder = Path(ablations.__path__[0]).parent
         raise UnavailableError(f"{folder}: this source is not the one that the grid was started with; start it again")
-
-
-def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Observer | None = None) -> PackedRun:
-    """Trains the network of a run on one device; arguments and errors are those of `cnnjax.fit`."""
-    return pack_run(fit(config, out=None, dataset=dataset, observer=observer, devices=1))
-
-
-def run_trials(
-    configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
-) -> Iterator[PackedRun]:
-    """Trains the networks of runs of one static signature in one program on one device; yields each as it ends."""
-    if len(configs) == 1:
-        yield run_trial(configs[0], dataset, make_observer(configs[0]))
-    else:
-        yield from map(pack_run, iterate_chunk(configs, dataset, make_observer))
-
-
-def describe_error(error: BaseException) -> str:
-    """Returns one line that says why a trial failed."""
-    if isinstance(error, CnnjaxError):
-        return str(error)
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-class Reporter(Silence):
-    """Sends the progress of a trial to the coordinator, now and then.
-
-    Args:
-        send: takes the progress as JSON values.
-        seconds: the least time between two of them.
-    """
-
-    def __init__(self, send: Callable[[dict[str, Any]], None], seconds: float) -> None:
-        self._send, self._seconds = send, seconds
-        self._sent = float("-inf")
-
-    def advance(self, progress: Progress) -> None:
-        """Sends the progress, unless some was sent a moment ago."""
-        if time.monotonic() - self._sent >= self._seconds:
-            self._sent = time.monotonic()
-            self._send(dataclasses.asdict(progress))

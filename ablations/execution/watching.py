@@ -1,4 +1,4 @@
-"""Who watches a grid run: a live view on a terminal, a line a trial elsewhere, failures alone where quiet."""
+"""Observers of a running grid: a live view, a line per trial, only failures, or experiment trackers."""
 
 import contextlib
 import os
@@ -21,36 +21,36 @@ REFRESH_SECONDS = 0.2
 
 
 class GridObserver(Protocol):
-    """Is told what happens in a grid."""
+    """Is told of the events of a grid."""
 
     def begin(self, work: Work) -> None:
-        """Learns what is stored already and what is to be run."""
+        """Is told which trials are stored and which are to run."""
 
     def start(self, trial: Trial) -> None:
-        """Learns that a trial has begun."""
+        """Is told that a trial has started."""
 
     def advance(self, trial: Trial, progress: Progress) -> None:
-        """Learns how far a trial is."""
+        """Is told of the progress of a trial."""
 
     def retry(self, trial: Trial, reason: str) -> None:
-        """Learns that a trial failed and will be tried again."""
+        """Is told that a trial failed and will be run again."""
 
     def end(self, trial: Trial, record: Record) -> None:
-        """Learns that a trial has ended, and is stored."""
+        """Is told that a trial has ended and is stored."""
 
     def close(self) -> None:
-        """Learns that nothing more will come."""
+        """Is told that the grid has ended."""
 
 
 def make_grid_observer(quiet: bool) -> GridObserver:
-    """Returns what shows a grid: a live view on a terminal, lines elsewhere; failures alone where `quiet`."""
+    """Returns a live view if stdout is a terminal, lines otherwise; if `quiet`, only failures."""
     if quiet:
         return FailureObserver()
     return LiveObserver() if sys.stdout.isatty() else LineObserver()
 
 
 class FailureObserver:
-    """Shows failures, on stderr, and nothing else; keeps the counts that the others show."""
+    """Shows only failures, on stderr; keeps the counts for observers that show more."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -60,18 +60,18 @@ class FailureObserver:
         self._cost = self._cost_ended = 0.0
 
     def begin(self, work: Work) -> None:
-        """Counts what is there."""
+        """Counts the trials."""
         self.counts = work.counts
         self._begun = time.monotonic()
         self._cost = sum(training_flops(trial.config) for trial in work.waiting)
         self._cost_ended, self._ended = 0.0, 0
 
     def start(self, trial: Trial) -> None:
-        """Notes the trial."""
+        """Adds the trial to those that run."""
         self.running[trial.key] = (trial, None)
 
     def advance(self, trial: Trial, progress: Progress) -> None:
-        """Notes the progress."""
+        """Keeps the progress."""
         self.running[trial.key] = (trial, progress)
 
     def retry(self, trial: Trial, reason: str) -> None:
@@ -97,7 +97,7 @@ class FailureObserver:
         say(text, sys.stderr)
 
     def estimate_rest(self) -> str:
-        """Returns how long the rest will take, at the speed so far, such as ``0:12:30``; ``-`` where none is known."""
+        """Returns the time left at the speed so far, such as ``0:12:30``; ``-`` if no speed is known."""
         done = self._cost_ended + sum(
             _share(progress) * training_flops(t.config) for t, progress in self.running.values()
         )
@@ -106,7 +106,7 @@ class FailureObserver:
         return format_seconds((time.monotonic() - self._begun) * (self._cost - done) / done)
 
     def describe_speed(self) -> str:
-        """Returns the rate and the time left, such as ``40 trials/h, 0:12:30 left``; nothing before there is any."""
+        """Returns the rate and the time left, as far as known, such as ``40 trials/h, 0:12:30 left``."""
         left = self.estimate_rest()
         rate = f"{self._ended * 3600 / (time.monotonic() - self._begun):,.0f} trials/h" if self._ended else ""
         return ", ".join(filter(None, (rate, f"{left} left" if left != "-" and self.counts["waiting"] else "")))
@@ -119,15 +119,15 @@ class FailureObserver:
 
 
 class LineObserver(FailureObserver):
-    """Shows a line a trial."""
+    """Shows a line per trial."""
 
     def begin(self, work: Work) -> None:
-        """Shows what is stored and what is to be run."""
+        """Shows the counts."""
         super().begin(work)
         say(f"{self.describe_counts()}; {self.counts['waiting']} to run", sys.stdout)
 
     def end(self, trial: Trial, record: Record) -> None:
-        """Shows the result, once it is stored."""
+        """Shows the result."""
         super().end(trial, record)
         total = sum(self.counts.values())
         result = f"test accuracy {record.test_accuracy:.4f}" if record.status == "completed" else record.reason
@@ -137,9 +137,9 @@ class LineObserver(FailureObserver):
 
 
 class LiveObserver(FailureObserver):
-    """Shows a bar over all trials, the counts, the rate, the time left and what runs; stays when the grid ends.
+    """Shows a progress bar, the counts, the rate, the time left and the running trials; remains when the grid ends.
 
-    Running trials go by what differs among those to be run, so that it is not what a narrow terminal cuts off.
+    Running trials are named by the factors that differ, so that a narrow terminal does not cut these off.
     """
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class LiveObserver(FailureObserver):
         self._refresh()
 
     def advance(self, trial: Trial, progress: Progress) -> None:
-        """Moves the trial on."""
+        """Shows the progress."""
         super().advance(trial, progress)
         self._refresh(REFRESH_SECONDS)
 
@@ -180,7 +180,7 @@ class LiveObserver(FailureObserver):
         self._refresh()
 
     def close(self) -> None:
-        """Leaves the view as it is."""
+        """Ends the view, and leaves it on the terminal."""
         self.running.clear()
         self._refresh()
         with self._tolerant():
@@ -223,7 +223,7 @@ class LiveObserver(FailureObserver):
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
-        """Lets the grid go on where the terminal is gone."""
+        """Ends the view if the terminal is gone, so that the grid goes on."""
         try:
             yield
         except OSError:
@@ -231,7 +231,7 @@ class LiveObserver(FailureObserver):
 
 
 def _find_varying(trials: Sequence[Trial]) -> dict[str, str]:
-    """Returns short names of the factors that have several labels among trials of one grid."""
+    """Returns the short names of the factors that have several labels among these trials."""
     labels = [trial.cell.labels for trial in trials]
     factors = list(labels[0]) if labels else []
     return shorten_paths([factor for factor in factors if len({each[factor] for each in labels}) > 1])
@@ -249,10 +249,10 @@ def _share(progress: Progress | None) -> float:
 
 
 class TrackedGridObserver:
-    """Passes all on to what shows the grid, and tells trackers of the trials that end."""
+    """Passes all events on to another observer, and tells trackers of the trials that end."""
 
     def __init__(self, shown: GridObserver, names: Iterable[str], folder: str | os.PathLike[str]) -> None:
-        """Takes what shows the grid, the names of the trackers, and the output folder.
+        """Takes the other observer, the names of the trackers, and the output folder.
 
         Raises:
             InputError, UnavailableError: as `cnnjax.runs.trackers.check_trackers`.
@@ -278,7 +278,7 @@ class TrackedGridObserver:
         self._shown.retry(trial, reason)
 
     def end(self, trial: Trial, record: Record) -> None:
-        """Passes it on, and tells the trackers; one that fails is told of no further trial."""
+        """Passes it on, and tells the trackers; a tracker that fails is dropped."""
         self._shown.end(trial, record)
         if record.status not in FINAL:
             return

@@ -1,4 +1,7 @@
-"""A grid against a store: what is stored already, and what is left to run."""
+"""The work of a grid: which trials are left to run, in which order they are taken, and who runs them.
+
+A `Schedule` hands out trials, an `Executor` runs them, and every trial comes back in an event.
+"""
 
 import math
 from collections import Counter, deque
@@ -12,17 +15,17 @@ from cnnjax.runs.record import FINAL, PackedRun
 from cnnjax.runs.store import Store
 
 Budget = Literal["full", "halving"]
-"""Whether every cell trains to its end, or the worse half is pruned again and again."""
+"""Whether every cell trains to its end, or the worse half is pruned repeatedly."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What becomes of failures.
+    """What to do about failures.
 
     Attributes:
-        retry_failed: runs what the store holds as failed again; otherwise it stays so.
-        fail_fast: stops at the first trial that fails for good; what the store holds as failed already stops nothing.
-        max_retries: further attempts at a trial that fails.
+        retry_failed: runs trials again that are stored as failed.
+        fail_fast: stops at the first trial that fails at its last attempt; stored failures stop nothing.
+        max_retries: the number of further attempts at a trial that fails.
     """
 
     retry_failed: bool = False
@@ -32,13 +35,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Work:
-    """What is stored and what is not.
+    """The trials of a grid, divided by what the store has of them.
 
     Attributes:
-        stored: how many trials have which status in the store and stay as they are.
-        invalid: trials whose network cannot exist.
-        waiting: trials to run.
-        statuses: of every run in the store, of the grid or not, by run key, in the order they were stored.
+        stored: the number of trials that keep their stored result, by status.
+        invalid: the trials whose network cannot exist.
+        waiting: the trials to run.
+        statuses: the status of every run in the store, also outside the grid, by run key, oldest first.
     """
 
     stored: Counter[str]
@@ -48,7 +51,7 @@ class Work:
 
     @property
     def counts(self) -> Counter[str]:
-        """Number of trials by status, those to run being ``waiting``."""
+        """The number of trials by status; those to run are ``waiting``."""
         return self.stored + Counter(invalid=len(self.invalid), waiting=len(self.waiting))
 
 
@@ -57,8 +60,8 @@ class Ending:
     """How a grid ended.
 
     Attributes:
-        counts: number of trials by status, those that were not run being ``waiting``.
-        stopped: whether a failure of this call stopped it, which `Policy.fail_fast` asks for.
+        counts: the number of trials by status; those that were not run are ``waiting``.
+        stopped: whether a failure stopped it, by `Policy.fail_fast`.
     """
 
     counts: Counter[str]
@@ -70,8 +73,8 @@ def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
 
     Args:
         grid: the study.
-        store: where its results are.
-        retry_failed: counts trials that failed as waiting.
+        store: has its results.
+        retry_failed: counts failed trials as waiting.
     """
     statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
     kept = FINAL if retry_failed else (*FINAL, "failed")
@@ -85,16 +88,16 @@ def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
 
 
 class Schedule:
-    """The trials that are not begun, in groups by static signature.
+    """The trials that have not started, grouped by static signature; the longest come first.
 
     Args:
-        trials: all that is to be run.
-        cost: how long a trial takes, in any unit.
+        trials: all trials to run.
+        cost: the duration of a trial, in any unit.
     """
 
     def __init__(self, trials: Iterable[Trial], cost: Callable[[Trial], float]) -> None:
         self._waiting: dict[str, deque[Trial]] = {}
-        for trial in sorted(trials, key=cost, reverse=True):  # so the groups, too, come in the order of their longest
+        for trial in sorted(trials, key=cost, reverse=True):  # which orders the groups as well
             self._waiting.setdefault(trial.signature, deque()).append(trial)
         self._running: Counter[str] = Counter()
         self._most: dict[str, int] = {}
@@ -107,16 +110,16 @@ class Schedule:
         return signature in self._waiting
 
     def take(self, signature: str, size: int, takers: int = 1) -> tuple[Trial, ...]:
-        """Removes and returns up to `size` trials of one signature, that of the programs at hand if any are left.
+        """Removes and returns up to `size` trials of one signature.
 
         Args:
-            signature: of the programs at hand; `""` for none.
-            size: the most trials, where no group of this signature has failed.
-            takers: how many may share what is waiting.
+            signature: the one to prefer, because its programs are compiled already; `""` for none.
+            size: the largest group; smaller after a group of this signature has failed.
+            takers: the number of workers that share the waiting trials.
         """
         if signature not in self._waiting:
-            nobodys = (other for other in self._waiting if not self._running[other])
-            signature = next(nobodys, next(iter(self._waiting), ""))
+            idle = (other for other in self._waiting if not self._running[other])
+            signature = next(idle, next(iter(self._waiting), ""))
         group = self._waiting.get(signature, deque())
         share = min(size, self._most.get(signature, size), math.ceil(len(group) / takers))
         taken = tuple(group.popleft() for _ in range(share))
@@ -126,11 +129,11 @@ class Schedule:
         return taken
 
     def put_back(self, trial: Trial, together: int = 0) -> None:
-        """Takes up a trial again that was taken, to be run after the others of its signature.
+        """Reschedules a trial that was taken, after the others of its signature.
 
         Args:
-            trial: that has no result.
-            together: how many trials of one program went down with it; none of this signature will have as many again.
+            trial: one without a result.
+            together: the number of trials in the program that failed; later groups of the signature are smaller.
         """
         if together > 1:
             self._most[trial.signature] = min(together // 2, self._most.get(trial.signature, together))
@@ -138,20 +141,20 @@ class Schedule:
         self.end(trial)
 
     def end(self, trial: Trial) -> None:
-        """Learns that a trial that was taken runs no more."""
+        """Is told that a trial that was taken has ended."""
         self._running[trial.signature] -= 1
 
 
 @dataclass(frozen=True)
 class Started:
-    """A trial has begun."""
+    """A trial has started."""
 
     trial: Trial
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """A trial is so far."""
+    """Progress of a running trial."""
 
     trial: Trial
     progress: Progress
@@ -159,7 +162,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial has a result: it completed or diverged."""
+    """A trial has completed or diverged."""
 
     trial: Trial
     run: PackedRun
@@ -167,7 +170,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A trial has none, for a reason in one line; `output` is the last of what it printed."""
+    """A trial has failed, for a reason in one line; `output` is the end of what it printed."""
 
     trial: Trial
     reason: str
@@ -176,12 +179,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class Returned:
-    """A trial has no result through no fault of its own; it is nobody's now.
+    """A trial is to be rescheduled: its worker ended before it started, or with several trials in one program.
 
     Attributes:
-        trial: that was not begun, because the worker of its group is gone, or that went down with others.
-        together: how many trials of one program went down; 0 where it was not begun.
-        reason: of that, in one line.
+        trial: the trial.
+        together: the number of trials in the program that ended; 0 if the trial had not started.
+        reason: why the program ended, in one line.
     """
 
     trial: Trial
@@ -195,20 +198,20 @@ Event = Started | Advanced | Ended | Failed | Returned
 class Executor(Protocol):
     """Runs groups of trials of one static signature, by `ablations.execution.trials`.
 
-    Every trial that is submitted comes back in exactly one `Ended`, `Failed` or `Returned`.
+    Every submitted trial comes back in exactly one `Ended`, `Failed` or `Returned`.
     """
 
     group_size: int
-    """Trials that one slot takes at once."""
+    """The largest group that a slot takes."""
 
     def free_slots(self) -> Mapping[int, str]:
-        """Returns, for every slot without work, the static signature it has the programs of (`""` for none)."""
+        """Returns the static signature whose programs each idle slot has (`""` for none)."""
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Begins a group on a free slot."""
+        """Starts a group on an idle slot."""
 
     def poll(self, seconds: float) -> list[Event]:
-        """Returns what has happened, after waiting at most so long for something to happen."""
+        """Returns the events since the last call; waits up to `seconds` for the first."""
 
     def close(self) -> None:
-        """Stops whatever runs, at once."""
+        """Stops all running trials at once."""

@@ -1,9 +1,9 @@
-"""A worker process: one core or one device, one trial or several at once, until its standard input ends.
+"""A worker process: it trains trials on one core or one device until its standard input ends.
 
-It reads groups of configurations as messages, and answers with messages: a trial begun, an epoch's progress, a result.
-Trials that are begun together run in one program.
-Whatever else the trial prints goes to its standard error, of which the coordinator keeps the tail. When the coordinator
-is gone, by whatever death, the end of the input ends the worker too, in the middle of a trial.
+It reads groups of configurations as messages on standard input, and answers on standard output: a trial has started,
+its progress, its result. Trials that start together run in one program. Everything that a trial prints goes to standard
+error, of which the coordinator keeps the end. When the coordinator dies, the input ends and so does the worker, even
+during a trial.
 """
 
 import argparse
@@ -18,7 +18,14 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import IO, Any, NoReturn
 
-from ablations.execution.trials import check_source, read_message, write_message
+from ablations.execution.trials import (
+    Reporter,
+    check_source,
+    describe_error,
+    read_message,
+    run_trials,
+    write_message,
+)
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import load_data, load_data_info
 from cnnjax.data.settings import DataConfig
@@ -26,12 +33,13 @@ from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.machine.backend import check_settings, jax_started
 from cnnjax.machine.processes import take_stdout
 from cnnjax.runs.config import RunConfig
+from cnnjax.training.fit import cut_runs
 
 PROGRESS_SECONDS = 0.5
 
 
 def main() -> None:
-    """Serves the coordinator on the standard streams."""
+    """Runs the worker on the standard streams."""
     parser = argparse.ArgumentParser(prog="python -m ablations.execution.worker")
     parser.add_argument("--core", type=int, help="the only core to run on")
     parser.add_argument("--source", required=True, help="hash of the coordinator's source")
@@ -39,9 +47,9 @@ def main() -> None:
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})  # before JAX counts the cores
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the coordinator has them too, and ends its workers itself
-    replies = take_stdout().detach()  # type: ignore[attr-defined] # the bytes underneath
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses nothing
+        signal.signal(number, signal.SIG_IGN)  # the coordinator receives them too, and ends its workers
+    replies = take_stdout().detach()  # type: ignore[attr-defined] # as bytes
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses no output
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
     try:
@@ -70,17 +78,13 @@ def _read_jobs(stream: IO[bytes], jobs: "queue.SimpleQueue[dict[str, Any]]") -> 
 
 
 def _cut(configs: Sequence[RunConfig], at_once: int | None) -> Iterable[Sequence[RunConfig]]:
-    from cnnjax.training.fit import cut_runs
-
     try:
         return cut_runs(configs, load_data_info(configs[0].data), at_once)
-    except CnnjaxError:  # which the first trial will meet, and tell of
+    except CnnjaxError:  # the first trial will raise it again, and report it
         return ([config] for config in configs)
 
 
 def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
-    from ablations.execution.trials import Reporter, describe_error, run_trials
-
     def observe(config: RunConfig) -> Reporter:
         def report(progress: dict[str, Any]) -> None:
             write_message(replies, {"kind": "advanced", "key": config.key, "progress": progress})
@@ -97,11 +101,11 @@ def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
     except BaseException as error:
         traceback.print_exc()
         write_message(replies, {"kind": "failed", "reason": describe_error(error)})
-        os._exit(1)  # the next trial deserves a process that nothing has gone wrong in
+        os._exit(1)  # the next trial gets a fresh process
 
 
 def _forget_output() -> None:
-    """Empties the file behind standard error, so that it holds what this trial prints alone."""
+    """Empties the file behind standard error, so that it holds the output of this trial only."""
     sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.lseek(2, 0, os.SEEK_SET)

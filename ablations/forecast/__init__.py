@@ -1,1 +1,1 @@
-"""What a grid will cost and can show, before it is run. No JAX here."""
+"""A grid before it is run: its time, and the differences that it could find. No JAX here."""

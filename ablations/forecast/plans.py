@@ -1,4 +1,7 @@
-"""When a grid will be done: its trials dealt to workers as a run deals them, with a clock instead of training."""
+"""The plan of a grid: its cells, what is stored of them, and how long the rest will take.
+
+The time is that of a simulated run, which hands trials to workers by the same `Schedule` as a real one.
+"""
 
 import heapq
 import itertools
@@ -17,73 +20,28 @@ from cnnjax.data.dataset import DatasetInfo
 from cnnjax.data.loading import load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.models.table import Summary
-from cnnjax.runs.config import static_signature
+from cnnjax.runs.record import FINAL
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.verdicts import LEAST_SEEDS
 
-
-@dataclass(frozen=True)
-class Forecast:
-    """How long trials take: in seconds from beginning to end, and in seconds of all workers together."""
-
-    wall: float
-    work: float
-
-
-def forecast(
-    trials: Sequence[Trial],
-    workers: int,
-    run_seconds: Callable[[Trial], float],
-    compile_seconds: Callable[[Trial], float],
-) -> Forecast:
-    """Plays the run of trials through, the longest first on every worker that is free.
-
-    Args:
-        trials: to be run.
-        workers: how many run side by side.
-        run_seconds: how long a trial takes on a worker that has its programs.
-        compile_seconds: how much longer on one that has not.
-    """
-    schedule = Schedule(trials, run_seconds)
-    places = [(0.0, number, _Place()) for number in range(workers)]
-    work = 0.0
-    for _ in trials:
-        now, number, place = places[0]
-        if place.trial:
-            schedule.end(place.trial)
-        (place.trial,) = schedule.take(place.signature, 1)
-        place.signature = static_signature(place.trial.config)
-        spent = run_seconds(place.trial)
-        if place.signature not in place.compiled:
-            place.compiled.add(place.signature)
-            spent += compile_seconds(place.trial)
-        work += spent
-        heapq.heapreplace(places, (now + spent, number, place))
-    return Forecast(max(now for now, _, _ in places), work)
-
-
-class _Place:
-    """A worker: what it runs, and the signatures it has compiled, that of its last trial being at hand."""
-
-    def __init__(self) -> None:
-        self.trial: Trial | None = None
-        self.signature = ""
-        self.compiled: set[str] = set()
-
-
-STATUSES = ("completed", "diverged", "failed", "invalid", "waiting")
-"""What can be said of a trial; ``waiting`` is to be run."""
+STATUSES = (*FINAL, "failed", "invalid", "waiting")
+"""The statuses of a trial in a plan; a trial to run is ``waiting``."""
+MOST_ROWS = 50
+"""Cells that are shown by default."""
+MOST_LINES = 10
+"""Notes of a kind that are shown by default."""
+_NAMES = {"waiting": "to run"}
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """What is known of a cell before it runs.
+    """A cell before it runs.
 
     Attributes:
-        cell: of the grid.
-        size: the layers of its network; ``None`` where it cannot exist.
-        counts: number of its trials by status, one entry for each of `STATUSES`.
-        seconds: that one of its trials takes, compilation apart; ``None`` where that is not known.
+        cell: the cell.
+        size: the layers of its network; ``None`` if it cannot exist.
+        counts: the number of its trials for each of `STATUSES`.
+        seconds: the time of one of its trials without compilation; ``None`` if unknown.
     """
 
     cell: Cell
@@ -106,19 +64,27 @@ class CellPlan:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """The time of trials: `wall` in seconds from start to end, `work` in seconds summed over workers."""
+
+    wall: float
+    work: float
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What running a study would mean.
+    """A grid before it runs.
 
     Attributes:
-        title: the question.
-        grid: all that is to be run.
-        cells: in the grid's order.
-        programs: static signatures of the trials that wait; every worker that meets one compiles it once.
-        workers: that run side by side.
-        forecast: of the trials that wait; ``None`` where no timing is known.
-        basis: where the timing is from; ``None`` where there is none.
-        sensitivity: of a comparison of two cells.
-        unknown_datasets: those whose number of training examples had to be assumed.
+        title: the question of the study.
+        grid: the expanded study.
+        cells: the cells, in the grid's order.
+        programs: the number of static signatures among the waiting trials; every worker compiles those it meets.
+        workers: the number of workers at once.
+        forecast: the time of the waiting trials; ``None`` if no timing is known.
+        basis: the source of the timing; ``None`` if there is none.
+        sensitivity: the difference that a comparison of two cells would find.
+        unknown_datasets: the datasets whose number of training examples is assumed.
     """
 
     title: str
@@ -133,7 +99,7 @@ class Plan:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of trials by status."""
+        """The number of trials for each of `STATUSES`."""
         return {status: sum(cell.counts[status] for cell in self.cells) for status in STATUSES}
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,26 +123,19 @@ class Plan:
 
 
 def make_plan(
-    title: str,
-    grid: Grid,
-    work: Work,
-    statuses: Mapping[str, str],
-    workers: int,
-    timing: Timing | None,
-    sensitivity: Sensitivity,
+    title: str, grid: Grid, work: Work, workers: int, timing: Timing | None, sensitivity: Sensitivity
 ) -> Plan:
     """Returns the plan of a grid.
 
     Args:
-        title: of the study.
-        grid: of the study.
-        work: the grid against its store.
-        statuses: of all that is stored, by run key.
-        workers: that run side by side.
-        timing: of runs as a worker runs them; ``None`` where nothing is known.
-        sensitivity: of the grid.
+        title: the question of the study.
+        grid: the expanded study.
+        work: its trials, stored or waiting.
+        workers: the number of workers at once.
+        timing: the timing of a worker here; ``None`` if unknown.
+        sensitivity: the sensitivity of the grid.
     """
-    cells = _plan_cells(grid, {**statuses, **{trial.key: "waiting" for trial in work.waiting}}, timing)
+    cells = _plan_cells(grid, work, timing)
     return Plan(
         title=title,
         grid=grid,
@@ -191,12 +150,13 @@ def make_plan(
 
 
 def list_infos(grid: Grid) -> dict[DataConfig, DatasetInfo]:
-    """Returns what is known of every dataset of a grid, by its settings without the size; each is looked up once."""
+    """Returns the datasets of a grid by their settings, apart from the number of training examples."""
     datasets = dict.fromkeys(cell.config.data.whole for cell in grid.cells)
     return {data: load_data_info(data) for data in datasets}
 
 
-def _plan_cells(grid: Grid, statuses: Mapping[str, str], timing: Timing | None) -> tuple[CellPlan, ...]:
+def _plan_cells(grid: Grid, work: Work, timing: Timing | None) -> tuple[CellPlan, ...]:
+    statuses = {**work.statuses, **{trial.key: "waiting" for trial in work.waiting}}
     trials = iter(grid.trials)  # cell by cell
     plans = []
     for cell in grid.cells:
@@ -225,8 +185,45 @@ def _forecast(cells: Iterable[CellPlan], work: Work, workers: int, timing: Timin
     )
 
 
-MOST_ROWS = 50
-MOST_LINES = 10
+def forecast(
+    trials: Sequence[Trial],
+    workers: int,
+    run_seconds: Callable[[Trial], float],
+    compile_seconds: Callable[[Trial], float],
+) -> Forecast:
+    """Simulates a run of trials, the longest first.
+
+    Args:
+        trials: the trials to run.
+        workers: the number of workers at once.
+        run_seconds: the time of a trial on a worker that has its programs.
+        compile_seconds: the additional time on a worker that has to compile them.
+    """
+    schedule = Schedule(trials, run_seconds)
+    places = [(0.0, number, _Place()) for number in range(workers)]
+    work = 0.0
+    for _ in trials:
+        now, number, place = places[0]
+        if place.trial:
+            schedule.end(place.trial)
+        (place.trial,) = schedule.take(place.signature, 1)
+        place.signature = place.trial.signature
+        spent = run_seconds(place.trial)
+        if place.signature not in place.compiled:
+            place.compiled.add(place.signature)
+            spent += compile_seconds(place.trial)
+        work += spent
+        heapq.heapreplace(places, (now + spent, number, place))
+    return Forecast(max(now for now, _, _ in places), work)
+
+
+class _Place:
+    """A simulated worker: its trial, the signature of that trial, and all signatures that it has compiled."""
+
+    def __init__(self) -> None:
+        self.trial: Trial | None = None
+        self.signature = ""
+        self.compiled: set[str] = set()
 
 
 def describe_plan(plan: Plan, complete: bool = False) -> Document:
@@ -234,7 +231,7 @@ def describe_plan(plan: Plan, complete: bool = False) -> Document:
 
     Args:
         plan: any.
-        complete: with every cell and duplicate; otherwise `MOST_ROWS` and `MOST_LINES` of them, and how many more.
+        complete: shows every cell and duplicate; otherwise `MOST_ROWS` and `MOST_LINES` of them, and counts the rest.
     """
     grid, counts = plan.grid, plan.counts
     cells, seeds = len(grid.cells), len(grid.seeds)
@@ -313,6 +310,3 @@ def _write_sensitivity(sensitivity: Sensitivity) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-_NAMES = {"waiting": "to run"}

@@ -1,4 +1,4 @@
-"""How small a difference between two arms this many seeds can show."""
+"""The sensitivity of a grid: the smallest difference between two cells that its seeds would find."""
 
 import math
 import statistics
@@ -17,21 +17,21 @@ ASSUMED_DEVIATION = 0.0019
 """Standard deviation of the test accuracy of the default run over ten seeds (docs/accuracy.md)."""
 ALPHA, POWER = 0.05, 0.8
 LEAST_FREEDOM = 8
-"""Degrees of freedom that a spread must have to take the place of the assumed one, which has 9."""
+"""Degrees of freedom that a measured deviation needs to replace the assumed one, which has 9."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What paired two-sided t tests of all cells against one of them would find.
+    """What paired two-sided t tests of all cells against a baseline would find.
 
     Attributes:
-        standard_deviation: of the test accuracy over seeds, in one cell.
-        basis: where this is from.
-        seeds: of every cell.
-        comparisons: of the cells that can exist with one of them.
-        difference: of the mean test accuracies, found with probability `POWER` in each comparison, where all of them
-            together err with probability `ALPHA` at most, if the seeds of two cells have nothing in common; ``None``
-            for fewer than `LEAST_SEEDS`, and where there is nothing to compare.
+        standard_deviation: the standard deviation of the test accuracy over the seeds of a cell.
+        basis: the source of the standard deviation.
+        seeds: the number of seeds of every cell.
+        comparisons: the number of comparisons, of the cells that can exist with one of them.
+        difference: the smallest difference of mean test accuracies that each comparison finds with probability `POWER`,
+            if all together make an error with probability at most `ALPHA` and cells are uncorrelated over seeds;
+            ``None`` with fewer than `LEAST_SEEDS` seeds, or nothing to compare.
     """
 
     standard_deviation: float
@@ -44,13 +44,13 @@ class Sensitivity:
 def find_sensitivity(grid: Grid, records: Mapping[str, Record]) -> Sensitivity:
     """Returns the smallest difference that a grid would find.
 
-    The spread over seeds is the typical one of the grid's own cells if their completed seeds tell enough of it, else
-    that of any configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`; never less
-    than what the step of the accuracies hides. The level of a comparison is Sidak's.
+    The deviation over seeds is the typical one of the grid's cells if enough of their seeds are stored, else that of
+    all configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`; it is at least the
+    deviation that rounding to whole test images hides. The level of a comparison is Sidak's.
 
     Args:
-        grid: of the study.
-        records: what is stored, of the grid or not, by run key.
+        grid: the expanded study.
+        records: stored runs, also outside the grid, by run key.
     """
     deviation, basis = _find_spread(grid, records.values())
     configs = [cell.config for cell in grid.cells if cell.problem is None]
@@ -82,7 +82,7 @@ def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:
 
 
 def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]:
-    """Returns the test accuracies of every configuration over its seeds; the configuration is given with the seed 0."""
+    """Returns the test accuracies over seeds of every configuration, which is given with seed 0."""
     groups: dict[RunConfig, list[float]] = {}
     for record in records:
         if record.test_accuracy is not None:
