@@ -1,1 +1,1 @@
-"""."""
+"""What is read from and shown in a terminal."""

@@ -1,7 +1,8 @@
-"""Arrays as people have them, taken as what they plainly are: uint8 images and int32 labels.
+"""What a dataset is: two splits of uint8 images with int32 labels, checked once and named by the hash of their content.
 
-Whole numbers in 0..255 are pixels whatever their dtype, and so are floats in [0, 1] that are multiples of 1/255. Images
-without channels are grey. What would have to be guessed, such as images that were normalised, is refused.
+Arrays are taken as what they plainly are. Whole numbers in 0..255 are pixels whatever their dtype, and so are floats in
+[0, 1] that are multiples of 1/255. Images without channels are grey. What would have to be guessed, such as images that
+were normalised, is refused.
 """
 
 import hashlib

@@ -1,6 +1,8 @@
-"""The way in: bundled, else cached, else read from what TFDS has prepared, else prepared first.
+"""Datasets by name: bundled, else cached, else read from what TFDS has prepared, else prepared first.
 
 Each step imports only what it needs: MNIST and cached datasets load without TFDS, prepared ones without TensorFlow.
+Images that were handed over in Python have only been given a name, so the run key holds the hash of their content too
+(`DataConfig.sha256`), and they are found again by it.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
-"""IDX, the format MNIST came in: two zero bytes, a type code, the number of axes, big-endian axis lengths, then values.
+"""MNIST from the four original files, bundled with the package: no network, no TFDS, no TensorFlow.
 
-Files are hashed before they are parsed, so a parser only ever sees bytes that someone vouched for; it still checks that
-the header accounts for every byte.
+They are in the IDX format: two zero bytes, a type code, the number of axes, big-endian axis lengths, then values. Files
+are hashed before they are parsed, so the parser only ever sees known bytes; it still checks that the header accounts
+for every byte.
 """
 
 import gzip

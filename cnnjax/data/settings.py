@@ -1,6 +1,7 @@
-"""The names datasets go by: `name`, `name/config`, `name:version` or `name/config:version`, as in TFDS.
+"""Which images a run means: a dataset name as in TFDS, and a content hash where the name does not tell.
 
-A name becomes part of a path, so it is taken apart here, by one strict pattern, before anything touches the disk.
+A name (`name`, `name/config`, `name:version` or `name/config:version`) becomes part of a path, so it is taken apart
+here, by one strict pattern, before anything touches the disk.
 """
 
 import re

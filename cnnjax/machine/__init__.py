@@ -1,1 +1,1 @@
-"""."""
+"""The machine underneath: files, processes, JAX's start, devices."""

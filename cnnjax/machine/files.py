@@ -1,4 +1,9 @@
-"""Paths as people give them. No JAX here."""
+"""Files that people name and that commands write, and the user's cache. No JAX here.
+
+Paths are checked and expanded as people type them. Text files that a person wrote are read once, and refused where they
+are too large, nested too deep or no regular files. Output files are refused before the work begins, and replaced as a
+whole when it is done. Caches hold what can be made again: decoded datasets and compiled programs.
+"""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Python processes that this one starts: they import what this one would. No JAX here."""
+"""This process and those that it starts: cores, memory, child processes, foreign logs, signals. No JAX here."""
 
 import contextlib
 import functools

@@ -1,1 +1,1 @@
-"""."""
+"""Networks: what the library needs of one, the CNN, its layers."""

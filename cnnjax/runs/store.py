@@ -1,4 +1,4 @@
-"""The SQLite file underneath the store: its tables, their versions, and its errors as ours.
+"""The experiment store: one SQLite file with a row for each run, its epochs, parameters and predictions.
 
 A commit is in the file, and the folder that names the file is synced, before it returns: it survives a loss of power.
 """

@@ -1,8 +1,10 @@
-"""Which factor matters most: the variance of a factorial study, divided among factors, their interactions and the rest.
+"""What the factors of a study do: shares of the variance, effects of levels, interactions.
 
-The model has a mean for every seed (the arms of one seed share its batches), an effect of every level of each factor,
-and one of every pair of levels of two factors. Sums of squares are of type II: of a factor, by how much it betters
-the model that has everything but what contains it; so the design need not be balanced, nor complete.
+Shares are those of a model with a mean for every seed (the arms of one seed share its batches), an effect of every
+level of each factor, and one of every pair of levels of two factors. Sums of squares are of type II: the share of a
+factor is how much it improves the model that has everything but what contains it. So the design need be neither
+balanced nor complete. Effects are paired differences between levels, averaged over the combinations of the other
+factors that both levels have.
 """
 
 import math

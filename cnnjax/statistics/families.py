@@ -1,4 +1,8 @@
-"""Two arms compared as one of a family: levels, intervals, what became of the runs, and the verdict."""
+"""Many comparisons at once: a family errs no more often than one comparison would.
+
+A `Contrast` is two arms compared as one of a family: its level, its intervals, what became of the runs, and the
+verdict.
+"""
 
 import functools
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Tests and intervals that resample the differences themselves instead of trusting a distribution."""
+"""Two arms with common seeds: the differences by seed, their mean, tests of significance, and intervals.
+
+Tests that trust a normal distribution stand beside those that resample the differences themselves.
+"""
 
 import math
 from collections.abc import Mapping

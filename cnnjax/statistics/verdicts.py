@@ -1,4 +1,8 @@
-"""By what comparisons are decided."""
+"""What a comparison says in one word, and why: better, worse, equivalent or undecided.
+
+`Criteria` are the level, the margin and the power by which comparisons are decided. The probabilities below tell how
+many seeds decide a difference.
+"""
 
 import math
 import re

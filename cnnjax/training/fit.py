@@ -1,7 +1,7 @@
-"""One run from configuration to stored record: look it up, check it, load, train, store.
+"""From a configuration to a stored run: look it up, check it, load, train, store.
 
-This is the one function behind a single run and a grid point. The order matters: nothing is written before the
-configuration is known to fit the dataset, and the store is known to be writable before hours are spent.
+`fit` trains one run and `fit_many` several; trials of grids go the same way. The order matters: nothing is written
+before the configuration is known to fit the dataset, and the store is known to be writable before hours are spent.
 """
 
 import contextlib

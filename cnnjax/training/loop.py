@@ -1,7 +1,13 @@
-"""Where a run is between two pieces of an epoch, and how that travels through a checkpoint.
+"""The training loop: epochs with validation, early stopping and divergence, checkpoints, a final test.
 
-With the configuration, a `Position` is all that is needed to go on: the random key follows from the seed, the order of
-the epoch from the step, and everything else is here.
+One loop trains one run, or several of one static signature in one program, their states stacked and every step taken by
+all of them. Such runs share the images and the compiled program and nothing else: each has its own parameters, numbers
+(such as the learning rate) and order of the images. A run that ends before the others, by early stopping, divergence or
+fewer epochs, has its result then; its place in the program is computed and ignored until the last one ends.
+
+An epoch is cut into pieces of at most `PIECE` steps, between which progress is shown and signals are obeyed. The pieces
+are the same compiled program and the same arithmetic whether anybody watches or not. With the configuration, a
+`Position` is all that is needed to go on after any piece.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The 7 made smaller by pooling: no run, no JAX."""
+"""Pictures that need no run: a window sliding over an image, pooling, the tensors between layers. No JAX here."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal

@@ -1,1 +1,1 @@
-"""."""
+"""Commands that measure this project: speed, calibration of the statistics, reliability."""

@@ -1,7 +1,8 @@
-"""Convolution on accelerators: XLA's own, unless many kernels are trained at once.
+"""Two-dimensional convolution, alone or followed by max-pooling, by the algorithm that measures fastest.
 
-Under `vmap` over kernels XLA makes one grouped convolution of them all, which accelerators are slow at; by patches they
-are one batched matrix product.
+On CPU this is minimal filtering or patches, as the gradients of XLA's own convolution are slow inside a scan. On
+accelerators it is XLA's, unless many kernels are trained at once: under `vmap` over kernels XLA makes one grouped
+convolution of them all, which accelerators are slow at; by patches they are one batched matrix product.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The matrices of minimal filtering: several outputs of a short filter by fewer multiplications than sliding it.
+"""Convolution at stride 1 by minimal filtering (Winograd): few multiplications, in large matrix products.
 
 A filter of ``r`` taps and a stretch of ``m`` outputs are polynomials; their product is found by evaluating both at
 ``n = m + r - 1`` points, multiplying there, and interpolating (Toom and Cook). Transposed, that is a correlation:

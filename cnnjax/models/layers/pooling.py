@@ -1,9 +1,9 @@
-"""Sliding a window over images: every position inside the window is one strided slice of the whole batch.
+"""Sliding windows over images, and pooling: the maximum or the mean of each window of each channel.
 
-Activations are (height, width, batch, channels), so such a slice is made of long runs of memory, whole batches of
-pixels, whatever the strides. A convolution and a pooling both look at each image through the same ``kh x kw`` slices;
-they differ only in how they combine them. Slices, unlike gathers or `lax.reduce_window`, are differentiated into plain
-pads and sums.
+Activations are (height, width, batch, channels), so one position of all windows is a strided slice made of long runs of
+memory, whole batches of pixels, whatever the strides. A convolution and a pooling look at each image through the same
+``kh x kw`` slices, and differ only in how they combine them. Slices, unlike gathers or `lax.reduce_window`, are
+differentiated into plain pads and sums. The gradient of equal maxima goes to the first, as in other frameworks.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The textbook network in other libraries, each trained by a process of its own on the same recipe and images."""
+"""The textbook network and a grid of its relatives, in other libraries, each trained by a process of its own."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""The outside of contestants: which there are, their processes, and what they are asked to do in turn."""
+"""Contestants measured in turn, again and again, so that what else the machine does meets all alike; and the tables."""
 
 import contextlib
 import importlib.util

@@ -1,11 +1,4 @@
-"""What is disturbed while it writes: a run, a grid, rows of a store, a cached dataset and a report.
-
-A scenario is a command, typed into a folder, and what its folder holds afterwards, in a form that can be compared. Two
-of them need no training and are played by this module itself::
-
-    python -m experiments.measure.faults.disturbances store FOLDER
-    python -m experiments.measure.faults.disturbances cache FOLDER
-"""
+"""Disturbances of a command that writes: kills at every write, full disks, other processes, missing permission."""
 
 import dataclasses
 import importlib.resources

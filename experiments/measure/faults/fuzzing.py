@@ -1,7 +1,4 @@
-"""Every reader of the project, each with what it reads: a function that damages one input and reads it.
-
-A reader may accept what it is given, or refuse it by an error of `cnnjax.errors`; whatever else comes is a fault.
-"""
+"""Damaged inputs for every reader, read within limits of time and memory, and what came of them."""
 
 import contextlib
 import functools
