@@ -1,5 +1,5 @@
-"""Pictures: numbers in, `matplotlib.figure.Figure` out, in one style. No JAX here, and no state of pyplot's.
+"""Figures: numbers in, `matplotlib.figure.Figure` out, all in one style; without JAX and without the state of pyplot.
 
-Every function that draws is decorated with `style.styled()`, makes its figure by `style.new_figure`, and leaves it to
-its caller to save it, by `style.save_figure`.
+Every function that draws is decorated with `style.styled()` and makes its figure by `style.new_figure`; its caller
+saves the figure by `style.save_figure`.
 """

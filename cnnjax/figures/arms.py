@@ -1,7 +1,6 @@
-"""Differences between arms, one below the other: the forest plot.
+"""Arms compared: differences (the forest plot), pairs of seeds, accuracy against size, and ranks.
 
-A row has the name of its arm, the difference of every seed as a tick, the mean with its interval, and the numbers and
-the verdict in words. The grey band is the margin within which a difference makes none.
+Accuracies and margins come in as fractions and are drawn in per cent or percentage points.
 """
 
 import math
@@ -18,9 +17,11 @@ from cnnjax.figures.style import (
     INK,
     MARKERS,
     MARKS,
+    PAGE_WIDTH,
     SMALL,
     VERMILLION,
     explain_marks,
+    make_panels,
     mark_log_axis,
     new_figure,
     styled,
@@ -33,20 +34,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FOREST_WIDTH, _LINE, _GAP = 7.2, 0.135, 0.12
-"""Inches of the figure across, of a line of text, and between rows."""
+MOST_PAIRS = 24
+"""Largest number of panels of pairs."""
+MOST_GROUPS = 6
+"""Largest number of groups that each have their own colour and marker."""
 _FAR = 4.0
-"""Rows that reach so many times as far as most are cut off, so that the others can be told apart."""
+"""A row that reaches this many times as far as most others is cut off, so that the others stay readable."""
+_COLUMNS = 4
+"""Panels of pairs in a row."""
+_RISE, _FALL, _LEVEL = (BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "D")
+"""Colour, line and marker of a pair whose first arm is higher, lower, or equal."""
 
 
 @styled()
 def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: float) -> "Figure":
-    """Draws differences of accuracies with their intervals, in percentage points.
+    """Draws a forest plot: differences of accuracy with their intervals, in percentage points, a row each.
+
+    A row shows the difference of every seed as a tick, the mean with its interval, and the numbers and the verdict in
+    words. The grey band is the margin of equivalence.
 
     Args:
-        names: of the rows.
-        contrasts: of the rows.
-        margin: within which differences make none, as a fraction.
+        names: names of the rows, from top to bottom.
+        contrasts: contrasts of the rows.
+        margin: margin of equivalence, as a fraction.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -54,7 +64,7 @@ def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: flo
     labels, name_lines = wrap_all(names, 34)
     verdicts, verdict_lines = wrap_all([contrast.verdict.label for contrast in contrasts], 30)
     lines = max(name_lines, verdict_lines + (verdict_lines > 1))
-    figure = new_figure(_FOREST_WIDTH, 1.1 + len(names) * (lines * _LINE + _GAP))
+    figure = new_figure(PAGE_WIDTH, 1.1 + len(names) * (lines * 0.135 + 0.12))
     axes = figure.subplots()
     limit = _find_limit(contrasts, margin)
     axes.axvspan(-100 * margin, 100 * margin, **BAND)
@@ -77,7 +87,7 @@ def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: flo
 
 
 def describe_difference(contrast: Contrast) -> str:
-    """Returns the difference in points, with its interval where it has one: ``+0.12 [-0.04, +0.28]``."""
+    """Returns the difference in percentage points with its interval, if any: ``+0.12 [-0.04, +0.28]``."""
     mean = f"{100 * contrast.comparison.mean:+.2f}"
     low, high = contrast.decisive_interval
     return mean if low is None or high is None else f"{mean} [{100 * low:+.2f}, {100 * high:+.2f}]"
@@ -100,21 +110,15 @@ def _draw_row(axes: "Axes", row: int, contrast: Contrast, limit: float) -> None:
 
 
 def _find_limit(contrasts: Sequence[Contrast], margin: float) -> float:
-    """Returns where the axis ends, in points: beyond all rows, but for those that reach far beyond the others."""
+    """Returns the end of the axis in percentage points: beyond all rows except those far beyond the others."""
     reach = [max(abs(end) for end in (c.comparison.mean, *c.decisive_interval) if end is not None) for c in contrasts]
     far = max(reach)
     most = float(np.quantile(reach, 0.75, method="higher")) if len(reach) > 3 else far
     return 105 * max(1.5 * margin, far if far <= _FAR * most else 1.5 * most)
 
 
-MOST_PAIRS = 24
-_COLUMNS, _PAIRS_WIDTH = 4, 7.2
-_RISE, _FALL, _LEVEL = (BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "D")
-"""Colour, line and marker of a pair that goes up, down, or neither."""
-
-
 class Pair(NamedTuple):
-    """Two arms: their names, and their accuracies by seed as fractions."""
+    """Two arms: their names, and their accuracies by seed."""
 
     first: str
     second: str
@@ -124,11 +128,11 @@ class Pair(NamedTuple):
 
 @styled()
 def draw_pairs(pairs: Sequence[Pair], against_base: bool) -> "Figure":
-    """Draws a panel for every pair of arms, from the second of a pair on the left to the first on the right.
+    """Draws a panel per pair of arms: lines from the second arm on the left to the first on the right, one per seed.
 
     Args:
-        pairs: at most `MOST_PAIRS`.
-        against_base: whether the second of each is one and the same base, which need not be named.
+        pairs: the pairs, at most `MOST_PAIRS`.
+        against_base: whether the second arm of every pair is the same base, which the titles then leave out.
     """
     from matplotlib.lines import Line2D
 
@@ -136,15 +140,13 @@ def draw_pairs(pairs: Sequence[Pair], against_base: bool) -> "Figure":
     titles, lines = wrap_all(named, 22, 4)
     columns = min(len(pairs), _COLUMNS)
     rows = math.ceil(len(pairs) / columns)
-    figure = new_figure(max(_PAIRS_WIDTH * columns / _COLUMNS, 3.6), 0.5 + rows * (1.75 + 0.13 * lines))
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, pair, title in zip(every, pairs, titles, strict=False):
+    figure = new_figure(max(PAGE_WIDTH * columns / _COLUMNS, 3.6), 0.5 + rows * (1.75 + 0.13 * lines))
+    panels = make_panels(figure, len(pairs), columns)
+    for axes, pair, title in zip(panels, pairs, titles, strict=True):
         _draw_pair(axes, pair)
         axes.set_title(title, fontsize=SMALL)
         axes.set_xticks([0, 1], ["base", "arm"] if against_base else ["second", "first"])
-    for axes in every[len(pairs) :]:
-        axes.set_visible(False)
-    for axes in every[::columns]:
+    for axes in panels[::columns]:
         axes.set_ylabel("accuracy in %")
     kinds = {"higher than its pair": _RISE, "lower": _FALL, "equal": _LEVEL}
     found = {_classify(pair, seed) for pair in pairs for seed in pair.first_values.keys() & pair.second_values.keys()}
@@ -177,13 +179,8 @@ def _classify(pair: Pair, seed: int) -> tuple[str, str, str]:
     return _LEVEL if before == after else _RISE if after > before else _FALL
 
 
-MOST_GROUPS = 6
-"""Groups that have a colour and a marker of their own."""
-_KEY_WIDTH = 84
-
-
 class Point(NamedTuple):
-    """An arm: its parameters, mean accuracy with interval as fractions, group, and whether it is on the front."""
+    """An arm: its number of parameters, mean accuracy with interval, group, and whether it is on the Pareto front."""
 
     name: str
     parameters: int
@@ -196,18 +193,18 @@ class Point(NamedTuple):
 
 @styled()
 def draw_capacity(points: Sequence[Point], grouped_by: str) -> "Figure":
-    """Draws the mean accuracy of arms over the logarithm of their parameters, and the front of those that none beats.
+    """Draws the mean accuracy of arms against their parameters (logarithmic), and the Pareto front as a dotted line.
 
     The arms on the front are numbered, and named below.
 
     Args:
         points: the arms, at least one.
-        grouped_by: what their groups are; at most `MOST_GROUPS` groups, or all are drawn alike.
+        grouped_by: name of the groups; colours repeat beyond `MOST_GROUPS` groups. Empty for no legend.
     """
     groups = list(dict.fromkeys(point.group for point in points))
     front = sorted((point for point in points if point.on_front), key=lambda point: point.parameters)
-    keys = [wrap(f"{number}  {point.name}", _KEY_WIDTH, 2) for number, point in enumerate(front, 1)]
-    figure = new_figure(7.2, 4.3 + 0.15 * sum(key.count("\n") + 1 for key in keys))
+    keys = [wrap(f"{number}  {point.name}", 84, 2) for number, point in enumerate(front, 1)]
+    figure = new_figure(PAGE_WIDTH, 4.3 + 0.15 * sum(key.count("\n") + 1 for key in keys))
     axes = figure.subplots()
     _draw_front(axes, front)
     for index, group in enumerate(groups):
@@ -248,18 +245,18 @@ def _draw_points(axes: "Axes", points: Sequence[Point], style: dict[str, Any], l
 
 @styled()
 def draw_ranks(names: Sequence[str], means: Sequence[float], critical_difference: float | None) -> "Figure":
-    """Draws mean ranks, the best first, each with half the critical difference to both sides.
+    """Draws mean ranks, the best at the top, with bars of half the critical difference to both sides.
 
-    Two arms whose bars do not overlap differ.
+    Two arms differ if their bars do not overlap.
 
     Args:
-        names: of the arms.
-        means: mean ranks, 1 being best.
-        critical_difference: of two mean ranks; ``None`` where no two are compared.
+        names: names of the arms.
+        means: mean ranks; 1 is best.
+        critical_difference: critical difference of two mean ranks; ``None`` draws no bars.
     """
     order = sorted(range(len(names)), key=lambda index: means[index])
     labels, lines = wrap_all([names[index] for index in order], 40)
-    figure = new_figure(7.2, 0.7 + len(names) * (0.135 * lines + 0.13))
+    figure = new_figure(PAGE_WIDTH, 0.7 + len(names) * (0.135 * lines + 0.13))
     axes = figure.subplots()
     half = (critical_difference or 0.0) / 2
     for row, index in enumerate(order):

@@ -1,4 +1,4 @@
-"""What factors do: the share of the variance each explains, and the effect of its levels."""
+"""Factors of a study: their shares of the variance, the effects of their levels, and one factor against another."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,12 @@ from cnnjax.figures.style import (
     INK,
     MARKS,
     ON_LIGHT,
+    PAGE_WIDTH,
     PAPER,
     SEQUENTIAL,
     SMALL,
     explain_marks,
+    make_panels,
     new_figure,
     styled,
     wrap,
@@ -28,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH, _COLUMNS = 7.2, 2
-Style = dict[str, Any]
+_COLUMNS = 2
+"""Panels of factors in a row."""
 
 
 class FactorEffects(NamedTuple):
-    """The effects of the levels of one factor, by label in the study's order; ``None`` is the reference."""
+    """The effects of the levels of one factor, by label in the order of the study; the reference has ``None``."""
 
     factor: str
     levels: Mapping[str, Contrast | None]
@@ -41,14 +43,14 @@ class FactorEffects(NamedTuple):
 
 @styled()
 def draw_shares(names: Sequence[str], shares: Sequence[Share]) -> "Figure":
-    """Draws partial shares of the variance with their intervals, the largest first.
+    """Draws partial shares of the variance with their intervals, from top to bottom.
 
     Args:
-        names: of the terms.
-        shares: of the terms.
+        names: names of the terms: factors and interactions.
+        shares: shares of the terms.
     """
     labels, lines = wrap_all(names, 40)
-    figure = new_figure(_WIDTH, 0.8 + len(names) * (0.14 * lines + 0.14))
+    figure = new_figure(PAGE_WIDTH, 0.8 + len(names) * (0.14 * lines + 0.14))
     axes = figure.subplots()
     rows = range(len(names))
     axes.barh(rows, [100 * share.partial for share in shares], 0.62, color=BLUE, alpha=0.85)
@@ -66,15 +68,17 @@ def draw_shares(names: Sequence[str], shares: Sequence[Share]) -> "Figure":
 
 @styled()
 def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figure":
-    """Draws the effect of every level against the reference of its factor, a panel a factor, all on one scale.
+    """Draws the effect of every level against the reference of its factor, a panel per factor, all on one scale.
 
     Args:
-        factors: at least one.
-        margin: within which differences make none, as a fraction.
+        factors: the factors, at least one.
+        margin: margin of equivalence, as a fraction.
     """
     from matplotlib.patches import Patch
 
-    figure, panels = _make_panels(len(factors), 2.5, sharey=True)
+    columns = min(len(factors), _COLUMNS)
+    figure = new_figure(PAGE_WIDTH if columns > 1 else 4.8, 0.4 + 2.5 * math.ceil(len(factors) / columns))
+    panels = make_panels(figure, len(factors), columns, sharey=True)
     for axes, factor in zip(panels, factors, strict=True):
         axes.axhspan(-100 * margin, 100 * margin, **BAND)
         axes.axhline(0, color=INK, linewidth=0.8)
@@ -98,29 +102,16 @@ def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figur
     return figure
 
 
-def _make_panels(count: int, height: float, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
-    columns = min(count, _COLUMNS)
-    rows = math.ceil(count / columns)
-    figure = new_figure(_WIDTH if columns > 1 else 4.8, 0.4 + height * rows)
-    every = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel())
-    for axes in every[count:]:
-        axes.set_visible(False)
-    return figure, every[:count]
-
-
 def _name_levels(axes: "Axes", labels: Sequence[str]) -> None:
     steep = len(labels) * max(map(len, labels)) > 40 or len(labels) > 8
-    turned: Style = {"rotation": 90, "ha": "center"} if len(labels) > 8 else {"rotation": 30, "ha": "right"}
+    turned: dict[str, Any] = {"rotation": 90, "ha": "center"} if len(labels) > 8 else {"rotation": 30, "ha": "right"}
     wrapped, _ = wrap_all(labels, 18 if steep else max(6, 40 // len(labels)), 2)
     axes.set_xticks(range(len(labels)), wrapped, **(turned if steep else {}))
     axes.set_xlim(-0.5, len(labels) - 0.5)
 
 
-_WIDEST = 7.2
-
-
 class HeatMap(NamedTuple):
-    """The cells of two factors: percentages, float (rows, columns), nan without one; and what is written into each."""
+    """The cells of two factors: percentages, float (rows, columns), nan for missing ones, and the text of each cell."""
 
     title: str
     rows: Sequence[str]
@@ -131,19 +122,19 @@ class HeatMap(NamedTuple):
 
 @styled()
 def draw_heat_maps(maps: Sequence[HeatMap], row_factor: str, column_factor: str) -> "Figure":
-    """Draws tables of two factors beside each other, in the colours of one scale.
+    """Draws heat maps of two factors beside each other, in one colour scale; missing cells are hatched.
 
     Args:
-        maps: of equal rows and columns, at least one.
-        row_factor: down.
-        column_factor: across.
+        maps: at least one; all have the same rows and columns.
+        row_factor: name of the factor down.
+        column_factor: name of the factor across.
     """
     rows, columns = maps[0].values.shape
     labels, lines = wrap_all(maps[0].rows, 18)
     cell = max(0.34, 0.16 * lines + 0.08)
-    across = max(1, min(len(maps), int(_WIDEST / (1.2 + 0.75 * columns))))
+    across = max(1, min(len(maps), int(PAGE_WIDTH / (1.2 + 0.75 * columns))))
     down = math.ceil(len(maps) / across)
-    width = max(4.2, min(_WIDEST, 1.6 + across * (0.4 + 0.75 * columns)))
+    width = max(4.2, min(PAGE_WIDTH, 1.6 + across * (0.4 + 0.75 * columns)))
     figure = new_figure(width, 0.5 + down * (1.0 + cell * rows))
     every = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     for axes in every[len(maps) :]:

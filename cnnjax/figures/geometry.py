@@ -1,4 +1,4 @@
-"""A window sliding over a numbered image, and a picture made smaller by pooling."""
+"""The geometry of a network, without any weights: a sliding window, pooling, and the stack of tensors."""
 
 import math
 from collections.abc import Sequence
@@ -31,14 +31,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NUMBERED, MOST_NUMBERED_SMALL, MOST_WINDOWS = 16, 8, 4
-"""Cells a side up to which they have their numbers, in a large grid and a small one; windows shown a side."""
-_CELL = 0.38
+MOST_WINDOWS, MOST_BLOCKS = 4, 60
+"""Windows shown per side; tensors shown of a network."""
+_MOST_NUMBERED, _MOST_NUMBERED_SMALL = 16, 8
+"""Largest side of a grid whose cells have numbers, in a large grid and in a small one."""
+_SLOT, _ROW, _IN_A_ROW = 1.5, 2.6, 7
+"""Inches across and down for a block with its text; blocks in a row."""
+_TALLEST, _THICKEST, _THINNEST = 1.2, 0.55, 0.07
+"""Inches of the tallest block, the thickest and the thinnest."""
+_COLOURS = {"Conv": SKY, "MaxPool": ORANGE, "AvgPool": ORANGE, "BatchNorm": PURPLE, "Dense": GREEN, "Input": BLUE}
 
 
 @styled()
 def draw_window(sliding: Sliding) -> "Figure":
-    """Draws the image with its first two windows, what the windows see, and the output, which has a letter a window."""
+    """Draws an image with its first two windows, what each window sees, and the output with a letter per window."""
     rows, columns = (min(size, MOST_WINDOWS) for size in sliding.output)
     image_side, output_side = (_side(size) for size in (sliding.padded.shape, sliding.output))
     small = 1.05 if max(sliding.padded.shape) <= 5 else 1.4
@@ -57,14 +63,14 @@ def draw_window(sliding: Sliding) -> "Figure":
 
 @styled()
 def draw_pooling(pooling: Pooling) -> "Figure":
-    """Draws the picture, cut into the windows of the pooling, and what is left of it; darker is larger."""
+    """Draws a picture, divided into the windows of the pooling, and the pooled picture; darker is larger."""
     sides = [_side(each.shape) for each in (pooling.picture, pooling.pooled)]
     figure = new_figure(sum(sides) + 1.0, max(sides) + 0.9, pooling.describe())
     left, right = figure.subplots(1, 2, width_ratios=sides)
     for axes, values, name in ((left, pooling.picture, "picture"), (right, pooling.pooled, "pooled")):
         colours = np.array([[blend(PAPER, BLUE, value) for value in row] for row in values])
         texts = [[f"{value:.2g}".replace("0.", ".") for value in row] for row in values]
-        _draw_cells(axes, texts, colours, MOST_NUMBERED)
+        _draw_cells(axes, texts, colours, _MOST_NUMBERED)
         axes.set_title(f"{name}: {values.shape[0]} x {values.shape[1]}")
     if pooling.strides == pooling.window:
         (height, width), (down, across) = pooling.picture.shape, pooling.window
@@ -77,7 +83,7 @@ def draw_pooling(pooling: Pooling) -> "Figure":
 
 
 def _draw_image(axes: "Axes", sliding: Sliding) -> None:
-    _draw_cells(axes, _numbers(sliding.padded), _colour_padding(sliding), MOST_NUMBERED)
+    _draw_cells(axes, _numbers(sliding.padded), _colour_padding(sliding), _MOST_NUMBERED)
     padding = " with its padding of zeros" if sliding.padded.shape != sliding.image.shape else ""
     axes.set_title(f"image{padding}")
     positions = [(row, column) for row in range(sliding.output[0]) for column in range(sliding.output[1])]
@@ -92,7 +98,7 @@ def _draw_one_window(axes: "Axes", sliding: Sliding, position: Pair) -> None:
     colours = _colour_padding(sliding)
     (top, left), (height, width) = sliding.find_corner(position), sliding.window
     colours[top : top + height, left : left + width] = blend(SKY, PAPER, 0.35)
-    _draw_cells(axes, _numbers(sliding.padded), colours, MOST_NUMBERED_SMALL)
+    _draw_cells(axes, _numbers(sliding.padded), colours, _MOST_NUMBERED_SMALL)
     _outline(axes, (top, left), sliding.window, BLUE, "-", "")
     axes.set_title(sliding.letters[position[0]][position[1]], fontweight="bold", pad=3)
 
@@ -100,12 +106,12 @@ def _draw_one_window(axes: "Axes", sliding: Sliding, position: Pair) -> None:
 def _draw_output(axes: "Axes", sliding: Sliding) -> None:
     rows, columns = sliding.output
     colours = np.full((rows, columns, 3), blend(SKY, PAPER, 0.35))
-    _draw_cells(axes, sliding.letters, colours, MOST_NUMBERED, fontweight="bold")
+    _draw_cells(axes, sliding.letters, colours, _MOST_NUMBERED, fontweight="bold")
     axes.set_title(f"output: {rows} x {columns}")
 
 
 def _draw_cells(axes: "Axes", texts: Sequence[Sequence[str]], colours: np.ndarray, most: int, **text: Any) -> None:
-    """Draws a grid of cells; `colours` is RGB (rows, columns, 3), and more than `most` cells a side have no text."""
+    """Draws a grid of cells in `colours`, RGB (rows, columns, 3), with texts if no side has more than `most` cells."""
     rows, columns = colours.shape[:2]
     axes.imshow(colours)
     axes.set_xticks([])
@@ -118,7 +124,7 @@ def _draw_cells(axes: "Axes", texts: Sequence[Sequence[str]], colours: np.ndarra
     axes.set_ylim(rows - 0.4, -0.6)
     if max(rows, columns) > most:
         return
-    size = 9 if most == MOST_NUMBERED else 6.5
+    size = 9 if most == _MOST_NUMBERED else 6.5
     for row, line in enumerate(texts):
         for column, word in enumerate(line):
             ink = choose_ink(colours[row, column])
@@ -137,7 +143,7 @@ def _outline(axes: "Axes", corner: Pair, window: Pair, colour: str, line: str, l
 
 
 def _colour_padding(sliding: Sliding) -> np.ndarray:
-    colours = np.full((*sliding.padded.shape, 3), blend(PAPER, PAPER, 0))
+    colours = np.ones((*sliding.padded.shape, 3))
     colours[sliding.padded == 0] = blend(MUTED, PAPER, 0.2)
     return colours
 
@@ -147,33 +153,17 @@ def _numbers(values: np.ndarray) -> list[list[str]]:
 
 
 def _side(shape: Sequence[int]) -> float:
-    return min(max(_CELL * max(shape), 1.4), 6.8)
-
-
-MOST_BLOCKS = 60
-"""Tensors that are drawn; a deeper network is cut off."""
-_SLOT, _ROW, _IN_A_ROW = 1.5, 2.6, 7
-"""Inches that a block has across and down, with its text; blocks before a new row begins."""
-_TALLEST, _THICKEST, _THINNEST = 1.2, 0.55, 0.07
-_COLOURS = {"Conv": SKY, "MaxPool": ORANGE, "AvgPool": ORANGE, "BatchNorm": PURPLE, "Dense": GREEN, "Input": BLUE}
-
-
-class _Block(NamedTuple):
-    """Inches of a block: height, thickness, and the offset of its back, right and up."""
-
-    height: float
-    thickness: float
-    offset: float
+    return min(max(0.38 * max(shape), 1.4), 6.8)
 
 
 @styled()
 def draw_stack(input_shape: Shape, layers: Sequence[Layer], title: str) -> "Figure":
-    """Draws the tensors from the image to the last layer.
+    """Draws the tensors of a network as blocks, from the image to the output of the last layer.
 
     Args:
         input_shape: (height, width, channels) of the image.
-        layers: that follow.
-        title: what the network is.
+        layers: layers in order.
+        title: description of the network.
     """
     tensors = [Layer("image", "Input", input_shape), *layers]
     if len(tensors) > MOST_BLOCKS:
@@ -186,26 +176,34 @@ def draw_stack(input_shape: Shape, layers: Sequence[Layer], title: str) -> "Figu
     axes.set_ylim(-_ROW * rows, 0)
     axes.set_aspect("equal")
     axes.axis("off")
-    scale = _Scale.of([tensor.output_shape for tensor in tensors])
+    largest = _Largest.of([tensor.output_shape for tensor in tensors])
     for index, tensor in enumerate(tensors):
         row, column = divmod(index, _IN_A_ROW)
         middle, floor = _SLOT * (column + 0.5), -_ROW * row - 1.75
-        _draw_block(axes, scale.measure(tensor.output_shape), middle, floor, _COLOURS.get(tensor.kind, MUTED))
+        _draw_block(axes, largest.measure(tensor.output_shape), middle, floor, _COLOURS.get(tensor.kind, MUTED))
         _write(axes, tensor, middle, floor)
         if index + 1 < len(tensors):
             _point(axes, middle + _SLOT / 2, floor + 0.3)
     return figure
 
 
-class _Scale(NamedTuple):
-    """The largest tensor of each kind, in whose terms the others are measured."""
+class _Box(NamedTuple):
+    """Inches of the block of a tensor: height, thickness, and the shift of its back to the right and up."""
+
+    height: float
+    thickness: float
+    offset: float
+
+
+class _Largest(NamedTuple):
+    """The largest sizes among the tensors of a figure, which have the largest blocks."""
 
     side: int
     channels: int
     features: int
 
     @classmethod
-    def of(cls, shapes: Sequence[Shape]) -> "_Scale":
+    def of(cls, shapes: Sequence[Shape]) -> "_Largest":
         maps = [shape for shape in shapes if len(shape) == 3]
         return cls(
             max(max(shape[:2]) for shape in maps),
@@ -213,15 +211,15 @@ class _Scale(NamedTuple):
             max((shape[0] for shape in shapes if len(shape) == 1), default=1),
         )
 
-    def measure(self, shape: Shape) -> _Block:
+    def measure(self, shape: Shape) -> _Box:
         if len(shape) == 1:
-            return _Block(max(_TALLEST * math.sqrt(shape[0] / self.features), 0.12), 0.12, 0.0)
+            return _Box(max(_TALLEST * math.sqrt(shape[0] / self.features), 0.12), 0.12, 0.0)
         height, width, channels = shape
         thickness = max(_THICKEST * math.sqrt(channels / self.channels), _THINNEST)
-        return _Block(max(_TALLEST * height / self.side, 0.06), thickness, 0.35 * max(width / self.side, 0.05))
+        return _Box(max(_TALLEST * height / self.side, 0.06), thickness, 0.35 * max(width / self.side, 0.05))
 
 
-def _draw_block(axes: "Axes", block: _Block, middle: float, floor: float, colour: str) -> None:
+def _draw_block(axes: "Axes", block: _Box, middle: float, floor: float, colour: str) -> None:
     from matplotlib.patches import Polygon
 
     height, thickness, offset = block

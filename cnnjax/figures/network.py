@@ -1,5 +1,6 @@
-"""What a layer has learned to look for: the weights of its filters as small images."""
+"""Inside a trained network: filters, feature maps, saliency, answers, and mistakes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,13 @@ from cnnjax.figures.style import (
     BLUE,
     DARKENING,
     MUTED,
+    PAGE_WIDTH,
     SEQUENTIAL,
     SIGNED,
     SMALL,
     choose_ink,
     frame_images,
+    make_panels,
     new_figure,
     number_tiles,
     show_mosaic,
@@ -29,19 +32,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_FILTERS, MOST_INPUTS = 64, 12
-"""Filters shown of one that sees a picture; filters and inputs shown of a deeper layer."""
-_FILTER_COLUMNS = 8
+"""Filters shown of a layer that sees the image; filters and inputs shown of a deeper layer."""
+MOST_MAPS, MOST_MAPS_OF_A_ROW, MOST_UNITS, MOST_LAYERS = 64, 8, 128, 40
+"""Maps shown of one layer by itself; maps of a layer among others; units of a dense layer; layers below each other."""
+MOST_CLASSES = 10
+"""Number of the most probable classes whose probability is shown."""
+_MOST_NAMED = 25
+"""Largest number of classes whose cells are numbered and whose names are shown in a confusion matrix."""
+_LONGEST_NAME = 14
+_TILE_COLUMNS, _ANSWER_COLUMNS = 8, 6
+_SHEET_WIDTH = 6.4
+"""Width in inches of a figure with one mosaic."""
 
 
 @styled()
 def draw_filters(name: str, kernel: np.ndarray) -> "Figure":
-    """Draws the filters of a layer, zero being the middle grey.
+    """Draws the weights of the filters of a layer as small images, zero in the middle grey.
 
-    A layer that sees a grey picture has one image a filter; one that sees RGB too, in the colours that raise it; of any
-    other, rows are filters and columns the inputs that they add up.
+    With one input channel, every filter is a grey image; with three, an image in the colours that raise the output.
+    Otherwise rows are filters and columns are the input channels that they sum.
 
     Args:
-        name: of the layer.
+        name: name of the layer.
         kernel: float (window height, window width, inputs, filters).
     """
     inputs, filters = kernel.shape[2:]
@@ -58,10 +70,10 @@ def draw_filters(name: str, kernel: np.ndarray) -> "Figure":
 def _draw_sheet(name: str, images: np.ndarray, filters: int, limit: float) -> "Figure":
     images = images[:MOST_FILTERS]
     in_colour = images.ndim == 4
-    mosaic = tile(images, _FILTER_COLUMNS)
+    mosaic = tile(images, _TILE_COLUMNS)
     meaning = "\nred, green and blue as they raise the output; grey is zero" if in_colour else ""
-    title = f"{name}: {count_shown(len(images), filters, 'filters')} of {_measure(images)}{meaning}"
-    figure = new_figure(6.4, (1.25 if in_colour else 1.0) + 5.2 * mosaic.aspect, title)
+    title = f"{name}: {_count(len(images), filters, 'filters')} of {images.shape[1]} x {images.shape[2]}{meaning}"
+    figure = new_figure(_SHEET_WIDTH, (1.25 if in_colour else 1.0) + 5.2 * mosaic.aspect, title)
     axes = figure.subplots()
     drawn = show_mosaic(axes, mosaic, **({} if in_colour else _signed(limit)))
     number_tiles(axes, mosaic, len(images))
@@ -77,7 +89,7 @@ def _draw_table(name: str, kernel: np.ndarray, limit: float) -> "Figure":
     shown = kernel[:, :, :MOST_INPUTS, :MOST_INPUTS].transpose(3, 2, 0, 1)
     rows, columns, height, width = shown.shape
     mosaic = tile(shown.reshape(-1, height, width), columns)
-    counts = f"{count_shown(rows, filters, 'filters')}, {count_shown(columns, inputs, 'inputs')}"
+    counts = f"{_count(rows, filters, 'filters')}, {_count(columns, inputs, 'inputs')}"
     figure = new_figure(1.6 + 0.45 * columns, 1.0 + 0.45 * columns * mosaic.aspect, f"{name}: {counts}")
     axes = figure.subplots()
     drawn = show_mosaic(axes, mosaic, **_signed(limit))
@@ -90,95 +102,13 @@ def _draw_table(name: str, kernel: np.ndarray, limit: float) -> "Figure":
     return figure
 
 
-def count_shown(shown: int, there: int, what: str) -> str:
-    """Returns ``32 filters``, or ``the first 64 of 128 filters`` where some are left out."""
-    return f"{there} {what}" if shown == there else f"the first {shown} of {there} {what}"
-
-
-def _measure(images: np.ndarray) -> str:
-    return f"{images.shape[1]} x {images.shape[2]}"
+def _count(shown: int, total: int, what: str) -> str:
+    """Returns ``32 filters``, or ``the first 64 of 128 filters`` if some are left out."""
+    return f"{total} {what}" if shown == total else f"the first {shown} of {total} {what}"
 
 
 def _signed(limit: float) -> dict[str, Any]:
     return {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
-
-
-MOST_CLASSES = 10
-"""Classes whose probability is shown: the most probable ones."""
-_LONGEST = 14
-
-
-@styled()
-def draw_saliency(
-    image: np.ndarray, saliency: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
-) -> "Figure":
-    """Draws an image, how strongly each of its pixels changes the winning logit, and the probabilities.
-
-    Args:
-        image: uint8 (height, width, channels).
-        saliency: gradient of the winning logit by the pixels, float (height, width, channels).
-        probabilities: of the classes, float (classes,).
-        class_names: of the classes.
-        title: what the image is.
-    """
-    figure = new_figure(9.6, 3.2, title, wspace=0.05)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(0.9, 1.3, 1.1))
-    left.imshow(to_rgba(image[np.newaxis])[0])
-    left.set_title("what the network is given")
-    strength = np.abs(saliency).max(-1)
-    drawn = middle.imshow(strength, cmap=SEQUENTIAL, vmin=0, vmax=float(strength.max()) or 1.0)
-    winner = shorten(class_names[int(np.argmax(probabilities))])
-    middle.set_title(f"what the answer {winner} hangs on")
-    figure.colorbar(drawn, ax=middle, label="change of the logit by a pixel", shrink=0.85)
-    for axes in (left, middle):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(True)
-    plot_probabilities(right, probabilities, class_names)
-    right.set_title("what it answers")
-    return figure
-
-
-def plot_probabilities(axes: "Axes", probabilities: np.ndarray, class_names: Sequence[str]) -> None:
-    """Plots the most probable classes as bars with their numbers, in the order of the classes.
-
-    Args:
-        axes: to plot on.
-        probabilities: float (classes,), which sum to one.
-        class_names: of the classes.
-    """
-    shown = np.sort(np.argsort(-probabilities, kind="stable")[:MOST_CLASSES])
-    winner = int(np.argmax(probabilities))
-    colours = [BLUE if index == winner else MUTED for index in shown]
-    bars = axes.barh(range(len(shown)), probabilities[shown], 0.7, color=colours)
-    axes.bar_label(bars, [format_probability(value) for value in probabilities[shown]], padding=3, fontsize=7.5)
-    axes.set_yticks(range(len(shown)), [shorten(class_names[index]) for index in shown])
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.18)
-    axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
-    left_out = len(probabilities) - len(shown)
-    axes.set_xlabel("probability" + (f"; {left_out} less probable classes left out" if left_out else ""))
-
-
-def format_probability(value: float) -> str:
-    """Returns a probability as a percentage that is neither 0% nor 100% unless it is: ``98.2%``, ``<0.1%``."""
-    if 0 < value < 0.001:
-        return "<0.1%"
-    if 0.9995 <= value < 1:
-        return ">99.9%"
-    return f"{100 * value:.1f}%"
-
-
-def shorten(name: str) -> str:
-    """Returns a name that fits where a label is."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-
-
-MOST_MAPS, MOST_MAPS_OF_A_ROW, MOST_UNITS, MOST_LAYERS = 64, 8, 128, 40
-"""Maps of one layer; maps of a layer among others; units of a dense layer; layers below each other."""
-_MAP_COLUMNS = 8
-_WIDTH = 6.4
 
 
 @styled()
@@ -186,14 +116,14 @@ def draw_maps(name: str, maps: np.ndarray) -> "Figure":
     """Draws the feature maps of a layer, all on one scale.
 
     Args:
-        name: of the layer.
+        name: name of the layer.
         maps: float (rows, columns, channels).
     """
     height, width, channels = maps.shape
     shown = maps.transpose(2, 0, 1)[:MOST_MAPS]
-    mosaic = tile(shown, _MAP_COLUMNS)
-    title = f"{name}: {count_shown(len(shown), channels, 'maps')} of {height} x {width}"
-    figure = new_figure(_WIDTH, 1.0 + 5.2 * mosaic.aspect, title)
+    mosaic = tile(shown, _TILE_COLUMNS)
+    title = f"{name}: {_count(len(shown), channels, 'maps')} of {height} x {width}"
+    figure = new_figure(_SHEET_WIDTH, 1.0 + 5.2 * mosaic.aspect, title)
     axes = figure.subplots()
     drawn = show_mosaic(axes, mosaic, cmap=SEQUENTIAL, **_scale(maps))
     number_tiles(axes, mosaic, len(shown))
@@ -211,14 +141,14 @@ def draw_layers(
     class_names: Sequence[str],
     title: str,
 ) -> "Figure":
-    """Draws an image, what every layer makes of it, and the answer; every layer has a scale of its own.
+    """Draws an image, the output of every layer for it (each layer on its own scale), and the probabilities.
 
     Args:
         image: uint8 (height, width, channels).
-        outputs: of every layer by name, float (rows, columns, channels) or (features,), the classifier's logits last.
-        probabilities: of the classes, float (classes,).
-        class_names: of the classes.
-        title: what the image is.
+        outputs: outputs of the layers by name, float (rows, columns, channels) or (features,); the last are the logits.
+        probabilities: probabilities of the classes, float (classes,).
+        class_names: names of the classes.
+        title: description of the image.
     """
     hidden = list(outputs.items())[:-1]
     shown = hidden[:MOST_LAYERS]
@@ -226,25 +156,25 @@ def draw_layers(
         title += f"\nthe first {len(shown)} of {len(hidden)} layers before the classifier"
     heights = [0.75, *(_row_height(output) for _, output in shown), 0.5 + 0.15 * min(len(probabilities), 10)]
     title += "\nbrighter is larger, on a scale of its own in every layer"
-    figure = new_figure(7.2, 0.8 + sum(heights) + 0.12 * len(heights), title)
+    figure = new_figure(PAGE_WIDTH, 0.8 + sum(heights) + 0.12 * len(heights), title)
     rows = figure.subplots(len(heights), 1, height_ratios=heights)
     _show_input(rows[0], image)
     for axes, (name, output) in zip(rows[1:-1], shown, strict=True):
         _show_units(axes, name, output) if output.ndim == 1 else _show_row(axes, name, output)
-    plot_probabilities(rows[-1], probabilities, class_names)
+    _plot_probabilities(rows[-1], probabilities, class_names)
     _name_row(rows[-1], f"{list(outputs)[-1]}\nprobabilities")
     return figure
 
 
 def _show_input(axes: "Axes", image: np.ndarray) -> None:
-    show_mosaic(axes, tile(to_rgba(image[np.newaxis]), _MAP_COLUMNS))
+    show_mosaic(axes, tile(to_rgba(image[np.newaxis]), _TILE_COLUMNS))
     _name_row(axes, f"image\n{image.shape[0]} x {image.shape[1]}")
 
 
 def _show_row(axes: "Axes", name: str, maps: np.ndarray) -> None:
     height, width, channels = maps.shape
     shown = maps.transpose(2, 0, 1)[:MOST_MAPS_OF_A_ROW]
-    show_mosaic(axes, tile(shown, _MAP_COLUMNS), cmap=SEQUENTIAL, **_scale(maps))
+    show_mosaic(axes, tile(shown, _TILE_COLUMNS), cmap=SEQUENTIAL, **_scale(maps))
     _name_row(axes, f"{name}\n{height} x {width}\n{len(shown)} of {channels} maps")
 
 
@@ -263,7 +193,7 @@ def _name_row(axes: "Axes", name: str) -> None:
 
 
 def _row_height(output: np.ndarray) -> float:
-    return 0.45 if output.ndim == 1 else max(0.5, 5.4 / _MAP_COLUMNS * output.shape[0] / output.shape[1])
+    return 0.45 if output.ndim == 1 else max(0.5, 5.4 / _TILE_COLUMNS * output.shape[0] / output.shape[1])
 
 
 def _scale(values: np.ndarray) -> dict[str, Any]:
@@ -271,22 +201,85 @@ def _scale(values: np.ndarray) -> dict[str, Any]:
     return {"vmin": min(low, 0.0), "vmax": high if high > min(low, 0.0) else min(low, 0.0) + 1.0}
 
 
-MOST_NAMED = 25
-"""Classes up to which every cell has its number and every class its name."""
-_MISTAKE_COLUMNS = 6
+@styled()
+def draw_saliency(
+    image: np.ndarray, saliency: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
+) -> "Figure":
+    """Draws an image, how strongly each of its pixels changes the winning logit, and the probabilities.
+
+    Args:
+        image: uint8 (height, width, channels).
+        saliency: gradient of the winning logit with respect to the pixels, float (height, width, channels).
+        probabilities: probabilities of the classes, float (classes,).
+        class_names: names of the classes.
+        title: description of the image.
+    """
+    figure = new_figure(9.6, 3.2, title, wspace=0.05)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(0.9, 1.3, 1.1))
+    left.imshow(to_rgba(image[np.newaxis])[0])
+    left.set_title("what the network is given")
+    strength = np.abs(saliency).max(-1)
+    drawn = middle.imshow(strength, cmap=SEQUENTIAL, vmin=0, vmax=float(strength.max()) or 1.0)
+    winner = shorten(class_names[int(np.argmax(probabilities))])
+    middle.set_title(f"what the answer {winner} hangs on")
+    figure.colorbar(drawn, ax=middle, label="change of the logit by a pixel", shrink=0.85)
+    frame_images((left, middle))
+    _plot_probabilities(right, probabilities, class_names)
+    right.set_title("what it answers")
+    return figure
+
+
+def _plot_probabilities(axes: "Axes", probabilities: np.ndarray, class_names: Sequence[str]) -> None:
+    """Plots the most probable classes as bars with their probabilities, in the order of the classes."""
+    shown = np.sort(np.argsort(-probabilities, kind="stable")[:MOST_CLASSES])
+    winner = int(np.argmax(probabilities))
+    colours = [BLUE if index == winner else MUTED for index in shown]
+    bars = axes.barh(range(len(shown)), probabilities[shown], 0.7, color=colours)
+    axes.bar_label(bars, [format_probability(value) for value in probabilities[shown]], padding=3, fontsize=SMALL)
+    axes.set_yticks(range(len(shown)), [shorten(class_names[index]) for index in shown])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.18)
+    axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+    left_out = len(probabilities) - len(shown)
+    axes.set_xlabel("probability" + (f"; {left_out} less probable classes left out" if left_out else ""))
+
+
+def format_probability(value: float) -> str:
+    """Returns a probability as a percentage that is never rounded to certainty.
+
+    Example:
+        >>> [format_probability(value) for value in (0.9824, 0.0002, 0.9999, 1)]
+        ['98.2%', '<0.1%', '>99.9%', '100.0%']
+    """
+    if 0 < value < 0.001:
+        return "<0.1%"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    return f"{100 * value:.1f}%"
+
+
+def shorten(name: str) -> str:
+    """Returns a name that is short enough for a label.
+
+    Example:
+        >>> shorten("a very long class name")
+        'a very long c…'
+    """
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 @styled()
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> "Figure":
-    """Draws how often each class is taken for each: darker is a larger share of the true class; right answers are bold.
+    """Draws a confusion matrix: darker is a larger share of the true class; correct answers are grey and bold.
 
     Args:
         matrix: int (classes, classes), true classes down and predicted ones across.
-        class_names: of the classes.
-        title: what was predicted.
+        class_names: names of the classes.
+        title: description of the examples.
     """
     classes = len(matrix)
-    in_full = classes <= MOST_NAMED
+    in_full = classes <= _MOST_NAMED
     side = max(4.0, 0.45 * classes) if in_full else 7.0
     figure = new_figure(side + 1.9, side + 1.0, title, w_pad=0.08)
     axes = figure.subplots()
@@ -306,28 +299,6 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -
     return figure
 
 
-@styled()
-def draw_answers(images: np.ndarray, answers: Sequence[Answer], class_names: Sequence[str], title: str) -> "Figure":
-    """Draws images with their number, their true class, and what they were taken for.
-
-    Args:
-        images: uint8 (n, height, width, channels), n >= 1.
-        answers: to these images, in the same order.
-        class_names: of the classes.
-        title: what they have in common.
-    """
-    rows = -(-len(images) // _MISTAKE_COLUMNS)
-    figure = new_figure(8.4, 0.7 + rows * (0.72 + 1.25 * images.shape[1] / images.shape[2]), title)
-    every = figure.subplots(rows, _MISTAKE_COLUMNS, squeeze=False).ravel()
-    for axes, image, answer in zip(every, to_rgba(images), answers, strict=False):
-        axes.imshow(image)
-        true, predicted = (shorten(class_names[index]) for index in (answer.label, answer.predicted))
-        probability = format_probability(answer.probability)
-        axes.set_title(f"#{answer.index}, {probability}\nis {true}\nsaid {predicted}", fontsize=SMALL)
-    frame_images(every, len(images))
-    return figure
-
-
 def _number_cells(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:
     from matplotlib import colormaps
 
@@ -344,3 +315,25 @@ def _one_colour(colour: str) -> "Colormap":
     from matplotlib.colors import ListedColormap
 
     return ListedColormap([colour])
+
+
+@styled()
+def draw_answers(images: np.ndarray, answers: Sequence[Answer], class_names: Sequence[str], title: str) -> "Figure":
+    """Draws images with their index, their true class, and the answer of a network.
+
+    Args:
+        images: uint8 (n, height, width, channels), n >= 1.
+        answers: answers to these images, in the same order.
+        class_names: names of the classes.
+        title: what the images have in common.
+    """
+    rows = math.ceil(len(images) / _ANSWER_COLUMNS)
+    figure = new_figure(8.4, 0.7 + rows * (0.72 + 1.25 * images.shape[1] / images.shape[2]), title)
+    panels = make_panels(figure, len(images), _ANSWER_COLUMNS)
+    for axes, image, answer in zip(panels, to_rgba(images), answers, strict=True):
+        axes.imshow(image)
+        true, predicted = (shorten(class_names[index]) for index in (answer.label, answer.predicted))
+        probability = format_probability(answer.probability)
+        axes.set_title(f"#{answer.index}, {probability}\nis {true}\nsaid {predicted}", fontsize=SMALL)
+    frame_images(panels)
+    return figure

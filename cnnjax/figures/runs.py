@@ -1,4 +1,4 @@
-"""How arms learn: the error after every epoch, the mean over seeds with a band."""
+"""Runs of arms: learning curves, confusion matrices, and the test images that most runs get wrong."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ from cnnjax.figures.style import (
     GREY,
     MUTED,
     ON_LIGHT,
+    PAGE_WIDTH,
     PAPER,
     SMALL,
     frame_images,
+    make_panels,
     mark_log_axis,
     new_figure,
     styled,
@@ -27,14 +29,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CURVES = 24
+MOST_CURVES, MOST_MATRICES = 24, 12
+"""Largest numbers of panels with curves and with confusion matrices."""
 LEAST_ERROR = 0.01
-"""Per cent below which errors are drawn as this, since a logarithm has no place for zero."""
-_CURVE_COLUMNS, _CURVE_WIDTH = 4, 7.2
+"""Smallest error in per cent that is drawn, since a logarithmic axis has no zero; smaller ones are drawn here."""
+_MOST_NAMED = 10
+"""Largest number of classes whose cells and classes are numbered."""
+_CURVE_COLUMNS, _MATRIX_COLUMNS, _IMAGE_COLUMNS = 4, 3, 6
+_TINY = 5.0
 
 
 class Curve(NamedTuple):
-    """An arm: the mean error of its runs after every epoch in %, and its band, float (epochs,); nan without a band."""
+    """An arm: the mean error of its runs after every epoch in %, with its band (nan if none), float (epochs,)."""
 
     name: str
     error: np.ndarray
@@ -45,29 +51,27 @@ class Curve(NamedTuple):
 
 @styled()
 def draw_curves(curves: Sequence[Curve], base: Curve | None, measured: str) -> "Figure":
-    """Draws a panel for every arm, on common axes, with the base's curve in grey for comparison.
+    """Draws learning curves, a panel per arm on common axes, with the curve of the base in grey for comparison.
 
     Args:
-        curves: at most `MOST_CURVES`, at least one.
-        base: drawn into every panel; ``None`` where there is none.
-        measured: what the errors are of, such as ``validation``.
+        curves: the arms, at least one and at most `MOST_CURVES`.
+        base: curve that is added to every other panel; ``None`` for none.
+        measured: examples that the errors are measured on, such as ``validation``.
     """
     from matplotlib.lines import Line2D
 
     titles, lines = wrap_all([curve.name for curve in curves], 22)
     columns = min(len(curves), _CURVE_COLUMNS)
     rows = math.ceil(len(curves) / columns)
-    figure = new_figure(max(_CURVE_WIDTH * columns / _CURVE_COLUMNS, 3.6), 0.6 + rows * (1.35 + 0.13 * lines))
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes, curve, title in zip(panels, curves, titles, strict=False):
+    figure = new_figure(max(PAGE_WIDTH * columns / _CURVE_COLUMNS, 3.6), 0.6 + rows * (1.35 + 0.13 * lines))
+    panels = make_panels(figure, len(curves), columns, sharex=True, sharey=True)
+    for axes, curve, title in zip(panels, curves, titles, strict=True):
         if base is not None and curve.name != base.name:
             _plot(axes, base, GREY, "--")
         _plot(axes, curve, BLUE, "-")
         axes.set_title(title, fontsize=SMALL)
         axes.grid()
-    for axes in panels[len(curves) :]:
-        axes.set_visible(False)
-    for axes in panels[max(len(curves) - columns, 0) : len(curves)]:
+    for axes in panels[-columns:]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("epoch")
     _scale(panels[0], [*curves, *([base] if base is not None else [])])
@@ -99,41 +103,32 @@ def _scale(axes: "Axes", curves: Sequence[Curve]) -> None:
     axes.set_xlim(0.5, max(len(curve.error) for curve in curves) + 0.5)
 
 
-MOST_MATRICES = 12
-MOST_NAMED = 10
-"""Classes up to which cells have numbers and every class its own."""
-_CONFUSION_COLUMNS, _CONFUSION_WIDTH, _TINY = 3, 7.2, 5.0
-
-
 @styled()
 def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Figure":
-    """Draws the errors of arms: darker is a larger share of the true class, right answers are grey.
+    """Draws the confusion matrices of arms: darker is a larger share of the true class; correct answers are grey.
 
     Args:
-        names: of the arms.
-        matrices: int (classes, classes) each, true classes down and predicted ones across; at least one, at most
+        names: names of the arms.
+        matrices: int (classes, classes) each, true classes down and predicted ones across; at least one and at most
             `MOST_MATRICES`.
     """
     titles, lines = wrap_all(names, 30)
-    columns = min(len(names), _CONFUSION_COLUMNS)
+    columns = min(len(names), _MATRIX_COLUMNS)
     rows = math.ceil(len(names) / columns)
     side = 1.75 if columns > 1 else 3.6
-    figure = new_figure(
-        max(_CONFUSION_WIDTH * columns / _CONFUSION_COLUMNS, 4.6), 0.3 + rows * (side + 0.35 + 0.13 * lines)
-    )
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    width = max(PAGE_WIDTH * columns / _MATRIX_COLUMNS, 4.6)
+    figure = new_figure(width, 0.3 + rows * (side + 0.35 + 0.13 * lines))
+    panels = make_panels(figure, len(names), columns)
     shares = [share_errors(matrix) for matrix in matrices]
     highest = max(float(np.nanmax(share, initial=0.0)) for share in shares) or 1.0
-    for axes, title, matrix, share in zip(panels, titles, matrices, shares, strict=False):
+    for axes, title, matrix, share in zip(panels, titles, matrices, shares, strict=True):
         axes.set_facecolor(MUTED)
         drawn = axes.pcolormesh(np.ma.masked_invalid(share), cmap=DARKENING, vmin=0, vmax=highest)
         _number(axes, matrix, share / highest)
         axes.set_title(title, fontsize=SMALL)
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
     figure.supxlabel("predicted class", fontsize=SMALL + 1)
     figure.supylabel("true class", fontsize=SMALL + 1)
-    figure.colorbar(drawn, ax=list(panels), label="% of the true class taken for another", shrink=min(1.0, 1.6 / rows))
+    figure.colorbar(drawn, ax=figure.axes, label="% of the true class taken for another", shrink=min(1.0, 1.6 / rows))
     return figure
 
 
@@ -142,7 +137,7 @@ def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:
     axes.set_aspect("equal")
     axes.set_ylim(classes, 0)
     axes.tick_params(length=0, labelsize=_TINY + 1)
-    if classes > MOST_NAMED:
+    if classes > _MOST_NAMED:
         return
     axes.set_xticks(np.arange(classes) + 0.5, map(str, range(classes)))
     axes.set_yticks(np.arange(classes) + 0.5, map(str, range(classes)))
@@ -152,30 +147,26 @@ def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:
             axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", fontsize=_TINY, color=colour)
 
 
-_HARDEST_COLUMNS = 6
-
-
 @styled()
 def draw_hardest(
     images: np.ndarray, indices: Sequence[int], labels: Sequence[int], guesses: Sequence[int], wrong: Sequence[float]
 ) -> "Figure":
-    """Draws images with their number, their true class, what they are taken for, and by how many runs they are missed.
+    """Draws images with their index, true class, most frequent wrong answer, and the share of runs that miss them.
 
     Args:
         images: uint8 (n, height, width, channels), n >= 1.
-        indices: of the images in the test set.
+        indices: indices of the images in the test set.
         labels: true classes.
-        guesses: the wrong classes that they are most often taken for.
-        wrong: shares of the runs that get them wrong.
+        guesses: most frequent wrong answers.
+        wrong: shares of the runs that are wrong.
     """
-    columns = min(_HARDEST_COLUMNS, len(images))
+    columns = min(_IMAGE_COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     figure = new_figure(max(1.2 * columns, 2.4), 0.1 + rows * (0.55 + 1.05 * images.shape[1] / images.shape[2]))
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, image, index, label, guess, share in zip(
-        every, to_rgba(images), indices, labels, guesses, wrong, strict=False
-    ):
+    panels = make_panels(figure, len(images), columns)
+    shown = zip(panels, to_rgba(images), indices, labels, guesses, wrong, strict=True)
+    for axes, image, index, label, guess, share in shown:
         axes.imshow(image, interpolation="none")
         axes.set_title(f"#{index}: {label}\ntaken for {guess}\nwrong in {100 * share:.0f}%", fontsize=SMALL)
-    frame_images(every, len(images))
+    frame_images(panels)
     return figure

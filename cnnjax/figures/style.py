@@ -1,8 +1,8 @@
-"""The one style of all pictures: colours that survive colour blindness and greyscale, sizes, and how files are made.
+"""The style of all figures: colours, sizes, panels, labels, mosaics of images, and files.
 
-Text, axes and ticks are drawn in `INK` alone and the background is left out, so an SVG is recoloured for a dark page by
-replacing one colour. PNG files get a white background. What is drawn does not depend on the user's own matplotlib
-settings, and the same picture gives the same bytes.
+The colours can be told apart by colour-blind readers and in greyscale. Text, axes and ticks are drawn in `INK` alone,
+on no background, so replacing one colour adapts an SVG to a dark page. PNG files get a white background. The user's own
+matplotlib settings have no influence, and the same picture gives the same bytes.
 """
 
 import contextlib
@@ -27,28 +27,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1b1b1c"
-"""Of all text, axes, ticks and grids on the page itself, and of nothing else."""
+"""All text, axes, ticks and grids on the page itself, and nothing else."""
 PAPER = "#ffffff"
-"""Behind a PNG, and of text on dark colours."""
+"""The background of a PNG, and text on dark colours."""
 ON_LIGHT = "#000000"
-"""Of text and lines on light colours, which stay light when a page turns dark."""
+"""Text and lines on light colours, which stay light on a dark page."""
 MUTED = "#d9d9d9"
-"""Of what is there but not meant."""
+"""Parts that the figure is not about."""
+GREY = "#808080"
+"""Undecided results and the background; visible on white and on black."""
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
-"""Of Okabe and Ito (2008), in the order in which series take them."""
+"""The palette of Okabe and Ito (2008), in the order of the series."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""For the same series: colour is never the only thing that tells two apart."""
+"""Markers of the same series, so that colour is never the only difference."""
 SEQUENTIAL = "viridis"
-"""Colour map of amounts, dark to light, equal to all eyes; without a grey, which stands for what is not there."""
+"""Colour map of amounts, dark to light and perceptually uniform; it has no grey, which stands for missing values."""
 DARKENING = "Blues"
-"""Colour map of amounts, light to dark, none being nearly the white of paper."""
+"""Colour map of amounts, light to dark, with zero close to white."""
 SIGNED = "gray"
-"""Colour map of signed values, where zero is the middle grey: it has an order also without colour."""
+"""Colour map of signed values with zero in the middle grey, ordered also in greyscale."""
 FORMATS = (".png", ".svg")
+PAGE_WIDTH = 7.2
+"""Width in inches of a figure that fills a page of text."""
 SMALL, NORMAL, LARGE = 7.5, 8.5, 10.5
 """Sizes of text, in points."""
+BAND: dict[str, Any] = {"color": GREY, "alpha": 0.2, "linewidth": 0}
+"""Style of the band of differences within the margin of equivalence."""
 _DPI = 150
 _SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -78,7 +84,7 @@ _SETTINGS: dict[str, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Draws in this style within a ``with`` block, or within the function that it decorates."""
+    """Applies this style within a ``with`` block or a decorated function."""
     matplotlib = _import_matplotlib()
     from cycler import cycler
 
@@ -89,13 +95,13 @@ def styled() -> Iterator[None]:
 
 
 def _import_matplotlib() -> Any:
-    """Returns matplotlib, imported even if `MPLBACKEND` names a way of showing pictures that is unknown here.
+    """Returns matplotlib, imported even if `MPLBACKEND` names a backend that is not installed.
 
-    Our pictures are only written to files. A notebook sets that variable for all the commands that it starts, which may
-    run in another environment; where the name is known, the notebook's own pictures are still shown by it.
+    Our pictures are only written to files. A notebook sets that variable for every command that it starts, which may
+    run in another environment. An installed backend is kept, so the notebook still shows its own pictures.
 
     Raises:
-        UnavailableError: matplotlib cannot start, as where a file of its settings cannot be read.
+        UnavailableError: matplotlib cannot start, for example because a file of its settings cannot be read.
     """
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
@@ -112,13 +118,13 @@ def _import_matplotlib() -> Any:
 
 
 def new_figure(width: float, height: float, title: str = "", **layout: Any) -> "Figure":
-    """Returns an empty figure whose parts are laid out so that they do not overlap.
+    """Returns an empty figure whose parts do not overlap.
 
     Args:
-        width: in inches.
-        height: in inches.
-        title: above everything; may have several lines.
-        layout: other spaces than the usual ones, as for `matplotlib.layout_engine.ConstrainedLayoutEngine`.
+        width: width in inches.
+        height: height in inches.
+        title: title of the whole figure; may have several lines.
+        layout: paddings that replace the defaults of `matplotlib.layout_engine.ConstrainedLayoutEngine`.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -129,8 +135,23 @@ def new_figure(width: float, height: float, title: str = "", **layout: Any) -> "
     return figure
 
 
+def make_panels(figure: "Figure", count: int, columns: int, **shared: Any) -> list["Axes"]:
+    """Returns the axes of `count` panels in reading order; the rest of the last row stays empty.
+
+    Args:
+        figure: the figure that holds them.
+        count: number of panels.
+        columns: panels in a row.
+        shared: ``sharex`` and ``sharey``, as for ``Figure.subplots``.
+    """
+    every = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False, **shared).ravel())
+    for axes in every[count:]:
+        axes.set_visible(False)
+    return every[:count]
+
+
 def check_format(path: Path) -> None:
-    """Raises `InputError` where a file's name says of no format that pictures have."""
+    """Raises `InputError` unless the suffix of a file is one of `FORMATS`."""
     if path.suffix not in FORMATS:
         raise InputError(f"{path}: must end in {' or '.join(FORMATS)}")
 
@@ -140,8 +161,8 @@ def encode_figure(figure: "Figure", suffix: str) -> bytes:
     """Returns a figure as the bytes of a file.
 
     Args:
-        figure: what to encode.
-        suffix: ``.png``, 150 dots an inch on white, or ``.svg``, without a background.
+        figure: the figure.
+        suffix: ``.png`` (150 dots per inch, on white) or ``.svg`` (without a background).
     """
     content = io.BytesIO()
     if suffix == ".svg":
@@ -152,12 +173,12 @@ def encode_figure(figure: "Figure", suffix: str) -> bytes:
 
 
 def save_figure(figure: "Figure", path: Path, option: str = "--figures") -> None:
-    """Writes a figure as PNG or SVG, by the suffix of the file, all of it or nothing.
+    """Writes a figure as PNG or SVG, by the suffix of the file; an existing file is replaced in one step.
 
     Args:
-        figure: what to write.
-        path: of the file, which is replaced.
-        option: through which the path was given, for the error.
+        figure: the figure.
+        path: path of the file.
+        option: command-line option that gave the path, for error messages.
 
     Raises:
         InputError: the suffix is neither ``.png`` nor ``.svg``.
@@ -168,7 +189,12 @@ def save_figure(figure: "Figure", path: Path, option: str = "--figures") -> None
 
 
 def choose_ink(colour: Any) -> str:
-    """Returns the colour of text that is readable on a colour of matplotlib's: `ON_LIGHT` or `PAPER`."""
+    """Returns the colour of readable text on a background: `ON_LIGHT` or `PAPER`.
+
+    Example:
+        >>> choose_ink(BLUE) == PAPER, choose_ink(YELLOW) == ON_LIGHT
+        (True, True)
+    """
     from matplotlib.colors import to_rgb
 
     red, green, blue = to_rgb(colour)
@@ -176,42 +202,51 @@ def choose_ink(colour: Any) -> str:
 
 
 def blend(colour: Any, other: Any, share: float) -> tuple[float, float, float]:
-    """Returns `colour` with a `share`, in [0, 1], of another one mixed in."""
+    """Returns the RGB mixture of `colour` and `other`, where `share` in [0, 1] is the part of `other`.
+
+    Example:
+        >>> blend("black", "white", 0.25)
+        (0.25, 0.25, 0.25)
+    """
     from matplotlib.colors import to_rgb
 
     red, green, blue = (a + (b - a) * share for a, b in zip(to_rgb(colour), to_rgb(other), strict=True))
     return red, green, blue
 
 
-_WIDE, _NARROW = 1000.0, 10.0
-"""Ratios of the ends of an axis from which on powers of ten alone are labelled, and up to which even steps are."""
-
-
 def wrap(text: str, width: int, most_lines: int = 3) -> str:
-    """Returns a name as lines of at most `width` characters, cut between its words where it can be.
+    """Returns a name as lines of at most `width` characters, broken between words if possible.
 
     Args:
-        text: of any characters; none is taken for a formula.
-        width: of a line, in characters.
-        most_lines: after which the rest is left out, which three dots say.
+        text: any text; dollar signs start no formula.
+        width: longest line, in characters.
+        most_lines: largest number of lines; an ellipsis replaces the rest.
+
+    Example:
+        >>> wrap("model.padding=same, model.strides=2", 20)
+        'model.padding=same,\\nmodel.strides=2'
     """
     lines = textwrap.wrap(printable(text), width, max_lines=most_lines, placeholder="…", break_on_hyphens=False)
     return "\n".join(lines).replace("$", r"\$")
 
 
 def wrap_all(texts: Sequence[str], width: int, most_lines: int = 3) -> tuple[list[str], int]:
-    """Returns names in lines, and the number of lines of the longest."""
+    """Returns wrapped names, and the largest number of lines among them."""
     wrapped = [wrap(text, width, most_lines) for text in texts]
     return wrapped, max((text.count("\n") + 1 for text in wrapped), default=1)
+
+
+_WIDE, _NARROW = 1000.0, 10.0
+"""Ratio of the ends of an axis from which only powers of ten are labelled, and up to which ticks are evenly spaced."""
 
 
 def mark_log_axis(axis: "Axis", low: float, high: float, form: str) -> None:
     """Labels a logarithmic axis from `low` to `high` with plain numbers.
 
     Args:
-        axis: to be labelled.
+        axis: the axis.
         low, high: its ends, > 0.
-        form: of the numbers, as for ``format()``.
+        form: format of the numbers, as for ``format()``.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -224,12 +259,6 @@ def mark_log_axis(axis: "Axis", low: float, high: float, form: str) -> None:
     shown = [tick for tick in ticks if low <= tick <= high]
     axis.set_ticks(shown, [format(tick, form) for tick in shown])
     axis.set_ticks([], minor=True)
-
-
-GREY = "#808080"
-"""Of what is undecided or in the background; seen on white and on black."""
-BAND: dict[str, Any] = {"color": GREY, "alpha": 0.2, "linewidth": 0}
-"""How the margin looks within which differences make none."""
 
 
 class Mark(NamedTuple):
@@ -252,11 +281,11 @@ MARKS = {
     "equivalent": Mark("s", GREEN),
     "undecided": Mark("o", GREY, False),
 }
-"""By the word of a verdict."""
+"""Mark of each verdict, by its word."""
 
 
 def explain_marks(figure: "Figure", verdicts: Iterable[Verdict], *others: Any) -> None:
-    """Puts a legend of the verdicts that occur below a figure, then of `others`, which are artists with labels."""
+    """Adds a legend below a figure: the verdicts that occur, then `others`, which are artists with labels."""
     from matplotlib.lines import Line2D
 
     found = {verdict.word: verdict.label_word for verdict in verdicts}
@@ -265,12 +294,18 @@ def explain_marks(figure: "Figure", verdicts: Iterable[Verdict], *others: Any) -
     figure.legend(handles=every, loc="outside lower center", ncols=min(len(every), 6))
 
 
-_LEAST, _GAP = 24, 3
-"""Pixels of the longer side of a tile at least, so that the gap between tiles stays narrow; and of the gap."""
+_LEAST_SIDE, _TILE_GAP = 24, 3
+"""Pixels of the longer side of a tile, at least, so that the gap looks narrow; pixels of the gap between tiles."""
 
 
 class Mosaic(NamedTuple):
-    """Tiles of one size: the sheet they are on, and the middle of every column and row, in pixels of the sheet."""
+    """Images of one size on a sheet.
+
+    Attributes:
+        sheet: pixels, as ``imshow`` takes them.
+        columns: centre of every column of tiles, in pixels of the sheet.
+        rows: centre of every row of tiles, likewise.
+    """
 
     sheet: np.ndarray
     columns: list[float]
@@ -283,28 +318,33 @@ class Mosaic(NamedTuple):
 
 
 def tile(images: np.ndarray, columns: int) -> Mosaic:
-    """Returns images in reading order on one sheet; what no image covers is transparent.
+    """Returns images in reading order on one sheet, small ones enlarged by whole pixels; gaps are nan or transparent.
 
     Args:
         images: float (n, height, width), or RGBA in [0, 1] (n, height, width, 4); n >= 1.
-        columns: tiles in a row; the sheet has that width also where there are fewer images.
+        columns: tiles in a row, also if there are fewer images.
+
+    Example:
+        >>> mosaic = tile(np.zeros((3, 30, 40)), columns=2)
+        >>> mosaic.sheet.shape, mosaic.columns, mosaic.rows
+        ((63, 83), [19.5, 62.5], [14.5, 47.5])
     """
-    factor = max(1, math.ceil(_LEAST / max(images.shape[1:3])))
+    factor = max(1, math.ceil(_LEAST_SIDE / max(images.shape[1:3])))
     images = images.astype(np.float64).repeat(factor, 1).repeat(factor, 2)
     count, height, width, *depth = images.shape
     rows = math.ceil(count / columns)
-    size = (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, *depth)
+    size = (rows * (height + _TILE_GAP) - _TILE_GAP, columns * (width + _TILE_GAP) - _TILE_GAP, *depth)
     sheet = np.full(size, 0.0 if depth else np.nan)
     for index, image in enumerate(images):
-        top, left = (index // columns) * (height + _GAP), (index % columns) * (width + _GAP)
+        top, left = (index // columns) * (height + _TILE_GAP), (index % columns) * (width + _TILE_GAP)
         sheet[top : top + height, left : left + width] = image
-    across = [column * (width + _GAP) + (width - 1) / 2 for column in range(columns)]
-    down = [row * (height + _GAP) + (height - 1) / 2 for row in range(rows)]
+    across = [column * (width + _TILE_GAP) + (width - 1) / 2 for column in range(columns)]
+    down = [row * (height + _TILE_GAP) + (height - 1) / 2 for row in range(rows)]
     return Mosaic(sheet, across, down)
 
 
 def show_mosaic(axes: "Axes", mosaic: Mosaic, **shown: Any) -> Any:
-    """Draws a mosaic without a frame or ticks; `shown` goes to ``imshow``, whose result is returned."""
+    """Draws a mosaic without a frame or ticks, and returns the image; `shown` goes to ``imshow``."""
     drawn = axes.imshow(mosaic.sheet, **shown)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -313,7 +353,7 @@ def show_mosaic(axes: "Axes", mosaic: Mosaic, **shown: Any) -> Any:
 
 
 def number_tiles(axes: "Axes", mosaic: Mosaic, count: int) -> None:
-    """Writes the number in its row above every column, and the number of its first tile before every row."""
+    """Numbers the tiles: the first tile of every row on the left, and the offset of every column above."""
     columns = len(mosaic.columns)
     shown = mosaic.columns[: min(columns, count)]
     axes.set_xticks(shown, [f"+{column}" for column in range(len(shown))])
@@ -321,17 +361,16 @@ def number_tiles(axes: "Axes", mosaic: Mosaic, count: int) -> None:
     axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
 
 
-def frame_images(every: "Iterable[Axes]", count: int) -> None:
-    """Gives the images in axes of their own a frame and no ticks, and hides the axes beyond the first `count`."""
-    for index, axes in enumerate(every):
+def frame_images(every: "Iterable[Axes]") -> None:
+    """Draws a frame and no ticks around every image that has axes to itself."""
+    for axes in every:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(True)
-        axes.set_visible(index < count)
 
 
 def to_rgba(images: np.ndarray) -> np.ndarray:
-    """Returns images as they are looked at.
+    """Returns images as RGBA colours.
 
     Args:
         images: uint8 (n, height, width, channels): grey, grey and opacity, RGB, or RGBA.
