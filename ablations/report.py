@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 from ablations.arguments import StudyArguments, read_study
+from ablations.execution.arms import make_arms
 from ablations.execution.topping_up import check_most, extend_seeds
 from ablations.results.report import Report, compare_grid, list_duplicates, list_facts, make_report
-from ablations.results.results import summarize_cells
 from ablations.results.tables import list_columns, make_data_table, select, sort_cells
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
@@ -219,9 +219,9 @@ def read_report(arguments: ReportArguments, shown: Shown) -> Report:
     Raises:
         InputError: the column to sort by is none.
     """
-    results = summarize_cells(shown.part, shown.records)
+    results = make_arms(shown.part, shown.records)
     cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid))
-    return make_report(shown.study.title, shown.grid, cells, shown.records, shown.remarks, shown.base)
+    return make_report(shown.study.title, shown.grid, cells, shown.remarks, shown.base)
 
 
 def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, command: str) -> Findings:
@@ -315,7 +315,7 @@ def _write_report(shown: Shown, arguments: ReportArguments) -> str:
 
 
 def _write_selection(shown: Shown, arguments: ReportArguments) -> str:
-    selection = select(summarize_cells(shown.part, shown.records))
+    selection = select(make_arms(shown.part, shown.records))
     if arguments.format == "json":
         return json.dumps(selection.to_dict(), allow_nan=False)
     facts = list_facts(shown.grid, shown.base)

@@ -293,4 +293,4 @@ def test_validation_accuracy_is_that_after_the_last_epoch():
     history = (EpochMetrics(1, 0.5, 0.8, 0.4, 0.87, 0.1),)
     arm = Arm("a", {}, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
     assert (arm.measure("validation"), arm.measure("test")) == ({0: 0.87}, {0: 0.9})
-    assert (arm.ended, dict(arm.counts)) == ((0,), {"completed": 1, "missing": 1})
+    assert (arm.ended, +arm.counts) == ((0,), {"completed": 1, "missing": 1})

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablations.execution.arms import make_arms
 from ablations.results.report import make_report
-from ablations.results.results import TRIAL_STATUSES, summarize_cells
 from ablations.results.tables import list_columns, make_data_table, make_pivot_tables, make_result_table, sort_cells
 from ablations.study.grid import Cell, Duplicate, Grid, read_choice
 from cnnjax import InputError
 from cnnjax.reports.arms import count_origins, describe_origins
-from cnnjax.runs.record import Record
+from cnnjax.runs.record import TRIAL_STATUSES, Record
 from grid_helpers import make_grid, make_packed, tiny
 
 WIDTHS, RATES, SEEDS = ("8", "16", "4"), ("0.1", "0.01"), (0, 1, 7)
@@ -52,7 +52,7 @@ def make_records(grid, accuracy=lambda trial: 0.9, provenance=PROVENANCE):
 
 
 def by_name(grid, records):
-    return {cell.name: cell for cell in summarize_cells(grid, records)}
+    return {cell.name: cell for cell in make_arms(grid, records)}
 
 
 GRID = make_two_factor_grid()
@@ -61,11 +61,11 @@ CELL = "model.dense=16, train.learning_rate=0.1"
 
 def test_a_cell_has_the_mean_and_every_accuracy_of_its_seeds():
     cell = by_name(GRID, make_records(GRID, lambda trial: 0.9 + trial.config.seed / 100))[CELL]
-    assert cell.accuracies == {0: 0.9, 1: 0.91, 7: 0.97}
+    assert cell.measure("test") == {0: 0.9, 1: 0.91, 7: 0.97}
     assert cell.accuracy.mean == pytest.approx(np.mean([0.9, 0.91, 0.97]))
     assert cell.accuracy.standard_deviation == pytest.approx(np.std([0.9, 0.91, 0.97], ddof=1))
-    assert (cell.counts["completed"], cell.trials, cell.train_seconds, cell.total_seconds) == (3, 3, 2.0, 9.0)
-    assert cell.keys == {trial.config.seed: trial.key for trial in GRID.trials if trial.cell.name == CELL}
+    assert (cell.counts["completed"], len(cell.seeds), cell.train_seconds, cell.total_seconds) == (3, 3, 2.0, 9.0)
+    assert {record.key for record in cell.records.values()} == {t.key for t in GRID.trials if t.cell.name == CELL}
 
 
 @given(st.lists(st.sampled_from(["completed", "failed", "diverged", "pruned", "missing"]), min_size=3, max_size=3))
@@ -99,7 +99,7 @@ def test_an_invalid_cell_is_counted_and_has_its_reason(is_stored):
 
 def test_records_of_other_runs_are_left_aside():
     stranger = make_packed(tiny(seed=99)).record
-    assert summarize_cells(GRID, {stranger.key: stranger}) == summarize_cells(GRID, {})
+    assert make_arms(GRID, {stranger.key: stranger}) == make_arms(GRID, {})
 
 
 def labels(cells):
@@ -108,7 +108,7 @@ def labels(cells):
 
 def filtered(*texts):
     is_shown = read_choice(texts, GRID, "--filter")
-    return labels(cell for cell in summarize_cells(GRID, {}) if is_shown(cell.labels))
+    return labels(cell for cell in make_arms(GRID, {}) if is_shown(cell.labels))
 
 
 def test_filters_leave_the_cells_that_fit_all_of_them():
@@ -134,7 +134,7 @@ def test_a_filter_of_nothing_is_refused(text, message):
 
 
 def ordered(column, records):
-    return labels(sort_cells(summarize_cells(GRID, records), column, GRID, list_columns(GRID)))
+    return labels(sort_cells(make_arms(GRID, records), column, GRID, list_columns(GRID)))
 
 
 def test_cells_are_sorted_by_numbers_and_those_without_one_come_last():
@@ -161,7 +161,7 @@ def test_the_table_for_reading_rounds_and_shows_what_is_missing():
     records = make_records(GRID, lambda trial: 0.9 + trial.config.seed / 100)
     failed = next(trial for trial in GRID.trials if trial.cell.name == CELL)
     records[failed.key] = Record.without_result(failed.config, "failed", "boom")
-    table = make_result_table(GRID, summarize_cells(GRID, records))
+    table = make_result_table(GRID, make_arms(GRID, records))
     headings = [column.heading for column in table.columns[2:]]
     assert headings == [
         "test accuracy", "95% interval", "parameters", "FLOPs", "train s", "completed", "failed", "invalid",
@@ -174,7 +174,7 @@ def test_the_table_for_reading_rounds_and_shows_what_is_missing():
 
 
 def test_a_table_of_nothing_stored_has_labels_sizes_and_counts_alone():
-    table = make_result_table(GRID, summarize_cells(GRID, {}))
+    table = make_result_table(GRID, make_arms(GRID, {}))
     assert [column.heading for column in table.columns] == [
         "dense",
         "learning_rate",
@@ -188,7 +188,7 @@ def test_a_table_of_nothing_stored_has_labels_sizes_and_counts_alone():
 
 def test_the_data_table_has_every_column_unrounded():
     records = make_records(GRID, lambda trial: 1 / 3)
-    table = make_data_table(GRID, summarize_cells(GRID, records))
+    table = make_data_table(GRID, make_arms(GRID, records))
     headings = [column.heading for column in table.columns]
     assert headings == [*GRID.factors, *list_columns(GRID)]
     assert {"accuracy_seed_0", "accuracy_seed_1", "accuracy_seed_7"} < set(headings)
@@ -206,7 +206,7 @@ def test_a_pivot_has_a_cell_an_entry_and_one_table_for_every_combination_of_the_
     ]
     grid = dataclasses.replace(GRID, factors=(*GRID.factors, "model.pool"), cells=tuple(cells), seeds=(0, 1))
     records = make_records(grid, lambda trial: 0.9 + trial.config.seed / 50)
-    tables = make_pivot_tables(grid, summarize_cells(grid, records), "train.learning_rate", "model.dense")
+    tables = make_pivot_tables(grid, make_arms(grid, records), "train.learning_rate", "model.dense")
     assert [table.title for table in tables] == [f"learning_rate by dense, pool={pool}" for pool in ("max", "avg")]
     for table in tables:
         assert [column.heading for column in table.columns] == ["learning_rate", "8", "16", "4"]
@@ -224,7 +224,7 @@ def test_a_pivot_has_a_cell_an_entry_and_one_table_for_every_combination_of_the_
 )
 def test_a_pivot_of_other_things_is_refused(factors, message):
     with pytest.raises(InputError, match=message):
-        make_pivot_tables(GRID, summarize_cells(GRID, {}), *factors)
+        make_pivot_tables(GRID, make_arms(GRID, {}), *factors)
 
 
 def test_one_origin_is_one_line_and_what_is_unknown_is_left_out():
@@ -256,8 +256,8 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
     records = make_records(grid)
     failed = next(trial for trial in grid.trials if trial.cell.name == CELL)
     records[failed.key] = Record.without_result(failed.config, "failed", "boom\nbang")
-    cells = summarize_cells(grid, records)[:3]
-    report = make_report("Does it?", grid, cells, records, ["a remark"])
+    cells = make_arms(grid, records)[:3]
+    report = make_report("Does it?", grid, cells, ["a remark"])
     document = report.to_document()
     assert document.title == "Does it?"
     assert document.facts == ("study tiny", "seeds 0 1 7", "18 trials", "dataset mnist", "epochs 1")
@@ -274,12 +274,12 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
 def test_validation_accuracy_is_shown_where_there_is_any():
     grid = make_grid(widths=(8, 16), seeds=(0, 1), validation_split=0.5)
     records = {t.key: make_packed(t.config, accuracy=0.8 + t.config.seed / 10).record for t in grid.trials}
-    first = summarize_cells(grid, records)[0]
-    assert first.val_accuracies == {0: 0.8, 1: 0.9}
+    first = make_arms(grid, records)[0]
+    assert first.measure("validation") == {0: 0.8, 1: 0.9}
     assert first.val_accuracy.mean == pytest.approx(0.85)
     headings = [column.heading for column in make_result_table(grid, [first]).columns]
     assert headings.index("validation accuracy") < headings.index("test accuracy")
     plain = make_grid(widths=(8,), seeds=(0,))
-    (cell,) = summarize_cells(plain, {plain.trials[0].key: make_packed(plain.trials[0].config).record})
+    (cell,) = make_arms(plain, {plain.trials[0].key: make_packed(plain.trials[0].config).record})
     assert cell.val_accuracy is None
     assert "validation accuracy" not in [column.heading for column in make_result_table(plain, [cell]).columns]

@@ -3,37 +3,17 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ablations.execution.costs import find_size
+from ablations.execution.arms import make_arms
 from ablations.execution.work import Ending
 from ablations.study.grid import Cell, Grid
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import Arm, find_chance, find_resolution
+from cnnjax.reports.arms import find_chance, find_resolution
 from cnnjax.reports.findings import Rules
-from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
 from cnnjax.statistics import compare_in_looks, plan_looks
-
-
-def make_arms(grid: Grid, records: Mapping[str, Record]) -> tuple[Arm, ...]:
-    """Returns an arm for every cell.
-
-    Args:
-        grid: of the study.
-        records: what is stored, by run key; records of other runs are left aside.
-    """
-    return tuple(_make_arm(cell, grid.seeds, records) for cell in grid.cells)
-
-
-def _make_arm(cell: Cell, seeds: tuple[int, ...], records: Mapping[str, Record]) -> Arm:
-    found = {seed: records.get(cell.seeded(seed).key) for seed in seeds}
-    stored = {seed: record for seed, record in found.items() if record is not None}
-    parameters, flops = find_size(cell.config) if cell.problem is None else (None, None)
-    reasons = [record.reason for record in stored.values() if record.status == "invalid"]
-    problem = cell.problem or next(iter(reasons), None)
-    return Arm(cell.name, cell.labels, stored, seeds, parameters, flops, problem)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from ablations.execution.costs import training_flops
 from ablations.study.grid import expand
 from ablations.study.reading import read_toml
 from cnnjax.errors import CnnjaxError
+from cnnjax.runs.record import LOST
 from cnnjax.runs.store import Outcome, Store, StoredGrid
 
 RECENT = 20
@@ -144,7 +145,7 @@ def _find_costs(grid: StoredGrid) -> dict[str, float]:
 
 
 def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[FailedTrial, ...]:
-    failed = [key for key, outcome in stored.items() if outcome.status in ("failed", "diverged")]
+    failed = [key for key, outcome in stored.items() if outcome.status in LOST]
     newest = sorted(failed, key=lambda key: stored[key].stored_at, reverse=True)[:SHOWN_FAILURES]
     records = store.find_all(newest)
     return tuple(

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ablations.execution.topping_up import describe_other_plans, make_arms
-from ablations.results.results import CellResult, Failure
+from ablations.execution.arms import make_arms
+from ablations.execution.topping_up import describe_other_plans
 from ablations.results.tables import make_pivot_tables, make_result_table
 from ablations.study.grid import Cell, Grid
 from cnnjax.console.tables import Document
-from cnnjax.reports.arms import count_origins, describe_origins, find_chance, find_resolution
+from cnnjax.reports.arms import Arm, Failure, count_origins, describe_origins, find_chance, find_resolution
 from cnnjax.reports.findings import Findings, Rules, find, look_at_images
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
@@ -37,7 +37,7 @@ class Report:
 
     title: str
     grid: Grid
-    cells: tuple[CellResult, ...]
+    cells: tuple[Arm, ...]
     origins: Mapping[str, Mapping[str, int]]
     remarks: tuple[str, ...] = ()
     base: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +57,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
+        seeds = self.grid.seeds
+        keys = {cell.name: {str(seed): cell.seeded(seed).key for seed in seeds} for cell in self.grid.cells}
         return {
             "study": self.grid.name,
             "title": self.title,
@@ -65,7 +67,7 @@ class Report:
             "factors": list(self.grid.factors),
             "confidence": 0.95,
             "scope": "over seeds, for one training and one test set",
-            "cells": [_cell_to_dict(cell) for cell in self.cells],
+            "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
             "provenance": {aspect: dict(values) for aspect, values in self.origins.items()},
@@ -110,8 +112,7 @@ def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
 def make_report(
     title: str,
     grid: Grid,
-    cells: Sequence[CellResult],
-    records: Mapping[str, Record],
+    cells: Sequence[Arm],
     remarks: Sequence[str] = (),
     base: Mapping[str, str] | None = None,
 ) -> Report:
@@ -121,15 +122,14 @@ def make_report(
         title: of the study.
         grid: of the study.
         cells: the results to show.
-        records: what is stored of the grid, by run key.
         remarks: lines to show below the table.
         base: settings of the study's base, as they are typed.
     """
-    used = (records[key] for cell in cells for key in cell.keys.values() if key in records)
+    used = (record for cell in cells for record in cell.records.values())
     return Report(title, grid, tuple(cells), count_origins(used), tuple(remarks), base or {})
 
 
-def _cell_to_dict(cell: CellResult) -> dict[str, Any]:
+def _cell_to_dict(cell: Arm, keys: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": cell.name,
         "labels": dict(cell.labels),
@@ -138,8 +138,8 @@ def _cell_to_dict(cell: CellResult) -> dict[str, Any]:
         "flops": cell.flops,
         "accuracy": cell.accuracy and asdict(cell.accuracy),
         "val_accuracy": cell.val_accuracy and asdict(cell.val_accuracy),
-        "keys": {str(seed): key for seed, key in cell.keys.items()},
-        "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies.items()},
+        "keys": keys,
+        "accuracies": {str(seed): accuracy for seed, accuracy in cell.measure("test").items()},
         "counts": dict(cell.counts),
         "pruned": cell.pruned,
         "train_seconds": cell.train_seconds,

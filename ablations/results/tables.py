@@ -4,18 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations.results.results import TRIAL_STATUSES, CellResult
 from ablations.study.grid import Grid, list_labels
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
+from cnnjax.reports.arms import Arm
+from cnnjax.runs.record import TRIAL_STATUSES
 from cnnjax.settings.checking import choice
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.estimates import Estimate
 
 
-def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
+def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     """Returns one row a cell, rounded for reading; columns without a value are left out, a count of 0 is none."""
-    columns: dict[Column, Callable[[CellResult], Value]] = {
+    columns: dict[Column, Callable[[Arm], Value]] = {
         Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
         Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
         Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
@@ -31,7 +32,7 @@ def make_result_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
     return Table((*map(Column, headings), *used), tuple(zip(*labels, *used.values(), strict=True)))
 
 
-def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column: str) -> tuple[Table, ...]:
+def make_pivot_tables(grid: Grid, cells: Sequence[Arm], row: str, column: str) -> tuple[Table, ...]:
     """Returns the accuracy, as mean and standard deviation, by two factors.
 
     Every combination of the other factors has a table of its own, so that each entry is one cell and nothing is
@@ -51,7 +52,7 @@ def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column:
         raise InputError(f"--pivot {row} {column}: must be two factors")
     short = shorten_paths(grid.factors)
     others = [factor for factor in grid.factors if factor not in (row, column)]
-    groups: dict[tuple[str, ...], list[CellResult]] = {}
+    groups: dict[tuple[str, ...], list[Arm]] = {}
     for cell in cells:
         groups.setdefault(tuple(cell.labels[factor] for factor in others), []).append(cell)
     return tuple(
@@ -62,7 +63,7 @@ def make_pivot_tables(grid: Grid, cells: Sequence[CellResult], row: str, column:
     )
 
 
-def make_data_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
+def make_data_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     """Returns one row a cell with everything that is known of it, unrounded."""
     columns = list_columns(grid)
     rows = (
@@ -72,7 +73,7 @@ def make_data_table(grid: Grid, cells: Sequence[CellResult]) -> Table:
     return Table(tuple(map(Column, (*grid.factors, *columns))), tuple(rows))
 
 
-def list_columns(grid: Grid) -> dict[str, Callable[[CellResult], Value]]:
+def list_columns(grid: Grid) -> dict[str, Callable[[Arm], Value]]:
     """Returns the columns of the data table behind the factors: by name, how each is read from a cell."""
     return {
         "parameters": lambda cell: cell.parameters,
@@ -90,15 +91,15 @@ def list_columns(grid: Grid) -> dict[str, Callable[[CellResult], Value]]:
     }
 
 
-def _read_accuracy(seed: int) -> Callable[[CellResult], Value]:
-    return lambda cell: cell.accuracies.get(seed)
+def _read_accuracy(seed: int) -> Callable[[Arm], Value]:
+    return lambda cell: cell.measure("test").get(seed)
 
 
-def _read_count(status: str) -> Callable[[CellResult], Value]:
+def _read_count(status: str) -> Callable[[Arm], Value]:
     return lambda cell: cell.counts[status]
 
 
-def _pivot(grid: Grid, cells: Sequence[CellResult], row: str, column: str, others: list[str]) -> Table:
+def _pivot(grid: Grid, cells: Sequence[Arm], row: str, column: str, others: list[str]) -> Table:
     entries = {(cell.labels[row], cell.labels[column]): _write_entry(cell) for cell in cells}
     short = shorten_paths(grid.factors)
     heads = [label for label in list_labels(grid, column) if any(label == found for _, found in entries)]
@@ -110,17 +111,17 @@ def _pivot(grid: Grid, cells: Sequence[CellResult], row: str, column: str, other
     )
 
 
-def _write_entry(cell: CellResult) -> str:
+def _write_entry(cell: Arm) -> str:
     return _write_spread(cell, cell.accuracy) or ", ".join(
         f"{count} {status}" for status, count in cell.counts.items() if count
     )
 
 
-def _write_spread(cell: CellResult, estimate: Estimate | None) -> str | None:
+def _write_spread(cell: Arm, estimate: Estimate | None) -> str | None:
     if estimate is None:
         return None
     spread = "" if estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
-    partly = f" ({estimate.n} of {cell.trials})" if estimate.n < cell.trials else ""
+    partly = f" ({estimate.n} of {len(cell.seeds)})" if estimate.n < len(cell.seeds) else ""
     return f"{estimate.mean:.4f}{spread}{partly}"
 
 
@@ -129,11 +130,11 @@ def _write_interval(estimate: Estimate | None) -> str | None:
 
 
 def sort_cells(
-    cells: Sequence[CellResult],
+    cells: Sequence[Arm],
     column: str | None,
     grid: Grid,
-    columns: Mapping[str, Callable[[CellResult], Value]],
-) -> tuple[CellResult, ...]:
+    columns: Mapping[str, Callable[[Arm], Value]],
+) -> tuple[Arm, ...]:
     """Returns the cells ordered by a column; those without a value come last, equal ones keep their order.
 
     Args:
@@ -167,11 +168,11 @@ class Selection:
         left_out: how many cells lack a trial.
     """
 
-    ranked: tuple[CellResult, ...]
+    ranked: tuple[Arm, ...]
     left_out: int
 
     @property
-    def chosen(self) -> CellResult:
+    def chosen(self) -> Arm:
         """The best one."""
         return self.ranked[0]
 
@@ -186,9 +187,10 @@ class Selection:
             (*(cell.labels[factor] for factor in grid.factors), cell.parameters, _write(cell.val_accuracy))
             for cell in self.ranked
         )
+        accuracy = _known(self.chosen.accuracy)
         notes = (
             f"picked by validation accuracy: {self.chosen.name}",
-            f"its test accuracy: {_write(self.chosen.accuracy)}, over {_count(len(self.chosen.accuracies), 'seed')}",
+            f"its test accuracy: {_write(accuracy)}, over {_count(accuracy.n, 'seed')}",
             *(
                 [f"not to be picked, for want of a completed trial: {_count(self.left_out, 'cell')}"]
                 if self.left_out
@@ -208,7 +210,7 @@ class Selection:
         }
 
 
-def select(cells: Sequence[CellResult]) -> Selection:
+def select(cells: Sequence[Arm]) -> Selection:
     """Ranks cells by their mean validation accuracy.
 
     Raises:
@@ -220,11 +222,11 @@ def select(cells: Sequence[CellResult]) -> Selection:
         raise InputError(
             "--select: the cells differ in train.validation_split, so in the examples that would judge them"
         )
-    if not any(cell.val_accuracies for cell in cells) and any(cell.accuracies for cell in cells):
+    if not any(cell.measure("validation") for cell in cells) and any(cell.measure("test") for cell in cells):
         raise InputError(
             "--select: no run has validation examples; run the study with --set train.validation_split=0.1"
         )
-    complete = [cell for cell in cells if cell.val_accuracy and cell.val_accuracy.n == cell.trials]
+    complete = [cell for cell in cells if cell.val_accuracy and cell.val_accuracy.n == len(cell.seeds)]
     if not complete:
         raise InputError(
             "--select: no cell has completed all its trials yet; `ablations.run` goes on, --retry-failed with failures"

@@ -1,9 +1,12 @@
-"""Where the results of a table come from, and whether that is one place.
+"""Arms of a comparison: a configuration with all its seeds, what became of them, and where the results come from.
 
-A difference between results of two machines, or of two versions, may be theirs and not the arms'.
+An accuracy is estimated from completed seeds alone. A run without a result is counted, and listed with its reason; it
+never becomes a number. A difference between results of two machines, or of two versions, may be theirs and not the
+arms', so origins are counted too.
 """
 
 import functools
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +19,172 @@ from cnnjax.data.loading import load_data, load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.runs.config import RunConfig, split_sizes
-from cnnjax.runs.record import FINAL, Record
+from cnnjax.runs.record import FINAL, LOST, TRIAL_STATUSES, Record
 from cnnjax.statistics import Outcomes
+from cnnjax.statistics.estimates import Estimate, estimate_accuracy
+
+Measure = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that has no accuracy: failed or diverged.
+
+    Attributes:
+        cell: name of its arm.
+        seed: of the run.
+        status: ``failed`` or ``diverged``.
+        reason: why.
+        output: the last lines that it printed; ``None`` where there are none.
+    """
+
+    cell: str
+    seed: int
+    status: str
+    reason: str | None
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration, run with several seeds.
+
+    Attributes:
+        name: such as ``model.padding=same``.
+        labels: of its level of every factor.
+        records: what is stored, by seed; seeds with nothing stored are absent.
+        seeds: that were to be run.
+        parameters, flops: of its network; ``None`` where it cannot exist.
+        problem: why it cannot; ``None`` where it can.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    records: Mapping[int, Record]
+    seeds: tuple[int, ...]
+    parameters: int | None
+    flops: int | None
+    problem: str | None = None
+
+    @property
+    def completed(self) -> dict[int, Record]:
+        """The records that have a result and an accuracy, by seed."""
+        return {seed: record for seed, record in self.records.items() if record.status == "completed"}
+
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """The seeds with a result, be it that the run diverged."""
+        return tuple(seed for seed, record in self.records.items() if record.status in FINAL)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of seeds by status, for each of `TRIAL_STATUSES`; a run that cannot exist is ``invalid``."""
+        counts = Counter(dict.fromkeys(TRIAL_STATUSES, 0))
+        unknown = "invalid" if self.problem else "missing"
+        counts.update(self.records[seed].status if seed in self.records else unknown for seed in self.seeds)
+        return counts
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The runs that failed or diverged."""
+        return tuple(
+            Failure(self.name, seed, record.status, record.reason, record.output)
+            for seed, record in self.records.items()
+            if record.status in LOST
+        )
+
+    @property
+    def pruned(self) -> str | None:
+        """Why successive halving did not take its runs further; ``None`` where it did, or had no part in it."""
+        return next((record.reason for record in self.records.values() if record.status == "pruned"), None)
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Mean time of training of the completed runs; ``None`` where there is none."""
+        times = [record.seconds["train"] for record in self.completed.values() if "train" in record.seconds]
+        return statistics.fmean(times) if times else None
+
+    @property
+    def total_seconds(self) -> float:
+        """Time spent on all its runs."""
+        return sum(record.seconds.get("total", 0.0) for record in self.records.values())
+
+    @functools.cached_property
+    def accuracy(self) -> Estimate | None:
+        """The mean test accuracy with its 95% interval over the completed seeds; ``None`` where there is none."""
+        return self._estimate("test")
+
+    @functools.cached_property
+    def val_accuracy(self) -> Estimate | None:
+        """The mean validation accuracy likewise, on which to choose an arm; ``None`` without validation examples."""
+        return self._estimate("validation")
+
+    def outcomes(self, measure: Measure) -> Outcomes:
+        """Returns by seed the accuracy of every completed run, and ``None`` for every one that diverged or failed."""
+        lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
+        return {**self.measure(measure), **lost}
+
+    def measure(self, measure: Measure) -> dict[int, float]:
+        """Returns the accuracy of every completed run by seed: on test, or after the last epoch on validation."""
+        if measure == "test":
+            return {
+                seed: record.test_accuracy
+                for seed, record in self.completed.items()
+                if record.test_accuracy is not None
+            }
+        return {
+            seed: record.history[-1].val_accuracy
+            for seed, record in self.completed.items()
+            if record.history and record.history[-1].val_accuracy is not None
+        }
+
+    def _estimate(self, measure: Measure) -> Estimate | None:
+        values = self.measure(measure)
+        if not values:
+            return None
+        config = next(iter(self.completed.values())).config
+        return estimate_accuracy(values.values(), resolution=find_resolution([config], measure))
+
+
+def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:
+    """Returns the step of the accuracies, one over the images they are of; ``None`` where arms differ in these."""
+    sizes = {_count_images(config, measure) for config in configs}
+    size = sizes.pop()
+    return 1 / size if size and not sizes else None
+
+
+def find_chance(configs: Iterable[RunConfig]) -> float:
+    """Returns the accuracy of guessing, the least of several datasets: the share of the most frequent class.
+
+    It is that of the test images; where these are not at hand, one over the number of classes.
+    """
+    return min(_find_chance(config.data.whole) for config in configs)
+
+
+@functools.cache
+def _find_chance(data: DataConfig) -> float:
+    info = _find_info(data)
+    if info.sha256 is not None:  # decoded before: a report never prepares a dataset
+        try:
+            labels = load_data(data).test.labels
+        except (CorruptionError, InputError, UnavailableError):
+            pass
+        else:
+            return int(np.bincount(labels).max()) / len(labels)
+    return 1 / info.classes
+
+
+def _count_images(config: RunConfig, measure: Measure) -> int | None:
+    info = _find_info(config.data.whole)
+    if measure == "test":
+        return info.test_size
+    return split_sizes(config, info.train_size)[1] if info.train_size else None
+
+
+@functools.cache
+def _find_info(data: DataConfig) -> DatasetInfo:
+    return load_data_info(data)
+
 
 UNKNOWN = "unknown"
 
@@ -65,105 +232,3 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
         **versions,
     }
     return {aspect: str(value or UNKNOWN) for aspect, value in aspects.items()}
-
-
-Measure = Literal["test", "validation"]
-LOST = ("diverged", "failed")
-"""The statuses of a run that ended without an accuracy."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One configuration, run with several seeds.
-
-    Attributes:
-        name: such as ``model.padding=same``.
-        labels: of its level of every factor.
-        records: what is stored, by seed; seeds with nothing stored are absent.
-        seeds: that were to be run.
-        parameters, flops: of its network; ``None`` where it cannot exist.
-        problem: why it cannot; ``None`` where it can.
-    """
-
-    name: str
-    labels: Mapping[str, str]
-    records: Mapping[int, Record]
-    seeds: tuple[int, ...]
-    parameters: int | None
-    flops: int | None
-    problem: str | None = None
-
-    @property
-    def completed(self) -> dict[int, Record]:
-        """The records that have a result and an accuracy, by seed."""
-        return {seed: record for seed, record in self.records.items() if record.status == "completed"}
-
-    @property
-    def ended(self) -> tuple[int, ...]:
-        """The seeds with a result, be it that the run diverged."""
-        return tuple(seed for seed, record in self.records.items() if record.status in FINAL)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of seeds by status; ``missing`` where nothing is stored."""
-        found = (self.records.get(seed) for seed in self.seeds)
-        return Counter("missing" if record is None else record.status for record in found)
-
-    def outcomes(self, measure: Measure) -> Outcomes:
-        """Returns by seed the accuracy of every completed run, and ``None`` for every one that diverged or failed."""
-        lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
-        return {**self.measure(measure), **lost}
-
-    def measure(self, measure: Measure) -> dict[int, float]:
-        """Returns the accuracy of every completed run by seed: on test, or after the last epoch on validation."""
-        if measure == "test":
-            return {
-                seed: record.test_accuracy
-                for seed, record in self.completed.items()
-                if record.test_accuracy is not None
-            }
-        return {
-            seed: record.history[-1].val_accuracy
-            for seed, record in self.completed.items()
-            if record.history and record.history[-1].val_accuracy is not None
-        }
-
-
-def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:
-    """Returns the step of the accuracies, one over the images they are of; ``None`` where arms differ in these."""
-    sizes = {_count_images(config, measure) for config in configs}
-    size = sizes.pop()
-    return 1 / size if size and not sizes else None
-
-
-def find_chance(configs: Iterable[RunConfig]) -> float:
-    """Returns the accuracy of guessing, the least of several datasets: the share of the most frequent class.
-
-    It is that of the test images; where these are not at hand, one over the number of classes.
-    """
-    return min(_find_chance(config.data.whole) for config in configs)
-
-
-@functools.cache
-def _find_chance(data: DataConfig) -> float:
-    info = _find_info(data)
-    if info.sha256 is not None:  # decoded before: a report never prepares a dataset
-        try:
-            labels = load_data(data).test.labels
-        except (CorruptionError, InputError, UnavailableError):
-            pass
-        else:
-            return int(np.bincount(labels).max()) / len(labels)
-    return 1 / info.classes
-
-
-def _count_images(config: RunConfig, measure: Measure) -> int | None:
-    info = _find_info(config.data.whole)
-    if measure == "test":
-        return info.test_size
-    return split_sizes(config, info.train_size)[1] if info.train_size else None
-
-
-@functools.cache
-def _find_info(data: DataConfig) -> DatasetInfo:
-    return load_data_info(data)

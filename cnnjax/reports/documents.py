@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cnnjax.console.tables import Column, Document, Table, Value
-from cnnjax.reports.arms import LOST
 from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.reports.sentences import (
     name_arms,
@@ -15,6 +14,7 @@ from cnnjax.reports.sentences import (
     write_runs,
     write_summary,
 )
+from cnnjax.runs.record import LOST
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast
 

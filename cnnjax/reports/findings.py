@@ -10,8 +10,8 @@ from cnnjax.data.loading import load_data
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.inspection.confusion import count_confusions
-from cnnjax.reports.arms import LOST, Arm, Measure
-from cnnjax.runs.record import Record, check_predictions
+from cnnjax.reports.arms import Arm, Measure
+from cnnjax.runs.record import LOST, Record, check_predictions
 from cnnjax.runs.store import Store
 from cnnjax.statistics import (
     Contrast,

@@ -266,7 +266,7 @@ def _write_cell(result: ArmResult | None) -> str:
     if result.arm.problem is not None:
         return "invalid"
     if result.estimate is None:
-        return next(iter(result.arm.counts), "missing")
+        return next((status for status, runs in result.arm.counts.items() if runs), "missing")
     spread = result.estimate.standard_deviation
     return f"{100 * result.estimate.mean:.2f}" + ("" if spread is None else f"\n±{100 * spread:.2f}")
 

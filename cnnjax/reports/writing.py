@@ -95,7 +95,7 @@ def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
         "on_front": each.on_front,
         "accuracies": _by_seed(each.accuracies),
         "keys": {str(seed): record.key for seed, record in arm.records.items()},
-        "counts": dict(arm.counts),
+        "counts": {status: runs for status, runs in arm.counts.items() if runs},
     }
 
 

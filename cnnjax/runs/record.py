@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 FINAL = ("completed", "diverged")
 """The statuses of a run that has a result."""
+LOST = ("diverged", "failed")
+"""The statuses of a run that ended without an accuracy."""
 STATUSES = (*FINAL, "failed", "invalid", "pruned")
 """What can become of a run."""
+TRIAL_STATUSES = (*STATUSES, "missing")
+"""What can be said of a trial; ``missing`` is not in the store."""
 
 
 @dataclass(frozen=True)
