@@ -1,5 +1,6 @@
 """cnnjax: does this design choice of a small convolutional network matter, by how much, and how sure are we?"""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.data.settings import DataConfig
@@ -50,6 +51,4 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax.console.arguments import parse_arguments
+from cnnjax.console.arguments import WIDTH, parse_arguments, write_docstring
 from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.machine.files import check_folder
 from cnnjax.settings.checking import choice
@@ -54,8 +54,6 @@ COMMANDS = {
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     if argv[:1] in (["-h"], ["--help"]):
-        from cnnjax.console.arguments import WIDTH, write_docstring
-
         usage = f"usage: {PROG} [{'|'.join(COMMANDS)}] [OPTIONS]"
         say(f"{usage}\n\n{write_docstring(__doc__ or '', find_width() or WIDTH)}", sys.stdout)
         return 0

@@ -285,7 +285,7 @@ def test_colour_images_and_names_of_classes_are_shown(tmp_path, monkeypatch, run
     run = cnnjax.fit(config, tmp_path / "runs", dataset=dataset)
     monkeypatch.setattr(stored_run, "load_data", lambda data: dataset)
     names = ("cat", "dog", "a bird of some kind")
-    monkeypatch.setattr("cnnjax.data.loading.find_class_names", lambda name, classes: names)
+    monkeypatch.setattr(stored_run, "find_class_names", lambda name, classes: names)
     _, said = run_main("run", "--out", tmp_path / "runs", "--index", "5")
     assert said.splitlines()[1].startswith(f"Test image 5, which is {names[dataset.test.labels[5]]}: predicted ")
     pictures = list_names(tmp_path / "figures")

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ablations.execution.costs import count_images, find_size, training_flops
 from ablations.execution.local import LocalExecutor, Slot
 from ablations.execution.work import Ended, Executor, Failed, Returned
@@ -171,8 +173,6 @@ def fit_line(points: Sequence[tuple[float, float]]) -> Line:
     Args:
         points: FLOPs and seconds, all > 0, at least one.
     """
-    import numpy as np
-
     flops, seconds = np.array(points, float).T
     scale = flops.mean()
     if (flops == scale).all():

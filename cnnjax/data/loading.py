@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data import cache, mnist
+from cnnjax.data import cache, mnist, tfds
 from cnnjax.data.dataset import Dataset, DatasetInfo, Split, make_dataset
 from cnnjax.data.settings import DataConfig, Reference, parse_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
@@ -78,9 +78,7 @@ def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo
     if entry:
         return entry.info
 
-    from cnnjax.data.tfds import find_source
-
-    source = find_source(reference)
+    source = tfds.find_source(reference)
     if None in source.declared_shape:
         return _load_tfds(reference, folder).info
     height, width, channels = source.declared_shape
@@ -95,18 +93,16 @@ def _load_tfds(reference: Reference, manual_dir: Path | None) -> Dataset:
 
 
 def _decode_and_store(reference: Reference, manual_dir: Path | None) -> Dataset:
-    from cnnjax.data.tfds import decode, find_source, names_of, prepare
-
-    source = find_source(reference)
+    source = tfds.find_source(reference)
     if not source.is_prepared():
         _log.info("preparing %s once, with TensorFlow; this may take minutes", reference)
-        prepare(source, manual_dir)
-        source = find_source(reference)
+        tfds.prepare(source, manual_dir)
+        source = tfds.find_source(reference)
         if not source.is_prepared():
             folder = source.builder.data_dir
             raise CorruptionError(f"data.name='{reference}': {folder} holds no whole dataset; delete that folder")
-    names = names_of(source)
-    dataset = decode(source).answering(*names)
+    names = tfds.names_of(source)
+    dataset = tfds.decode(source).answering(*names)
     try:
         return cache.store(dataset, names)
     except OSError as error:
@@ -250,10 +246,8 @@ def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
     numbers = tuple(map(str, range(classes)))
     if data.name == mnist.INFO.name or data.sha256 is not None:
         return numbers
-    from cnnjax.data.tfds import find_source
-
     try:
-        source = find_source(parse_name(data.name))
+        source = tfds.find_source(parse_name(data.name))
     except CnnjaxError:  # its images may be in the cache all the same
         return numbers
     names = tuple(source.builder.info.features[source.label_key].names or ())

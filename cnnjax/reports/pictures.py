@@ -23,6 +23,7 @@ from cnnjax.figures.runs import (
     draw_curves,
     draw_hardest,
 )
+from cnnjax.figures.style import FORMATS, save_figure
 from cnnjax.reports.findings import DATASET, ArmResult, Findings
 from cnnjax.reports.sentences import count, list_levels, name_arms, name_contrasts, name_effect, shorten_level
 from cnnjax.settings.schema import shorten_paths
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     Drawn = tuple[Figure | None, str]
-    from matplotlib.figure import Figure
 
 MOST_ROWS = 60
 """Contrasts that are drawn."""
@@ -433,8 +433,6 @@ def save_pictures(findings: Findings, folder: Path, option: str = "--figures") -
     Raises:
         UnavailableError: the folder or a file cannot be written.
     """
-    from cnnjax.figures.style import FORMATS, save_figure
-
     figures = {name: picture.figure for name, picture in draw_all(findings).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cnnjax.data.dataset import Dataset, DatasetInfo
 from cnnjax.data.loading import identify, keep_given_info, load_data, load_data_info, read_dataset
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
@@ -21,10 +23,11 @@ from cnnjax.models.network import Layer
 from cnnjax.runs.checkpoints import Checkpoints
 from cnnjax.runs.config import RunConfig, find_difference, split_sizes
 from cnnjax.runs.history import Observer, Silence
+from cnnjax.runs.provenance import collect_provenance
 from cnnjax.runs.record import FINAL, Record, Run
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Count, check
-from cnnjax.training.memory import check_memory
+from cnnjax.training.memory import check_memory, choose_at_once
 
 if TYPE_CHECKING:
     from cnnjax.training.loop import Position, Prepared, TrainResult
@@ -151,7 +154,6 @@ def _prepare(
     import jax
 
     from cnnjax.machine.devices import choose_devices, describe_execution, make_mesh
-    from cnnjax.runs.provenance import collect_provenance
     from cnnjax.training import loop
 
     dataset = dataset or load_data(config.data)
@@ -219,7 +221,6 @@ def make_run(
 ) -> Run:
     """Returns the run that a result makes, its arrays on the host."""
     import jax
-    import numpy as np
 
     state = result.position.state
     predictions = result.predictions
@@ -322,8 +323,6 @@ def cut_runs(
     """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
     import jax
 
-    from cnnjax.training.memory import choose_at_once
-
     if jax.process_count() > 1:
         raise InputError(f"fit_many: one of {jax.process_count()} processes; they train one run together, by fit")
     size = at_once or choose_at_once(configs[0], info)
@@ -337,7 +336,6 @@ def iterate_chunk(configs: Sequence[RunConfig], dataset: Dataset, make_observer:
         UnavailableError: the device has too little memory.
         Interrupted: a signal arrived.
     """
-    from cnnjax.runs.provenance import collect_provenance
     from cnnjax.training.loop import prepare_together, train_together
 
     start = time.perf_counter()

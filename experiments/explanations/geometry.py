@@ -1,19 +1,18 @@
 """Pictures that need no run: a window sliding over an image, pooling, the tensors between layers. No JAX here."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
+
+import numpy as np
 
 from cnnjax.console.arguments import Option
+from cnnjax.data.loading import load_info
 from cnnjax.errors import InputError
+from cnnjax.inspection.sliding import SEVEN, Sliding, pool, slide
 from cnnjax.models.blocks import Padding, Size, read_padding, read_window
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.table import summarize
 from experiments.explanations import Explanation, PictureArguments, align, blamed
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from cnnjax.inspection.sliding import Sliding
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ def explain_pooling(arguments: PoolingArguments) -> Explanation:
     strides = arguments.pool_strides
     pool_strides = None if strides is None else read_window(strides, "--pool-strides")
     from cnnjax.figures.geometry import draw_pooling
-    from cnnjax.inspection.sliding import SEVEN, pool
 
     with blamed(f"--pool-size={arguments.pool_size}"):
         pooling = pool(SEVEN, arguments.pool, pool_size, pool_strides)
@@ -48,7 +46,7 @@ def explain_pooling(arguments: PoolingArguments) -> Explanation:
     return Explanation(text, values, {"pooling": draw_pooling(pooling)})
 
 
-def _write_values(values: "np.ndarray") -> str:
+def _write_values(values: np.ndarray) -> str:
     return align([["." if value == 0 else f"{value:.2g}" for value in row] for row in values])
 
 
@@ -92,20 +90,19 @@ def explain_window(arguments: WindowArguments) -> Explanation:
     if not isinstance(padding, str) and max(map(max, padding)) > LARGEST:
         raise InputError(f"--padding={arguments.padding}: must be at most {LARGEST} pixels a side to be drawn")
     from cnnjax.figures.geometry import draw_window
-    from cnnjax.inspection.sliding import slide
 
     with blamed(f"--kernel-size={arguments.kernel_size}"):
         sliding = slide(size, kernel_size, strides, padding)
     return Explanation(_describe_window(sliding), _list_values(sliding), {"window": draw_window(sliding)})
 
 
-def _list_values(sliding: "Sliding") -> dict[str, Any]:
+def _list_values(sliding: Sliding) -> dict[str, Any]:
     places = [(row, column) for row in range(sliding.output[0]) for column in range(sliding.output[1])]
     windows = {sliding.letters[row][column]: sliding.see((row, column)).tolist() for row, column in places}
     return {"output_shape": [*sliding.output], "letters": sliding.letters, "windows": windows}
 
 
-def _describe_window(sliding: "Sliding") -> str:
+def _describe_window(sliding: Sliding) -> str:
     image = align([[str(value) for value in row] for row in sliding.padded.tolist()])
     parts = [sliding.describe(), image, align(sliding.letters)]
     windows = _list_values(sliding)["windows"]
@@ -134,7 +131,6 @@ class StackArguments(PictureArguments):
 
 def explain_stack(arguments: StackArguments) -> Explanation:
     """Returns the layer table, and the stack of tensors as a picture."""
-    from cnnjax.data.loading import load_info
     from cnnjax.figures.geometry import draw_stack
 
     info = load_info(arguments.data)

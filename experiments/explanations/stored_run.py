@@ -6,14 +6,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import numpy as np
+
 from cnnjax.console.arguments import Option
 from cnnjax.console.terminal import say
 from cnnjax.data.dataset import Dataset
-from cnnjax.data.loading import load_data
+from cnnjax.data.loading import find_class_names, load_data
 from cnnjax.errors import InputError, UnavailableError
+from cnnjax.inspection.confusion import (
+    Answer,
+    count_confusions,
+    find_confident_mistakes,
+    find_hardest,
+    list_confusions,
+)
+from cnnjax.inspection.photos import read_picture
 from cnnjax.machine.backend import jax_started
 from cnnjax.machine.files import keep_programs
-from cnnjax.runs.record import Record, Run
+from cnnjax.runs.record import Record, Run, check_predictions
 from cnnjax.runs.selection import list_differences, read_settings
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Interval, check
@@ -21,13 +31,9 @@ from cnnjax.settings.schema import flatten, write_literal
 from experiments.explanations import Explanation, PictureArguments
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
-    from cnnjax.data.dataset import Dataset
-    from cnnjax.inspection.confusion import Answer
     from cnnjax.models.prediction import TrainedNetwork
-    from cnnjax.runs.record import Run
 
 
 def find_run(out: Path, key: str | None, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Run:
@@ -130,10 +136,10 @@ class RunArguments(PictureArguments):
 class _Followed(NamedTuple):
     """An image, uint8 (height, width, channels), what the layers make of it, and the answer."""
 
-    image: "np.ndarray"
-    outputs: dict[str, "np.ndarray"]
-    saliency: "np.ndarray"
-    probabilities: "np.ndarray"
+    image: np.ndarray
+    outputs: dict[str, np.ndarray]
+    saliency: np.ndarray
+    probabilities: np.ndarray
 
 
 def explain_run(arguments: RunArguments) -> Explanation:
@@ -147,9 +153,7 @@ def explain_run(arguments: RunArguments) -> Explanation:
 
 
 @jax_started()
-def _explain(arguments: RunArguments, run: "Run", dataset: "Dataset") -> Explanation:
-    from cnnjax.data.loading import find_class_names
-
+def _explain(arguments: RunArguments, run: Run, dataset: Dataset) -> Explanation:
     class_names = find_class_names(run.record.config.data, dataset.classes)
     network = run.rebuild()
     if arguments.image is not None:
@@ -177,10 +181,8 @@ def _check(arguments: RunArguments) -> None:
 
 
 def _explain_picture(
-    arguments: RunArguments, run: "Run", network: "TrainedNetwork", dataset: "Dataset", class_names: Sequence[str]
+    arguments: RunArguments, run: Run, network: "TrainedNetwork", dataset: Dataset, class_names: Sequence[str]
 ) -> Explanation:
-    from cnnjax.inspection.photos import read_picture
-
     assert arguments.image is not None
     invert = True if arguments.invert else False if arguments.no_invert else None
     picture = read_picture(arguments.image, dataset.image_shape, dataset.test.images, invert)
@@ -200,11 +202,9 @@ def _explain_picture(
 
 
 def _explain_run(
-    run: "Run", network: "TrainedNetwork", dataset: "Dataset", class_names: Sequence[str], index: int
+    run: Run, network: "TrainedNetwork", dataset: Dataset, class_names: Sequence[str], index: int
 ) -> Explanation:
     from cnnjax.inspection.activations import compute_probabilities
-    from cnnjax.inspection.confusion import count_confusions, find_confident_mistakes, find_hardest, list_confusions
-    from cnnjax.runs.record import check_predictions
 
     labels, predictions = dataset.test.labels, run.predictions
     assert predictions is not None  # a completed run has them
@@ -244,14 +244,14 @@ def _explain_run(
     return Explanation("\n".join(lines), values, figures)
 
 
-def _follow(network: "TrainedNetwork", image: "np.ndarray") -> _Followed:
+def _follow(network: "TrainedNetwork", image: np.ndarray) -> _Followed:
     from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
 
     outputs = {name: output[0] for name, output in compute_outputs(network, image[None]).items()}
     return _Followed(image, outputs, compute_saliency(network, image), compute_probabilities(network, image[None])[0])
 
 
-def _draw_filters(network: "TrainedNetwork", run: "Run") -> dict[str, "Figure"]:
+def _draw_filters(network: "TrainedNetwork", run: Run) -> dict[str, "Figure"]:
     """Returns the filters of every convolution, or, without any, those of the dense layer that sees the image."""
     from cnnjax.figures.network import draw_filters
 
@@ -273,9 +273,9 @@ def _draw_followed(followed: _Followed, class_names: Sequence[str], title: str) 
 
 
 def _draw_mistakes(
-    matrix: "np.ndarray",
-    answers: dict[str, list["Answer"]],
-    dataset: "Dataset",
+    matrix: np.ndarray,
+    answers: dict[str, list[Answer]],
+    dataset: Dataset,
     class_names: Sequence[str],
     key: str,
 ) -> dict[str, "Figure"]:
@@ -293,7 +293,7 @@ def _draw_mistakes(
     return figures
 
 
-def _name_best(probabilities: "np.ndarray", class_names: Sequence[str]) -> str:
+def _name_best(probabilities: np.ndarray, class_names: Sequence[str]) -> str:
     from cnnjax.figures.network import format_probability
 
     best, *others = (-probabilities).argsort(kind="stable")[:3]
@@ -302,7 +302,7 @@ def _name_best(probabilities: "np.ndarray", class_names: Sequence[str]) -> str:
     return f"{said}, then {rest}" if rest else said
 
 
-def _list_answer(probabilities: "np.ndarray", class_names: Sequence[str]) -> dict[str, Any]:
+def _list_answer(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     return {
         "predicted": int(probabilities.argmax()),
         "class_names": list(class_names),
@@ -310,7 +310,7 @@ def _list_answer(probabilities: "np.ndarray", class_names: Sequence[str]) -> dic
     }
 
 
-def _write_answers(heading: str, answers: Sequence["Answer"], class_names: Sequence[str]) -> list[str]:
+def _write_answers(heading: str, answers: Sequence[Answer], class_names: Sequence[str]) -> list[str]:
     from cnnjax.figures.network import format_probability
 
     named = [
