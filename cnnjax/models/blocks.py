@@ -9,10 +9,10 @@ block, so a rectangular window is written ``[[5, 3], [5, 3]]``. `expand` gives e
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from cnnjax.errors import InputError
-from cnnjax.settings.checking import near_match
+from cnnjax.settings.checking import Reader, choice, near_match, show
 
 Size: TypeAlias = int | tuple[int, int]
 Pair: TypeAlias = tuple[int, int]
@@ -35,10 +35,24 @@ def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str
         return (read(value, where),) * count
     if len(value) != count:
         raise InputError(
-            f"{where}={_show(value)}: a list has one entry per block, but it has {len(value)} for {count} "
+            f"{where}={show(value)}: a list has one entry per block, but it has {len(value)} for {count} "
             f"block{'' if count == 1 else 's'} of model.filters"
         )
     return tuple(read(entry, f"{where}[{index}]") for index, entry in enumerate(value))
+
+
+def per_block(read: Callable[[Any, str], Any]) -> Reader:
+    """Returns how a setting is read that has one value for all blocks or one per block, however many blocks there are.
+
+    `read` takes one entry, as in `expand`; every entry is returned in its shortest form.
+    """
+
+    def read_entries(value: Any, where: str) -> Any:
+        if not isinstance(value, list | tuple):
+            return _shorten(read(value, where))
+        return tuple(_shorten(read(entry, f"{where}[{index}]")) for index, entry in enumerate(value))
+
+    return Reader(read_entries)
 
 
 def collapse(entries: Sequence[Any]) -> Any:
@@ -64,10 +78,26 @@ def read_padding(entry: Any, where: str) -> Literal["valid", "same"] | Pixels:
         rows, columns = (_read_pair(e, where, 0) for e in entry)
     else:
         raise InputError(
-            f"{where}={_show(entry)}: must be valid, same, a number of pixels, or [[top, bottom], [left, right]]"
+            f"{where}={show(entry)}: must be valid, same, a number of pixels, or [[top, bottom], [left, right]]"
             f"{near_match(entry, ('valid', 'same'))}"
         )
     return "valid" if (rows, columns) == ((0, 0), (0, 0)) else (rows, columns)
+
+
+def read_activation(entry: Any, where: str) -> str:
+    """Reads the name of an activation."""
+    return choice(entry, get_args(Activation), where)  # type: ignore[no-any-return]
+
+
+def read_pool(entry: Any, where: str) -> str:
+    """Reads the name of a pooling."""
+    return choice(entry, get_args(Pool), where)  # type: ignore[no-any-return]
+
+
+Sizes: TypeAlias = Annotated[Size | tuple[Size, ...], per_block(read_window)]
+Paddings: TypeAlias = Annotated[Padding | tuple[Padding, ...], per_block(read_padding)]
+Activations: TypeAlias = Annotated[Activation | tuple[Activation, ...], per_block(read_activation)]
+Pools: TypeAlias = Annotated[Pool | tuple[Pool, ...], per_block(read_pool)]
 
 
 def pad_pixels(padding: str | Pixels, size: Pair, window: Pair, strides: Pair) -> Pixels:
@@ -94,7 +124,7 @@ def _read_pair(entry: Any, where: str, low: int) -> Pair:
     is_pair = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_integer, pair))
     if not is_pair or not all(low <= size <= _LARGEST for size in pair):
         legal = f"an integer >= {low} and <= {_LARGEST}"
-        raise InputError(f"{where}={_show(entry)}: must be {legal}, or a pair of them in a list per block")
+        raise InputError(f"{where}={show(entry)}: must be {legal}, or a pair of them in a list per block")
     return (int(pair[0]), int(pair[1]))
 
 
@@ -107,9 +137,3 @@ def _shorten(entry: Any) -> Any:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_show(part) for part in value)}]"
-    return repr(value)

@@ -7,28 +7,29 @@ hold the two together.
 
 import functools
 import math
-import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnnjax.errors import InputError
 from cnnjax.models.blocks import (
-    Activation,
-    Padding,
+    Activations,
+    Paddings,
     Pair,
     Pixels,
-    Pool,
-    Size,
+    Pools,
+    Sizes,
     collapse,
     expand,
     pad_pixels,
+    read_activation,
     read_padding,
+    read_pool,
     read_window,
 )
 from cnnjax.models.network import Layer, Shape
 from cnnjax.settings import Settings
-from cnnjax.settings.checking import Count, Fraction, check, choice
+from cnnjax.settings.checking import Count, Fraction
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -58,23 +59,23 @@ class ModelConfig(Settings):
 
     section = "model"
 
-    filters: tuple[int, ...] = field(default=(32, 64), metadata={"own_check": True})
+    filters: tuple[Count, ...] = (32, 64)
     """Filters of each convolution block; [] is a dense network on the pixels."""
-    kernel_size: Size | tuple[Size, ...] = field(default=5, metadata={"own_check": True})
+    kernel_size: Sizes = 5
     """Window of the convolution: 5, or one entry per block such as [5, 3] or [[5, 3], [3, 3]]."""
-    strides: Size | tuple[Size, ...] = field(default=1, metadata={"own_check": True})
+    strides: Sizes = 1
     """Strides of the convolution, written as kernel_size is."""
-    padding: Padding | tuple[Padding, ...] = field(default="valid", metadata={"own_check": True})
+    padding: Paddings = "valid"
     """valid, same, pixels on every side, or [[[top, bottom], [left, right]], ...] with one entry per block."""
-    activation: Activation | tuple[Activation, ...] = field(default="relu", metadata={"own_check": True})
+    activation: Activations = "relu"
     """relu, leaky_relu, elu, gelu, silu, tanh, sigmoid or linear; hidden dense layers take the last block's."""
-    pool: Pool | tuple[Pool, ...] = field(default="max", metadata={"own_check": True})
+    pool: Pools = "max"
     """max, avg or none, after the activation."""
-    pool_size: Size | tuple[Size, ...] = field(default=2, metadata={"own_check": True})
+    pool_size: Sizes = 2
     """Window of the pooling, written as kernel_size is."""
-    pool_strides: Size | tuple[Size, ...] | None = field(default=None, metadata={"own_check": True})
+    pool_strides: Sizes | None = None
     """Strides of the pooling; left out, they equal pool_size."""
-    dense: tuple[int, ...] = field(default=(), metadata={"own_check": True})
+    dense: tuple[Count, ...] = ()
     """Widths of the hidden dense layers."""
     dropout: Fraction = 0.0
     """Rate of dropout before every dense layer."""
@@ -85,8 +86,6 @@ class ModelConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("filters", _read_widths(self.filters, "model.filters"))
-        self._set("dense", _read_widths(self.dense, "model.dense"))
         blocks = self.blocks
         for name in ("kernel_size", "strides", "padding", "pool", "pool_size", "pool_strides"):
             self._set(
@@ -107,14 +106,14 @@ class ModelConfig(Settings):
         def entries(name: str, read: Callable[[Any, str], Any]) -> tuple[Any, ...]:
             return expand(getattr(self, name), len(self.filters), read, f"model.{name}")
 
-        pools = entries("pool", _read_pool)
+        pools = entries("pool", read_pool)
         pool_sizes = entries("pool_size", read_window)
         columns = (
             self.filters,
             entries("kernel_size", read_window),
             entries("strides", read_window),
             entries("padding", read_padding),
-            entries("activation", _read_activation),
+            entries("activation", read_activation),
             pools,
             _where_pooled(pool_sizes, pools),
             _where_pooled(pool_sizes if self.pool_strides is None else entries("pool_strides", read_window), pools),
@@ -126,23 +125,14 @@ class ModelConfig(Settings):
         """The activation of the hidden dense layers: the last block's, or the single value where there is no block."""
         if self.blocks:
             return self.blocks[-1].activation
-        return _read_activation(self.activation, "model.activation")
+        return read_activation(self.activation, "model.activation")
 
     @classmethod
     def read_alone(cls, name: str, value: Any) -> Any:
         """Returns the normal form of a value of the field `name`, for as many blocks as it has entries."""
-        if name == "pool_strides":  # written as the strides of a convolution are, whatever pool_size is
-            try:
-                return cls.read_alone("strides", value)
-            except InputError as error:
-                raise InputError(str(error).replace("model.strides", "model.pool_strides", 1)) from None
-        if not cls.__dataclass_fields__[name].metadata.get("own_check"):
-            return super().read_alone(name, value)
-        if value is None or value == ():
-            return value
-        per_block = isinstance(value, tuple) and name not in ("filters", "dense")
-        filters: dict[str, Any] = {"filters": (1,) * len(value)} if per_block else {}
-        return getattr(cls(**{**filters, name: value}), name)
+        value = super().read_alone(name, value)
+        is_per_block = isinstance(value, tuple) and name not in ("filters", "dense")
+        return collapse(value) if is_per_block else value
 
     @property
     def couples_examples(self) -> bool:
@@ -183,20 +173,6 @@ class ModelConfig(Settings):
         from cnnjax.models.module import CNN
 
         return CNN(self, classes, dtype, axis, dropout_is_data=True, fuses_pooling=not observed)
-
-
-def _read_widths(value: Any, where: str) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{where}={value!r}: must be a list of integers, such as [32, 64]")
-    return tuple(check(width, Count, f"{where}[{index}]") for index, width in enumerate(value))
-
-
-def _read_activation(value: Any, where: str) -> str:
-    return choice(value, typing.get_args(Activation), where)  # type: ignore[no-any-return]
-
-
-def _read_pool(value: Any, where: str) -> str:
-    return choice(value, typing.get_args(Pool), where)  # type: ignore[no-any-return]
 
 
 def _where_pooled(windows: tuple[Pair, ...], pools: tuple[str, ...]) -> tuple[Pair, ...]:

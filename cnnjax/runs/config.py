@@ -81,17 +81,11 @@ class TrainConfig(Settings):
 class RunConfig(Settings):
     """One run: the network, its training, its images and the seed of all randomness."""
 
-    model: ModelConfig = field(default_factory=ModelConfig, metadata={"own_check": True})
-    train: TrainConfig = field(default_factory=TrainConfig, metadata={"own_check": True})
-    data: DataConfig = field(default_factory=DataConfig, metadata={"own_check": True})
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
     """Seed of initialisation, data order and dropout."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, kind in (("model", ModelConfig), ("train", TrainConfig), ("data", DataConfig)):
-            if not isinstance(getattr(self, name), kind):
-                raise InputError(f"{name}: must be a {kind.__name__}, not {type(getattr(self, name)).__name__}")
 
     @classmethod
     @functools.cache

@@ -14,21 +14,18 @@ from typing import Any, Self
 
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_json, parse_toml
-from cnnjax.settings.checking import check, near_match, take_arrays
+from cnnjax.settings.checking import check, check_keys, take_arrays
 
 
 class Settings:
-    """Base of the configurations; a field whose metadata says ``own_check`` is checked by the subclass."""
+    """Base of the configurations: every field is checked against its annotation when one is built."""
 
     section: typing.ClassVar[str] = ""
     """Name of the table that it is in a larger configuration."""
 
     def __post_init__(self) -> None:
-        hints = _read_hints(type(self), include_extras=True)  # type: ignore[arg-type]
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._set(entry.name, take_arrays(getattr(self, entry.name), self._where(entry.name)))
-            if not entry.metadata.get("own_check"):
-                self._set(entry.name, check(getattr(self, entry.name), hints[entry.name], self._where(entry.name)))
+            self._set(entry.name, self._check(entry.name, getattr(self, entry.name)))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain dicts, lists, strings, numbers, booleans and ``None``: what `from_dict` reads back."""
@@ -45,9 +42,7 @@ class Settings:
         if not isinstance(values, Mapping):
             raise InputError(f"{where}={values!r}: must be a table of settings")
         names = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        for key in values:
-            if key not in names:
-                raise InputError(f"{where}: unknown key {key!r}{near_match(key, names)}; legal: {', '.join(names)}")
+        check_keys(values, names, where)
         hints = _read_hints(cls)  # type: ignore[arg-type]
         return cls(**{key: _build(hints[key], value) for key, value in values.items()})
 
@@ -58,8 +53,7 @@ class Settings:
         Raises:
             InputError: the field cannot have this value; the message starts with its path.
         """
-        where = f"{cls.section}.{name}" if cls.section else name
-        return check(value, _read_hints(cls, include_extras=True)[name], where)  # type: ignore[arg-type]
+        return cls._check(name, value)
 
     def to_json(self) -> str:
         """Returns the configuration as JSON with sorted keys."""
@@ -87,8 +81,15 @@ class Settings:
             raise InputError(f"configuration is {error}") from None
         return cls.from_dict(values)
 
-    def _where(self, name: str) -> str:
-        return f"{self.section}.{name}" if self.section else name
+    @classmethod
+    def _check(cls, name: str, value: Any) -> Any:
+        where = f"{cls.section}.{name}" if cls.section else name
+        kind = _read_hints(cls, include_extras=True)[name]  # type: ignore[arg-type]
+        if not _is_settings(kind):
+            return check(take_arrays(value, where), kind, where)
+        if not isinstance(value, kind):
+            raise InputError(f"{where}: must be a {kind.__name__}, not {type(value).__name__}")
+        return value
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -105,7 +106,11 @@ def _read_hints(kind: type, include_extras: bool = False) -> dict[str, Any]:
 
 
 def _build(annotation: Any, value: Any) -> Any:
-    return annotation.from_dict(value) if isinstance(annotation, type) and issubclass(annotation, Settings) else value
+    return annotation.from_dict(value) if _is_settings(annotation) else value
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 def _plain(value: Any) -> Any:

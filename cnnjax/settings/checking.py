@@ -1,15 +1,18 @@
-"""Checking a value against a type annotation and an interval, with one clear line when it does not fit.
+"""Checking a value against a type annotation, with one clear line when it does not fit.
 
-A dataclass states each rule once, where the field stands: ``epochs: Annotated[int, Interval(1)] = 5``. `check` reads
-the annotation, refuses what it does not allow and returns the value in its normal form (an integer given for a float
-becomes a float), so that equal meanings become equal values.
+A dataclass states each rule once, in the annotation of the field: ``epochs: Annotated[int, Interval(1)] = 5``. `check`
+refuses what the annotation does not allow and returns the value in its normal form (an integer given for a float
+becomes a float, a list given for a tuple becomes a tuple), so that equal meanings become equal values.
 """
 
+import collections.abc
+import dataclasses
 import difflib
 import math
 import numbers
 import types
-from collections.abc import Iterable
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -42,33 +45,57 @@ Count = Annotated[int, Interval(1, 2**31 - 1)]
 Fraction = Annotated[float, Interval(0, 1, open_high=True)]
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A mark in an annotation: values are read by a function, for rules that types cannot say.
+
+    Attributes:
+        read: takes the value and the name that an error shows; returns the normal form or raises `InputError`.
+    """
+
+    read: Callable[[Any, str], Any]
+
+
 def check(value: Any, annotation: Any, where: str) -> Any:
     """Returns `value` in the normal form of `annotation`.
 
+    Nothing is converted but an integer given for a float, numpy's numbers, and lists and tuples into one another.
+
     Args:
         value: anything, as read from a dict, JSON, TOML or a caller.
-        annotation: ``int``, ``float``, ``bool``, ``str``, a ``Literal`` of strings, one of these or ``None``, or one of
-            these ``Annotated`` with an `Interval`.
+        annotation: ``int``, ``float``, ``bool``, ``str``, ``None`` or ``Any``; a ``Literal``; a ``tuple``, ``list`` or
+            ``Sequence`` (whose values become tuples); a dataclass, given as an instance or a table of its fields; a
+            union, of which the first member that fits is taken; one of these ``Annotated`` with an `Interval` or a
+            `Reader`.
         where: the dotted name that an error shows, such as ``train.epochs``.
 
     Raises:
-        InputError: the value is of another type, or outside the interval or the set.
+        InputError: the value does not fit, or `annotation` is none of these.
+
+    Example:
+        >>> check([3, [5, 3]], tuple[int | tuple[int, int], ...], "kernels")
+        (3, (5, 3))
     """
+    if isinstance(annotation, type) and annotation in _TYPE_NAMES:
+        return _check_scalar(value, annotation, where)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _check_interval(check(value, arguments[0], where), arguments[1], where)
+        return _check_annotated(value, arguments[0], arguments[1:], where)
     if origin in (Union, types.UnionType):
-        (inner,) = (a for a in arguments if a is not type(None))
-        return None if value is None else check(value, inner, where)
+        return _check_union(value, annotation, where)
     if origin is Literal:
         return choice(value, arguments, where)
-    if annotation in (int, float):
-        value = _as_builtin(value, annotation, where)
-    if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
-        raise InputError(f"{where}={value!r}: must be {_TYPE_NAMES[annotation]}, not {type(value).__name__}")
-    if annotation is float and not math.isfinite(value):
-        raise InputError(f"{where}={value!r}: must be a finite number")
-    return value + 0.0 if annotation is float else value  # -0.0 and 0.0 are one value, with one run key
+    if (origin or annotation) in _LISTS:
+        return _check_list(value, annotation, where)
+    if annotation in (None, types.NoneType):
+        if value is not None:
+            raise InputError(f"{where}={show(value)}: must be none")
+        return None
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return _check_dataclass(value, annotation, where)
+    if annotation is Any:
+        return value
+    raise InputError(f"{where}: a setting cannot be of type {annotation}; legal: {_LEGAL_TYPES}")
 
 
 def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
@@ -87,18 +114,153 @@ def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
     return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
 
 
-def choice(value: Any, legal: Iterable[str], where: str) -> Any:
-    """Returns `value` if it is one of the strings in `legal`; raises `InputError` with the set and a near match."""
+def choice(value: Any, legal: Iterable[Any], where: str) -> Any:
+    """Returns `value` if it is one of the words in `legal`; raises `InputError` with the set and a near match."""
     legal = tuple(legal)
-    if value in legal and isinstance(value, str):
-        return value
-    raise InputError(f"{where}={value!r}: must be one of {', '.join(legal)}{near_match(value, legal)}")
+    for word in legal:
+        if isinstance(value, type(word)) and isinstance(value, bool) == isinstance(word, bool) and value == word:
+            return value
+    words = [str(word) for word in legal]
+    raise InputError(f"{where}={show(value)}: must be one of {', '.join(words)}{near_match(value, words)}")
+
+
+def check_keys(table: Iterable[str], legal: Iterable[str], where: str) -> None:
+    """Raises `InputError` for the first key that is not legal, with the nearest one."""
+    legal = tuple(legal)
+    for key in table:
+        if key not in legal:
+            raise InputError(f"{where}: unknown key {key!r}{near_match(key, legal)}; legal: {', '.join(legal)}")
 
 
 def near_match(word: Any, legal: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the nearest legal word, or nothing where none is near."""
     matches = difflib.get_close_matches(str(word), list(legal), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def show(value: Any) -> str:
+    """Returns `value` as an error shows it: its ``repr``, with tuples as lists."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(show, value))}]"
+    return repr(value)
+
+
+def describe(annotation: Any) -> str:
+    """Returns the legal values of `annotation` in words.
+
+    Example:
+        >>> describe(Literal["same"] | Annotated[int, Interval(0)] | tuple[int, int])
+        'same, an integer >= 0, or a list of 2 integers'
+    """
+    words = _list_alternatives(annotation)
+    if len(words) < 3:
+        return " or ".join(words)
+    return f"{', '.join(words[:-1])}, or {words[-1]}"
+
+
+def _list_alternatives(annotation: Any) -> list[str]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        marks = [f" {mark}" for mark in arguments[1:] if isinstance(mark, Interval)]
+        return ["".join([describe(arguments[0]), *marks])]
+    if origin in (Union, types.UnionType):
+        return list(dict.fromkeys(word for member in arguments for word in _list_alternatives(member)))
+    if origin is Literal:
+        return [str(word) for word in arguments]
+    if (origin or annotation) in _LISTS:
+        return [_describe_list(annotation)]
+    if annotation in (None, types.NoneType):
+        return ["none"]
+    return [_TYPE_NAMES.get(annotation, "a table of settings" if dataclasses.is_dataclass(annotation) else "anything")]
+
+
+def _describe_list(annotation: Any) -> str:
+    parts, length = _list_parts(annotation)
+    kinds = set(parts)
+    if len(kinds) > 1:
+        return f"a list of {length}: {'; '.join(map(describe, parts))}"
+    count = "" if length is None else f"{length} "
+    if not kinds or kinds == {Any}:
+        return f"a list of {count}values"
+    (kind,) = kinds
+    intervals = [mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, Interval)]
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if plain not in _PLURALS:
+        return f"a list of {count}entries, each {describe(kind)}"
+    is_example = plain is int and length is None and all(32 in interval and 64 in interval for interval in intervals)
+    return f"a list of {count}{_PLURALS[plain]}{', such as [32, 64]' if is_example else ''}"
+
+
+def _list_parts(annotation: Any) -> tuple[tuple[Any, ...], int | None]:
+    """Returns the types of the entries, and their number: ``None`` for any number of one type."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is tuple and not (len(arguments) == 2 and arguments[1] is ...):
+        return arguments, len(arguments)
+    return arguments[:1] or (Any,), None
+
+
+def _check_annotated(value: Any, annotation: Any, marks: tuple[Any, ...], where: str) -> Any:
+    for mark in marks:
+        if isinstance(mark, Reader):
+            return mark.read(value, where)
+    value = check(value, annotation, where)
+    for mark in marks:
+        if isinstance(mark, Interval) and value is not None and value not in mark:
+            raise InputError(f"{where}={value!r}: must be {mark}")
+    return value
+
+
+def _check_union(value: Any, annotation: Any, where: str) -> Any:
+    members = [member for member in get_args(annotation) if member is not types.NoneType]
+    if value is None and types.NoneType in get_args(annotation):
+        return None
+    refusals: list[InputError] = []
+    for member in members:
+        try:
+            return check(value, member, where)
+        except InputError as error:
+            refusals.append(error)
+    # One member may have refused a part of the value: that says more than what the whole must be.
+    inner = [error for error in refusals if str(error).startswith((f"{where}[", f"{where}."))]
+    if len(members) == 1 or len(inner) == 1:
+        raise (refusals if len(members) == 1 else inner)[0]
+    words = [word for member in members if get_origin(member) is Literal for word in map(str, get_args(member))]
+    raise InputError(f"{where}={show(value)}: must be {describe(annotation)}{near_match(value, words)}")
+
+
+def _check_list(value: Any, annotation: Any, where: str) -> Any:
+    parts, length = _list_parts(annotation)
+    if not isinstance(value, list | tuple) or length not in (None, len(value)):
+        raise InputError(f"{where}={show(value)}: must be {describe(annotation)}")
+    kinds = parts if length is not None else parts * len(value)
+    checked = [
+        check(part, kind, f"{where}[{index}]") for index, (part, kind) in enumerate(zip(value, kinds, strict=True))
+    ]
+    return checked if (get_origin(annotation) or annotation) is list else tuple(checked)
+
+
+def _check_dataclass(value: Any, kind: type, where: str) -> Any:
+    fields = {entry.name: entry for entry in dataclasses.fields(kind) if entry.init}
+    if isinstance(value, kind):
+        value = {name: getattr(value, name) for name in fields}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}={show(value)}: must be a table of settings, or a {kind.__name__}")
+    check_keys(value, fields, where)
+    for name, entry in fields.items():
+        if name not in value and entry.default is entry.default_factory is dataclasses.MISSING:
+            raise InputError(f"{where}: {name} is missing; must be given, as it has no default")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return kind(**{name: check(part, hints[name], f"{where}.{name}") for name, part in value.items()})
+
+
+def _check_scalar(value: Any, kind: Any, where: str) -> Any:
+    if kind in (int, float):
+        value = _as_builtin(value, kind, where)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{where}={show(value)}: must be {_TYPE_NAMES[kind]}, not {type(value).__name__}")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{where}={value!r}: must be a finite number")
+    return value + 0.0 if kind is float else value  # -0.0 and 0.0 are one value, with one run key
 
 
 def _as_builtin(value: Any, kind: type, where: str) -> Any:
@@ -112,10 +274,7 @@ def _as_builtin(value: Any, kind: type, where: str) -> Any:
         raise InputError(f"{where}: must be a finite number, not so large an integer") from None
 
 
-def _check_interval(value: Any, interval: Interval, where: str) -> Any:
-    if value not in interval:
-        raise InputError(f"{where}={value!r}: must be {interval}")
-    return value
-
-
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+_PLURALS = {int: "integers", float: "numbers", bool: "true or false", str: "strings"}
+_LISTS = (tuple, list, collections.abc.Sequence)
+_LEGAL_TYPES = "int, float, bool, str, None, Any, Literal, tuple, list, Sequence, dataclasses, and unions of these"
