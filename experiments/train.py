@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cnnjax.console.arguments import ADVANCED, Option, parse_arguments, read_config
+from cnnjax.console.arguments import ADVANCED, Assignments, Option, parse_arguments, read_config
 from cnnjax.console.terminal import format_history, make_observer, run_command, say
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.machine.distributed import check_processes, join
@@ -47,6 +47,8 @@ class TrainArguments:
 
     run: Annotated[RunConfig, Option(name="")] = field(default_factory=RunConfig)
     """The run."""
+    set: Assignments = ()
+    """A setting, such as model.padding=same, which means what --model.padding same means; once for each of them."""
     config: Path | None = None
     """A .toml or .json file with the run; the other options change it."""
     out: Path = Path("runs")

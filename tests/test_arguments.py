@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import pytest
 
 from cnnjax import InputError, ModelConfig, RunConfig
-from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
+from cnnjax.console.arguments import ADVANCED, Assignments, Option, parse_arguments
 from cnnjax.models.blocks import Size
 from terminals import ROOT, run_in_terminal
 
@@ -220,6 +220,63 @@ def test_a_mistake_is_one_line(line, message):
     with pytest.raises(InputError, match=message) as refusal:
         parse(line)
     assert "\n" not in str(refusal.value)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Does something to a run."""
+
+    run: Annotated[RunConfig, Option(name="")] = field(default_factory=RunConfig)
+    """The run."""
+    set: Assignments = ()
+    """Settings."""
+
+
+def assign(*words):
+    return parse_arguments(Assigned, [*words], "prog", Assigned()).run
+
+
+@pytest.mark.parametrize(
+    ("option", "assignment"),
+    [
+        (("--model.padding", "same"), "model.padding=same"),
+        (("--model.padding", "[same, valid]"), "model.padding=[same, valid]"),
+        (("--model.kernel-size", "[[5, 3], 3]"), "model.kernel_size=[[5, 3], 3]"),
+        (("--model.filters", "[]"), "model.filters=[]"),
+        (("--model.pool-strides", "none"), "model.pool_strides=none"),
+        (("--model.pool", "none"), "model.pool=none"),
+        (("--model.no-use-bias",), "model.use_bias=false"),
+        (("--train.learning-rate", "1e-1"), "train.learning_rate=1e-1"),
+        (("--train.optimizer", "adam"), 'train.optimizer="adam"'),
+        (("--data.train-size", "100"), "data.train_size=100"),
+        (("--data.name", "mnist"), "data.name=mnist"),
+    ],
+)
+def test_an_assignment_means_what_the_option_of_the_setting_means(option, assignment):
+    assert assign("--set", assignment) == assign(f"--set={assignment}") == assign(*option)
+
+
+def test_assignments_and_options_make_one_configuration_together():
+    run = assign("--train.nesterov", "--set", "train.momentum=0.9", "--set", "model.filters=[8]", "--seed", "2")
+    assert (run.train.nesterov, run.train.momentum, run.model.filters, run.seed) == (True, 0.9, (8,), 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "model.padding"], "--set 'model.padding': must be such as model.padding=same"),
+        (["--set", "model.paddin=same"], r"--set: unknown setting 'model.paddin'; did you mean 'padding'\?; legal: "),
+        (["--set", "model.padding=sane"], "--set model.padding='sane': must be valid, same, a number of pixels, or"),
+        (["--set", "train.epochs=0"], "--set train.epochs=0: must be >= 1"),
+        (["--set", "train.epochs=1", "--set", "train.epochs=2"], "--set train.epochs: given twice"),
+        (["--set", "train.epochs=1", "--train.epochs", "2"], "--set train.epochs: given twice, also as --train.epochs"),
+        (["--set", "seed=1"], "--set seed: the seed is given with --seed"),
+        (["--set", "train.nesterov=true"], "train.nesterov=True: needs train.momentum > 0"),
+    ],
+)
+def test_a_wrong_assignment_is_one_line(words, message):
+    with pytest.raises(InputError, match=message):
+        assign(*words)
 
 
 def test_every_option_of_every_command_is_explained():

@@ -109,6 +109,13 @@ def test_the_seven_is_pooled(run_main, tmp_path):
     assert json.loads(run_main("pooling", "--pool", "avg", "--json")[1])["pooled"][0][1] == 0.5
 
 
+def test_settings_of_the_stack_are_assigned_as_everywhere(run_main):
+    typed = run_main("stack", "--model.filters", "[8]", "--data.name", "mnist", "--json")[1]
+    assert run_main("stack", "--set", "model.filters=[8]", "--set", "data.name=mnist", "--json")[1] == typed
+    with pytest.raises(InputError, match=r"--set train.epochs: is no setting of this command; legal: model.filters, "):
+        run_main("stack", "--set", "train.epochs=1")
+
+
 def test_the_stack_is_the_layer_table_and_a_picture(run_main, tmp_path):
     _, said = run_main("stack", "--model.filters", "[8]", "--model.padding", "same")
     assert said.startswith(str(cnnjax.summarize(ModelConfig(filters=(8,), padding="same"))))

@@ -17,7 +17,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
@@ -41,6 +41,7 @@ class Option:
         aliases: further names.
         positional: typed without a name.
         advanced: listed by ``--help-all`` alone.
+        assigns: each value is a ``SETTING=VALUE`` that changes a configuration among the arguments.
     """
 
     metavar: str = ""
@@ -48,9 +49,11 @@ class Option:
     aliases: tuple[str, ...] = ()
     positional: bool = False
     advanced: bool = False
+    assigns: bool = False
 
 
 ADVANCED = Option(advanced=True)
+Assignments = Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE", assigns=True)]
 
 
 @dataclass(frozen=True)
@@ -297,7 +300,14 @@ def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: 
         say(write_help(kind, entries, prog, "--help-all" in asked, find_width()), sys.stdout)
         raise SystemExit(0)
     given = _parse(entries, argv)
-    return _build(default, [(entry, _convert(entry, given[entry.name])) for entry in entries if entry.name in given])
+    values = [(entry, _convert(entry, given[entry.name])) for entry in entries if entry.name in given]
+    assigned = [
+        pair
+        for entry, texts in values
+        if entry.option.assigns
+        for pair in _read_assignments(texts, entries, given, f"--{entry.name}")
+    ]
+    return _build(default, [*values, *assigned])
 
 
 def read_config(path: Path) -> RunConfig:
@@ -385,6 +395,20 @@ def _convert(entry: Entry, given: Any) -> Any:
         return read_path(given, f"--{entry.name}")
     value = read_literal(given) if is_number else given
     return value if entry.is_setting or tuple in entry.kinds else check(value, entry.hint, f"--{entry.name}")
+
+
+def _read_assignments(
+    texts: Sequence[str], entries: Sequence[Entry], given: Container[str], option: str
+) -> list[tuple[Entry, Any]]:
+    """Returns the values that ``SETTING=VALUE`` gives to the options named as the settings."""
+    named = {entry.name.replace("-", "_"): entry for entry in entries if "." in entry.name}
+    settings = RunConfig.schema().read_settings(texts, option, "the seed is given with --seed")
+    for path in settings:
+        if path not in named:
+            raise InputError(f"{option} {path}: is no setting of this command; legal: {', '.join(named)}")
+        if named[path].name in given:
+            raise InputError(f"{option} {path}: given twice, also as --{named[path].name}")
+    return [(named[path], value) for path, value in settings.items()]
 
 
 def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:

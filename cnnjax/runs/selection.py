@@ -41,7 +41,7 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
     """
     given = {"--a": a, "--b": b, "--set": shared}
     seeds = "arms are paired by seed; the seeds are given with --seeds"
-    read = {option: read_settings(texts, option, seeds) for option, texts in given.items()}
+    read = {option: RunConfig.schema().read_settings(texts, option, seeds) for option, texts in given.items()}
     for option in ("--a", "--b"):
         if not read[option]:
             raise InputError(f"{option}: must be given, such as {option} model.padding=same")
@@ -119,24 +119,6 @@ def list_differences(configs: Sequence[RunConfig]) -> str:
     values = [flatten(config) for config in configs]
     found = {path: dict.fromkeys(write_literal(each[path]) for each in values) for path in values[0]}
     return "; ".join(f"{path} ({', '.join(texts)})" for path, texts in found.items() if len(texts) > 1)
-
-
-def read_settings(texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
-    """Returns the settings that an option was given, by path; `seeds` says how a seed is given.
-
-    Raises:
-        InputError: one is none, or is given twice.
-    """
-    schema = RunConfig.schema()
-    settings: dict[str, Any] = {}
-    for text in texts:
-        if text.partition("=")[0].strip() == "seed":
-            raise InputError(f"{option} seed: {seeds}")
-        path, value = schema.read_assignment(text, option, "model.padding=same")
-        if path in settings:
-            raise InputError(f"{option} {path}: given twice")
-        settings[path] = schema.read_value(path, schema.parse_value(path, value), f"{option} {path}")
-    return settings
 
 
 def _configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig | None:

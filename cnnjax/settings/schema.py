@@ -103,6 +103,27 @@ class Schema:
         self.check_path(path, option)
         return path, value if self._hints[path] in (str, str | None) else read_literal(value)
 
+    def read_settings(self, texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
+        """Returns the settings that an option was given, such as ``model.padding=same``, by path.
+
+        Args:
+            texts: as they were typed.
+            option: that they were given to, named in errors.
+            seeds: how a seed is given, which an error says where it is given here.
+
+        Raises:
+            InputError: one is none, or is given twice.
+        """
+        settings: dict[str, Any] = {}
+        for text in texts:
+            if text.partition("=")[0].strip() == "seed":
+                raise InputError(f"{option} seed: {seeds}")
+            path, value = self.read_assignment(text, option, "model.padding=same")
+            if path in settings:
+                raise InputError(f"{option} {path}: given twice")
+            settings[path] = self.read_value(path, self.parse_value(path, value), f"{option} {path}")
+        return settings
+
     def parse_value(self, path: str, value: Any) -> Any:
         """Returns `value` as a level keeps it: lists as tuples, and ``none`` as nothing where nothing is legal."""
         optional = type(None) in typing.get_args(self._hints[path])

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from cnnjax.console.arguments import Option
+from cnnjax.console.arguments import Assignments, Option
 from cnnjax.data.loading import load_info
 from cnnjax.errors import InputError
 from cnnjax.inspection.sliding import SEVEN, Sliding, pool, slide
@@ -123,6 +123,8 @@ class StackArguments(PictureArguments):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
+    set: Assignments = ()
+    """A setting, such as model.padding=same, which means what --model.padding same means; once for each of them."""
     data: Annotated[str, Option(name="data.name")] = "mnist"
     """Dataset whose images go in: mnist, or the name of a TensorFlow Datasets set."""
     without_classifier: bool = False

@@ -23,8 +23,9 @@ from cnnjax.inspection.confusion import (
 from cnnjax.inspection.photos import read_picture
 from cnnjax.machine.backend import jax_started
 from cnnjax.machine.files import keep_programs
+from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record, Run, check_predictions
-from cnnjax.runs.selection import list_differences, read_settings
+from cnnjax.runs.selection import list_differences
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Interval, check
 from cnnjax.settings.schema import flatten, write_literal
@@ -145,7 +146,7 @@ class _Followed(NamedTuple):
 def explain_run(arguments: RunArguments) -> Explanation:
     """Returns what is to be said of a stored run and a test image, or of a picture of the user's own."""
     _check(arguments)
-    settings = read_settings(arguments.where, "--where", "the seed is given with --seed")
+    settings = RunConfig.schema().read_settings(arguments.where, "--where", "the seed is given with --seed")
     keep_programs()
 
     run = find_run(arguments.out, arguments.run, settings, arguments.seed)
