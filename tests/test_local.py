@@ -327,7 +327,7 @@ def test_there_is_a_slot_a_core_each_pinned(monkeypatch):
     assert [slot.core for slot in make_slots(2 * len(cores))] == cores * 2
 
 
-def test_a_device_that_jax_cannot_have_is_refused(monkeypatch):
+def test_a_device_that_jax_cannot_find_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(UnavailableError, match=r"JAX cannot start: .*cuda"):

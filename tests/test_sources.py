@@ -50,7 +50,7 @@ class TestShipped:
         assert grid.duplicates == ()
 
     @pytest.mark.parametrize("name", CELLS)
-    def test_a_study_says_its_question_and_why(self, name):
+    def test_a_study_has_a_question_as_title_and_begins_with_a_comment(self, name):
         assert read(name).title.endswith("?")
         assert (SHIPPED / f"{name}.toml").read_text().startswith("# ")
 
@@ -58,7 +58,7 @@ class TestShipped:
     def test_every_network_exists(self, name):
         assert [cell.problem for cell in expand(read(name)).cells] == [None] * CELLS[name]
 
-    def test_three_cells_of_the_chapter_cannot_be(self):
+    def test_three_cells_of_the_chapter_cannot_exist(self):
         cells = expand(read("chapter")).cells
         invalid = [cell for cell in cells if cell.problem]
         assert len(cells) - len(invalid) == 21

@@ -109,7 +109,7 @@ class TestMeaning:
         text = 'sweep.list = [{}, { model.padding = "same", train.epochs = 1 }, { label = "x", train.epochs = 2 }]'
         assert labels(text) == [("base",), ("model.padding=same train.epochs=1",), ("x",)]
 
-    def test_a_cell_says_why_its_network_cannot_be(self):
+    def test_a_cell_whose_network_cannot_exist_has_the_reason(self):
         first, second = grid("sweep.grid.model.kernel_size = [5, 29]").cells
         assert first.problem is None
         assert second.problem.startswith("model: Conv_0: its 29x29 window is larger than its 28x28 input")
@@ -130,7 +130,7 @@ class TestUnion:
             ("same", "one", "base"), ("valid", "one", "base"), ("valid", "2", "base"), ("valid", "one", "dense")
         ]  # fmt: skip
 
-    def test_the_label_is_that_of_the_value_whoever_sets_it(self):
+    def test_a_value_has_the_same_label_whichever_factor_sets_it(self):
         text = """
             [[sweep]]
             grid.model.padding = ["valid", { label = "zeros", value = "same" }]
@@ -140,12 +140,12 @@ class TestUnion:
         assert labels(text) == [("valid", "base"), ("zeros", "padded")]
         assert grid(text).duplicates == ()
 
-    def test_the_same_cell_of_several_sweeps_is_one_without_a_word(self):
+    def test_the_same_cell_of_several_sweeps_is_kept_once_and_is_no_duplicate(self):
         text = "".join(f"[[sweep]]\n{kind}.train.epochs = [5, 1]\n" for kind in ("grid", "one_at_a_time", "zip"))
         assert labels(text) == [("5",), ("1",)]
         assert grid(text).duplicates == ()
 
-    def test_two_ways_to_write_a_value_are_one_cell_and_it_is_said(self):
+    def test_two_ways_to_write_a_value_are_one_cell_and_a_duplicate(self):
         text = "[sweep.grid]\nmodel.kernel_size = [5, [[5, 5], [5, 5]]]\ntrain.epochs = [1, 2]"
         assert len(grid(text).cells) == 2
         assert grid(text).duplicates == tuple(
@@ -153,11 +153,11 @@ class TestUnion:
             for n in (1, 2)
         )
 
-    def test_a_setting_without_effect_makes_cells_one_and_it_is_said(self):
+    def test_cells_that_differ_in_a_setting_without_effect_are_duplicates(self):
         found = grid('[sweep.grid]\nmodel.pool = ["none"]\nmodel.pool_size = [2, 3]').duplicates
         assert found == (Duplicate("model.pool=none, model.pool_size=3", "model.pool=none, model.pool_size=2"),)
 
-    def test_two_entries_of_a_list_that_run_the_same_are_said(self):
+    def test_two_entries_of_a_list_with_one_configuration_are_duplicates(self):
         found = grid('sweep.list = [{ label = "a" }, { label = "b", model.padding = 0 }]').duplicates
         assert found == (Duplicate("arm=b", "arm=a"),)
 
@@ -278,7 +278,7 @@ STUDY_REFUSALS = [
 
 
 @pytest.mark.parametrize(("text", "message"), STUDY_REFUSALS, ids=lambda text: text[:60])
-def test_what_is_wrong_is_said_by_place_value_and_legal_set(text, message):
+def test_a_mistake_names_its_place_its_value_and_the_legal_values(text, message):
     (line,) = refuse(text)
     assert re.match(re.escape(message).replace(r"\.\*", ".*"), line), line
 
@@ -305,7 +305,7 @@ def test_a_range_that_cannot_be_drawn_from_is_refused(text, message):
     assert line.startswith(f"sweep.random.train.{message}")
 
 
-def test_a_range_of_integers_says_so():
+def test_a_range_for_an_integer_setting_must_be_declared_integer():
     (line,) = refuse("sweep = { draws = 3, random.train.epochs = { low = 1, high = 9 } }")
     assert line == "sweep.random.train.epochs: must be a range of integers; add integer = true"
     text = "sweep = { draws = 30, random.train.epochs = { low = 1, high = 3, integer = true } }"
@@ -360,7 +360,7 @@ def test_a_condition_must_be_about_the_sweep(text, message):
 
 
 class TestRefusals:
-    def test_all_are_said_at_once_each_with_its_place(self):
+    def test_all_mistakes_are_listed_together_each_with_its_place(self):
         text = """
             seeds = [1, 1]
             base.model.paddin = "x"
@@ -382,21 +382,21 @@ class TestRefusals:
             "sweep[2].random.train.learning_rate", "sweep[2].draws",
         ]  # fmt: skip
 
-    def test_a_title_is_asked_for(self):
+    def test_a_title_is_required(self):
         for values in ({}, {"title": 3}, {"title": "a\nb"}, {"title": " "}):
             with pytest.raises(InputError, match="title"):
                 read_dict({**values, "sweep": {"list": [{}]}}, "any")
         with pytest.raises(InputError, match=r"^study: must be a table with title, seeds, base, sweep, not \[\]$"):
             read_dict([], "any")
 
-    def test_cells_that_cannot_be_are_named_with_the_remedy(self):
+    def test_cells_with_an_illegal_configuration_are_named_with_the_remedy(self):
         (line,) = refuse("[sweep.grid]\ntrain.optimizer = ['sgd', 'adam']\ntrain.momentum = [0.0, 0.9]")
         assert line == (
             "cell train.optimizer=adam, train.momentum=0.9: train.momentum=0.9: only sgd has momentum, not adam; "
             "use 0; leave it out with `exclude` or `only_if`"
         )
 
-    def test_cells_that_cannot_be_are_named_once_each_and_twenty_at_most(self):
+    def test_illegal_cells_are_named_once_each_and_twenty_at_most(self):
         epochs = list(range(1, 33))
         text = f"[[sweep]]\nlist = [{{}}]\n[[sweep]]\ngrid.train = {{ momentum = [0.9], epochs = {epochs} }}"
         with pytest.raises(InputError, match=r"any\.toml: 32 errors") as refusal:
@@ -412,12 +412,12 @@ class TestRefusals:
         (line,) = refuse("sweep.grid.data.train_size = [100, 60001]")
         assert line.startswith("cell data.train_size=60001: data.train_size=60001: must be <= 60000, the training exam")
 
-    def test_an_unknown_dataset_is_said_once(self):
+    def test_an_unknown_dataset_is_reported_once(self):
         lines = refuse("[sweep.grid]\ndata.name = ['mnist', 'fashoin_mnist']\ntrain.epochs = [1, 2, 3]")
         assert len(lines) == 1
         assert "fashoin_mnist" in lines[0]
 
-    def test_a_label_means_one_thing_in_a_study(self):
+    def test_a_label_has_one_meaning_in_a_study(self):
         levels = ["{ label = 'two', value = 2 }", "{ label = 'two', value = 3 }"]
         (line,) = refuse("\n".join(f"[[sweep]]\ngrid.model.strides = [{level}]" for level in levels))
         assert line == "sweep[1]: the label 'two' of model.strides is that of another level in a sweep before"
@@ -429,7 +429,7 @@ class TestRefusals:
     def test_an_exclude_that_meets_nothing_is_fine(self):
         assert len(labels("[sweep]\nexclude = [{ train.epochs = 9 }]\n[sweep.grid]\ntrain.epochs = [1]")) == 1
 
-    def test_too_many_trials_are_refused_by_counting(self):
+    def test_too_many_trials_are_refused_before_expansion(self):
         factors = [
             f"{path} = {list(range(1, 1001))}" for path in ("train.epochs", "train.batch_size", "data.train_size")
         ]
@@ -438,7 +438,7 @@ class TestRefusals:
         (line,) = refuse("[sweep]\ndraws = 2147483647\nrandom.train.epochs = [1]")
         assert line.startswith("--max-trials 10000: the study has 10,737,418,235 trials")
 
-    def test_the_limit_can_be_moved_and_is_inclusive(self):
+    def test_the_limit_of_trials_can_be_set_and_is_inclusive(self):
         ten = study("sweep.grid.train.epochs = [1, 2]")
         assert len(expand(ten, max_trials=10).trials) == 10
         with pytest.raises(InputError, match=r"--max-trials 9: the study has 10 trials \(2 cells x 5 seeds\)"):
@@ -497,7 +497,7 @@ class TestFiles:
 
 
 class TestCanonicalForm:
-    def test_is_short_and_says_everything(self):
+    def test_the_written_study_is_short_and_complete(self):
         text = """
             seeds = [3, 4, 5]
             base = { model.filters = [8], data.train_size = "none" }
