@@ -136,7 +136,7 @@ values = st.recursive(
 
 
 def read(value, annotation) -> tuple[Any, str]:
-    """Returns the normal form of a value, or nothing and why it is refused."""
+    """Returns the normal form of a value, or ``None``, and the message of a refusal."""
     try:
         return check(value, annotation, "x"), ""
     except InputError as error:

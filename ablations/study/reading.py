@@ -35,7 +35,7 @@ from ablations.study.study import (
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_toml, read_text
 from cnnjax.runs.config import RunConfig
-from cnnjax.settings.checking import Count, Interval, check, choice, near_match, take_arrays
+from cnnjax.settings.checking import Count, Interval, check, check_keys, choice, near_match, take_arrays
 from cnnjax.settings.schema import Schema, freeze, nest, read_literal, unnest, write_literal
 
 SHIPPED = Path(__file__).parents[1] / "studies"
@@ -622,13 +622,6 @@ def _read_label(label: Any, where: str) -> str:
     if not isinstance(label, str) or not label.strip() or label != label.strip() or not label.isprintable():
         raise InputError(f"{where}: label {label!r} must be one line of printable text, without spaces around it")
     return label
-
-
-def check_keys(table: Mapping[str, Any], legal: tuple[str, ...], where: str) -> None:
-    """Raises `InputError` for the first key that is not legal, with the nearest one."""
-    for key in table:
-        if key not in legal:
-            raise InputError(f"{where}: unknown key {key!r}{near_match(key, legal)}; legal: {', '.join(legal)}")
 
 
 def _list(words: list[str]) -> str:

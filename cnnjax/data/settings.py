@@ -1,7 +1,7 @@
-"""Which images a run means: a dataset name as in TFDS, and a content hash where the name does not tell.
+"""Settings of the images: a dataset name as in TFDS, and a content hash for images given in Python.
 
-A name (`name`, `name/config`, `name:version` or `name/config:version`) becomes part of a path, so it is taken apart
-here, by one strict pattern, before anything touches the disk.
+A name (`name`, `name/config`, `name:version` or `name/config:version`) becomes part of a path, so it is parsed by one
+strict pattern before anything touches the disk.
 """
 
 import re
@@ -20,7 +20,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class Reference:
-    """A dataset name taken apart; `config` and `version` are None where the name leaves them to TFDS."""
+    """A parsed dataset name; `config` and `version` are None if TFDS is to choose them."""
 
     name: str
     config: str | None = None
@@ -31,12 +31,12 @@ class Reference:
 
 
 def full_name(name: str, config: str | None) -> str:
-    """`name/config`, or `name` where there is no configuration."""
+    """Returns `name/config`, or `name` without a configuration."""
     return f"{name}/{config}" if config else name
 
 
 def parse_name(name: str) -> Reference:
-    """Take a dataset name apart.
+    """Parses a dataset name.
 
     Raises:
         InputError: it isn't `name[/config][:version]` with a version of three numbers.
@@ -58,12 +58,12 @@ class DataConfig(Settings):
     name: str = "mnist"
     """mnist (bundled), or the name of any TensorFlow Datasets set of labelled images."""
     train_size: Count | None = None
-    """Train on the first so many examples; left out, on all."""
+    """Number of training examples, from the first on; by default all of them."""
     manual_dir: str | None = None
     """Folder of files that TensorFlow Datasets prepares a set from; not part of the run key."""
 
     sha256: str | None = None
-    """Content hash of images that were handed over in Python, which their name alone does not tell from others."""
+    """Content hash of images given in Python, which tells them from others of the same name."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

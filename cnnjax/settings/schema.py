@@ -109,10 +109,10 @@ class Schema:
         Args:
             texts: as they were typed.
             option: that they were given to, named in errors.
-            seeds: how a seed is given, which an error says where it is given here.
+            seeds: what an error says if ``seed`` is given, which is no setting of a table.
 
         Raises:
-            InputError: one is none, or is given twice.
+            InputError: a text is no such setting, or one is given twice.
         """
         settings: dict[str, Any] = {}
         for text in texts:
