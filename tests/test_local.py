@@ -27,9 +27,9 @@ ROOT = Path(__file__).parent.parent
 CPU = {"JAX_PLATFORMS": "cpu"}
 FAULTS = """
 import os, signal, sys, time
-import ablations.execution.trials as trials
-train = trials.run_trial
-def run_trial(config, dataset=None, observer=None):
+import cnnjax.training.fit as training
+train = training.fit
+def fit(config, *arguments, **options):
     print("seed", config.seed, "begins")
     if config.seed == 101:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -43,8 +43,8 @@ def run_trial(config, dataset=None, observer=None):
         raise ValueError("a defect\\nin two lines")
     if config.seed == 105:
         os._exit(7)
-    return train(config, dataset, observer)
-trials.run_trial = run_trial
+    return train(config, *arguments, **options)
+training.fit = fit
 """
 ONCE = Policy(max_retries=0)
 SERVE = """

@@ -20,17 +20,14 @@ from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer, Progress, Silence
 from cnnjax.runs.record import PackedRun, pack_run
-from cnnjax.training.fit import fit, iterate_chunk
+from cnnjax.training.fit import fit, fit_group
 
 
 def run_trials(
     configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
 ) -> Iterator[PackedRun]:
     """Trains runs of one static signature in one program on one device; yields each as it ends."""
-    if len(configs) == 1:
-        yield run_trial(configs[0], dataset, make_observer(configs[0]))
-    else:
-        yield from map(pack_run, iterate_chunk(configs, dataset, make_observer))
+    return map(pack_run, fit_group(configs, dataset, make_observer, devices=1))
 
 
 def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Observer | None = None) -> PackedRun:

@@ -26,11 +26,11 @@ from cnnjax.models.layers.pooling import (
 )
 
 PATCH_BYTES = 2**29
-"""Of the largest matrix of patches."""
+"""The largest matrix of patches."""
 MOST_ZEROS = 4
-"""How many times as many rows as it has taps a kernel matrix may have, those between being zero."""
+"""The largest ratio of the rows of a kernel matrix, most of them zero, to the taps of the kernel."""
 FEW_CHANNELS = 4
-"""Up to so many channels, copying pixel by pixel would be slow: positions in the window come first instead."""
+"""With so few channels copying pixel by pixel is slow, so the positions in the window come first instead."""
 
 
 def convolve_by_patches(images: jax.Array, kernel: jax.Array, strides: Pair = (1, 1)) -> jax.Array:
@@ -70,7 +70,7 @@ def is_worth_pooling_patches(images: jax.Array, kernel: jax.Array, strides: Pair
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve_and_pool_by_patches(images: jax.Array, kernel: jax.Array, strides: Pair, window: Pair) -> jax.Array:
-    """Returns the maxima over windows, side by side, of a convolution without padding of few channels.
+    """Returns the maxima over adjacent windows of a convolution of few channels without padding.
 
     Args:
         images, kernel, strides: as for `convolve_by_patches`.
@@ -94,6 +94,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel, first = residual
     given = give_to_first(first, cotangent, window[0] * window[1])
+    # By line of the pooling window, which sees 30 of the 36 rows of a patch: 10.4 ms a step instead of 10.6.
     _, pull_to_images = jax.vjp(lambda images: _convolve_members(images, kernel, strides, window), images)
     _, pull_to_kernel = jax.vjp(lambda kernel: _convolve_lines(images, kernel, strides, window), kernel)
     lines = [jnp.concatenate(given[start : start + window[1]], -1) for start in range(0, len(given), window[1])]
