@@ -1,8 +1,8 @@
-"""What a dataset is: two splits of uint8 images with int32 labels, checked once and named by the hash of their content.
+"""A dataset: two splits of uint8 images with int32 labels, checked once and named by the hash of their content.
 
-Arrays are taken as what they plainly are. Whole numbers in 0..255 are pixels whatever their dtype, and so are floats in
-[0, 1] that are multiples of 1/255. Images without channels are grey. What would have to be guessed, such as images that
-were normalised, is refused.
+Arrays are converted if their meaning is plain. Whole numbers in 0..255 are pixels, whatever their dtype, and so are
+floats in [0, 1] that are multiples of 1/255. Images without channels are grey. Arrays whose meaning would be a guess,
+such as normalised images, are refused.
 """
 
 import hashlib
@@ -14,85 +14,26 @@ from numpy.typing import NDArray
 
 from cnnjax.errors import InputError
 
+Order = Literal["file", "tfds"]
 _MOST_CHANNELS = 4
 _CLOSE = 1e-3
-"""Distance of a pixel from a whole number that rounding explains; of float16, which is coarser, `_ROUNDING` of 255."""
+"""Largest distance of a pixel from a whole number that rounding explains; for float16, 255 times `_ROUNDING`."""
 _ROUNDING = float(np.finfo(np.float16).eps)
-
-
-def read_images(value: Any) -> NDArray[np.uint8]:
-    """Returns images as uint8 (n, height, width, channels); those that are it already are not copied.
-
-    Raises:
-        InputError: another shape, or values that are no pixels.
-    """
-    images = _read_array(value, "images")
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or not 1 <= images.shape[3] <= _MOST_CHANNELS:
-        raise InputError(
-            f"images are {images.dtype} {images.shape}; they must be (n, height, width), or with 1 to {_MOST_CHANNELS} "
-            "channels (n, height, width, channels)"
-        )
-    if images.dtype == np.uint8 or images.size == 0:
-        return images.astype(np.uint8, copy=False)
-    low, high = images.min(), images.max()
-    scaled = images * np.float32(255) if images.dtype.kind == "f" and high <= 1 else images
-    pixels = np.round(scaled) if images.dtype.kind == "f" else scaled
-    close = 255 * _ROUNDING if images.dtype == np.float16 else _CLOSE
-    if images.dtype.kind not in "iuf" or not (low >= 0 and high <= 255) or np.abs(scaled - pixels).max() > close:
-        raise InputError(
-            f"images are {images.dtype} in [{low}, {high}]; they must be whole numbers in 0..255, "
-            "or multiples of 1/255 in [0, 1]"
-        )
-    return pixels.astype(np.uint8)
-
-
-def read_labels(value: Any) -> NDArray[np.int32]:
-    """Returns labels as int32 (n,); those that are it already are not copied.
-
-    Raises:
-        InputError: another shape, no integers, or integers that int32 does not hold.
-    """
-    labels = _read_array(value, "labels")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2:
-        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be (n,): one class number an image")
-    if labels.ndim != 1 or (labels.dtype.kind not in "iu" and labels.size):
-        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be integers (n,)")
-    limits = np.iinfo(np.int32)
-    if labels.size and not (labels.min() >= limits.min and labels.max() <= limits.max):
-        raise InputError(f"labels are in [{labels.min()}, {labels.max()}]; they must be in 0..{limits.max}")
-    return labels.astype(np.int32, copy=False)
-
-
-def _read_array(value: Any, what: str) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = value if isinstance(value, np.ndarray) else np.asarray(value)  # a memmap stays one
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{what} are no array of numbers: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{what} are {array.dtype} {array.shape}; they must be numbers")
-    return array
-
-
-Order = Literal["file", "tfds"]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Examples of one split, in a fixed order.
 
-    Other arrays and lists are converted where it is plain what they are (`cnnjax.data.dataset`). Arrays are
-    not copied but where they are converted; here they are read-only, and the caller's own stay as they are.
+    Other arrays and lists are converted if their meaning is plain (`cnnjax.data.dataset`), others are not copied. The
+    fields are read-only views; the caller's arrays stay writeable.
 
     Attributes:
         images: uint8 (n, height, width, channels), 1 to 4 channels.
         labels: int32 (n,).
 
     Raises:
-        InputError: the arrays are not these, nor can be converted, or differ in n.
+        InputError: the arrays cannot be converted to these, or differ in n.
     """
 
     images: NDArray[np.uint8]
@@ -113,7 +54,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without its arrays; None where only decoding it would tell.
+    """What is known of a dataset without its arrays; None if only decoding it would tell.
 
     Attributes:
         name: TFDS name, with its configuration if it has one: `mnist`, `emnist/letters`.
@@ -148,10 +89,10 @@ class Dataset:
     sha256: str
     order: Order
     answers: tuple[str, ...] = field(default=(), init=False)
-    """The names that mean exactly these images to `load`; none for images that were made in Python."""
+    """The names by which `load` gives exactly these images; none for images that were made in Python."""
 
     def answering(self, *names: str) -> "Dataset":
-        """Returns the dataset, which `load` has loaded, as what these names mean."""
+        """Returns the dataset, which `load` has loaded, with the names that mean it."""
         object.__setattr__(self, "answers", names)
         return self
 
@@ -168,7 +109,7 @@ class Dataset:
 
 
 def make_dataset(name: str, version: str, train: Split, test: Split, classes: int, order: Order) -> Dataset:
-    """Check that the splits belong together, and hash them.
+    """Checks that the splits belong together, and hashes them.
 
     Raises:
         InputError: a split is empty, a label lies outside 0 .. classes - 1, or the splits' image shapes differ.
@@ -181,23 +122,6 @@ def make_dataset(name: str, version: str, train: Split, test: Split, classes: in
             " they must all have one (height, width, channels)"
         )
     return Dataset(name, version, train, test, classes, content_hash(train, test), order)
-
-
-def content_hash(train: Split, test: Split) -> str:
-    """SHA-256, in hex, of the shapes and values of both splits, whatever their memory layout and origin.
-
-    Each array adds one line of text, `train images uint8 (60000, 28, 28, 1)`, then its little-endian C-order bytes.
-    """
-    digest = hashlib.sha256()
-    for split_name, split in (("train", train), ("test", test)):
-        _add_array(digest, f"{split_name} images uint8 {split.images.shape}\n", split.images)
-        _add_array(digest, f"{split_name} labels int32 {split.labels.shape}\n", split.labels.astype("<i4", copy=False))
-    return digest.hexdigest()
-
-
-def _add_array(digest: Any, header: str, array: NDArray[Any]) -> None:
-    digest.update(header.encode())
-    digest.update(np.ascontiguousarray(array))
 
 
 def _check_split(where: str, split: Split, classes: int) -> None:
@@ -217,3 +141,81 @@ def check_labels(where: str, labels: NDArray[np.int32], classes: int) -> None:
 def _image_shape(split: Split) -> tuple[int, int, int]:
     height, width, channels = split.images.shape[1:]
     return height, width, channels
+
+
+def content_hash(train: Split, test: Split) -> str:
+    """SHA-256, in hex, of the shapes and values of both splits, whatever their memory layout and origin.
+
+    Each array adds one line of text, `train images uint8 (60000, 28, 28, 1)`, then its little-endian C-order bytes.
+    """
+    digest = hashlib.sha256()
+    for split_name, split in (("train", train), ("test", test)):
+        _add_array(digest, f"{split_name} images uint8 {split.images.shape}\n", split.images)
+        _add_array(digest, f"{split_name} labels int32 {split.labels.shape}\n", split.labels.astype("<i4", copy=False))
+    return digest.hexdigest()
+
+
+def _add_array(digest: Any, header: str, array: NDArray[Any]) -> None:
+    digest.update(header.encode())
+    digest.update(np.ascontiguousarray(array))
+
+
+def read_images(value: Any) -> NDArray[np.uint8]:
+    """Returns images as uint8 (n, height, width, channels), without a copy if they are that already.
+
+    Raises:
+        InputError: another shape, or values that are not pixels.
+
+    Example:
+        >>> read_images(np.ones((2, 28, 28))).shape
+        (2, 28, 28, 1)
+    """
+    images = _read_array(value, "images")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or not 1 <= images.shape[3] <= _MOST_CHANNELS:
+        raise InputError(
+            f"images are {images.dtype} {images.shape}; they must be (n, height, width), or with 1 to {_MOST_CHANNELS} "
+            "channels (n, height, width, channels)"
+        )
+    if images.dtype == np.uint8 or images.size == 0:
+        return images.astype(np.uint8, copy=False)
+    low, high = images.min(), images.max()
+    scaled = images * np.float32(255) if images.dtype.kind == "f" and high <= 1 else images
+    pixels = np.round(scaled) if images.dtype.kind == "f" else scaled
+    close = 255 * _ROUNDING if images.dtype == np.float16 else _CLOSE
+    if images.dtype.kind not in "iuf" or not (low >= 0 and high <= 255) or np.abs(scaled - pixels).max() > close:
+        raise InputError(
+            f"images are {images.dtype} in [{low}, {high}]; they must be whole numbers in 0..255, "
+            "or multiples of 1/255 in [0, 1]"
+        )
+    return pixels.astype(np.uint8)
+
+
+def read_labels(value: Any) -> NDArray[np.int32]:
+    """Returns labels as int32 (n,), without a copy if they are that already.
+
+    Raises:
+        InputError: another shape, not integers, or integers beyond int32.
+    """
+    labels = _read_array(value, "labels")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2:
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be (n,): one class number an image")
+    if labels.ndim != 1 or (labels.dtype.kind not in "iu" and labels.size):
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be integers (n,)")
+    limits = np.iinfo(np.int32)
+    if labels.size and not (labels.min() >= limits.min and labels.max() <= limits.max):
+        raise InputError(f"labels are in [{labels.min()}, {labels.max()}]; they must be in 0..{limits.max}")
+    return labels.astype(np.int32, copy=False)
+
+
+def _read_array(value: Any, what: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = value if isinstance(value, np.ndarray) else np.asarray(value)  # a memmap stays one
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{what} are no array of numbers: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what} are {array.dtype} {array.shape}; they must be numbers")
+    return array

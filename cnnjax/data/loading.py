@@ -1,8 +1,9 @@
-"""Datasets by name: bundled, else cached, else read from what TFDS has prepared, else prepared first.
+"""The way to the images of a run: by name, or handed over in Python.
 
-Each step imports only what it needs: MNIST and cached datasets load without TFDS, prepared ones without TensorFlow.
-Images that were handed over in Python have only been given a name, so the run key holds the hash of their content too
-(`DataConfig.sha256`), and they are found again by it.
+A name means the bundled MNIST or a TFDS set, which comes from the cache, else from what TFDS has prepared, else it is
+prepared first. Each step imports only what it needs: MNIST and cached datasets load without TFDS, prepared ones without
+TensorFlow. The name of images that were handed over in Python does not identify them, so the hash of their content
+(`DataConfig.sha256`) is in the run key too, and they are found again by it.
 """
 
 import contextlib
@@ -21,15 +22,43 @@ from cnnjax.data.settings import DataConfig, Reference, parse_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
 from cnnjax.machine.files import cache_root
 
+VERSION = "given"
+"""Version of datasets that are made of arrays."""
 _log = logging.getLogger(__name__)
 
 
+def load_data(data: DataConfig) -> Dataset:
+    """Loads the images of a run.
+
+    Raises:
+        InputError: they were handed over in Python, and no copy is kept; otherwise as `load`.
+        CorruptionError, UnavailableError: as `load`.
+    """
+    if data.sha256 is None:
+        return load(data.name, manual_dir=data.manual_dir)
+    entry = cache.find_given(data.sha256)
+    dataset = cache.load_entry(entry) if entry and entry.has_arrays else None
+    if dataset is None:
+        raise _not_kept(data)
+    return dataset
+
+
+def load_data_info(data: DataConfig) -> DatasetInfo:
+    """Returns what is known of the images of a run without loading them; raises as `load_data` does."""
+    if data.sha256 is None:
+        return load_info(data.name, manual_dir=data.manual_dir)
+    entry = cache.find_given(data.sha256)
+    if entry is None:
+        raise _not_kept(data)
+    return entry.info
+
+
 def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
-    """Load a dataset: `mnist` from the bundled files, any other name through `load_tfds`.
+    """Loads a dataset: `mnist` from the bundled files, any other name through `load_tfds`.
 
     Args:
         name: `mnist`, or a TFDS name: `name`, `name/config`, `name:1.2.3` or `name/config:1.2.3`.
-        manual_dir: folder of files downloaded by hand, for preparing; not looked into if there is nothing to prepare.
+        manual_dir: folder of files downloaded by hand, for preparing; not read if there is nothing to prepare.
 
     Returns:
         The dataset; its arrays are read-only.
@@ -37,7 +66,7 @@ def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
     Raises:
         InputError: an unknown name, a dataset that isn't uint8 images of one size with labels, no folder `manual_dir`.
         CorruptionError: a file has a wrong checksum, is truncated or damaged, or holds a label out of range.
-        UnavailableError: to be prepared first, and there is no TensorFlow, network, permission or disk space.
+        UnavailableError: it is not prepared yet, and there is no TensorFlow, network, permission or disk space.
 
     Example:
         >>> dataset = load("mnist")
@@ -52,7 +81,7 @@ def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
 
 
 def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
-    """Load a dataset of TFDS's, `mnist` included, in TFDS's order.
+    """Loads a TFDS dataset, `mnist` included, in TFDS's order.
 
     The first load prepares the dataset in TFDS's data folder (`TFDS_DATA_DIR`) if it isn't there, with TensorFlow in a
     process of its own; decodes it into memory; and keeps the arrays in the cache folder (`CNNJAX_CACHE_DIR`), from
@@ -65,7 +94,7 @@ def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
 
 
 def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo:
-    """What `load` would load, without its arrays: image shape, classes, and sizes and hash where they are known.
+    """Returns what is known of a dataset without its arrays: image shape, classes, and sizes and hash if known.
 
     Takes milliseconds for `mnist` and for cached datasets, whose files are not opened, and a second or two for others,
     which are not prepared: sizes and hash are None then. A prepared dataset that declares no one image size is loaded,
@@ -84,6 +113,24 @@ def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo
     height, width, channels = source.declared_shape
     shape = (int(height or 0), int(width or 0), int(channels or 0))
     return DatasetInfo(source.name, source.version, shape, source.classes, None, None, "tfds", None)
+
+
+def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
+    """Returns the names of the classes, in their order.
+
+    Args:
+        data: which dataset.
+        classes: number of classes.
+    """
+    numbers = tuple(map(str, range(classes)))
+    if data.name == mnist.INFO.name or data.sha256 is not None:
+        return numbers
+    try:
+        source = tfds.find_source(parse_name(data.name))
+    except CnnjaxError:  # its images may be in the cache all the same
+        return numbers
+    names = tuple(source.builder.info.features[source.label_key].names or ())
+    return names if len(names) == classes else numbers
 
 
 def _load_tfds(reference: Reference, manual_dir: Path | None) -> Dataset:
@@ -124,41 +171,11 @@ def _existing_folder(manual_dir: str | Path | None) -> Path | None:
     return folder.resolve()
 
 
-VERSION = "given"
-"""Of datasets that are made of arrays without a version."""
-
-
-def load_data(data: DataConfig) -> Dataset:
-    """Loads the images that a run means.
-
-    Raises:
-        InputError: they were handed over in Python, and no copy is kept; otherwise as `load`.
-        CorruptionError, UnavailableError: as `load`.
-    """
-    if data.sha256 is None:
-        return load(data.name, manual_dir=data.manual_dir)
-    entry = cache.find_given(data.sha256)
-    dataset = cache.load_entry(entry) if entry and entry.has_arrays else None
-    if dataset is None:
-        raise _not_kept(data)
-    return dataset
-
-
-def load_data_info(data: DataConfig) -> DatasetInfo:
-    """What `load_data` would load, without its arrays; raises as `load_data` does."""
-    if data.sha256 is None:
-        return load_info(data.name, manual_dir=data.manual_dir)
-    entry = cache.find_given(data.sha256)
-    if entry is None:
-        raise _not_kept(data)
-    return entry.info
-
-
 def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
-    """Returns the settings that mean these images: with their content hash, unless the name alone means them.
+    """Returns the settings of these images: with their content hash, unless the name alone identifies them.
 
     Raises:
-        InputError: the settings are of a dataset of another name, or of other content.
+        InputError: the settings have another name, or another content hash.
     """
     if parse_name(dataset.name).name != parse_name(data.name).name:
         raise InputError(f"dataset: is {dataset.name}, but the run's data.name={data.name!r}")
@@ -169,16 +186,25 @@ def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
     return replace(data, sha256=dataset.sha256)
 
 
+def _is_named(name: str, dataset: Dataset) -> bool:
+    return dataset.sha256 == mnist.INFO.sha256 if name == mnist.INFO.name else name in dataset.answers
+
+
 def read_dataset(value: Any, name: str) -> Dataset:
-    """Returns what was handed over as a dataset.
+    """Returns images that were handed over in Python as a dataset.
 
     Args:
-        value: a `Dataset`; or two splits, train and test, each a `Split` or a pair of images and labels, which are then
-            of as many classes as the largest label says.
-        name: of a dataset that is made of splits.
+        value: a `Dataset`; or two splits, train and test, each a `Split` or a pair of images (n, height, width[,
+            channels]) and labels (n,). The largest label gives the number of classes.
+        name: name of a dataset that is made of splits.
 
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these, or the arrays are not images and labels.
+
+    Example:
+        >>> images, labels = np.zeros((3, 8, 8), np.uint8), np.array([0, 1, 2])
+        >>> read_dataset(((images, labels), (images, labels)), "mine").info.image_shape
+        (8, 8, 1)
     """
     if isinstance(value, Dataset):
         return value
@@ -190,31 +216,6 @@ def read_dataset(value: Any, name: str) -> Dataset:
     train, test = (part if isinstance(part, Split) else Split(*part) for part in value)
     classes = 1 + int(max(train.labels.max(initial=0), test.labels.max(initial=0)))
     return make_dataset(name, VERSION, train, test, max(classes, 2), "file")
-
-
-def keep_given(data: DataConfig, dataset: Dataset) -> None:
-    """Keeps a copy of images that were handed over, from where other processes, and later commands, load them.
-
-    Raises:
-        UnavailableError: the user's cache cannot be written.
-    """
-    if data.sha256 is None:
-        return
-    try:
-        cache.store_given(dataset)
-    except OSError as error:
-        raise UnavailableError(f"dataset: no copy can be kept in {cache_root()}: {error.strerror}") from None
-
-
-def keep_given_info(data: DataConfig, info: DatasetInfo) -> None:
-    """Keeps what is known of images that were handed over, without a copy, for commands that need no more."""
-    if data.sha256 is not None:
-        with contextlib.suppress(OSError, UnavailableError):
-            cache.store_given_info(info)
-
-
-def _is_named(name: str, dataset: Dataset) -> bool:
-    return dataset.sha256 == mnist.INFO.sha256 if name == mnist.INFO.name else name in dataset.answers
 
 
 def _is_pair(value: Any) -> bool:
@@ -229,26 +230,29 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
+def keep_given(data: DataConfig, dataset: Dataset) -> None:
+    """Keeps a copy of images that were handed over, so that other processes and later commands can load them.
+
+    Raises:
+        UnavailableError: the user's cache cannot be written.
+    """
+    if data.sha256 is None:
+        return
+    try:
+        cache.store_given(dataset)
+    except OSError as error:
+        raise UnavailableError(f"dataset: no copy can be kept in {cache_root()}: {error.strerror}") from None
+
+
+def keep_given_info(data: DataConfig, info: DatasetInfo) -> None:
+    """Keeps the metadata of images that were handed over, without a copy, for commands that need no more."""
+    if data.sha256 is not None:
+        with contextlib.suppress(OSError, UnavailableError):
+            cache.store_given_info(info)
+
+
 def _not_kept(data: DataConfig) -> InputError:
     return InputError(
         f"data.name={data.name!r}: these images were handed over in Python under this name (sha256 {data.sha256}), and "
         "no copy of them is kept; give dataset=... in Python"
     )
-
-
-def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
-    """Returns the names of the classes, in their order.
-
-    Args:
-        data: which dataset.
-        classes: number of classes.
-    """
-    numbers = tuple(map(str, range(classes)))
-    if data.name == mnist.INFO.name or data.sha256 is not None:
-        return numbers
-    try:
-        source = tfds.find_source(parse_name(data.name))
-    except CnnjaxError:  # its images may be in the cache all the same
-        return numbers
-    names = tuple(source.builder.info.features[source.label_key].names or ())
-    return names if len(names) == classes else numbers

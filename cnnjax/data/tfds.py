@@ -30,6 +30,13 @@ from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableE
 from cnnjax.machine.processes import python_command, python_environment, quiet
 
 INSTALL_TENSORFLOW = "install the extra with: pip install 'cnnjax[tfds]' (or pip install -e '.[tfds]' in a checkout)"
+_CHUNK = 1000
+"""Records that are read at once."""
+_ERRORS: dict[str, type[CnnjaxError]] = {
+    "input": InputError,
+    "corruption": CorruptionError,
+    "unavailable": UnavailableError,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Source:
         image_key: name of the image feature.
         label_key: name of the label feature.
         classes: number of classes.
-        declared_shape: (height, width, channels) of the images, None where it isn't fixed.
+        declared_shape: (height, width, channels) of the images, None for what isn't fixed.
     """
 
     builder: Any
@@ -61,7 +68,7 @@ class Source:
 
 
 def find_source(reference: Reference) -> Source:
-    """Find the dataset in TFDS's catalogue, or prepared in its data folder.
+    """Finds the dataset in TFDS's catalogue, or prepared in its data folder.
 
     Raises:
         InputError: unknown name, configuration or version, or not uint8 images with class labels.
@@ -76,14 +83,14 @@ def find_source(reference: Reference) -> Source:
 
 
 def names_of(source: Source) -> tuple[str, ...]:
-    """Every name by which TFDS, now, finds this very source: with and without its configuration and its version."""
+    """Returns the names by which TFDS finds this source now: with and without its configuration and its version."""
     base, _, config = source.name.partition("/")
     references = {Reference(base, c, v) for c in (None, config or None) for v in (None, source.version)}
     return tuple(sorted(str(reference) for reference in references if _leads_to(reference, source)))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop; its type's name if there is no message."""
+    """Returns the first line of an error's message without its full stop, or its type's name if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(" .:") if lines else type(error).__name__
 
@@ -165,11 +172,8 @@ def _leads_to(reference: Reference, source: Source) -> bool:
     return (found.name, found.version) == (source.name, source.version)
 
 
-_CHUNK = 1000
-
-
 def decode(source: Source) -> Dataset:
-    """Read the splits `train` and `test` (`validation` where there is no `test`) of a prepared dataset into memory.
+    """Reads the splits `train` and `test` (`validation` if there is no `test`) of a prepared dataset into memory.
 
     Raises:
         InputError: a split is missing or empty, or images vary in size.
@@ -240,15 +244,8 @@ def _examples(source: Source, split: str, where: str) -> Iterator[tuple[NDArray[
         ) from None
 
 
-_ERRORS: dict[str, type[CnnjaxError]] = {
-    "input": InputError,
-    "corruption": CorruptionError,
-    "unavailable": UnavailableError,
-}
-
-
 def prepare(source: Source, manual_dir: Path | None) -> None:
-    """Download and prepare a dataset as array_record in TFDS's data folder.
+    """Downloads and prepares a dataset as array_record in TFDS's data folder.
 
     Args:
         source: the dataset; its images must have one declared size.
@@ -283,7 +280,7 @@ def _check_preparable(source: Source, manual_dir: Path | None, where: str) -> No
 
 
 def _run_child(arguments: list[str], manual_dir: Path | None, where: str) -> None:
-    """Run the child and raise what it answers; its chatter is shown on a terminal only, as progress."""
+    """Runs the child and raises the error that it reports; its output is shown on a terminal only, as progress."""
     command = python_command("-m", "cnnjax.data.tfds_worker", *arguments)
     if manual_dir is not None:
         command += ["--manual-dir", str(manual_dir)]
@@ -315,7 +312,7 @@ def _raise_answer(output: bytes, status: int, where: str) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait for, then hold, the exclusive lock on a folder; one that it makes is removed again if it stays empty."""
+    """Waits for, then holds, the exclusive lock on a folder; a folder made here is removed again if it stays empty."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -331,7 +328,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _tidied_after_failure(data_dir: Path, name: str) -> Iterator[None]:
-    """Remove what the block adds to TFDS's folders and doesn't finish, unless the block succeeds."""
+    """Removes what the block left unfinished in TFDS's folders, unless the block succeeds."""
     before = set(_paths(data_dir, name))
     try:
         yield
@@ -347,7 +344,7 @@ def _tidied_after_failure(data_dir: Path, name: str) -> Iterator[None]:
 
 
 def _paths(data_dir: Path, name: str) -> Iterator[Path]:
-    """What there is where TFDS works on a dataset: in its own folder, its downloads' and the extracted archives'."""
+    """Yields the paths that TFDS uses for a dataset: its folder, its downloads and the extracted archives."""
     downloads = data_dir / "downloads"
     for root in (data_dir / name, downloads / name):
         yield from (path for path in (root, *root.rglob("*")) if path.exists())

@@ -1,8 +1,8 @@
-"""Files that people name and that commands write, and the user's cache. No JAX here.
+"""Files that users name and that commands write, and the user's cache. No JAX here.
 
-Paths are checked and expanded as people type them. Text files that a person wrote are read once, and refused where they
-are too large, nested too deep or no regular files. Output files are refused before the work begins, and replaced as a
-whole when it is done. Caches hold what can be made again: decoded datasets and compiled programs.
+Paths are checked and expanded as a shell would. Text files are read once, and refused if they are too large, nested too
+deep or not regular files. Output files are checked before the work begins, and replaced as a whole when it is done. The
+cache holds what can be made again: decoded datasets and compiled programs.
 """
 
 import contextlib
@@ -18,13 +18,25 @@ from typing import Any
 
 from cnnjax.errors import InputError, UnavailableError
 
+MOST_BYTES = 2**20
+"""The largest text file."""
+DEEPEST = 32
+"""Most nested brackets, and most parts of a dotted key."""
+
+SQLITE = b"SQLite format 3\0"
+_QUOTED = re.compile(
+    r'"""(?:\\.|[^\\])*?(?:"""|\Z)|' + r"'''.*?(?:'''|\Z)|" + r'"(?:\\.|[^"\\\n])*"?|' + r"'[^'\n]*'?|#[^\n]*",
+    re.DOTALL,
+)
+_TOO_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){{{DEEPEST}}}")
+
 
 def read_path(value: str | os.PathLike[str], where: str) -> Path:
     """Returns a path with ``~`` replaced by the home folder.
 
     Args:
         value: as it was given.
-        where: it was given to, such as ``--out``.
+        where: the option that it was given to, such as ``--out``.
 
     Raises:
         InputError: it is empty, no path, or holds a null character.
@@ -45,26 +57,15 @@ def read_path(value: str | os.PathLike[str], where: str) -> Path:
         raise UnavailableError(f"{where}={text!r}: the home folder of that user is not known") from None
 
 
-MOST_BYTES = 2**20
-"""Of a text file."""
-DEEPEST = 32
-"""Brackets inside one another, and parts of one dotted key."""
-_QUOTED = re.compile(
-    r'"""(?:\\.|[^\\])*?(?:"""|\Z)|' + r"'''.*?(?:'''|\Z)|" + r'"(?:\\.|[^"\\\n])*"?|' + r"'[^'\n]*'?|#[^\n]*",
-    re.DOTALL,
-)
-_TOO_LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){{{DEEPEST}}}")
-
-
 def read_text(path: Path) -> str:
     """Returns the text of a small regular file in UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: it cannot be read, is no regular file, is larger than `MOST_BYTES` or not UTF-8; the message says
-            what is wrong, and the caller puts before it which file that is.
+        InputError: it cannot be read, is not a regular file, is larger than `MOST_BYTES` or not UTF-8. The message says
+            what is wrong; the caller adds the name of the file.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+        # Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError("must be a regular file, not a pipe, a device or a folder")
@@ -82,7 +83,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Returns the tables of a TOML text; raises `InputError` where it is not valid TOML, or too deep."""
+    """Returns the tables of a TOML text; raises `InputError` if it is not valid TOML, or nested too deep."""
     _check_depth(text)
     try:
         return tomllib.loads(text)
@@ -91,7 +92,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Returns the value of a JSON text; raises `InputError` where it is not JSON, too deep, or has a key twice."""
+    """Returns the value of a JSON text; raises `InputError` if it is not JSON, nested too deep, or has a key twice."""
     _check_depth(text)
     try:
         return json.loads(text, object_pairs_hook=_refuse_duplicates)
@@ -114,20 +115,17 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-SQLITE = b"SQLite format 3\0"
-
-
 def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
-    """Returns the file that a path leads to, where one may be written.
+    """Returns the file that a path leads to, once it is known that it may be written.
 
     Args:
         path: as given.
-        option: it was given to, such as ``--output``.
-        elsewhere: where else the content can go, said where the path is no file.
+        option: the option that it was given to, such as ``--output``.
+        elsewhere: end of the message if the path is not a file: where else the content can go.
 
     Raises:
-        InputError: it is no file, its folder is not there, or it is a database, which nothing replaces.
-        UnavailableError: the system does not let us look.
+        InputError: it is not a file, its folder does not exist, or it is a database, which is never replaced.
+        UnavailableError: the system denies access.
     """
     if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
         raise InputError(f"{option} {path}: must be a file{elsewhere}")
@@ -148,15 +146,15 @@ def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
 
 
 def check_folder(path: Path, option: str) -> Path:
-    """Returns a folder that is there, or can be made with those above it.
+    """Returns a folder that exists, or can be made together with the folders above it.
 
     Args:
         path: as given.
-        option: it was given to.
+        option: the option that it was given to.
 
     Raises:
-        InputError: a file is in its place, or in that of a folder above it.
-        UnavailableError: the system does not let us look.
+        InputError: it, or a folder above it, is a file.
+        UnavailableError: the system denies access.
     """
     try:
         found = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
@@ -168,7 +166,7 @@ def check_folder(path: Path, option: str) -> Path:
 
 
 def replace_file(path: Path, content: str | bytes, option: str) -> None:
-    """Writes a file, all of it or nothing; raises `UnavailableError` where it cannot be written."""
+    """Writes a file, all of it or nothing; raises `UnavailableError` if it cannot be written."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -190,21 +188,21 @@ def cache_root() -> Path:
 
 
 def keep_programs(wanted: bool = True) -> None:
-    """Has JAX keep what it compiles in the user's cache, from where every later process takes it.
+    """Makes JAX keep compiled programs in the user's cache, for all later processes.
 
-    This sets variables of the environment, so it must come before JAX is imported, and holds for the processes that
-    this one starts. What the user has set, such as `JAX_COMPILATION_CACHE_DIR`, stays. A network takes about 0.2 MB;
-    the folder can be deleted at any time.
+    This sets environment variables, so it must come before JAX is imported; child processes inherit them. What the user
+    has set, such as `JAX_COMPILATION_CACHE_DIR`, stays. A network takes about 0.2 MB; the folder can be deleted at any
+    time.
 
     Args:
-        wanted: ``False`` has everything compiled anew, and nothing kept.
+        wanted: ``False`` compiles everything anew and keeps nothing.
     """
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
             programs = cache_root() / "programs"
-        except UnavailableError:  # As a container's user may have no home; what is compiled is for this process then.
+        except UnavailableError:  # no home folder, as in some containers: programs are for this process alone
             os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
             return
         _remove_empty(programs)
@@ -214,7 +212,7 @@ def keep_programs(wanted: bool = True) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Removes what a full disk has left of programs, of which JAX would warn whenever it comes upon one."""
+    """Removes the empty files that a full disk left; JAX would warn of each whenever it reads one."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""This process and those that it starts: cores, memory, child processes, foreign logs, signals. No JAX here."""
+"""This process and its children: how children start, cores, memory, foreign logs, signals. No JAX here."""
 
 import contextlib
 import functools
@@ -19,60 +19,63 @@ import psutil
 
 from cnnjax.errors import InputError, UnavailableError
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Environment of a process that is pinned to one core."""
+_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_last: list[int] = [signal.SIGINT]
+_lost: list[int] = []
+
 
 def python_command(*arguments: str) -> list[str]:
-    """Returns a command line of this Python, which adds no folder of its own to the path."""
+    """Returns a command line of this Python; ``-P`` keeps the working folder out of the search path."""
     return [sys.executable, "-P", *arguments]
 
 
 def python_environment() -> dict[str, str]:
-    """Returns this process's environment, with its path of packages (`sys.path`) in it.
+    """Returns this process's environment, with `sys.path` in it, so that a child finds the same packages.
 
-    The path may have been made by a script or a notebook, so that a new process would not find the same packages.
+    A script or a notebook may have changed the path.
     """
     path = []
     for entry in sys.path:
-        with contextlib.suppress(OSError):  # of a working folder that is gone
+        with contextlib.suppress(OSError):  # the working folder was deleted
             path.append(os.path.abspath(entry))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Environment of a process that is pinned to a core."""
-
-
 def list_cores() -> Sequence[int | None]:
-    """Returns the cores of this process, as the system numbers them; ``None`` for each where it cannot pin to one."""
+    """Returns the cores of this process by their numbers; ``None`` for each if the system cannot pin to a core."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return [None] * (os.cpu_count() or 1)
 
 
 def count_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(list_cores())
 
 
 def offer_cpu_devices(count: int | None = None) -> None:
-    """Has JAX make so many devices of the CPU, so that a run can be divided among them.
+    """Makes JAX offer the CPU as several devices, so that a run can be divided among them.
 
-    This sets a variable of the environment, so it must come before JAX is imported. What the user has set stays.
+    This sets an environment variable, so it must come before JAX is imported. What the user has set stays.
 
     Args:
-        count: how many, of which there is at most one a core; ``None`` is one a core.
+        count: number of devices, at most one per core. Default: one per core.
     """
     if not _are_cpu_devices_set():
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(count or count_cores(), count_cores())))
 
 
 def check_cpu_devices(count: int | None) -> None:
-    """Raises `InputError` where so many devices cannot be had, as far as that is known before JAX starts."""
+    """Raises `InputError` if there cannot be so many devices, as far as that is known before JAX starts."""
     if count and count > count_cores() and not may_have_accelerators() and not _are_cpu_devices_set():
         raise InputError(f"--devices={count}: must be <= {count_cores()}, the CPU cores of this process")
 
 
 def may_have_accelerators() -> bool:
-    """Whether JAX might find another device than the CPU here; which one, only starting it would tell."""
+    """Whether JAX might find another device than the CPU; only starting JAX would tell which."""
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     platforms = os.environ.get("JAX_PLATFORMS")
     return platforms != "cpu" and bool(platforms or plugins or importlib.util.find_spec("libtpu"))
@@ -83,11 +86,8 @@ def _are_cpu_devices_set() -> bool:
     return "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags
 
 
-_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
 def find_memory() -> int:
-    """Returns the bytes of memory of this machine, or of the container that this process is in."""
+    """Returns the memory in bytes of this machine, or of the container that this process runs in."""
     limits = [psutil.virtual_memory().total]
     for path in map(Path, _GROUP_LIMITS):
         if path.is_file() and (limit := path.read_text().strip()).isdecimal():
@@ -96,7 +96,7 @@ def find_memory() -> int:
 
 
 def out_of_memory(needed: float, memory: float) -> UnavailableError:
-    """Returns the error that says how much memory is needed, and how much there is."""
+    """Returns the error that names the bytes that are needed and those that there are."""
     return UnavailableError(
         f"out of memory; use a smaller train.batch_size or network: at least {needed / 2**30:,.1f} GiB are needed, "
         f"and there are {memory / 2**30:,.1f} GiB"
@@ -116,7 +116,7 @@ def quiet() -> Iterator[None]:
 
 
 def take_stdout() -> TextIO:
-    """Returns standard output for its caller alone: what else is printed there goes to standard error from now on."""
+    """Returns standard output for the caller alone; all else printed there goes to standard error from now on."""
     own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(2, 1)
     return own
@@ -124,7 +124,7 @@ def take_stdout() -> TextIO:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Keeps what Python code prints and warns of off the terminal while the context lasts."""
+    """Discards what Python code prints and its warnings while the context lasts."""
     nowhere = _open_nowhere()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,13 +133,8 @@ def hushed() -> Iterator[None]:
 
 @functools.cache
 def _open_nowhere() -> TextIO:
-    """Returns a stream that stays open, for whoever keeps it as its own standard output."""
+    """Returns a stream that is never closed, because libraries may keep it as their standard output."""
     return open(os.devnull, "w")
-
-
-_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_last: list[int] = [signal.SIGINT]
-_lost: list[int] = []
 
 
 def raise_on_signals() -> None:

@@ -24,7 +24,8 @@ from cnnjax.runs.record import FINAL, PackedRun, Record, Run, pack_run, unpack_p
 
 SCHEMA_VERSION = 2
 LONGEST_PATH = 504
-"""Bytes of an absolute path that SQLite opens; that of its journal, 8 longer, may have 512."""
+"""Bytes of the longest absolute path that SQLite opens; the path of its journal is 8 longer, and may have 512."""
+PHASES = ("load", "compile", "train", "evaluate", "total")
 _RUNS = """
 CREATE TABLE runs (
     key TEXT PRIMARY KEY,
@@ -103,121 +104,8 @@ _ENVIRONMENT = (
 )
 
 
-@contextlib.contextmanager
-def connect(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a connection without implicit transactions, for the length of the context; makes an empty file if none is.
-
-    Raises:
-        CorruptionError: the file is not a database, or one of a newer version.
-        UnavailableError: it is locked for a minute, cannot be read or written, or the disk is full.
-    """
-    _check_path(path)
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
-            connection.row_factory = sqlite3.Row
-            # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
-            connection.execute("PRAGMA synchronous = EXTRA")
-            connection.execute("PRAGMA foreign_keys = ON")
-            version = find_version(connection)
-            if not 0 <= version <= SCHEMA_VERSION:
-                raise CorruptionError(f"{path}: schema version {version} is not the known {SCHEMA_VERSION}")
-            yield connection
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        # Errors of Python's own, such as text that is not UTF-8, have no code.
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
-            raise UnavailableError(f"{path}: {error}") from None
-        raise CorruptionError(f"{path}: not a readable store: {error}") from None
-
-
-@contextlib.contextmanager
-def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a connection to a database of today's version, made in a new folder or brought up to date if need be.
-
-    Raises:
-        CorruptionError: as `connect`, or it is a database of something else.
-        UnavailableError: as `connect`, or the folder cannot be made.
-    """
-    _check_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror
-        if path.parent.is_symlink() and not path.parent.exists():
-            reason = f"it is a link to {os.readlink(path.parent)}, which is not there"
-        raise UnavailableError(f"cannot create the output folder {path.parent}: {reason}") from None
-    with connect(path) as connection:
-        if find_version(connection) < SCHEMA_VERSION:
-            _bring_up_to_date(connection, path)
-        yield connection
-
-
-@contextlib.contextmanager
-def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing.
-
-    Raises:
-        CorruptionError, UnavailableError: as `connect`, or the folder is none, or it is a database of something else.
-    """
-    if path.parent.exists() and not path.parent.is_dir():
-        raise UnavailableError(f"{path.parent} is not a folder")
-    if not path.exists():
-        yield None
-        return
-    with connect(path) as connection:
-        if find_version(connection) > 0:
-            yield connection
-        else:
-            _refuse_others(connection, path)
-            yield None
-
-
-def try_to_write(connection: sqlite3.Connection) -> None:
-    """Writes to the database what it holds already, and takes it back, so that one that is read-only is noticed."""
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(f"PRAGMA user_version = {find_version(connection)}")
-    connection.rollback()
-
-
-def find_version(connection: sqlite3.Connection) -> int:
-    """Returns the version of the schema, 0 where there are no tables."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _check_path(path: Path) -> None:
-    """Raises `InputError` where a store would be written through a link to elsewhere, or SQLite cannot open it."""
-    if path.is_symlink():
-        raise InputError(f"{path}: is a symbolic link; a store is a file of its own, so name the folder that it is in")
-    length = len(os.fsencode(os.path.abspath(path)))
-    if length > LONGEST_PATH:
-        raise InputError(f"{path}: its path has {length} bytes; SQLite opens at most {LONGEST_PATH}")
-
-
-def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
-    connection.execute("BEGIN IMMEDIATE")
-    version = find_version(connection)
-    if version == 0:
-        _refuse_others(connection, path)
-    if version < SCHEMA_VERSION:
-        for statement in filter(str.strip, _STEPS[version].split(";")):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.commit()
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
-    others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
-    if others:
-        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
-
-
-PHASES = ("load", "compile", "train", "evaluate", "total")
-
-
 class Outcome(NamedTuple):
-    """What became of a run: its status, when it was stored (ISO 8601, UTC), and its test accuracy, if it has one."""
+    """The outcome of a run: its status, when it was stored (ISO 8601, UTC), and its optional test accuracy."""
 
     status: str
     stored_at: str
@@ -226,7 +114,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredGrid:
-    """What a grid was to run.
+    """The trials of a grid.
 
     Attributes:
         name: of its study.
@@ -250,7 +138,7 @@ class Store:
         self.path = read_path(folder, "out") / "runs.sqlite"
 
     def create(self) -> None:
-        """Makes the folder and an empty store where there is none; brings an older store up to date.
+        """Makes the folder and an empty store if there is none; brings an older store up to date.
 
         Raises:
             CorruptionError: the file is not a store, or one of a newer version.
@@ -295,7 +183,7 @@ class Store:
         return {row["key"]: self._read_record(row, histories[row["key"]]) for row in rows}
 
     def list_outcomes(self) -> dict[str, Outcome]:
-        """Returns what became of every run, by key, in the order they were stored; much faster than `find_all`."""
+        """Returns the outcome of every run, by key, in the order they were stored; much faster than `find_all`."""
         with connect_existing(self.path) as connection:
             if connection is None:
                 return {}
@@ -309,7 +197,7 @@ class Store:
         return outcomes
 
     def add_grid(self, grid: StoredGrid) -> None:
-        """Stores what a grid is to run; a grid of the same name is replaced. Raises as `create` does."""
+        """Stores the trials of a grid; a grid of the same name is replaced. Raises as `create` does."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM grids WHERE name = ?", (grid.name,))
             row = (grid.name, grid.study, grid.command, grid.started_at)
@@ -441,12 +329,19 @@ def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
     """Returns a stored run with its parameters, ready to predict.
 
     Args:
-        key: the run key, or its beginning where only one run has it.
+        key: the run key, or a beginning of it that no other run has.
         out: the output folder it was stored in.
 
     Raises:
         InputError: there is no such run, or more than one.
         CorruptionError: the store cannot be read.
+        UnavailableError: the store is locked, or may not be read.
+
+    Example:
+        >>> from cnnjax import DataConfig, RunConfig, TrainConfig, fit
+        >>> run = fit(RunConfig(train=TrainConfig(epochs=1), data=DataConfig(train_size=100)), out="runs")
+        >>> load_run(run.key[:12], out="runs").record.test_accuracy == run.record.test_accuracy
+        True
     """
     return Store(out).load(key)
 
@@ -479,3 +374,113 @@ def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
     connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", epochs)
     if run.variables is not None:
         connection.execute("INSERT INTO arrays VALUES (?, ?, ?)", (record.key, run.variables, run.predictions))
+
+
+@contextlib.contextmanager
+def connect(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection without implicit transactions while the context lasts; makes an empty file if there is none.
+
+    Raises:
+        CorruptionError: the file is not a database, or one of a newer version.
+        UnavailableError: it is locked for a minute, cannot be read or written, or the disk is full.
+    """
+    _check_path(path)
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA foreign_keys = ON")
+            version = find_version(connection)
+            if not 0 <= version <= SCHEMA_VERSION:
+                raise CorruptionError(f"{path}: schema version {version} is not the known {SCHEMA_VERSION}")
+            yield connection
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # Errors of Python's own, such as text that is not UTF-8, have no code.
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
+            raise UnavailableError(f"{path}: {error}") from None
+        raise CorruptionError(f"{path}: not a readable store: {error}") from None
+
+
+@contextlib.contextmanager
+def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection to a database of today's version, made in a new folder or brought up to date if need be.
+
+    Raises:
+        CorruptionError: as `connect`, or it is a database of something else.
+        UnavailableError: as `connect`, or the folder cannot be made.
+    """
+    _check_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        if path.parent.is_symlink() and not path.parent.exists():
+            reason = f"it is a link to {os.readlink(path.parent)}, which is not there"
+        raise UnavailableError(f"cannot create the output folder {path.parent}: {reason}") from None
+    with connect(path) as connection:
+        if find_version(connection) < SCHEMA_VERSION:
+            _bring_up_to_date(connection, path)
+        yield connection
+
+
+@contextlib.contextmanager
+def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing.
+
+    Raises:
+        CorruptionError, UnavailableError: as `connect`, or the folder is none, or it is a database of something else.
+    """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UnavailableError(f"{path.parent} is not a folder")
+    if not path.exists():
+        yield None
+        return
+    with connect(path) as connection:
+        if find_version(connection) > 0:
+            yield connection
+        else:
+            _refuse_others(connection, path)
+            yield None
+
+
+def try_to_write(connection: sqlite3.Connection) -> None:
+    """Writes a value that the database holds already, and rolls back, so that a read-only database is noticed."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {find_version(connection)}")
+    connection.rollback()
+
+
+def find_version(connection: sqlite3.Connection) -> int:
+    """Returns the version of the schema, 0 where there are no tables."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_path(path: Path) -> None:
+    """Raises `InputError` if the store is a symbolic link, or its path is too long for SQLite."""
+    if path.is_symlink():
+        raise InputError(f"{path}: is a symbolic link; a store is a file of its own, so name the folder that it is in")
+    length = len(os.fsencode(os.path.abspath(path)))
+    if length > LONGEST_PATH:
+        raise InputError(f"{path}: its path has {length} bytes; SQLite opens at most {LONGEST_PATH}")
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
+    connection.execute("BEGIN IMMEDIATE")
+    version = find_version(connection)
+    if version == 0:
+        _refuse_others(connection, path)
+    if version < SCHEMA_VERSION:
+        for statement in filter(str.strip, _STEPS[version].split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.commit()
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    if others:
+        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
