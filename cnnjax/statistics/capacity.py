@@ -22,6 +22,10 @@ def pareto_front(sizes: Sequence[float], accuracies: Sequence[float]) -> tuple[i
     Args:
         sizes: parameters or FLOPs; the smaller the better.
         accuracies: the higher the better.
+
+    Example:
+        >>> pareto_front([100, 200, 300], [0.90, 0.95, 0.94])
+        (0, 1)
     """
     front: list[int] = []
     for index in sorted(range(len(sizes)), key=lambda index: (sizes[index], -accuracies[index])):
@@ -55,6 +59,11 @@ def adjust_for_size(
     Returns:
         Nothing where the levels all but determine the size, so that it cannot be told apart from them: where the
         variance inflation factor of the size is above `MOST_INFLATION`.
+
+    Example:
+        >>> cells = {("8",): {0: 0.960, 1: 0.962}, ("16",): {0: 0.968, 1: 0.969}}
+        >>> adjust_for_size(["filters"], cells, {("8",): 1000, ("16",): 2000})  # the filters determine the size
+        ()
 
     References:
         Fisher, The Design of Experiments, 1935 (analysis of covariance).

@@ -1,6 +1,6 @@
-"""What repeated runs say together: a mean with its interval, a typical spread, and the difference they could show.
+"""Repeated runs: their mean with its interval, a typical spread, and the smallest difference that they can show.
 
-Pure functions, numbers in, numbers out; SciPy underneath. Runs that differ in their seeds alone are taken for
+Pure functions, numbers in, numbers out; SciPy underneath. Runs that differ only in their seeds are treated as
 independent draws from one normal distribution.
 """
 
@@ -15,7 +15,7 @@ from cnnjax.errors import InputError
 from cnnjax.settings.checking import Interval, check
 
 LEAST_FOR_INTERVAL = 3
-"""Accuracies from which on the interval of their mean is worth showing."""
+"""Fewest accuracies for an interval of their mean."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,6 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resoluti
     return Estimate(n, mean, deviation, mean - half, mean + half)
 
 
-def rounding_deviation(resolution: float | None) -> float:
-    """Returns the standard deviation that rounding to steps of the resolution adds, and may hide: a step over √12."""
-    return (resolution or 0.0) / math.sqrt(12)
-
-
 def estimate_accuracy(
     values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None
 ) -> Estimate:
@@ -102,6 +97,29 @@ def estimate_accuracy(
     if found.low is None or found.high is None or found.n < LEAST_FOR_INTERVAL:
         return replace(found, low=None, high=None)
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
+def interquartile_mean(values: Iterable[float]) -> float:
+    """Returns the mean of the middle half of the values.
+
+    A quarter of the weight is cut off at each end, in part of one value where a quarter of ``n`` is no whole number.
+
+    Args:
+        values: finite numbers, at least one.
+
+    Raises:
+        InputError: there is no value, or one is not finite.
+
+    Example:
+        >>> interquartile_mean([0.1, 0.96, 0.97, 0.98, 0.99])  # weights 0, 0.75, 1, 0.75, 0
+        0.97
+
+    References:
+        Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", 2021.
+    """
+    sample = np.sort(read_sample(values))
+    ends = np.clip(np.arange(len(sample) + 1), len(sample) / 4, 3 * len(sample) / 4)
+    return float(np.average(sample, weights=np.diff(ends)))
 
 
 def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:
@@ -178,6 +196,11 @@ def _solve_noncentrality(freedom: int, alpha: float, power: float) -> float:
     return float(brentq(lack, 0, high))
 
 
+def rounding_deviation(resolution: float | None) -> float:
+    """Returns the standard deviation that rounding to steps of the resolution adds, and may hide: a step over √12."""
+    return (resolution or 0.0) / math.sqrt(12)
+
+
 def read_sample(values: Iterable[float]) -> np.ndarray:
     """Returns the values as float64 (n,); raises `InputError` where there is none or one is not finite."""
     sample = np.array(tuple(values), float)
@@ -185,26 +208,3 @@ def read_sample(values: Iterable[float]) -> np.ndarray:
         shown = np.array2string(sample, threshold=8, separator=", ")
         raise InputError(f"values={shown}: must be finite numbers, at least one")
     return sample
-
-
-def interquartile_mean(values: Iterable[float]) -> float:
-    """Returns the mean of the middle half of the values.
-
-    A quarter of the weight is cut off at each end, in part of one value where a quarter of ``n`` is no whole number.
-
-    Args:
-        values: finite numbers, at least one.
-
-    Raises:
-        InputError: there is no value, or one is not finite.
-
-    Example:
-        >>> interquartile_mean([0.1, 0.96, 0.97, 0.98, 0.99])  # weights 0, 0.75, 1, 0.75, 0
-        0.97
-
-    References:
-        Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", 2021.
-    """
-    sample = np.sort(read_sample(values))
-    ends = np.clip(np.arange(len(sample) + 1), len(sample) / 4, 3 * len(sample) / 4)
-    return float(np.average(sample, weights=np.diff(ends)))

@@ -13,12 +13,10 @@ References:
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+CHANCE_LEVEL = 0.001
+"""Level of the test of a run against guessing: of a thousand runs that guess, one passes it."""
 Outcomes = Mapping[int, float | None]
 """Accuracy by seed of every run that has ended; ``None`` for one that was lost, having diverged or failed."""
-
-
-CHANCE_LEVEL = 0.001
-"""So strict that of a thousand runs that guess one looks better than that."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,12 @@ class Losses:
 
 
 def complete(outcomes: Outcomes) -> dict[int, float]:
-    """Returns the accuracies of the runs that have one, by seed."""
+    """Returns the accuracies of the runs that have one, by seed.
+
+    Example:
+        >>> complete({0: 0.97, 1: None})
+        {0: 0.97}
+    """
     return {seed: value for seed, value in outcomes.items() if value is not None}
 
 

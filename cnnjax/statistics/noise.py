@@ -64,6 +64,11 @@ def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: in
     Raises:
         InputError: the tables are not of that form.
 
+    Example:
+        >>> (noise,) = split_noise([np.random.default_rng(0).random((3, 100)) < 0.9])
+        >>> noise.seeds, noise.images, noise.low < noise.mean < noise.high
+        (3, 100, True)
+
     References:
         Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two tabled independent random
         variables", 1974; Burdick and Graybill, Confidence Intervals on Variance Components, 1992; Owen, "The pigeonhole
@@ -87,6 +92,11 @@ def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
 
     Args:
         first, second: correct or not, bool (images,).
+
+    Example:
+        >>> first = np.array([True] * 8 + [False, False])
+        >>> mcnemar_p(first, second=np.array([False] * 8 + [True, False]))
+        0.0390625
 
     References:
         McNemar, "Note on the sampling error of the difference between correlated proportions", 1947; Dietterich,

@@ -41,6 +41,10 @@ def rank_arms(values: np.ndarray, alpha: float = 0.05, seed: int = 0) -> Ranks:
     Raises:
         InputError: the values are not of that form.
 
+    Example:
+        >>> rank_arms(np.array([[0.97, 0.95, 0.90], [0.88, 0.86, 0.80]])).mean
+        (1.0, 2.0, 3.0)
+
     References:
         Friedman, "The use of ranks to avoid the assumption of normality", 1937; Nemenyi, Distribution-free multiple
         comparisons, 1963; Demsar, "Statistical comparisons of classifiers over multiple data sets", 2006.

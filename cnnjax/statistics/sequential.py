@@ -43,6 +43,10 @@ def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
         looks: numbers of seeds, ascending.
         alpha: of all looks together.
 
+    Example:
+        >>> [f"{level:.4f}" for level in spend((5, 10, 20), alpha=0.05)]
+        ['0.0125', '0.0161', '0.0322']
+
     References:
         Lan and DeMets, "Discrete sequential boundaries for clinical trials", 1983; Armitage, McPherson and Rowe,
         "Repeated significance tests on accumulating data", 1969; Jennison and Turnbull, Group Sequential Methods, 2000.
@@ -91,6 +95,12 @@ def compare_in_looks(
 
     Raises:
         InputError: there is no such arm, or as `compare_paired` and `decide`.
+
+    Example:
+        >>> arms = {"valid": {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, "same": {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}}
+        >>> ended = {name: tuple(runs) for name, runs in arms.items()}
+        >>> [each.verdict.word for each in compare_in_looks(arms, "valid", ended, seeds=range(8), looks=(4, 8))]
+        ['better']
     """
     choice(base, tuple(arms), "base")
     k = len(arms) - 1

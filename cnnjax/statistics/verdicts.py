@@ -1,7 +1,7 @@
 """What a comparison says in one word, and why: better, worse, equivalent or undecided.
 
-`Criteria` are the level, the margin and the power by which comparisons are decided. The probabilities below tell how
-many seeds decide a difference.
+`Criteria` are the level, the margin and the power by which comparisons are decided. The power functions tell how many
+seeds decide a difference.
 """
 
 import math
@@ -18,107 +18,32 @@ from cnnjax.statistics.losses import Losses
 from cnnjax.statistics.paired import PairedComparison
 
 MARGIN = 0.002
-"""Differences of accuracy below 0.2 points are taken to make no difference where nobody says otherwise."""
+"""Default margin: differences of accuracy below 0.2 points make no difference."""
+MOST_SEEDS = 1000
+LEAST_SEEDS = 3
+REASONABLE_SEEDS = 40
+"""Seeds for which a wider margin is suggested if the given one is out of reach, or twice those that there are."""
+FLIPS_DECIDE = 6
+"""Fewest pairs with which a distribution-free test can reach 5%: ``2 ** (1 - 6)`` is 0.03."""
+_NODES = 400
+Word = Literal["better", "worse", "equivalent", "undecided"]
+SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
+"""Labels of interactions, which have a sign but are neither better nor worse."""
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """By what comparisons are decided.
+    """The level, margin and power of decisions.
 
     Attributes:
         alpha: probability of any false claim of a difference, and of any false claim of equivalence.
         margin: differences of accuracy below it make no difference.
-        power: with which the seeds that are planned decide.
+        power: probability that the planned seeds decide.
     """
 
     alpha: float = 0.05
     margin: float = MARGIN
     power: float = 0.8
-
-
-MOST_SEEDS = 1000
-_NODES = 400
-
-
-def plan_seeds(
-    spread: float, margin: float, alpha: float = 0.05, power: float = 0.8, equivalence_alpha: float | None = None
-) -> int | None:
-    """Returns the fewest seeds that find a difference as large as the margin, and show that none is smaller than it.
-
-    Args:
-        spread: standard deviation of the differences, > 0.
-        margin: of equivalence, > 0.
-        alpha: level of the t test, and of the one-sided ones where these have no other.
-        power: probability, at the difference `margin`, that the t test finds it, and, at no difference, that the two
-            one-sided tests find equivalence.
-        equivalence_alpha: level of the one-sided tests.
-
-    Returns:
-        At least 3; ``None`` where `MOST_SEEDS` are too few.
-    """
-    for n in range(3, MOST_SEEDS + 1):
-        finds = power_of_difference(margin, spread, n, alpha) >= power
-        if finds and power_of_equivalence(0.0, spread, n, margin, equivalence_alpha or alpha) >= power:
-            return n
-    return None
-
-
-def plan_detection(spread: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """Returns the fewest seeds, at least 3, whose t test finds a true difference; ``None`` beyond `MOST_SEEDS`."""
-    seeds = range(3, MOST_SEEDS + 1)
-    return next((n for n in seeds if power_of_difference(difference, spread, n, alpha) >= power), None)
-
-
-def find_margin(spread: float, n: int, alpha: float, power: float, equivalence_alpha: float) -> float:
-    """Returns the smallest margin that `n` seeds decide, as `plan_seeds` says."""
-    from scipy.optimize import brentq
-
-    def lack(margin: float) -> float:
-        finds = power_of_difference(margin, spread, n, alpha)
-        return power - min(finds, power_of_equivalence(0.0, spread, n, margin, equivalence_alpha))
-
-    high = spread
-    while lack(high) > 0:
-        high *= 2
-    return float(brentq(lack, 0, high))
-
-
-def power_of_difference(difference: float, spread: float, n: int, alpha: float = 0.05) -> float:
-    """Returns the probability that the two-sided paired t test finds a true mean difference."""
-    from scipy.special import ncfdtr, stdtrit
-
-    # The square of a noncentral t is a noncentral F; nan is how SciPy says that it is too small for a float.
-    missed = ncfdtr(1, n - 1, n * (difference / spread) ** 2, stdtrit(n - 1, 1 - alpha / 2) ** 2)
-    return float(1 - np.nan_to_num(missed))
-
-
-def power_of_equivalence(difference: float, spread: float, n: int, margin: float, alpha: float = 0.05) -> float:
-    """Returns the probability that two one-sided t tests find a true mean difference smaller than the margin.
-
-    Given the sample's standard deviation, which is distributed as chi with ``n - 1`` degrees of freedom, both tests
-    reject where the mean lies within what is left of the margin; that is integrated over quantiles of chi.
-
-    References:
-        Phillips, "Power of the two one-sided tests procedure in bioequivalence", 1990.
-    """
-    from scipy.special import ndtr, stdtrit
-    from scipy.stats import chi2
-
-    error = spread / math.sqrt(n)
-    quantiles = (np.arange(_NODES) + 0.5) / _NODES
-    left = margin - stdtrit(n - 1, 1 - alpha) * error * np.sqrt(chi2.ppf(quantiles, n - 1) / (n - 1))
-    reached = ndtr((left - difference) / error) - ndtr((-left - difference) / error)
-    return float(np.mean(np.where(left > 0, reached, 0.0)))
-
-
-LEAST_SEEDS = 3
-REASONABLE_SEEDS = 40
-"""For which, or for twice as many as there are, a margin is suggested where the one asked for is out of reach."""
-FLIPS_DECIDE = 6
-"""Pairs from which on a test without distribution can reach 5% at all: ``2 ** (1 - 6)`` is 0.03."""
-Word = Literal["better", "worse", "equivalent", "undecided"]
-SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
-"""Labels of what has a sign but is neither better nor worse: an interaction."""
 
 
 @dataclass(frozen=True)
@@ -172,16 +97,22 @@ def decide(
     Args:
         comparison: of accuracies, from `compare_paired`.
         alpha: the level, > 0 and < 0.5.
-        margin: of equivalence, of accuracy, > 0.
-        power: with which `seeds_needed` seeds decide, > alpha and < 1.
-        equivalence_alpha: the level of the one-sided tests, where it is another one.
-        losses: the runs of both arms that ended without an accuracy; left out, there are none.
-        labels: what words are called where it is otherwise, such as `SIGNS`.
-        scope: what the levels are part of, such as ``as one of 14 comparisons``; said in the reason.
-        plans: whether to say how many seeds would decide what is undecided.
+        margin: margin of equivalence, in units of accuracy, > 0.
+        power: probability that `seeds_needed` seeds decide, > alpha and < 1.
+        equivalence_alpha: level of the one-sided tests; by default `alpha`.
+        losses: the runs of both arms that ended without an accuracy; by default none.
+        labels: other labels for words, such as `SIGNS`.
+        scope: the family of the levels, such as ``as one of 14 comparisons``; becomes part of the reason.
+        plans: whether to say how many seeds would decide an undecided comparison.
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> from cnnjax.statistics.paired import compare_paired
+        >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
+        >>> decide(compare_paired(same, valid)).word
+        'better'
 
     References:
         Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", 1987; Lakens,
@@ -340,3 +271,74 @@ def _remark(comparison: PairedComparison, losses: Losses | None, scope: str) -> 
         seeds = ", ".join(map(str, comparison.unpaired))
         remarks.append(f"seeds that one arm alone has a result for are left out: {seeds}")
     return "".join(f"; {remark}" for remark in remarks)
+
+
+def plan_seeds(
+    spread: float, margin: float, alpha: float = 0.05, power: float = 0.8, equivalence_alpha: float | None = None
+) -> int | None:
+    """Returns the fewest seeds that find a difference as large as the margin, and show that none is smaller than it.
+
+    Args:
+        spread: standard deviation of the differences, > 0.
+        margin: of equivalence, > 0.
+        alpha: level of the t test, and of the one-sided ones where these have no other.
+        power: probability, at the difference `margin`, that the t test finds it, and, at no difference, that the two
+            one-sided tests find equivalence.
+        equivalence_alpha: level of the one-sided tests.
+
+    Returns:
+        At least 3; ``None`` where `MOST_SEEDS` are too few.
+    """
+    for n in range(3, MOST_SEEDS + 1):
+        finds = power_of_difference(margin, spread, n, alpha) >= power
+        if finds and power_of_equivalence(0.0, spread, n, margin, equivalence_alpha or alpha) >= power:
+            return n
+    return None
+
+
+def plan_detection(spread: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
+    """Returns the fewest seeds, at least 3, whose t test finds a true difference; ``None`` beyond `MOST_SEEDS`."""
+    seeds = range(3, MOST_SEEDS + 1)
+    return next((n for n in seeds if power_of_difference(difference, spread, n, alpha) >= power), None)
+
+
+def find_margin(spread: float, n: int, alpha: float, power: float, equivalence_alpha: float) -> float:
+    """Returns the smallest margin that `n` seeds decide, as `plan_seeds` says."""
+    from scipy.optimize import brentq
+
+    def lack(margin: float) -> float:
+        finds = power_of_difference(margin, spread, n, alpha)
+        return power - min(finds, power_of_equivalence(0.0, spread, n, margin, equivalence_alpha))
+
+    high = spread
+    while lack(high) > 0:
+        high *= 2
+    return float(brentq(lack, 0, high))
+
+
+def power_of_difference(difference: float, spread: float, n: int, alpha: float = 0.05) -> float:
+    """Returns the probability that the two-sided paired t test finds a true mean difference."""
+    from scipy.special import ncfdtr, stdtrit
+
+    # The square of a noncentral t is a noncentral F; nan is how SciPy says that it is too small for a float.
+    missed = ncfdtr(1, n - 1, n * (difference / spread) ** 2, stdtrit(n - 1, 1 - alpha / 2) ** 2)
+    return float(1 - np.nan_to_num(missed))
+
+
+def power_of_equivalence(difference: float, spread: float, n: int, margin: float, alpha: float = 0.05) -> float:
+    """Returns the probability that two one-sided t tests find a true mean difference smaller than the margin.
+
+    Given the sample's standard deviation, which is distributed as chi with ``n - 1`` degrees of freedom, both tests
+    reject where the mean lies within what is left of the margin; that is integrated over quantiles of chi.
+
+    References:
+        Phillips, "Power of the two one-sided tests procedure in bioequivalence", 1990.
+    """
+    from scipy.special import ndtr, stdtrit
+    from scipy.stats import chi2
+
+    error = spread / math.sqrt(n)
+    quantiles = (np.arange(_NODES) + 0.5) / _NODES
+    left = margin - stdtrit(n - 1, 1 - alpha) * error * np.sqrt(chi2.ppf(quantiles, n - 1) / (n - 1))
+    reached = ndtr((left - difference) / error) - ndtr((-left - difference) / error)
+    return float(np.mean(np.where(left > 0, reached, 0.0)))

@@ -180,7 +180,7 @@ def count_saved(images: jax.Array, kernel: jax.Array, group: Pair = (1, 1)) -> f
     Example:
         >>> images, kernel = jnp.ones((12, 12, 1, 32)), jnp.ones((5, 5, 32, 64))
         >>> round(count_saved(images, kernel), 1)
-        3.6
+        4.3
     """
     height, width, channels, filters = kernel.shape
     size = count_steps(size_of(images), (height, width))
