@@ -1,4 +1,4 @@
-"""Findings as tables and sentences for reading."""
+"""Findings as documents: tables and sentences for reading."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 

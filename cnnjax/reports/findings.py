@@ -1,4 +1,4 @@
-"""Arms that were run on several datasets, ranked within each."""
+"""Everything that a report says, in numbers: arms, their differences, factors, ranks and images."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""A figure as SVG inside a page: without identifiers that others have, in the colours of the page."""
+"""Findings as one HTML page with its figures, styles and data inside."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Arms and factors as a reader sees them: by what varies, in the fewest words."""
+"""Findings in sentences, and short names for arms and factors: by what varies, in the fewest words."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
