@@ -106,11 +106,11 @@ def open_folder():
 
 
 TRY = """
-import os, sys
-import cnnjax.training.loop as fitting
+import os, psutil, sys  # before the user changes, who may not read this Python
+import cnnjax.training.loop as loop
 from cnnjax import RunConfig, Store, fit, fit_many
 config = RunConfig.from_json(sys.argv[2])
-import cnnjax.data; cnnjax.data.load("mnist")
+from cnnjax.data.loading import load; load("mnist")
 os.setgid({nobody}); os.setuid({nobody})
 def refuse(*arguments, **options):
     raise SystemExit("trained")
