@@ -1,8 +1,9 @@
-"""What is checked of every picture: its texts lie inside it, none over another, and its parts are named."""
+"""Checks that every figure passes (no text is cut off or covered), and the marks that a figure shows."""
 
 from itertools import combinations
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 
 SLACK = 1.0
@@ -10,7 +11,7 @@ SLACK = 1.0
 
 
 def list_texts(figure):
-    """Returns the texts that are drawn, each with its box in pixels."""
+    """Returns the visible texts, each with its box in pixels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -21,7 +22,7 @@ def list_texts(figure):
 
 
 def check_figure(figure):
-    """Fails where a text is cut off or covered by another one, or where parts have no name."""
+    """Fails if a text is cut off or covered by another one, or if axes have no name."""
     texts = list_texts(figure)
     width, height = figure.canvas.get_width_height()
     for text, box in texts:
@@ -45,7 +46,35 @@ def _is_text(artist):
 
 
 def _list_hidden(axis):
-    """Returns the labels of ticks beyond the ends of an axis, which exist and are not drawn."""
+    """Returns the labels of ticks beyond the ends of an axis, which matplotlib keeps but does not draw."""
     low, high = sorted(axis.get_view_interval())
     beyond = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
     return [label for tick in beyond for label in (tick.label1, tick.label2)]
+
+
+def find_points(axes, marker):
+    """Returns the points that are drawn with a marker, in the order of drawing."""
+    lines = [line for line in axes.lines if line.get_marker() == marker]
+    return [(float(x), float(y)) for line in lines for x, y in line.get_xydata()]
+
+
+def find_bars(axes):
+    """Returns the ends of the straight bars, ((x, y), (x, y)) each, in the order of drawing."""
+    collections = [each for each in axes.collections if isinstance(each, LineCollection)]
+    return [tuple(map(tuple, segment)) for each in collections for segment in each.get_segments()]
+
+
+def find_cell_texts(axes):
+    """Returns the texts by their position (x, y)."""
+    return {text.get_position(): text.get_text() for text in axes.texts}
+
+
+def cut_tiles(axes, height, width):
+    """Returns the tiles of a mosaic in reading order; they have the given size, and its ticks are at their centres."""
+    sheet = axes.images[0].get_array()
+    corners = [
+        (round(row - (height - 1) / 2), round(column - (width - 1) / 2))
+        for row in axes.get_yticks()
+        for column in axes.get_xticks()
+    ]
+    return [sheet[top : top + height, left : left + width] for top, left in corners]

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: complete, labelled, without texts over each other, and the same every time."""
+"""The figures of a comparison: marks at their numbers, every text readable, the same bytes every time."""
 
 import re
 
@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from cnnjax import UnavailableError
-from cnnjax.figures.arms import Point, describe_difference, draw_capacity, draw_forest, draw_ranks
-from cnnjax.figures.style import MARKS, encode_figure, wrap
+from cnnjax.figures.arms import Pair, Point, describe_difference, draw_capacity, draw_forest, draw_pairs, draw_ranks
+from cnnjax.figures.factors import FactorEffects, HeatMap, draw_heat_maps, draw_main_effects, draw_shares
+from cnnjax.figures.runs import LEAST_ERROR, Curve, draw_confusions, draw_curves, draw_hardest
+from cnnjax.figures.style import BLUE, GREY, MARKS, VERMILLION, encode_figure, to_rgba, wrap
 from cnnjax.reports.pictures import draw_all, save_pictures
-from cnnjax.statistics import compare_all_pairs, compare_with_base
+from cnnjax.statistics import Share, compare_all_pairs, compare_with_base
 from comparison_helpers import make_arms, make_example, make_findings
-from figure_checks import check_figure, list_texts
+from figure_checks import check_figure, find_bars, find_cell_texts, find_points, list_texts
 
 LONG = "model.padding=same, model.strides=[2,1], model.filters=[32,64]"
 
@@ -183,6 +185,197 @@ def test_sizes_of_any_range_are_labelled():
         check_figure(figure)
 
 
-def test_ranks_are_drawn_best_first():
-    figure = draw_ranks(["a", "b", "c"], [2.5, 1.0, 2.5], 1.2)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a", "c"]
+# Marks against numbers
+
+GAINS = {"higher": 0.02, "lower": -0.01, "level": 0.0}
+
+
+@pytest.fixture(scope="module")
+def contrasts():
+    random = np.random.default_rng(0)
+    values = {name: dict(enumerate(0.9 + gain + random.normal(0, 0.001, 6))) for name, gain in GAINS.items()}
+    return compare_with_base({"base": dict(enumerate(0.9 + random.normal(0, 0.001, 6)))} | values, "base")
+
+
+def is_upside_down(axes):
+    """Whether the y axis grows downwards, so that row 0 is at the top."""
+    bottom, top = axes.get_ylim()
+    return bottom > top
+
+
+def name_ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(contrasts):
+    names, margin = [contrast.first for contrast in contrasts], 0.003
+    axes = draw_forest(names, contrasts, margin).axes[0]
+    assert names == list(GAINS)
+    assert is_upside_down(axes)
+    assert name_ticks(axes.yaxis) == names
+    ticks = find_points(axes, "|")
+    for row, (contrast, (low, high)) in enumerate(zip(contrasts, find_bars(axes), strict=True)):
+        marks = find_points(axes, MARKS[contrast.verdict.word].marker)
+        assert [x for x, y in marks if y == row] == [pytest.approx(100 * contrast.comparison.mean)]
+        assert (low, high) == tuple(pytest.approx((100 * end, row)) for end in contrast.decisive_interval)
+        differences = [100 * difference for difference in contrast.comparison.differences]
+        assert [x for x, y in ticks if row < y < row + 0.5] == pytest.approx(differences)
+    assert [MARKS[contrast.verdict.word].marker for contrast in contrasts[:2]] == ["^", "v"]
+    assert find_points(axes, "^")[0][0] > 1 > -0.5 > find_points(axes, "v")[0][0]
+
+
+def test_the_band_of_a_forest_plot_is_the_margin_on_both_sides_of_zero(contrasts):
+    axes = draw_forest(["a", "b", "c"], contrasts, 0.003).axes[0]
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.3, 0.3))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_arrow_points_to_the_side_of_a_mean_outside_the_figure(sign):
+    random = np.random.default_rng(0)
+    arms = {f"arm {k}": {s: 0.5 + random.normal(0, 0.002) for s in range(5)} for k in range(6)}
+    arms["far"] = {s: 0.5 + sign * 0.4 + random.normal(0, 0.002) for s in range(5)}
+    contrasts = compare_with_base(arms, "arm 0")
+    axes = draw_forest([contrast.first for contrast in contrasts], contrasts, 0.002).axes[0]
+    (arrow,) = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
+    (tip, row), (tail, _) = arrow.xy, arrow.get_position()
+    assert sign * tip > sign * tail > 0
+    assert row == [contrast.first for contrast in contrasts].index("far")
+
+
+def test_the_lines_of_pairs_go_from_the_second_arm_to_the_first():
+    first = Pair("a", "base", {0: 0.91, 1: 0.92, 2: 0.9, 7: 0.5}, {0: 0.9, 1: 0.93, 2: 0.9, 8: 0.6})
+    second = Pair("b", "base", {3: 0.8}, {3: 0.7})
+    one, other = draw_pairs([first, second], against_base=True).axes
+    assert [list(line.get_ydata()) for line in one.lines] == [pytest.approx(p) for p in ([90, 91], [93, 92], [90, 90])]
+    assert [line.get_color() for line in one.lines] == [BLUE, VERMILLION, GREY]
+    assert [list(line.get_ydata()) for line in other.lines] == [pytest.approx([70, 80])]
+    assert all(list(line.get_xdata()) == [0, 1] for axes in (one, other) for line in axes.lines)
+    assert name_ticks(one.xaxis) == ["base", "arm"]
+    assert [axes.get_title() for axes in (one, other)] == ["a", "b"]
+    assert one.get_xlabel().startswith("1 of 3 ")
+
+
+def test_arms_are_at_their_parameters_and_accuracy_and_the_front_joins_its_own():
+    points = [
+        Point("large", 9000, 0.97, 0.96, 0.98, "x", True),
+        Point("beaten", 5000, 0.91, None, None, "y", False),
+        Point("small", 1000, 0.92, 0.91, 0.925, "y", True),
+    ]
+    axes = draw_capacity(points, "group").axes[0]
+    by_label = {line.get_label(): [tuple(point) for point in line.get_xydata()] for line in axes.lines}
+    assert by_label["x"] == [pytest.approx((9000, 97))]
+    assert by_label["y"] == [pytest.approx((5000, 91)), pytest.approx((1000, 92))]
+    (front,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert [tuple(point) for point in front.get_xydata()] == [pytest.approx((1000, 92)), pytest.approx((9000, 97))]
+    assert front.get_drawstyle() == "steps-post"
+    assert {bar[0][0]: (bar[0][1], bar[1][1]) for bar in find_bars(axes)} == {
+        9000: pytest.approx((96, 98)),
+        1000: pytest.approx((91, 92.5)),
+    }
+    assert {text.get_text(): text.xy for text in axes.texts} == {
+        "1": pytest.approx((1000, 92)),
+        "2": pytest.approx((9000, 97)),
+    }
+    assert axes.get_xlabel().splitlines()[-2:] == ["1  small", "2  large"]
+    assert axes.get_xscale() == "log"
+
+
+def test_ranks_are_drawn_best_first_with_half_the_critical_difference_to_both_sides():
+    axes = draw_ranks(["a", "b", "c"], [2.6, 1.0, 2.4], 1.2).axes[0]
+    assert name_ticks(axes.yaxis) == ["b", "c", "a"]
+    assert is_upside_down(axes)
+    assert find_points(axes, "o") == [(1.0, 0), (2.4, 1), (2.6, 2)]
+    assert find_bars(axes) == [
+        (pytest.approx((x - 0.6, y)), pytest.approx((x + 0.6, y))) for x, y in find_points(axes, "o")
+    ]
+
+
+def test_bars_of_shares_are_as_long_as_the_shares_with_their_intervals():
+    shares = [Share(("a",), 1, 1.0, 9.0, 0.1, 0.4, 0.6, 0.5, 0.7), Share(("b",), 1, 1.0, 9.0, 0.1, 0.1, 0.2, 0.0, 0.3)]
+    axes = draw_shares(["a", "b"], shares).axes[0]
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [pytest.approx((0, 60)), pytest.approx((0, 20))]
+    assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == pytest.approx([0, 1])
+    assert find_bars(axes) == [((50, 0), (70, 0)), ((0, 1), (30, 1))]
+    assert name_ticks(axes.yaxis) == ["a", "b"]
+    assert is_upside_down(axes)
+
+
+def test_effects_are_at_their_levels_and_values_and_the_reference_is_at_zero(contrasts):
+    higher, lower, _ = contrasts
+    factors = [
+        FactorEffects("f", {"up": higher, "ref": None, "down": lower}),
+        FactorEffects("g", {"r": None, "d": lower}),
+    ]
+    one, other = draw_main_effects(factors, 0.003).axes
+    assert find_points(one, "^") == [(0, pytest.approx(100 * higher.comparison.mean))]
+    assert find_points(one, "D") == [(1, 0)]
+    assert find_points(one, "v") == [(2, pytest.approx(100 * lower.comparison.mean))]
+    assert find_bars(one) == [
+        tuple(pytest.approx((place, 100 * end)) for end in contrast.decisive_interval)
+        for place, contrast in ((0, higher), (2, lower))
+    ]
+    assert name_ticks(one.xaxis) == ["up", "ref", "down"]
+    assert (find_points(other, "D"), find_points(other, "v")[0][0]) == ([(0, 0)], 1)
+    (band,) = one.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((-0.3, 0.3))
+    bottom, top = one.get_ylim()
+    assert bottom < top
+
+
+def measure_brightness(colours):
+    return np.asarray(colours)[..., :3] @ (0.299, 0.587, 0.114)
+
+
+def test_a_cell_of_a_heat_map_has_its_own_text_and_colour():
+    values = np.array([[90.0, 95.0, np.nan], [91.0, 97.0, 92.0]])
+    texts = [[f"{row}{column}" for column in range(3)] for row in range(2)]
+    maps = [HeatMap("t", ["r0", "r1"], ["c0", "c1", "c2"], each, texts) for each in (values, values - 10)]
+    figure = draw_heat_maps(maps, "row", "column")
+    one, other = figure.axes[:2]
+    for axes, each in ((one, values), (other, values - 10)):
+        mesh = axes.collections[0]
+        np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), np.nan), each)
+        assert mesh.get_clim() == (80, 97)
+        known = np.sort(each[np.isfinite(each)])
+        assert (np.diff(measure_brightness(mesh.to_rgba(known))) > 0).all()
+        assert find_cell_texts(axes) == {(c + 0.5, r + 0.5): texts[r][c] for r in range(2) for c in range(3)}
+        (hatched,) = axes.patches
+        assert hatched.get_xy()[:4].tolist() == [[2, 0], [3, 0], [3, 1], [2, 1]]
+    assert is_upside_down(one)
+    assert (name_ticks(one.yaxis), name_ticks(one.xaxis)) == (["r0", "r1"], ["c0", "c1", "c2"])
+    assert (one.get_ylabel(), one.get_xlabel()) == ("row", "column")
+
+
+def test_learning_curves_are_at_their_epochs_and_errors_within_their_band():
+    base = Curve("base", np.array([9.0, 8.0, 7.0]), np.array([8.0, 7.0, 6.0]), np.array([10.0, 9.0, 8.0]), 5)
+    arm = Curve("arm", np.array([6.0, 3.0, 0.0]), np.array([5.0, 2.0, 0.0]), np.array([7.0, 4.0, 1.0]), 5)
+    first, second = draw_curves([base, arm], base, "validation").axes
+    floored = [6, 3, LEAST_ERROR]
+    assert [(line.get_color(), list(line.get_ydata())) for line in first.lines] == [(BLUE, [9, 8, 7])]
+    assert [(line.get_color(), list(line.get_ydata())) for line in second.lines] == [(GREY, [9, 8, 7]), (BLUE, floored)]
+    assert all(list(line.get_xdata()) == [1, 2, 3] for line in second.lines)
+    corners = {tuple(corner) for corner in second.collections[-1].get_paths()[0].vertices}
+    expected = zip([1, 2, 3] * 2, [5, 2, LEAST_ERROR, 7, 4, 1], strict=True)
+    assert corners == set(expected)
+    assert second.get_yscale() == "log"
+    assert second.get_ylim()[0] < second.get_ylim()[1]
+
+
+def test_a_cell_of_a_confusion_matrix_is_the_true_class_down_and_the_predicted_across():
+    matrix = np.array([[8, 2, 0], [0, 5, 0], [6, 3, 1]])
+    axes = draw_confusions(["a", "b"], [matrix, matrix.T]).axes
+    assert find_cell_texts(axes[0]) == {(1.5, 0.5): "2", (0.5, 2.5): "6", (1.5, 2.5): "3"}
+    np.testing.assert_allclose(axes[0].collections[0].get_array().filled(-1), [[-1, 20, 0], [0, -1, 0], [60, 30, -1]])
+    assert find_cell_texts(axes[1])[0.5, 1.5] == "2"
+    assert all(is_upside_down(each) for each in axes[:2])
+    shades = measure_brightness(axes[0].collections[0].to_rgba([0, 20, 30, 60]))
+    assert (np.diff(shades) < 0).all()
+
+
+def test_the_hardest_images_are_shown_with_their_own_numbers():
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
+    axes = draw_hardest(images, [30, 10, 20], [1, 2, 3], [4, 5, 6], [1.0, 0.5, 0.25]).axes
+    for each, image, numbers in zip(axes, to_rgba(images), ("30 1 4 100", "10 2 5 50", "20 3 6 25"), strict=True):
+        np.testing.assert_array_equal(each.images[0].get_array(), image)
+        assert re.findall(r"\d+", each.get_title()) == numbers.split()
