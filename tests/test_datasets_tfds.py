@@ -227,7 +227,7 @@ class TestPreparing:
             load_tfds("mnist", manual_dir=mnist.FOLDER)
 
     def test_an_interrupt_stops_the_child_and_leaves_nothing_half_made(self, tmp_path: Path) -> None:
-        code = "import sys; from cnnjax.data import load_tfds; load_tfds('mnist', manual_dir=sys.argv[1])"
+        code = "import sys; from cnnjax.data.loading import load_tfds; load_tfds('mnist', manual_dir=sys.argv[1])"
         command = [sys.executable, "-c", code, str(mnist.FOLDER)]
         parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
         deadline = time.monotonic() + 60
