@@ -67,14 +67,3 @@ def find_bars(axes):
 def find_cell_texts(axes):
     """Returns the texts by their position (x, y)."""
     return {text.get_position(): text.get_text() for text in axes.texts}
-
-
-def cut_tiles(axes, height, width):
-    """Returns the tiles of a mosaic in reading order; they have the given size, and its ticks are at their centres."""
-    sheet = axes.images[0].get_array()
-    corners = [
-        (round(row - (height - 1) / 2), round(column - (width - 1) / 2))
-        for row in axes.get_yticks()
-        for column in axes.get_xticks()
-    ]
-    return [sheet[top : top + height, left : left + width] for top, left in corners]

@@ -21,10 +21,11 @@ from cnnjax.data.loading import load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.models.table import Summary
 from cnnjax.runs.record import FINAL
+from cnnjax.settings.checking import plural
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.verdicts import LEAST_SEEDS
 
-STATUSES = (*FINAL, "failed", "invalid", "waiting")
+PLAN_STATUSES = (*FINAL, "failed", "invalid", "waiting")
 """The statuses of a trial in a plan; a trial to run is ``waiting``."""
 MOST_ROWS = 50
 """Cells that are shown by default."""
@@ -40,7 +41,7 @@ class CellPlan:
     Attributes:
         cell: the cell.
         size: the layers of its network; ``None`` if it cannot exist.
-        counts: the number of its trials for each of `STATUSES`.
+        counts: the number of its trials for each of `PLAN_STATUSES`.
         seconds: the time of one of its trials without compilation; ``None`` if unknown.
     """
 
@@ -99,8 +100,8 @@ class Plan:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of trials for each of `STATUSES`."""
-        return {status: sum(cell.counts[status] for cell in self.cells) for status in STATUSES}
+        """The number of trials for each of `PLAN_STATUSES`."""
+        return {status: sum(cell.counts[status] for cell in self.cells) for status in PLAN_STATUSES}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON values, unrounded."""
@@ -166,7 +167,7 @@ def _plan_cells(grid: Grid, work: Work, timing: Timing | None) -> tuple[CellPlan
             CellPlan(
                 cell=cell,
                 size=None if cell.problem else summarize_run(cell.config),
-                counts={status: found.count(status) for status in STATUSES},
+                counts={status: found.count(status) for status in PLAN_STATUSES},
                 seconds=timing.run_seconds(cell.config) if timing and not cell.problem else None,
             )
         )
@@ -309,4 +310,4 @@ def _write_sensitivity(sensitivity: Sensitivity) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {plural(noun, number)}"

@@ -9,7 +9,7 @@ from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import Arm
 from cnnjax.runs.record import TRIAL_STATUSES
-from cnnjax.settings.checking import choice
+from cnnjax.settings.checking import choice, plural
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.estimates import Estimate
 
@@ -236,7 +236,7 @@ def select(cells: Sequence[Arm]) -> Selection:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return f"{number} {plural(noun, number)}"
 
 
 def _known(estimate: Estimate | None) -> Estimate:

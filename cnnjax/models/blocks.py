@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from cnnjax.errors import InputError
-from cnnjax.settings.checking import Reader, choice, near_match, show
+from cnnjax.settings.checking import Reader, choice, near_match, plural, show
 
 Size: TypeAlias = int | tuple[int, int]
 Pair: TypeAlias = tuple[int, int]
@@ -36,7 +36,7 @@ def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str
     if len(value) != count:
         raise InputError(
             f"{where}={show(value)}: a list has one entry per block, but it has {len(value)} for {count} "
-            f"block{'' if count == 1 else 's'} of model.filters"
+            f"{plural('block', count)} of model.filters"
         )
     return tuple(read(entry, f"{where}[{index}]") for index, entry in enumerate(value))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.settings.checking import plural
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect
 from cnnjax.statistics.verdicts import SIGNS
@@ -296,4 +297,4 @@ def _say_measure(findings: Findings) -> Iterator[str]:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return f"{number} {plural(noun, number)}"

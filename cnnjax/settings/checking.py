@@ -138,6 +138,16 @@ def near_match(word: Any, legal: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def plural(noun: str, number: int) -> str:
+    """Returns a noun as it stands behind a number.
+
+    Example:
+        >>> plural("seed", 1), plural("seed", 5)
+        ('seed', 'seeds')
+    """
+    return noun if number == 1 else f"{noun}s"
+
+
 def show(value: Any) -> str:
     """Returns `value` as an error shows it: its ``repr``, with tuples as lists."""
     if isinstance(value, list | tuple):
