@@ -9,7 +9,7 @@ from PIL import Image
 from ablations import expand, load_study, read_dict
 from cnnjax import ModelConfig, RunConfig, TrainConfig
 from cnnjax.errors import CorruptionError, InputError
-from cnnjax.inspection.photos import read_picture
+from cnnjax.inspection.photos import read_photo
 from cnnjax.runs.record import pack_run, unpack_run
 from cnnjax.runs.store import Store
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
@@ -103,7 +103,7 @@ def test_what_is_typed_must_be_utf_8():
 def test_a_picture_of_an_endless_side_is_refused(tmp_path):
     Image.new("L", (2, 40_000)).save(tmp_path / "narrow.png")
     with pytest.raises(InputError, match="is 2 x 40000 pixels; must be at most 16,384 on a side"):
-        read_picture(tmp_path / "narrow.png", (28, 28, 1), np.zeros((1, 28, 28, 1), np.uint8))
+        read_photo(tmp_path / "narrow.png", (28, 28, 1), np.zeros((1, 28, 28, 1), np.uint8))
 
 
 def test_a_learning_rate_beyond_float32_is_infinite_without_a_warning():

@@ -1,5 +1,9 @@
 """Inside a network and inside a window: the numbers behind the pictures, as identities."""
 
+import contextlib
+import os
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from cnnjax.data import loading
 from cnnjax.data.loading import find_class_names
 from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
 from cnnjax.inspection.confusion import count_confusions, find_confident_mistakes, find_hardest, list_confusions
-from cnnjax.inspection.photos import needs_inversion, read_picture
+from cnnjax.inspection.photos import needs_inversion, read_photo
 from cnnjax.inspection.sliding import SEVEN, name_window, pool, slide
 from cnnjax.models.layers import average_pool, max_pool
 from cnnjax.models.module import CNN
@@ -231,8 +235,8 @@ def save(picture, path):
 
 
 def test_dark_on_light_is_inverted_for_images_that_are_light_on_dark(tmp_path):
-    light = read_picture(save(draw_seven(), tmp_path / "light.png"), GREY, LIGHT_ON_DARK)
-    dark = read_picture(save(draw_seven(ink=0, ground=255), tmp_path / "dark.png"), GREY, LIGHT_ON_DARK)
+    light = read_photo(save(draw_seven(), tmp_path / "light.png"), GREY, LIGHT_ON_DARK)
+    dark = read_photo(save(draw_seven(ink=0, ground=255), tmp_path / "dark.png"), GREY, LIGHT_ON_DARK)
     np.testing.assert_allclose(light.pixels.astype(int), dark.pixels.astype(int), atol=1)
     assert light.pixels.max() == 255
     assert light.remarks[-1] == "light and dark were left as they are"
@@ -241,10 +245,10 @@ def test_dark_on_light_is_inverted_for_images_that_are_light_on_dark(tmp_path):
 
 def test_whether_to_invert_can_be_said(tmp_path):
     path = save(draw_seven(ink=0, ground=255), tmp_path / "dark.png")
-    kept = read_picture(path, GREY, LIGHT_ON_DARK, invert=False)
+    kept = read_photo(path, GREY, LIGHT_ON_DARK, invert=False)
     assert kept.pixels[0, 0, 0] == 255
     assert kept.remarks[-1] == "light and dark were left as they are"
-    assert read_picture(path, GREY, PHOTOGRAPHS, invert=True).pixels[0, 0, 0] == 0
+    assert read_photo(path, GREY, PHOTOGRAPHS, invert=True).pixels[0, 0, 0] == 0
 
 
 def test_nothing_is_inverted_where_borders_vary_or_there_are_colours():
@@ -259,7 +263,7 @@ def test_nothing_is_inverted_where_borders_vary_or_there_are_colours():
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (10, 14, 4), (9, 9, 2)])
 def test_every_kind_of_picture_becomes_an_image_of_the_dataset(tmp_path, mode, shape):
     path = save(draw_seven(mode=mode), tmp_path / "seven.png")
-    picture = read_picture(path, shape, np.zeros((5, *shape), np.uint8))
+    picture = read_photo(path, shape, np.zeros((5, *shape), np.uint8))
     assert picture.pixels.shape == shape
     assert picture.pixels.dtype == np.uint8
     assert picture.remarks[0] == f"280 x 280 pixels, made {shape[1]} x {shape[0]}"
@@ -269,15 +273,15 @@ def test_sixteen_bits_a_pixel_are_brought_to_eight(tmp_path):
     deep = np.asarray(draw_seven()).astype(np.uint16) * 257
     path = save(Image.fromarray(deep), tmp_path / "deep.png")
     plain = save(draw_seven(), tmp_path / "plain.png")
-    np.testing.assert_array_equal(*(read_picture(each, GREY, LIGHT_ON_DARK).pixels for each in (path, plain)))
+    np.testing.assert_array_equal(*(read_photo(each, GREY, LIGHT_ON_DARK).pixels for each in (path, plain)))
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, "white"), (255, "black")])
 def test_a_drawing_on_nothing_gets_a_background_on_which_it_is_seen(tmp_path, ink, ground):
     opacity = draw_seven()
     drawing = Image.merge("LA", (Image.new("L", opacity.size, ink), opacity))
-    picture = read_picture(save(drawing, tmp_path / "drawing.png"), GREY, LIGHT_ON_DARK)
-    expected = read_picture(save(opacity, tmp_path / "opaque.png"), GREY, LIGHT_ON_DARK)
+    picture = read_photo(save(drawing, tmp_path / "drawing.png"), GREY, LIGHT_ON_DARK)
+    expected = read_photo(save(opacity, tmp_path / "opaque.png"), GREY, LIGHT_ON_DARK)
     np.testing.assert_allclose(picture.pixels.astype(int), expected.pixels.astype(int), atol=1)
     assert f"its transparent pixels were taken as {ground}" in picture.remarks
 
@@ -285,7 +289,7 @@ def test_a_drawing_on_nothing_gets_a_background_on_which_it_is_seen(tmp_path, in
 def test_a_picture_keeps_its_proportions(tmp_path):
     wide = np.zeros((50, 200), np.uint8)
     wide[10:40, 85:115] = 255
-    picture = read_picture(save(Image.fromarray(wide), tmp_path / "wide.png"), GREY, LIGHT_ON_DARK)
+    picture = read_photo(save(Image.fromarray(wide), tmp_path / "wide.png"), GREY, LIGHT_ON_DARK)
     rows, columns = (np.flatnonzero(picture.pixels[..., 0].max(axis) > 127) for axis in (1, 0))
     assert len(rows) == len(columns)
     assert "bands were added at its sides to keep its proportions" in picture.remarks
@@ -297,15 +301,35 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path):
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=r"--image .*: cannot be read: it must be PNG, JPEG, BMP, GIF or WEBP"):
-            read_picture(tmp_path / name, GREY, LIGHT_ON_DARK)
+            read_photo(tmp_path / name, GREY, LIGHT_ON_DARK)
     with pytest.raises(InputError, match="No such file"):
-        read_picture(tmp_path / "absent.png", GREY, LIGHT_ON_DARK)
+        read_photo(tmp_path / "absent.png", GREY, LIGHT_ON_DARK)
 
 
 def test_a_very_large_picture_is_refused_before_it_is_decoded(tmp_path):
     path = save(Image.new("1", (8000, 7000)), tmp_path / "large.png")
     with pytest.raises(InputError, match="is 8000 x 7000 pixels; must be at most 50,000,000 in all"):
-        read_picture(path, GREY, LIGHT_ON_DARK)
+        read_photo(path, GREY, LIGHT_ON_DARK)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match=r"--image .*pipe.png: must be a regular file, not a pipe"):
+        read_photo(tmp_path / "pipe.png", GREY, LIGHT_ON_DARK)
+
+
+def test_a_damaged_length_takes_no_memory(tmp_path):
+    whole = bytearray(save(draw_seven(), tmp_path / "damaged.png").read_bytes())
+    at = whole.index(b"IDAT") - 4
+    whole[at : at + 4] = (2**31 - 1).to_bytes(4, "big")
+    (tmp_path / "damaged.png").write_bytes(whole)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InputError):
+            read_photo(tmp_path / "damaged.png", GREY, LIGHT_ON_DARK)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 # Names of classes

@@ -5,6 +5,7 @@ colour of its border fill what is missing), shrunk with antialiasing, and invert
 on dark and it is dark on light. Whatever was done to it is said.
 """
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnjax.errors import InputError
+from cnnjax.machine.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MOST_BYTES = 2**28
+"""The largest file."""
 MOST_PIXELS = 50_000_000
 LONGEST_SIDE = 16_384
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -27,14 +31,14 @@ _TYPICAL = 0.9
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Photo:
     """A picture as the network is given it, uint8 (height, width, channels), and what was done to it, a line each."""
 
     pixels: np.ndarray
     remarks: tuple[str, ...]
 
 
-def read_picture(path: Path, image_shape: tuple[int, ...], examples: np.ndarray, invert: bool | None = None) -> Picture:
+def read_photo(path: Path, image_shape: tuple[int, ...], examples: np.ndarray, invert: bool | None = None) -> Photo:
     """Reads a picture from a file.
 
     Args:
@@ -66,7 +70,7 @@ def read_picture(path: Path, image_shape: tuple[int, ...], examples: np.ndarray,
         said.append(f"light and dark were exchanged{reason}")
     else:
         said.append("light and dark were left as they are")
-    return Picture(pixels, tuple(said))
+    return Photo(pixels, tuple(said))
 
 
 def needs_inversion(pixels: np.ndarray, examples: np.ndarray) -> bool:
@@ -103,7 +107,12 @@ def _open(path: Path) -> "Image":
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        content = read_bytes(path, MOST_BYTES)
+    except InputError as error:
+        raise InputError(f"--image {path}: {error}") from None
+    try:
+        # From memory: Pillow allocates what a damaged file says the length of a piece is before it reads the piece.
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             if file.width * file.height > MOST_PIXELS:
                 size = f"{file.width} x {file.height}"
                 raise InputError(f"--image {path}: is {size} pixels; must be at most {MOST_PIXELS:,} in all")
@@ -117,10 +126,9 @@ def _open(path: Path) -> "Image":
             return picture.convert("RGBA" if has_opacity else "L" if picture.mode in ("1", "L") else "RGB")
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        legal = ", ".join(FORMATS[:-1])
-        reason = getattr(error, "strerror", None) or "it must be " + legal + f" or {FORMATS[-1]}, and whole"
-        raise InputError(f"--image {path}: cannot be read: {reason}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        legal = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
+        raise InputError(f"--image {path}: cannot be read: it must be {legal}, and whole") from None
 
 
 def _fill_transparency(picture: "Image") -> tuple["Image", str]:

@@ -57,27 +57,40 @@ def read_path(value: str | os.PathLike[str], where: str) -> Path:
         raise UnavailableError(f"{where}={text!r}: the home folder of that user is not known") from None
 
 
-def read_text(path: Path) -> str:
-    """Returns the text of a small regular file in UTF-8, with or without a byte order mark.
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """Returns the content of a regular file.
+
+    Args:
+        path: of the file.
+        most_bytes: the largest file that is read, in bytes.
 
     Raises:
-        InputError: it cannot be read, is not a regular file, is larger than `MOST_BYTES` or not UTF-8. The message says
-            what is wrong; the caller adds the name of the file.
+        InputError: it cannot be read, is not a regular file, or is larger. The message says what is wrong; the caller
+            adds the name of the file.
     """
     try:
         # Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError("must be a regular file, not a pipe, a device or a folder")
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(most_bytes + 1) or b""
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(content or b"") > MOST_BYTES:
-        raise InputError(f"must be at most {MOST_BYTES // 2**20} MiB")
+    if len(content) > most_bytes:
+        raise InputError(f"must be at most {most_bytes // 2**20} MiB")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a small regular file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: as `read_bytes` raises it, for a file larger than `MOST_BYTES`, or the text is not UTF-8.
+    """
     try:
-        return (content or b"").decode("utf-8-sig")
+        return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"must be UTF-8: {error.reason} at byte {error.start}") from None
 

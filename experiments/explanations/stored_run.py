@@ -20,7 +20,7 @@ from cnnjax.inspection.confusion import (
     find_hardest,
     list_confusions,
 )
-from cnnjax.inspection.photos import read_picture
+from cnnjax.inspection.photos import read_photo
 from cnnjax.machine.backend import jax_started
 from cnnjax.machine.files import keep_programs
 from cnnjax.runs.config import RunConfig
@@ -186,7 +186,7 @@ def _explain_picture(
 ) -> Explanation:
     assert arguments.image is not None
     invert = True if arguments.invert else False if arguments.no_invert else None
-    picture = read_picture(arguments.image, dataset.image_shape, dataset.test.images, invert)
+    picture = read_photo(arguments.image, dataset.image_shape, dataset.test.images, invert)
     followed = _follow(network, picture.pixels)
     answer = _name_best(followed.probabilities, class_names)
     lines = [f"Run {run.key[:12]}: {dataset.name}", f"{arguments.image}: {answer}"]

@@ -39,7 +39,7 @@ from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.data.mnist import read_idx
 from cnnjax.data.settings import parse_name
 from cnnjax.errors import CnnjaxError
-from cnnjax.inspection.photos import read_picture
+from cnnjax.inspection.photos import read_photo
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Run, pack_run, unpack_run
@@ -145,7 +145,7 @@ def read_image(folder: Path) -> Read:
             Image.fromarray(pixels, "RGBA").convert("RGB" if mode == "P" else mode).save(file, kind)
             pictures.append(file.getvalue())
     examples = np.zeros((10, 28, 28, 1), np.uint8)
-    read = lambda path: read_picture(path, (28, 28, 1), examples)  # noqa: E731
+    read = lambda path: read_photo(path, (28, 28, 1), examples)  # noqa: E731
     return functools.partial(_read_text, folder / "picture", pictures, read)
 
 
@@ -471,9 +471,8 @@ def _limit_memory() -> None:
 
 
 def _describe(error: BaseException) -> str:
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "/experiments/faults/" not in frame.filename
-    ]
-    ours = [frame for frame in frames if "site-packages" not in frame.filename and "/lib/python" not in frame.filename]
+    others = ("site-packages", "/lib/python", "/experiments/measure/faults/")
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if not any(part in frame.filename for part in others)]
     where = f" in {Path(ours[-1].filename).name}, {ours[-1].name}" if ours else ""
     return f"{type(error).__name__}: {str(error)[:80]!r}{where}"
