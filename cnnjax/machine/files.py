@@ -71,9 +71,11 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     try:
         # Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError("must be a regular file, not a pipe, a device or a folder")
-            content = file.read(most_bytes + 1) or b""
+            # As much as is asked for is allocated; files of /proc say that they have no bytes.
+            content = file.read(min(max(status.st_size, 2**20), most_bytes) + 1) or b""
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
