@@ -1,5 +1,8 @@
 """Whatever is damaged, every reader takes it or refuses it by an error of the product's own."""
 
+import contextlib
+import io
+import json
 import sqlite3
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ablations import expand, load_study, read_dict
+from ablations.execution.trials import read_message
 from cnnjax import ModelConfig, RunConfig, TrainConfig
 from cnnjax.errors import CorruptionError, InputError
 from cnnjax.inspection.photos import read_photo
@@ -49,7 +53,9 @@ def test_an_error_that_is_not_the_products_own_is_counted_as_one(monkeypatch):
         raise IndexError("x")
 
     monkeypatch.setitem(READERS, "idx file", (lambda folder: read, 1.0))
-    assert fuzz_reader("idx file", range(3)).escapes.total() == 3
+    tally = fuzz_reader("idx file", range(3, 6))
+    assert tally.escapes.total() == 3
+    assert [*tally.examples.values()] == [3]
 
 
 def test_numpy_numbers_are_taken_as_the_numbers_they_are():
@@ -110,6 +116,23 @@ def test_a_learning_rate_beyond_float32_is_infinite_without_a_warning():
     config = TrainConfig(learning_rate=1e308)
     state = init_optimizer(make_optimizer(config, 1), config, {"w": np.ones(3, np.float32)})  # warnings are errors here
     assert np.isinf(state.hyperparams["learning_rate"])
+
+
+@pytest.mark.parametrize("size", [-1, 2**31, 2**70, "9", {"a": 1}])
+def test_a_message_with_bytes_of_an_impossible_number_is_none(size):
+    stream = io.BytesIO(json.dumps({"kind": "ended", "blobs": [size]}).encode() + b"\n" + bytes(20))
+    with pytest.raises(ValueError, match="ended"):
+        read_message(stream)
+
+
+@pytest.mark.parametrize("column", ["loss", "seconds", "val_accuracy", "key"])
+def test_a_table_of_epochs_without_a_column_is_corruption(column, tmp_path):
+    store = Store(tmp_path)
+    store.add(make_run())
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute(f"ALTER TABLE epochs RENAME COLUMN {column} TO other")
+    with pytest.raises(CorruptionError, match=f"no such column: {column}"):
+        store.find_all()
 
 
 @pytest.mark.parametrize("damage", [b"(1,", b"[[[[", b"x" * 40, b"{'descr'\n", b"\0" * 40])

@@ -100,9 +100,10 @@ def test_a_fault_ends_the_command_with_1(monkeypatch, capsys):
 
     broken = Tally("row", accepted=1)
     broken.escapes["IndexError: 'x' in runs.py, load"] = 2
+    broken.examples["IndexError: 'x' in runs.py, load"] = 17
     monkeypatch.setattr(reliability, "fuzz_all", lambda *_: iter([broken]))
     assert main(["--points", "0"]) == 1
-    assert "row: IndexError: 'x' in runs.py, load (2 times)" in capsys.readouterr().out
+    assert "row: IndexError: 'x' in runs.py, load (2 times; of input 17)" in capsys.readouterr().out
 
 
 def test_without_a_compiler_the_kills_are_left_out_and_that_is_said(monkeypatch, capsys):

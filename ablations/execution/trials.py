@@ -22,6 +22,9 @@ from cnnjax.runs.history import Observer, Progress, Silence
 from cnnjax.runs.record import PackedRun, pack_run
 from cnnjax.training.fit import fit, fit_group
 
+MOST_BYTES = 2**30
+"""Of a blob: no store has room for a larger one."""
+
 
 def run_trials(
     configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
@@ -88,11 +91,15 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes | None]]
         return None
     header = json.loads(line)
     sizes = header.pop("blobs", None) if isinstance(header, dict) else None
-    if not isinstance(sizes, list) or not all(size is None or (isinstance(size, int) and size >= 0) for size in sizes):
+    if not isinstance(sizes, list) or not all(_is_size(size) for size in sizes):
         raise ValueError(f"{line[:40]!r}")
     blobs = [None if size is None else stream.read(size) for size in sizes]
     torn = any(len(blob or b"") < (size or 0) for blob, size in zip(blobs, sizes, strict=True))
     return None if torn else (header, blobs)
+
+
+def _is_size(size: Any) -> bool:
+    return size is None or (isinstance(size, int) and 0 <= size <= MOST_BYTES)
 
 
 @functools.cache

@@ -175,9 +175,11 @@ class Store:
             connection.execute("BEGIN")  # rows and epochs of one moment
             condition = "" if keys is None else " WHERE key IN (SELECT value FROM json_each(?))"
             wanted = () if keys is None else (json.dumps([*keys]),)
-            rows = connection.execute(f"SELECT * FROM runs{condition} ORDER BY rowid", wanted).fetchall()
+            rows = connection.execute(f"SELECT key, * FROM runs{condition} ORDER BY rowid", wanted).fetchall()
             histories: dict[str, list[EpochMetrics]] = {row["key"]: [] for row in rows}
-            for key, *metrics in connection.execute(f"SELECT * FROM epochs{condition} ORDER BY key, epoch", wanted):
+            columns = "key, epoch, loss, accuracy, val_loss, val_accuracy, seconds"
+            epochs = connection.execute(f"SELECT {columns} FROM epochs{condition} ORDER BY key, epoch", wanted)
+            for key, *metrics in epochs:
                 if key in histories:
                     histories[key].append(EpochMetrics(*metrics))
         return {row["key"]: self._read_record(row, histories[row["key"]]) for row in rows}

@@ -93,7 +93,11 @@ def main(argv: list[str]) -> int:
         tallies.append(tally)
     kills = _disturb_all(arguments.points) if arguments.points != 0 else []
     met = _meet_surroundings() if arguments.points != 0 else {}
-    faults = [f"{t.reader}: {fault} ({count} times)" for t in tallies for fault, count in t.escapes.items()]
+    faults = [
+        f"{tally.reader}: {escape} ({count} times; of input {tally.examples[escape]})"
+        for tally in tallies
+        for escape, count in tally.escapes.items()
+    ]
     faults += [f"{kill.scenario}: {fault}" for kill in kills for fault in kill.faults]
     faults += [f"{name}: {fault}" for name, found in met.items() for fault in found]
     document = _describe(arguments, tallies, kills, [*met], faults)

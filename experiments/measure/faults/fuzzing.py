@@ -380,7 +380,8 @@ class Tally:
         reader: which read them.
         accepted, refused: how many were taken, and how many were refused by an error of the product's own.
         slowest: seconds of the input that took longest.
-        escapes: for every other error, the place it came from with the seed of one such input, and how often.
+        escapes: how often every other error was raised, by what it says and where it came from.
+        examples: the seed of one such input for each of these.
     """
 
     reader: str
@@ -388,6 +389,7 @@ class Tally:
     refused: int = 0
     slowest: float = 0.0
     escapes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, int] = field(default_factory=dict)
 
     @property
     def inputs(self) -> int:
@@ -399,6 +401,7 @@ class Tally:
         self.accepted, self.refused = self.accepted + other.accepted, self.refused + other.refused
         self.slowest = max(self.slowest, other.slowest)
         self.escapes += other.escapes
+        self.examples = {**other.examples, **self.examples}
 
 
 def fuzz_reader(reader: str, seeds: range) -> Tally:
@@ -415,7 +418,9 @@ def fuzz_reader(reader: str, seeds: range) -> Tally:
             except CnnjaxError:
                 tally.refused += 1
             except (Exception, _TooLong) as error:
-                tally.escapes[f"{_describe(error)}"] += 1
+                escape = _describe(error)
+                tally.escapes[escape] += 1
+                tally.examples.setdefault(escape, seed)
             tally.slowest = max(tally.slowest, time.perf_counter() - start)
     return tally
 
