@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,12 +17,11 @@ from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
 from ablations.study.study import Study
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
-from cnnjax.console.tables import Document, write_csv, write_latex, write_markdown, write_terminal
-from cnnjax.console.terminal import find_width, run_command, say
+from cnnjax.console.tables import Document, write_csv
+from cnnjax.console.terminal import run_command
 from cnnjax.errors import InputError
-from cnnjax.machine.files import check_folder, check_output, replace_file
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.writing import Format, JudgingArguments, read_rules, refuse_rules, write_findings
+from cnnjax.reports.writing import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
@@ -34,7 +32,7 @@ PROG, RUN = "python -m ablations.report", "python -m ablations.run"
 
 
 @dataclass(frozen=True)
-class ReportArguments(JudgingArguments, StudyArguments):
+class ReportArguments(JudgingArguments, WritingArguments, StudyArguments):
     """Reports what the store says of a study::
 
     python -m ablations.report padding
@@ -43,8 +41,6 @@ class ReportArguments(JudgingArguments, StudyArguments):
 
     out: Path = Path("runs")
     """Folder of the store."""
-    format: Format = "terminal"
-    """How the report is written; csv and json hold every number unrounded, html is a page with pictures."""
     baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
     """Compare every cell with this one; given again until one cell is left."""
     pairs: bool = False
@@ -60,12 +56,6 @@ class ReportArguments(JudgingArguments, StudyArguments):
     study."""
     pivot: Annotated[tuple[str, str] | None, Option(metavar="ROWS COLUMNS")] = None
     """Two factors: the labels of the first head the rows, those of the second the columns."""
-    all_tests: bool = False
-    """Show every test of significance of a comparison, and the reason of every verdict, as csv and json do."""
-    figures: Path | None = None
-    """Folder for the pictures of a comparison, as PNG and SVG."""
-    output: Path | None = None
-    """File to write the report to; it is replaced as a whole."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
@@ -106,8 +96,6 @@ def repeat_run(arguments: ReportArguments, grid: StoredGrid) -> ReportArguments:
 
 def _check(arguments: ReportArguments) -> None:
     read_rules(arguments)
-    if arguments.figures:
-        check_folder(arguments.figures, "--figures")
     kinds = {"--baseline": bool(arguments.baseline), "--pairs": arguments.pairs, "--select": arguments.select}
     chosen = [option for option, given in kinds.items() if given]
     if len(chosen) > 1:
@@ -162,22 +150,17 @@ class Shown:
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     arguments = parse(argv)
-    output = arguments.output and _check_output(arguments.output, arguments.study)
+    arguments.check()
+    _spare_study(arguments.output, arguments.study)
     last = None if arguments.study or arguments.axis else _find_last(Store(arguments.out))
     arguments = arguments if last is None else repeat_run(arguments, last)
     shown = read_shown(arguments, last)
     baseline = _choose_baseline(shown, arguments)
     if baseline or arguments.pairs:
-        findings = compare(shown, arguments, baseline, f"{PROG} {shlex.join(argv)}")
-        width = find_width() if output is None else None
-        text = write_findings(findings, arguments.format, width, arguments.figures, all_tests=arguments.all_tests)
+        arguments.write(compare(shown, arguments, baseline, f"{PROG} {shlex.join(argv)}"))
     else:
         refuse_comparison(arguments)
-        text = _write_selection(shown, arguments) if arguments.select else _write_report(shown, arguments)
-    if output:
-        replace_file(output, text + "\n", "--output")
-    else:
-        say(text, sys.stdout)
+        arguments.write(_select(shown, arguments) if arguments.select else _list_cells(shown, arguments))
     return 0
 
 
@@ -304,35 +287,27 @@ def _remark(grid: Grid, known: StoredGrid | None) -> list[str]:
     return []
 
 
-def _write_report(shown: Shown, arguments: ReportArguments) -> str:
+def _list_cells(shown: Shown, arguments: ReportArguments) -> Document | str:
     report = read_report(arguments, shown)
     match arguments.format:
         case "json":
             return json.dumps(report.to_dict(), allow_nan=False)
         case "csv":
             return write_csv(make_data_table(report.grid, report.cells))
-    return _write_document(report.to_document(arguments.pivot), arguments)
+    return report.to_document(arguments.pivot)
 
 
-def _write_selection(shown: Shown, arguments: ReportArguments) -> str:
+def _select(shown: Shown, arguments: ReportArguments) -> Document | str:
     selection = select(make_arms(shown.part, shown.records))
     if arguments.format == "json":
         return json.dumps(selection.to_dict(), allow_nan=False)
-    facts = list_facts(shown.grid, shown.base)
-    return _write_document(selection.to_document(shown.grid, shown.study.title, facts), arguments)
+    return selection.to_document(shown.grid, shown.study.title, list_facts(shown.grid, shown.base))
 
 
-def _write_document(document: Document, arguments: ReportArguments) -> str:
-    if arguments.format != "terminal":
-        return write_markdown(document) if arguments.format == "markdown" else write_latex(document)
-    return write_terminal(document, find_width() if arguments.output is None else None)
-
-
-def _check_output(path: Path, study: str | None) -> Path:
-    target = check_output(path, "--output", "; without --output the report goes to the standard output")
-    if study and os.path.exists(study) and target.exists() and target.samefile(study):
-        raise InputError(f"--output {path}: is the file of the study itself")
-    return target
+def _spare_study(output: Path | None, study: str | None) -> None:
+    """Raises `InputError` if the report would replace the file of the study."""
+    if output and study and os.path.exists(study) and output.exists() and output.samefile(study):
+        raise InputError(f"--output {output}: is the file of the study itself")
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Annotated
 
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
-from cnnjax.console.terminal import find_width, make_observer, run_command, say
+from cnnjax.console.terminal import make_observer, run_command, say
 from cnnjax.data.loading import load_data_info
 from cnnjax.errors import InputError, Interrupted
-from cnnjax.machine.files import check_folder, check_output, keep_programs, replace_file
+from cnnjax.machine.files import keep_programs
 from cnnjax.machine.processes import offer_cpu_devices
 from cnnjax.models.table import summarize
-from cnnjax.reports.arms import Arm, count_origins, describe_origins, find_chance, find_resolution
-from cnnjax.reports.findings import find, look_at_images
-from cnnjax.reports.writing import Format, JudgingArguments, read_rules, write_findings
+from cnnjax.reports.arms import Arm
+from cnnjax.reports.findings import compare
+from cnnjax.reports.writing import JudgingArguments, WritingArguments, read_rules
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer
 from cnnjax.runs.record import Record
@@ -39,7 +39,7 @@ PROG = "python -m experiments.compare"
 
 
 @dataclass(frozen=True)
-class CompareArguments(JudgingArguments):
+class CompareArguments(JudgingArguments, WritingArguments):
     """Compares two arms, paired by seed::
 
     python -m experiments.compare --a model.padding=same --b model.padding=valid
@@ -57,14 +57,6 @@ class CompareArguments(JudgingArguments):
     """Train what is missing, and store it; after a signal the same command goes on, bit for bit."""
     seeds: int | None = None
     """Seeds 0 to N - 1 of both arms; left out, those that are stored, or 5 where --run has nothing to go by."""
-    format: Format = "terminal"
-    """How the comparison is written; csv and json hold every number unrounded, html is a page with pictures."""
-    all_tests: bool = False
-    """Show every test of significance and the reason of every verdict, which csv and json always have."""
-    figures: Path | None = None
-    """Folder for the pictures, as PNG and SVG."""
-    output: Path | None = None
-    """File to write to; it is replaced as a whole."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
@@ -74,10 +66,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(CompareArguments, argv, PROG, CompareArguments())
     rules = read_rules(arguments)
     check(arguments.seeds, Count | None, "--seeds")
-    if arguments.figures:
-        check_folder(arguments.figures, "--figures")
-    elsewhere = "; without --output the report goes to the standard output"
-    output = arguments.output and check_output(arguments.output, "--output", elsewhere)
+    arguments.check()
     selectors = read_selectors(arguments.a, arguments.b, arguments.set)
     store = Store(arguments.out)
     contexts = find_contexts(selectors, store.find_all())
@@ -89,33 +78,23 @@ def main(argv: list[str]) -> int:
         raise InputError("--by validation: needs --set train.validation_split=0.1, or another share")
     if arguments.run:
         found = _run_missing(selectors, configs, seeds, arguments.out)
-    arms = tuple(_make_arm(selectors, side, found[side], seeds) for side in ("a", "b"))
+    arms = tuple(_make_arm(selectors.name(side), configs[side], found[side], seeds) for side in ("a", "b"))
     for side, arm in zip(("a", "b"), arms, strict=True):
         if not arm.completed:
             which = f"with a seed in 0..{seeds[-1]} " if arguments.seeds else ""
             raise InputError(
                 f"--{side} {arm.name}: no completed run of it {which}is in {store.path}; --run trains them"
             )
-    images, remarks = look_at_images(arms, arms[1].name, store, context.data, arguments.by)
-    findings = find(
+    findings = compare(
         arms,
         arms[1].name,
         rules,
+        store,
         title=f"Is {arms[0].name} better than {arms[1].name}?",
         facts=_list_facts(selectors, context, seeds),
         command=f"{PROG} {shlex.join(argv)}",
-        resolution=find_resolution(configs.values(), arguments.by),
-        chance=find_chance(configs.values()),
-        images=images,
-        provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
-        remarks=remarks,
     )
-    width = find_width() if output is None else None
-    text = write_findings(findings, arguments.format, width, arguments.figures, all_tests=arguments.all_tests)
-    if output:
-        replace_file(output, text + "\n", "--output")
-    else:
-        say(text, sys.stdout)
+    arguments.write(findings)
     return 0
 
 
@@ -163,10 +142,10 @@ def _run_missing(
     return found
 
 
-def _make_arm(selectors: Selectors, side: str, records: Mapping[int, Record], seeds: tuple[int, ...]) -> Arm:
+def _make_arm(name: str, config: RunConfig, records: Mapping[int, Record], seeds: tuple[int, ...]) -> Arm:
     chosen = {seed: records[seed] for seed in seeds if seed in records}
     sizes = [(record.parameters, record.flops) for record in chosen.values()]
-    return Arm(selectors.name(side), {}, chosen, seeds, *(sizes[0] if sizes else (None, None)))
+    return Arm(name, {}, config, chosen, seeds, *(sizes[0] if sizes else (None, None)))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def make_arms(levels=None, seeds=range(5), dataset=None, leave_out_last=True, ep
         cell, parameters = tuple(labels.values()), 3000 * (7 * number % 11 + 1) + 500 * number
         if cell == INVALID:
             problem = "model: MaxPool_1: its 2x2 window is larger than its 1x1 input (shape (1, 1, 8))"
-            arms.append(Arm(name, labels, {}, tuple(seeds), None, None, problem))
+            arms.append(Arm(name, labels, RunConfig(), {}, tuple(seeds), None, None, problem))
             continue
         records = {}
         for seed in seeds:
@@ -85,7 +85,7 @@ def make_arms(levels=None, seeds=range(5), dataset=None, leave_out_last=True, ep
             )
             if dataset:
                 predictions[config.key] = predict(dataset.test.labels, accuracy, seed, random)
-        arms.append(Arm(name, labels, records, tuple(seeds), parameters, 10 * parameters))
+        arms.append(Arm(name, labels, config, records, tuple(seeds), parameters, 10 * parameters))
     return arms, predictions
 
 

@@ -34,7 +34,7 @@ def make_arm(label, accuracies, parameters=1000, problem=None, status="completed
     }
     size = (None, None) if problem else (parameters, 2 * parameters)
     labels = dict(part.split("=") for part in label.split(", "))
-    return Arm(label, labels, records, SEEDS, *size, problem)
+    return Arm(label, labels, config, records, SEEDS, *size, problem)
 
 
 def draw(mean, seed, n=5):
@@ -239,16 +239,16 @@ def store_predictions(folder, rights):
     """Stores runs of arms that get the given test images right, by arm and seed."""
     store, arms = Store(folder), []
     for index, (name, by_seed) in enumerate(rights.items()):
-        records = {}
+        records, base = {}, dataclasses.replace(tiny(), model=ModelConfig(filters=(), dense=(index + 1,)))
         for seed, right in by_seed.items():
-            config = dataclasses.replace(tiny(seed=seed), model=ModelConfig(filters=(), dense=(index + 1,)))
+            config = dataclasses.replace(base, seed=seed)
             predictions = np.where(np.isin(np.arange(40), right), LABELS, (LABELS + 1) % 3).astype(np.uint8)
             packed = make_packed(config, len(right) / 40)
             record = dataclasses.replace(packed.record, provenance={"dataset": {"sha256": DATASET.sha256}})
             run = unpack_run(record, packed.variables, packed.predictions)
             store.add(Run(record, run.params, run.batch_stats, predictions))
             records[seed] = record
-        arms.append(Arm(name, {"f": name}, records, tuple(by_seed), 10 + index, 20))
+        arms.append(Arm(name, {"f": name}, base, records, tuple(by_seed), 10 + index, 20))
     return store, arms
 
 
@@ -291,6 +291,6 @@ def test_images_of_another_dataset_tell_nothing(tmp_path):
 def test_validation_accuracy_is_that_after_the_last_epoch():
     record = make_packed(tiny(validation_split=0.1), 0.9).record
     history = (EpochMetrics(1, 0.5, 0.8, 0.4, 0.87, 0.1),)
-    arm = Arm("a", {}, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
+    arm = Arm("a", {}, record.config, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
     assert (arm.measure("validation"), arm.measure("test")) == ({0: 0.87}, {0: 0.9})
     assert (arm.ended, +arm.counts) == ((0,), {"completed": 1, "missing": 1})

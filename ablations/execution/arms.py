@@ -24,4 +24,4 @@ def _make_arm(cell: Cell, seeds: tuple[int, ...], records: Mapping[str, Record])
     parameters, flops = find_size(cell.config) if cell.problem is None else (None, None)
     reasons = [record.reason for record in stored.values() if record.status == "invalid"]
     problem = cell.problem or next(iter(reasons), None)
-    return Arm(cell.name, cell.labels, stored, seeds, parameters, flops, problem)
+    return Arm(cell.name, cell.labels, cell.config, stored, seeds, parameters, flops, problem)

@@ -132,8 +132,8 @@ def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp
         grid.seeds,
         looks,
         rules,
-        resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
-        chance=find_chance(cell.config for cell in grid.cells),
+        resolution=find_resolution([arm.config for arm in arms], rules.measure),
+        chance=find_chance(arm.config for arm in arms),
     )
     for contrast in contrasts:
         if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:

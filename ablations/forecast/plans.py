@@ -21,7 +21,7 @@ from cnnjax.data.loading import load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.models.table import Summary
 from cnnjax.runs.record import FINAL
-from cnnjax.settings.checking import plural
+from cnnjax.settings.checking import write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.verdicts import LEAST_SEEDS
 
@@ -238,7 +238,7 @@ def describe_plan(plan: Plan, complete: bool = False) -> Document:
     cells, seeds = len(grid.cells), len(grid.seeds)
     facts = (
         f"study {grid.name}",
-        f"{_count(cells, 'cell')} x {_count(seeds, 'seed')} = {_count(cells * seeds, 'trial')}",
+        f"{write_count(cells, 'cell')} x {write_count(seeds, 'seed')} = {write_count(cells * seeds, 'trial')}",
         *(f"{count:,} {_NAMES.get(status, status)}" for status, count in counts.items() if count),
     )
     shown = plan.cells if complete else plan.cells[:MOST_ROWS]
@@ -265,14 +265,14 @@ def _list_notes(plan: Plan, complete: bool) -> Iterator[str]:
     most = None if complete else MOST_LINES
     hidden = 0 if complete else len(plan.cells) - MOST_ROWS
     if hidden > 0:
-        yield f"... and {_count(hidden, 'more cell')}; --all shows them"
+        yield f"... and {write_count(hidden, 'more cell')}; --all shows them"
     yield from _cut(
         [f"invalid: {cell.cell.name}: {cell.cell.problem}" for cell in plan.cells if cell.cell.problem], most
     )
     yield from _cut([f"duplicate: {each.name} runs what {each.kept} runs" for each in plan.grid.duplicates], most)
     for name in plan.unknown_datasets:
         yield f"{name} is not prepared: {TRAIN_SIZE_UNKNOWN:,} training examples are assumed"
-    yield f"to compile: {_count(plan.programs, 'program')}"
+    yield f"to compile: {write_count(plan.programs, 'program')}"
     yield f"estimated time here: {_write_time(plan)}"
     yield _write_sensitivity(plan.sensitivity)
 
@@ -288,7 +288,7 @@ def _write_time(plan: Plan) -> str:
     if not plan.counts["waiting"]:
         return "none, there is nothing to run"
     wall, work = (format_seconds(seconds) for seconds in (plan.forecast.wall, plan.forecast.work))
-    return f"{wall} on {_count(plan.workers, 'worker')} ({work} of work), from {plan.basis}"
+    return f"{wall} on {write_count(plan.workers, 'worker')} ({work} of work), from {plan.basis}"
 
 
 def _write_sensitivity(sensitivity: Sensitivity) -> str:
@@ -307,7 +307,3 @@ def _write_sensitivity(sensitivity: Sensitivity) -> str:
         f"found with {POWER:.0%} probability in {which} ({spread}; arms taken as uncorrelated, which overstates it "
         "where seeds agree)"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {plural(noun, number)}"

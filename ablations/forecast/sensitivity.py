@@ -9,7 +9,7 @@ from ablations.study.grid import Grid
 from cnnjax.reports.arms import find_resolution
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
-from cnnjax.settings.checking import plural
+from cnnjax.settings.checking import write_count
 from cnnjax.statistics.estimates import rounding_deviation, smallest_detectable_difference, typical_standard_deviation
 from cnnjax.statistics.families import sidak
 from cnnjax.statistics.verdicts import LEAST_SEEDS
@@ -75,7 +75,7 @@ def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:
         if deviation is not None and freedom >= LEAST_FREEDOM:
             spreads = [statistics.stdev(values) for values in groups]
             reach = f", {min(spreads):.4f} to {max(spreads):.4f}" if len(groups) > 1 else ""
-            cells = f"{len(groups)} {plural('configuration', len(groups))} {whose}"
+            cells = f"{write_count(len(groups), 'configuration')} {whose}"
             return deviation, f"typical of {cells}{reach}, {freedom} degrees of freedom"
     return ASSUMED_DEVIATION, (
         "an assumption: that of the default run on mnist over ten seeds; small networks and short training vary more"

@@ -21,7 +21,7 @@ from cnnjax.errors import UnavailableError
 from cnnjax.runs.config import RunConfig, static_signature
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
-from cnnjax.settings.checking import plural
+from cnnjax.settings.checking import write_count
 
 MOST = 500
 """Stored runs that are read at most; reading takes a second per thousand, and more add little."""
@@ -116,7 +116,7 @@ def find_timing(grid: Grid, records: Iterable[Record], has_accelerators: bool, s
     if not chosen or not _are_near(grid, chosen):
         return None
     remark = "" if alike else ", which had more cores than the one of a worker"
-    return learn_timing(chosen, f"{len(chosen)} {plural('run', len(chosen))} in {source}{remark}")
+    return learn_timing(chosen, f"{write_count(len(chosen), 'run')} in {source}{remark}")
 
 
 def _find_device(record: Record) -> tuple[str | None, str | None]:

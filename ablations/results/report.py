@@ -9,8 +9,8 @@ from ablations.execution.topping_up import describe_other_plans
 from ablations.results.tables import make_pivot_tables, make_result_table
 from ablations.study.grid import Cell, Grid
 from cnnjax.console.tables import Document
-from cnnjax.reports.arms import Arm, Failure, count_origins, describe_origins, find_chance, find_resolution
-from cnnjax.reports.findings import Findings, Rules, find, look_at_images
+from cnnjax.reports.arms import Arm, Failure, count_origins, describe_origins
+from cnnjax.reports.findings import Findings, Rules, compare
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
 
@@ -157,9 +157,6 @@ def _list_values(values: Iterable[str | int]) -> str:
     return " ".join(map(str, dict.fromkeys(values)))
 
 
-NOT_LOOKED_AT: tuple[str, ...] = ("several datasets: single images are not looked at",)
-
-
 def compare_grid(
     grid: Grid,
     records: Mapping[str, Record],
@@ -173,7 +170,7 @@ def compare_grid(
     remarks: Sequence[str] = (),
     shown: Collection[str] | None = None,
 ) -> Findings:
-    """Returns what the results of a grid say of its cells.
+    """Returns what the results of a grid say of its cells, as `cnnjax.reports.findings.compare` does of arms.
 
     Args:
         grid: as it was planned: all its cells are the family that verdicts are for.
@@ -183,35 +180,21 @@ def compare_grid(
         rules: by what they are judged.
         title, facts, command, remarks: as in `Findings`.
         shown: names of the cells to show, the baseline among them; left out, all.
-
-    Raises:
-        InputError: fewer than two cells are shown, the baseline has no result, or a rule is out of range.
-        CorruptionError: the store cannot be read.
     """
     arms = make_arms(grid, records)
     if rules.looks:  # an arm has the seeds that its looks asked for
         arms = tuple(replace(arm, seeds=tuple(arm.records)) for arm in arms)
-    base = None if baseline is None else baseline.name
-    shown = {arm.name for arm in arms} if shown is None else shown
-    images, notes = None, NOT_LOOKED_AT
-    if len({cell.config.data.source for cell in grid.cells}) == 1:
-        pictured = [arm for arm in arms if arm.name in shown]
-        images, notes = look_at_images(pictured, base, store, grid.cells[0].config.data, rules.measure)
-    plans = describe_other_plans(
-        grid.name, rules.looks[-1] if rules.looks else None, (known.name for known in store.list_grids())
-    )
-    findings = find(
+    most = rules.looks[-1] if rules.looks else None
+    plans = describe_other_plans(grid.name, most, (known.name for known in store.list_grids()))
+    return compare(
         arms,
-        base,
+        None if baseline is None else baseline.name,
         rules,
+        store,
         title=title,
         facts=facts,
         command=command,
-        resolution=find_resolution([cell.config for cell in grid.cells], rules.measure),
-        chance=find_chance(cell.config for cell in grid.cells),
         seeds=grid.seeds,
-        images=images,
-        provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
-        remarks=(*remarks, *notes, *([plans] if plans else [])),
+        remarks=(*remarks, *([plans] if plans else [])),
+        shown=shown,
     )
-    return findings.show(shown)

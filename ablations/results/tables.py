@@ -9,7 +9,7 @@ from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import Arm
 from cnnjax.runs.record import TRIAL_STATUSES
-from cnnjax.settings.checking import choice, plural
+from cnnjax.settings.checking import choice, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.estimates import Estimate
 
@@ -190,9 +190,9 @@ class Selection:
         accuracy = _known(self.chosen.accuracy)
         notes = (
             f"picked by validation accuracy: {self.chosen.name}",
-            f"its test accuracy: {_write(accuracy)}, over {_count(accuracy.n, 'seed')}",
+            f"its test accuracy: {_write(accuracy)}, over {write_count(accuracy.n, 'seed')}",
             *(
-                [f"not to be picked, for want of a completed trial: {_count(self.left_out, 'cell')}"]
+                [f"not to be picked, for want of a completed trial: {write_count(self.left_out, 'cell')}"]
                 if self.left_out
                 else []
             ),
@@ -233,10 +233,6 @@ def select(cells: Sequence[Arm]) -> Selection:
         )
     ranked = sorted(complete, key=lambda cell: (-_known(cell.val_accuracy).mean, cell.parameters or 0))
     return Selection(tuple(ranked), len(cells) - len(ranked))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {plural(noun, number)}"
 
 
 def _known(estimate: Estimate | None) -> Estimate:

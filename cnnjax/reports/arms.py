@@ -52,6 +52,7 @@ class Arm:
     Attributes:
         name: such as ``model.padding=same``.
         labels: of its level of every factor.
+        config: its configuration, with any seed.
         records: what is stored, by seed; seeds with nothing stored are absent.
         seeds: that were to be run.
         parameters, flops: of its network; ``None`` where it cannot exist.
@@ -60,6 +61,7 @@ class Arm:
 
     name: str
     labels: Mapping[str, str]
+    config: RunConfig
     records: Mapping[int, Record]
     seeds: tuple[int, ...]
     parameters: int | None
@@ -140,10 +142,9 @@ class Arm:
 
     def _estimate(self, measure: Measure) -> Estimate | None:
         values = self.measure(measure)
-        if not values:
-            return None
-        config = next(iter(self.completed.values())).config
-        return estimate_accuracy(values.values(), resolution=find_resolution([config], measure))
+        return (
+            estimate_accuracy(values.values(), resolution=find_resolution([self.config], measure)) if values else None
+        )
 
 
 def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:

@@ -7,10 +7,9 @@ import numpy as np
 
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import load_data
-from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.inspection.confusion import count_confusions
-from cnnjax.reports.arms import Arm, Measure
+from cnnjax.reports.arms import Arm, Measure, count_origins, describe_origins, find_chance, find_resolution
 from cnnjax.runs.record import LOST, Record, check_predictions
 from cnnjax.runs.store import Store
 from cnnjax.statistics import (
@@ -100,24 +99,25 @@ class ImageFindings:
 
 
 def look_at_images(
-    arms: Sequence[Arm], base: str | None, store: Store, data: DataConfig, measure: Measure
+    arms: Sequence[Arm], base: str | None, store: Store, measure: Measure
 ) -> tuple[ImageFindings | None, tuple[str, ...]]:
     """Returns what single test images tell, or ``None`` and why they tell nothing.
 
     Args:
-        arms: of one dataset.
+        arms: to compare.
         base: the arm that the others are compared with.
         store: that has the runs.
-        data: names the dataset.
         measure: by which the arms are compared; where it is not the test accuracy, test images are left alone.
 
     Raises:
         CorruptionError: the store cannot be read.
     """
+    if len({arm.config.data.source for arm in arms}) > 1:
+        return None, ("several datasets: single images are not looked at",)
     if measure != "test":
         return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
     try:
-        dataset = load_data(data)
+        dataset = load_data(arms[0].config.data)
     except (InputError, UnavailableError, CorruptionError) as error:
         return None, (f"single images are not looked at: {error}",)
     images = find_in_images(arms, base, store, dataset)
@@ -311,6 +311,53 @@ class Findings:
             uncompared={name: why for name, why in self.uncompared.items() if name in names},
             remarks=(*self.remarks, remark),
         )
+
+
+def compare(
+    arms: Sequence[Arm],
+    base: str | None,
+    rules: Rules,
+    store: Store,
+    *,
+    title: str,
+    facts: Sequence[str],
+    command: str,
+    seeds: Sequence[int] = (),
+    remarks: Sequence[str] = (),
+    shown: Collection[str] | None = None,
+) -> Findings:
+    """Compares arms whose runs are stored: by their accuracies, and by what they say of single test images.
+
+    Args:
+        arms: at least two, of one study: all of them are the family that verdicts are for.
+        base: name of the arm that the others are compared with; ``None`` compares all pairs.
+        rules: by what they are judged.
+        store: that has the runs.
+        title, facts, command, remarks: as in `Findings`.
+        seeds: with `rules.looks`, all that may be run, in their order.
+        shown: names of the arms to show, the base among them; left out, all.
+
+    Raises:
+        InputError: fewer than two arms are shown, the base has no result, or a rule is out of range.
+        CorruptionError: the store cannot be read.
+    """
+    names = {arm.name for arm in arms} if shown is None else shown
+    images, notes = look_at_images([arm for arm in arms if arm.name in names], base, store, rules.measure)
+    findings = find(
+        arms,
+        base,
+        rules,
+        title=title,
+        facts=facts,
+        command=command,
+        resolution=find_resolution([arm.config for arm in arms], rules.measure),
+        chance=find_chance(arm.config for arm in arms),
+        seeds=seeds,
+        images=images,
+        provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
+        remarks=(*remarks, *notes),
+    )
+    return findings.show(names)
 
 
 def find(

@@ -25,7 +25,14 @@ from cnnjax.figures.runs import (
 )
 from cnnjax.figures.style import FORMATS, save_figure
 from cnnjax.reports.findings import DATASET, ArmResult, Findings
-from cnnjax.reports.sentences import count, list_levels, name_arms, name_contrasts, name_effect, shorten_level
+from cnnjax.reports.sentences import (
+    list_levels,
+    name_arms,
+    name_contrasts,
+    name_effect,
+    shorten_level,
+    write_counts,
+)
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast
 from cnnjax.statistics.estimates import estimate_accuracy
@@ -46,7 +53,7 @@ def draw_differences(findings: Findings) -> "Drawn":
     shown, note = _choose(findings.contrasts, MOST_ROWS)
     figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules.margin)
     against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
-    seeds = count((each.comparison.n for each in shown), "common seed")
+    seeds = write_counts((each.comparison.n for each in shown), "common seed")
     return figure, (
         f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {describe_bars(shown)} "
         f"Grey ticks are single seeds; an arrow stands for a mean outside the picture.{note}"
@@ -99,7 +106,7 @@ def draw_sizes(findings: Findings) -> "Drawn":
     ]
     if len({point.parameters for point in points}) < 2:
         return None, "The arms with results all have the same number of parameters."
-    seeds = count((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
+    seeds = write_counts((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
     return draw_capacity(points, factors[by] if by is not None else ""), (
         f"Mean {findings.rules.measure} accuracy over {seeds} by number of parameters. Bars: 95% intervals of the mean "
         "of each arm by itself. Dotted: the Pareto front, the arms that none of as few parameters beats in the mean."
@@ -190,8 +197,8 @@ def draw_effects(findings: Findings) -> "Drawn":
     contrasts = [effect.contrast for effect in findings.effects]
     return draw_main_effects(panels, findings.rules.margin), (
         "Effect of every level against that of the diamond, averaged over the combinations of the other "
-        f"factors that have both ({count((e.combinations for e in findings.effects), 'combination')}), over "
-        f"{count((each.comparison.n for each in contrasts), 'seed')}. {describe_bars(contrasts)}"
+        f"factors that have both ({write_counts((e.combinations for e in findings.effects), 'combination')}), over "
+        f"{write_counts((each.comparison.n for each in contrasts), 'seed')}. {describe_bars(contrasts)}"
     )
 
 
@@ -219,7 +226,7 @@ def draw_at_equal_size(findings: Findings) -> "Drawn":
     names = [f"{shorten_level(each.first, factors)} less {shorten_level(each.second, factors)}" for each in shown]
     return draw_forest(names, shown, findings.rules.margin), (
         "Effect of every level when the logarithm of the number of parameters has explained what it can, over "
-        f"{count((each.comparison.n for each in shown), 'seed')}. {describe_bars(shown)}"
+        f"{write_counts((each.comparison.n for each in shown), 'seed')}. {describe_bars(shown)}"
     )
 
 
@@ -249,7 +256,7 @@ def draw_maps(findings: Findings) -> "Drawn":
         texts = [[_write_cell(result) for result in line] for line in table]
         name = f"{factors[third]}={title}" if third is not None else ""
         maps.append(HeatMap(name, levels[rows], levels[columns], values, texts))
-    seeds = count((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
+    seeds = write_counts((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
     return draw_heat_maps(maps, factors[rows], factors[columns]), (
         f"Mean {findings.rules.measure} accuracy in % over {seeds}; ±: standard deviation over seeds. Hatched: no "
         "result, and why; a dash where the study has no such arm."
@@ -297,8 +304,9 @@ def draw_learning(findings: Findings) -> "Drawn":
         note += f" Shown are {len(chosen)} of {len(ended)} arms: the base, then the most accurate."
     if min(float(np.nanmin(curve.error)) for curve in curves) < LEAST_ERROR:
         note += f" Errors below {LEAST_ERROR}% are drawn there."
+    runs = write_counts((curve.runs for curve in curves), "completed seed")
     return draw_curves(curves, base, measured), (
-        f"Mean {measured} error after every epoch, over {count((curve.runs for curve in curves), 'completed seed')}. "
+        f"Mean {measured} error after every epoch, over {runs}. "
         f"Bands: 95% intervals of the mean at each epoch by itself, where there are two runs or more.{note}"
     )
 
@@ -313,9 +321,10 @@ def draw_mistaken(findings: Findings) -> "Drawn":
     figure = draw_confusions([names[result.arm.name] for result in chosen], matrices)
     left_out = len(known) - len(chosen)
     note = f" Shown are {len(chosen)} of {len(known)} arms: the base, then the most accurate." if left_out else ""
+    seeds = write_counts((len(result.arm.completed) for result in chosen), "seed")
     return figure, (
-        "How often each class (down) is taken for each other (across), summed over "
-        f"{count((len(result.arm.completed) for result in chosen), 'seed')}; the grey diagonal is what is right.{note}"
+        f"How often each class (down) is taken for each other (across), summed over {seeds}; "
+        f"the grey diagonal is what is right.{note}"
     )
 
 

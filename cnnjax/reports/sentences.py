@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.settings.checking import plural
+from cnnjax.settings.checking import write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect
 from cnnjax.statistics.verdicts import SIGNS
@@ -54,7 +54,7 @@ def shorten_level(level: str, factors: Mapping[str, str]) -> str:
     return f"{factors.get(factor, factor)}{sign}{label}"
 
 
-def count(numbers: Iterable[int], noun: str) -> str:
+def write_counts(numbers: Iterable[int], noun: str) -> str:
     """Returns ``5 seeds``, or ``3 to 5 seeds`` where the numbers differ."""
     found = sorted(set(numbers))
     if not found:
@@ -123,7 +123,7 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
     else:
         counted = _count_verdicts(contrasts)
         if findings.base is None:
-            yield f"Of {_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
+            yield f"Of {write_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
         else:
             yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
         yield from _say_largest(findings)
@@ -160,7 +160,7 @@ def _say_difference(contrast: Contrast) -> str:
     points = f"{write_points(contrast.comparison.mean)} points {write_interval(*contrast.decisive_interval)}".rstrip()
     first, second = contrast.first_runs, contrast.second_runs
     lost = f", as {first} runs completed against {second}" if first.lost or second.lost else ""
-    return f"{points} with {_count(contrast.comparison.n, 'seed')}{lost}"
+    return f"{points} with {write_count(contrast.comparison.n, 'seed')}{lost}"
 
 
 def _say_seeds(findings: Findings) -> Iterator[str]:
@@ -221,7 +221,7 @@ def _say_effects(findings: Findings) -> Iterator[str]:
     short = shorten_paths(findings.factors)
     for effect in findings.effects[:_MOST]:
         contrast = effect.contrast
-        over = _count(effect.possible, "combination")
+        over = write_count(effect.possible, "combination")
         part = f"{effect.combinations} of " if effect.combinations < effect.possible else ""
         apart = "" if effect.is_common else ", which are not those of the other levels"
         yield (
@@ -294,7 +294,3 @@ def _say_measure(findings: Findings) -> Iterator[str]:
         )
     else:
         yield "Compared by validation accuracy; the test accuracy of what is picked is still to be looked at, once."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {plural(noun, number)}"

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from cnnjax.console.tables import Column, Table, write_csv, write_latex, write_markdown, write_terminal
+from cnnjax.console.tables import Column, Document, Table, write_csv, write_latex, write_markdown, write_terminal
+from cnnjax.console.terminal import find_width, say
 from cnnjax.errors import InputError
+from cnnjax.machine.files import check_folder, check_output, replace_file
 from cnnjax.reports.arms import Measure
 from cnnjax.reports.documents import make_document
 from cnnjax.reports.findings import ArmResult, Findings, Rules
@@ -19,30 +22,15 @@ Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def write_findings(
-    findings: Findings,
-    form: Format,
-    width: int | None = None,
-    figures: Path | None = None,
-    *,
-    all_tests: bool = False,
-) -> str:
-    """Returns the findings as text; where asked for, their pictures are saved too.
+def write_findings(findings: Findings, form: Format, width: int | None = None, *, all_tests: bool = False) -> str:
+    """Returns the findings as text.
 
     Args:
         findings: what to write.
         form: how; ``csv`` and ``json`` hold every number unrounded, ``html`` is one page with all pictures in it.
         width: of the terminal, in columns; ``None`` gives every row one line.
-        figures: folder for the pictures, as PNG and SVG.
         all_tests: with every test of significance and the reason of every verdict, as csv and json always have them.
-
-    Raises:
-        UnavailableError: the pictures cannot be saved.
     """
-    if figures:
-        from cnnjax.reports.pictures import save_pictures
-
-        save_pictures(findings, figures)
     match form:
         case "html":
             from cnnjax.reports.page import write_html
@@ -52,12 +40,7 @@ def write_findings(
             return json.dumps(to_dict(findings), allow_nan=False)
         case "csv":
             return write_csv(make_data_table(findings))
-        case "markdown":
-            return write_markdown(make_document(findings, all_tests))
-        case "latex":
-            return write_latex(make_document(findings, all_tests))
-        case "terminal":
-            return write_terminal(make_document(findings, all_tests), width)
+    return write_document(make_document(findings, all_tests), form, width)
 
 
 def make_data_table(findings: Findings) -> Table:
@@ -145,6 +128,68 @@ def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
 
 def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
     return {str(seed): value for seed, value in values.items()}
+
+
+def write_document(document: Document, form: Format, width: int | None = None) -> str:
+    """Returns a document as text.
+
+    Args:
+        document: what to write.
+        form: ``terminal``, ``markdown`` or ``latex``.
+        width: of the terminal, in columns; ``None`` gives every row one line.
+    """
+    match form:
+        case "markdown":
+            return write_markdown(document)
+        case "latex":
+            return write_latex(document)
+        case "terminal":
+            return write_terminal(document, width)
+    raise ValueError(f"{form}: no document is written in it")
+
+
+@dataclass(frozen=True)
+class WritingArguments:
+    """How the report is written."""
+
+    format: Format = "terminal"
+    """The kind of text; csv and json hold every number unrounded, html is a page with pictures."""
+    all_tests: bool = False
+    """Show every test of significance of a comparison and the reason of every verdict, as csv and json always do."""
+    figures: Path | None = None
+    """Folder for the pictures of a comparison, as PNG and SVG."""
+    output: Path | None = None
+    """File to write the report to; it is replaced as a whole."""
+
+    def check(self) -> None:
+        """Raises `InputError` or `UnavailableError` where a file or folder cannot be written."""
+        if self.figures:
+            check_folder(self.figures, "--figures")
+        if self.output:
+            check_output(self.output, "--output", "; without --output the report goes to the standard output")
+
+    def write(self, found: Findings | Document | str) -> None:
+        """Writes what was found to the file, or shows it; saves the pictures of findings where asked for.
+
+        Args:
+            found: findings, a document, or a text in the format that was asked for.
+
+        Raises:
+            UnavailableError: the file or a picture cannot be written.
+        """
+        width = find_width() if self.output is None else None
+        if isinstance(found, Findings):
+            if self.figures:
+                from cnnjax.reports.pictures import save_pictures
+
+                save_pictures(found, self.figures)
+            text = write_findings(found, self.format, width, all_tests=self.all_tests)
+        else:
+            text = found if isinstance(found, str) else write_document(found, self.format, width)
+        if self.output:
+            replace_file(self.output.resolve(), f"{text}\n", "--output")
+        else:
+            say(text, sys.stdout)
 
 
 @dataclass(frozen=True)

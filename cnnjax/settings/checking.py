@@ -148,6 +148,16 @@ def plural(noun: str, number: int) -> str:
     return noun if number == 1 else f"{noun}s"
 
 
+def write_count(number: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    Example:
+        >>> write_count(1, "seed"), write_count(1770, "pair")
+        ('1 seed', '1,770 pairs')
+    """
+    return f"{number:,} {plural(noun, number)}"
+
+
 def show(value: Any) -> str:
     """Returns `value` as an error shows it: its ``repr``, with tuples as lists."""
     if isinstance(value, list | tuple):
