@@ -11,7 +11,7 @@ from typing import Annotated
 from ablations.arguments import StudyArguments, read_study
 from ablations.execution.arms import make_arms
 from ablations.execution.topping_up import check_most, extend_seeds
-from ablations.results.report import Report, compare_grid, list_duplicates, list_facts, make_report
+from ablations.results.report import Report, compare_grid, list_duplicates, list_facts
 from ablations.results.tables import list_columns, make_data_table, select, sort_cells
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
@@ -204,7 +204,7 @@ def read_report(arguments: ReportArguments, shown: Shown) -> Report:
     """
     results = make_arms(shown.part, shown.records)
     cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid))
-    return make_report(shown.study.title, shown.grid, cells, shown.remarks, shown.base)
+    return Report(shown.study.title, shown.grid, cells, shown.remarks, shown.base)
 
 
 def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, command: str) -> Findings:

@@ -4,6 +4,10 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("laws", deadline=None, derandomize=True)  # the same examples everywhere, however slow
+settings.load_profile("laws")
 
 SET_BY_COMMANDS = ("JAX_NUM_CPU_DEVICES", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES")
 

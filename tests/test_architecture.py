@@ -80,7 +80,7 @@ def count(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(networks())
 def test_layers_are_those_of_the_module_or_refused_exactly_when_it_cannot_be_built(network):
     config, input_shape = network
@@ -107,7 +107,7 @@ def test_layers_are_those_of_the_module_or_refused_exactly_when_it_cannot_be_bui
     assert computed == outputs
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(networks())
 def test_pooling_and_flattening_have_the_shapes_of_flax(network):
     config, input_shape = network
@@ -125,7 +125,7 @@ def test_pooling_and_flattening_have_the_shapes_of_flax(network):
             assert after.output_shape == (math.prod(before.output_shape),)
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(networks())
 def test_parameters_and_flops_are_the_closed_forms(network):
     config, input_shape = network

@@ -91,7 +91,7 @@ class TestByHand:
 
 
 class TestAgainstOthers:
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(accuracies, st.randoms(use_true_random=False))
     def test_scipy(self, first, random):
         second = [round(value + random.randint(-30, 30) / 1e4, 4) for value in first]

@@ -17,7 +17,7 @@ from cnnjax.models.cnn import ModelConfig
 from cnnjax.runs.config import RunConfig, TrainConfig
 
 DEFAULT_KEY = "8b63c3f3dac5bb0b439590a62fd9d6bb1b265505181d8d6e6c59d5974cfb7f2d"
-property_test = settings(deadline=None, max_examples=60, derandomize=True)
+property_test = settings(max_examples=60)
 
 
 def per_block(scalar, entry, count: int):

@@ -20,7 +20,7 @@ from cnnjax.models.layers.minimal_filtering import count_multiplications, make_t
 from cnnjax.models.layers.patches import is_worth_pooling_patches
 from cnnjax.models.layers.pooling import slice_windows
 
-property_test = settings(deadline=None, max_examples=15, derandomize=True)
+property_test = settings(max_examples=15)
 compiled_convolve = jax.jit(convolve, static_argnums=(2, 3))  # one compilation a case, rather than one an operation
 
 NUMBERED = np.arange(1, 26, dtype=np.float32).reshape(5, 5, 1, 1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.execution.arms import make_arms
-from ablations.results.report import make_report
+from ablations.results.report import Report
 from ablations.results.tables import list_columns, make_data_table, make_pivot_tables, make_result_table, sort_cells
 from ablations.study.grid import Cell, Duplicate, Grid, read_choice
 from cnnjax import InputError
@@ -257,7 +257,7 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
     failed = next(trial for trial in grid.trials if trial.cell.name == CELL)
     records[failed.key] = Record.without_result(failed.config, "failed", "boom\nbang")
     cells = make_arms(grid, records)[:3]
-    report = make_report("Does it?", grid, cells, ["a remark"])
+    report = Report("Does it?", grid, cells, ("a remark",))
     document = report.to_document()
     assert document.title == "Does it?"
     assert document.facts == ("study tiny", "seeds 0 1 7", "18 trials", "dataset mnist", "epochs 1")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -44,7 +44,6 @@ def test_boundaries_for_equal_looks_are_those_published():
     assert bounds == pytest.approx([2.58, 2.49, 2.41, 2.34, 2.28], abs=0.01)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5, unique=True).map(sorted), st.floats(0.001, 0.2))
 def test_no_look_has_more_than_its_share(looks, alpha):
     levels = spend(looks, alpha)

@@ -14,7 +14,7 @@ from ablations.study.study import Range
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.schema import flatten, thaw
 
-property_test = settings(deadline=None, max_examples=60, derandomize=True)
+property_test = settings(max_examples=60)
 
 SCHEMA = RunConfig.schema()
 # Levels of which every combination is a configuration, among them two ways to write one value.

@@ -30,7 +30,6 @@ class Report:
         title: the question.
         grid: all that was to be run.
         cells: the results that are shown, in their order.
-        origins: number of the runs shown by every aspect of their provenance.
         remarks: what else is to be said below the table.
         base: the settings that the study's cells share and that are not defaults, by path, as they are typed.
     """
@@ -38,9 +37,13 @@ class Report:
     title: str
     grid: Grid
     cells: tuple[Arm, ...]
-    origins: Mapping[str, Mapping[str, int]]
     remarks: tuple[str, ...] = ()
     base: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def origins(self) -> dict[str, dict[str, int]]:
+        """The number of runs shown by every aspect of their provenance."""
+        return count_origins(record for cell in self.cells for record in cell.records.values())
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -70,7 +73,7 @@ class Report:
             "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
-            "provenance": {aspect: dict(values) for aspect, values in self.origins.items()},
+            "provenance": self.origins,
             "remarks": list(self.remarks),
         }
 
@@ -107,26 +110,6 @@ def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
         f"epochs {_list_values(cell.config.train.epochs for cell in grid.cells)}",
         *(f"{path} {value}" for path, value in base.items()),
     )
-
-
-def make_report(
-    title: str,
-    grid: Grid,
-    cells: Sequence[Arm],
-    remarks: Sequence[str] = (),
-    base: Mapping[str, str] | None = None,
-) -> Report:
-    """Returns the report of those results of a grid that are to be shown.
-
-    Args:
-        title: of the study.
-        grid: of the study.
-        cells: the results to show.
-        remarks: lines to show below the table.
-        base: settings of the study's base, as they are typed.
-    """
-    used = (record for cell in cells for record in cell.records.values())
-    return Report(title, grid, tuple(cells), count_origins(used), tuple(remarks), base or {})
 
 
 def _cell_to_dict(cell: Arm, keys: Mapping[str, str]) -> dict[str, Any]:

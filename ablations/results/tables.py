@@ -8,6 +8,7 @@ from ablations.study.grid import Grid, list_labels
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import Arm
+from cnnjax.reports.sentences import write_mean, write_mean_interval
 from cnnjax.runs.record import TRIAL_STATUSES
 from cnnjax.settings.checking import choice, write_count
 from cnnjax.settings.schema import shorten_paths
@@ -19,7 +20,7 @@ def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     columns: dict[Column, Callable[[Arm], Value]] = {
         Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
         Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
-        Column("95% interval", right=True): lambda cell: _write_interval(cell.accuracy),
+        Column("95% interval", right=True): lambda cell: write_mean_interval(cell.accuracy),
         Column("parameters", ",", True): lambda cell: cell.parameters,
         Column("FLOPs", ",", True): lambda cell: cell.flops,
         Column("train s", ".1f", True): lambda cell: cell.train_seconds,
@@ -120,13 +121,8 @@ def _write_entry(cell: Arm) -> str:
 def _write_spread(cell: Arm, estimate: Estimate | None) -> str | None:
     if estimate is None:
         return None
-    spread = "" if estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
     partly = f" ({estimate.n} of {len(cell.seeds)})" if estimate.n < len(cell.seeds) else ""
-    return f"{estimate.mean:.4f}{spread}{partly}"
-
-
-def _write_interval(estimate: Estimate | None) -> str | None:
-    return None if estimate is None or estimate.low is None else f"[{estimate.low:.4f}, {estimate.high:.4f}]"
+    return f"{write_mean(estimate)}{partly}"
 
 
 def sort_cells(
@@ -242,5 +238,4 @@ def _known(estimate: Estimate | None) -> Estimate:
 
 def _write(estimate: Estimate | None) -> str:
     known = _known(estimate)
-    interval = " (too few seeds for an interval)" if known.low is None else f" [{known.low:.4f}, {known.high:.4f}]"
-    return f"{known.mean:.4f}{interval}"
+    return f"{known.mean:.4f} {write_mean_interval(known) or '(too few seeds for an interval)'}"

@@ -10,6 +10,8 @@ from cnnjax.reports.sentences import (
     name_effect,
     shorten_level,
     write_interval,
+    write_mean,
+    write_mean_interval,
     write_points,
     write_runs,
     write_summary,
@@ -140,12 +142,10 @@ def list_losses(findings: Findings) -> list[str]:
 
 def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tuple[Value, ...]:
     estimate, arm = each.estimate, each.arm
-    spread = "" if estimate is None or estimate.standard_deviation is None else f" ± {estimate.standard_deviation:.4f}"
-    known = estimate is not None and estimate.low is not None
     return (
         *([arm.labels[factor] for factor in factors] or [arm.name]),
-        None if estimate is None else f"{estimate.mean:.4f}{spread}",
-        f"[{estimate.low:.4f}, {estimate.high:.4f}]" if estimate is not None and known else None,
+        None if estimate is None else write_mean(estimate),
+        write_mean_interval(estimate),
         _count_of(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
         arm.parameters,
         arm.flops,

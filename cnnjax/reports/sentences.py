@@ -9,6 +9,7 @@ from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.settings.checking import write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect
+from cnnjax.statistics.estimates import Estimate
 from cnnjax.statistics.verdicts import SIGNS
 
 
@@ -95,6 +96,17 @@ def write_points(value: float) -> str:
 def write_interval(low: float | None, high: float | None) -> str:
     """Returns an interval in percentage points: ``[+0.10, +0.52]``, within the possible ±100; nothing without one."""
     return "" if low is None or high is None else f"[{write_points(max(low, -1))}, {write_points(min(high, 1))}]"
+
+
+def write_mean(estimate: Estimate) -> str:
+    """Returns a mean accuracy with its standard deviation over seeds, if there is one: ``0.9730 ± 0.0012``."""
+    spread = estimate.standard_deviation
+    return f"{estimate.mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+
+
+def write_mean_interval(estimate: Estimate | None) -> str | None:
+    """Returns the interval of a mean accuracy: ``[0.9712, 0.9748]``; ``None`` without one."""
+    return None if estimate is None or estimate.low is None else f"[{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
 def write_runs(contrast: Contrast) -> str:
