@@ -11,8 +11,16 @@ from typing import Annotated
 from ablations.arguments import StudyArguments, read_study
 from ablations.execution.arms import make_arms
 from ablations.execution.topping_up import check_most, extend_seeds
-from ablations.results.report import Report, compare_grid, list_duplicates, list_facts
-from ablations.results.tables import list_columns, make_data_table, select, sort_cells
+from ablations.results import (
+    Report,
+    compare_grid,
+    list_columns,
+    list_duplicates,
+    list_facts,
+    make_data_table,
+    select,
+    sort_cells,
+)
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
 from ablations.study.study import Study

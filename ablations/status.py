@@ -13,19 +13,163 @@ by status).
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from ablations.execution.costs import training_flops
 from ablations.execution.locking import Owner, read_owner
-from ablations.results.progress import GridProgress, StoreProgress, measure_progress
+from ablations.study.grid import expand
+from ablations.study.reading import read_toml
 from cnnjax.console.arguments import ADVANCED, parse_arguments
 from cnnjax.console.tables import Column, Document, Table, write_terminal
 from cnnjax.console.terminal import find_width, format_seconds, run_command, say
-from cnnjax.runs.record import STATUSES
-from cnnjax.runs.store import Store
+from cnnjax.errors import CnnjaxError
+from cnnjax.runs.record import LOST, STATUSES
+from cnnjax.runs.store import Outcome, Store, StoredGrid
 
 PROG = "python -m ablations.status"
+RECENT = 20
+"""Trials that the rate is measured over."""
+SHOWN_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial without a result, and why it has none."""
+
+    trial: str
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class GridProgress:
+    """How far a grid is.
+
+    Attributes:
+        name: of its study.
+        command: that ran it last.
+        started_at: when, ISO 8601, UTC.
+        running: whether it runs now.
+        counts: number of its stored trials by status.
+        remaining: trials that are not stored.
+        trials_per_hour: over the last trials since it was started; ``None`` where there are none.
+        seconds_left: until it ends, the trials taking as long for their FLOPs as those since its start; ``None`` where
+            it does not run, or nothing has ended.
+        failures: the last trials that failed or diverged, the newest first.
+    """
+
+    name: str
+    command: str
+    started_at: str
+    running: bool
+    counts: Mapping[str, int]
+    remaining: int
+    trials_per_hour: float | None
+    seconds_left: float | None
+    failures: tuple[FailedTrial, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of trials."""
+        return sum(self.counts.values()) + self.remaining
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values."""
+        failures = [vars(failure) for failure in self.failures]
+        return {**vars(self), "total": self.total, "counts": dict(self.counts), "failures": failures}
+
+
+@dataclass(frozen=True)
+class StoreProgress:
+    """How far everything in a store is: its grids, the newest first, and the runs of no grid, by status."""
+
+    grids: tuple[GridProgress, ...]
+    other_runs: Mapping[str, int]
+
+
+def measure_progress(store: Store, is_running: bool) -> StoreProgress:
+    """Reads from a store how far its grids are.
+
+    Args:
+        store: which need not exist.
+        is_running: whether a grid runs now, which is the one that was started last.
+    """
+    grids = store.list_grids()
+    outcomes = store.list_outcomes()
+    known = {key for grid in grids for key in grid.trials}
+    others = Counter(outcome.status for key, outcome in outcomes.items() if key not in known)
+    progress = [_measure(store, grid, outcomes, is_running and grid is grids[-1]) for grid in reversed(grids)]
+    return StoreProgress(tuple(progress), dict(others))
+
+
+def measure_rate(times: Sequence[datetime], started_at: datetime) -> float | None:
+    """Returns how many trials an hour were stored lately.
+
+    Args:
+        times: when trials were stored, in any order; those before the start do not count.
+        started_at: when the grid was started last.
+
+    Returns:
+        The rate over the last `RECENT` trials; ``None`` where there is none.
+    """
+    recent = sorted([started_at, *(time for time in times if time > started_at)])[-RECENT - 1 :]
+    spent = (recent[-1] - recent[0]) / timedelta(hours=1)
+    return (len(recent) - 1) / spent if spent else None
+
+
+def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], running: bool) -> GridProgress:
+    stored = {key: outcomes[key] for key in grid.trials if key in outcomes}
+    remaining = len(grid.trials) - len(stored)
+    times = [datetime.fromisoformat(o.stored_at) for o in stored.values() if o.status != "invalid"]
+    rate = measure_rate(times, datetime.fromisoformat(grid.started_at))
+    return GridProgress(
+        name=grid.name,
+        command=grid.command,
+        started_at=grid.started_at,
+        running=running,
+        counts=Counter(outcome.status for outcome in stored.values()),
+        remaining=remaining,
+        trials_per_hour=rate,
+        seconds_left=_estimate_rest(grid, stored) if running else None,
+        failures=_find_failures(store, grid, stored),
+    )
+
+
+def _estimate_rest(grid: StoredGrid, stored: Mapping[str, Outcome]) -> float | None:
+    """Returns the seconds until a running grid ends, if trials go on to take as long for their FLOPs as they did."""
+    costs = _find_costs(grid)
+    started_at = datetime.fromisoformat(grid.started_at)
+    times = {key: datetime.fromisoformat(outcome.stored_at) for key, outcome in stored.items()}
+    ended = [key for key, time in times.items() if time > started_at and stored[key].status != "invalid"]
+    if not ended:
+        return None
+    spent = (max(times[key] for key in ended) - started_at).total_seconds()
+    left = sum(costs.get(key, 1.0) for key in grid.trials if key not in stored)
+    return spent * left / sum(costs.get(key, 1.0) for key in ended)
+
+
+def _find_costs(grid: StoredGrid) -> dict[str, float]:
+    """Returns the FLOPs of the training of every trial that can be made out; a rung of halving keeps no study."""
+    try:
+        study = read_toml(grid.study, grid.name)
+        trials = expand(study, len(grid.trials)).trials
+        return {trial.key: training_flops(trial.config) for trial in trials if trial.cell.problem is None}
+    except CnnjaxError:
+        return {}
+
+
+def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[FailedTrial, ...]:
+    failed = [key for key, outcome in stored.items() if outcome.status in LOST]
+    newest = sorted(failed, key=lambda key: stored[key].stored_at, reverse=True)[:SHOWN_FAILURES]
+    records = store.find_all(newest)
+    return tuple(
+        FailedTrial(grid.trials[key], records[key].status, records[key].reason) for key in newest if key in records
+    )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.execution.arms import make_arms
-from ablations.results.report import Report
-from ablations.results.tables import list_columns, make_data_table, make_pivot_tables, make_result_table, sort_cells
+from ablations.results import (
+    Report,
+    list_columns,
+    make_data_table,
+    make_pivot_tables,
+    make_result_table,
+    sort_cells,
+)
 from ablations.study.grid import Cell, Duplicate, Grid, read_choice
 from cnnjax import InputError
 from cnnjax.reports.arms import count_origins, describe_origins

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from ablations.execution.costs import training_flops
 from ablations.execution.locking import Owner, hold_store
-from ablations.results.progress import RECENT, measure_progress, measure_rate
-from ablations.status import main
+from ablations.status import RECENT, main, measure_progress, measure_rate
 from ablations.study.grid import expand
 from ablations.study.reading import read_toml
 from cnnjax import CorruptionError

@@ -45,7 +45,18 @@ def test_every_module_of_the_library_is_on_the_page_and_every_one_on_the_page_ex
 
 def test_the_rooms_of_grids_are_on_the_page():
     rooms = {path.name for path in (ROOT / "ablations").iterdir() if (path / "__init__.py").exists()}
-    assert set(ROOMS["ablations"]) == rooms
+    modules = {
+        path.stem for path in (ROOT / "ablations").glob("[!_]*.py") if "run_command(main)" not in path.read_text()
+    }
+    assert set(ROOMS["ablations"]) == rooms | modules
+
+
+def test_the_folders_of_experiments_are_on_the_page():
+    folders = {path.name for path in (ROOT / "experiments").iterdir() if (path / "__init__.py").exists()}
+    assert (
+        set(re.findall(r"^  (\w+)/", PAGE[PAGE.index("experiments/") : PAGE.index("ablations/")], re.MULTILINE))
+        == folders
+    )
 
 
 @pytest.mark.parametrize("package", ROOMS)

@@ -1,1 +1,0 @@
-"""What the store says of a grid. No JAX here."""
