@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ablations.execution.trials import Reporter, check_source, describe_error, hash_source, run_trial
+from ablations.execution.trials import Reporter, check_source, describe_error, hash_source, run_trials
 from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.study.grid import Trial
 from cnnjax.data.dataset import Dataset
@@ -227,7 +227,7 @@ def run_remotely(
     send(None)
     _prepare(environment)
     try:
-        run = run_trial(run_config, dataset, Reporter(send, PROGRESS_SECONDS))
+        (run,) = run_trials([run_config], dataset, lambda _: Reporter(send, PROGRESS_SECONDS))
     except Interrupted:
         return json.dumps({"kind": "interrupted"}), None, None
     except BaseException as error:

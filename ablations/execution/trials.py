@@ -20,7 +20,7 @@ from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer, Progress, Silence
 from cnnjax.runs.record import PackedRun, pack_run
-from cnnjax.training.fit import fit, fit_group
+from cnnjax.training.fit import fit_group
 
 MOST_BYTES = 2**30
 """Of a blob: no store has room for a larger one."""
@@ -29,13 +29,8 @@ MOST_BYTES = 2**30
 def run_trials(
     configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
 ) -> Iterator[PackedRun]:
-    """Trains runs of one static signature in one program on one device; yields each as it ends."""
+    """Trains runs of one static signature on one device, several in one program; yields each as it ends."""
     return map(pack_run, fit_group(configs, dataset, make_observer, devices=1))
-
-
-def run_trial(config: RunConfig, dataset: Dataset | None = None, observer: Observer | None = None) -> PackedRun:
-    """Trains a run on one device; arguments and errors are those of `cnnjax.fit`."""
-    return pack_run(fit(config, out=None, dataset=dataset, observer=observer, devices=1))
 
 
 class Reporter(Silence):
