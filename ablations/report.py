@@ -1,4 +1,12 @@
-"""The arguments of the report command, and which of them go together."""
+"""Reports what the store says of a study: compares its cells, lists them, or picks one by validation accuracy.
+
+The last study that was run; a baseline of one's choice; one page with pictures; every number::
+
+    python -m ablations.report
+    python -m ablations.report padding --baseline model.padding=valid
+    python -m ablations.report padding --format html --output padding.html
+    python -m ablations.report padding --format csv --output padding.csv
+"""
 
 import json
 import os
@@ -72,7 +80,7 @@ def parse(argv: list[str]) -> ReportArguments:
     """Returns the arguments.
 
     Raises:
-        InputError: one is none, or two do not go together.
+        InputError: an argument is not legal, or two do not go together.
     """
     arguments = parse_arguments(ReportArguments, _join_sort(argv), PROG, ReportArguments())
     _check(arguments)
@@ -80,7 +88,7 @@ def parse(argv: list[str]) -> ReportArguments:
 
 
 def refuse_comparison(arguments: ReportArguments) -> None:
-    """Raises `InputError` where an option is of a comparison, and cells are listed or picked."""
+    """Raises `InputError` if an option belongs to a comparison, while cells are listed or picked."""
     for option, given in (("--format html", arguments.format == "html"), ("--figures", arguments.figures is not None)):
         if given:
             raise InputError(f"{option}: shows a comparison; give --baseline FACTOR=LABEL or --pairs")
@@ -88,7 +96,7 @@ def refuse_comparison(arguments: ReportArguments) -> None:
 
 
 def repeat_run(arguments: ReportArguments, grid: StoredGrid) -> ReportArguments:
-    """Returns the arguments for the report of a stored grid: where it was topped up, by the plan that it was run by."""
+    """Returns the arguments for a stored grid: if it was topped up, with the baseline and rules of that plan."""
     arguments = replace(arguments, study=grid.name)
     words = shlex.split(grid.command)
     if words[:3] != RUN.split() or arguments.baseline or arguments.pairs or arguments.select:
@@ -124,7 +132,7 @@ def _check(arguments: ReportArguments) -> None:
 
 
 def _join_sort(argv: list[str]) -> list[str]:
-    """Lets ``--sort -accuracy`` be typed, where the parser would take the column for an option."""
+    """Accepts ``--sort -accuracy``, in which the parser would take the column for an option."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--sort" and word.startswith("-") and not word.startswith("--"):
@@ -139,7 +147,7 @@ SHOWN_OF_BASE = ("data.name", "train.epochs")
 
 @dataclass(frozen=True)
 class Shown:
-    """What is to be shown: a study, its grid with the cells that were asked for, and what is stored of it."""
+    """A study with its grid, the cells to show, and the stored records."""
 
     study: Study
     grid: Grid
@@ -151,7 +159,7 @@ class Shown:
 
     @property
     def part(self) -> Grid:
-        """The grid with the cells that are shown."""
+        """The grid reduced to the cells that are shown."""
         return replace(self.grid, cells=self.cells)
 
 
@@ -173,14 +181,14 @@ def main(argv: list[str]) -> int:
 
 
 def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> Shown:
-    """Returns the study that the arguments ask for, with what is stored of it.
+    """Returns the study that the arguments ask for, with its stored records.
 
     Args:
-        arguments: as they were typed.
-        known: the stored grid whose study it is; left out, the study is found by its name.
+        arguments: the arguments as typed.
+        known: the stored grid that has the study; left out, the study is found by its name.
 
     Raises:
-        InputError: the study or a filter is none, or nothing of it is stored.
+        InputError: the study does not exist, a filter is not legal, or nothing of the study is stored.
         CorruptionError: the store cannot be read.
     """
     store = Store(arguments.out)
@@ -208,7 +216,7 @@ def read_report(arguments: ReportArguments, shown: Shown) -> Report:
     """Returns the report that the arguments ask for.
 
     Raises:
-        InputError: the column to sort by is none.
+        InputError: there is no such column to sort by.
     """
     results = make_arms(shown.part, shown.records)
     cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid))
@@ -219,13 +227,13 @@ def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, com
     """Returns the comparison that the arguments ask for.
 
     Args:
-        shown: what is compared.
-        arguments: how.
+        shown: the study.
+        arguments: the arguments as typed.
         baseline: the cell that the others are compared with; ``None`` compares all pairs.
-        command: that makes the report again.
+        command: the command that makes the report again.
 
     Raises:
-        InputError: the baseline is none or has no result.
+        InputError: the baseline has no result.
         CorruptionError: the store cannot be read.
     """
     return compare_grid(
@@ -257,7 +265,7 @@ def _read_stored(grid: StoredGrid) -> Study:
 
 
 def _find_last(store: Store) -> StoredGrid:
-    """Returns the study that was run last; a look of a top-up and a rung of halving are parts of one."""
+    """Returns the grid of the study that was run last, not one of a look of a top-up or a rung of halving."""
     whole = [grid for grid in store.list_grids() if grid.study]
     if not whole:
         raise InputError(f"{store.path}: no grid was run into it; name a STUDY, or run one with `ablations.run`")
@@ -271,7 +279,7 @@ def _say_nothing_stored(grid: Grid, grids: Mapping[str, StoredGrid], store: Stor
 
 
 def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
-    """Returns the cell that the others are compared with: as asked for, or the one that equals the study's base."""
+    """Returns the cell to compare with: the one asked for, or the one that equals the study's base."""
     if arguments.baseline:
         return choose_cell(arguments.baseline, shown.part, "--baseline")
     lists_cells = arguments.pairs or arguments.select or arguments.sort or arguments.pivot

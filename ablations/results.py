@@ -32,9 +32,9 @@ class Report:
 
     Attributes:
         title: the question.
-        grid: all that was to be run.
-        cells: the results that are shown, in their order.
-        remarks: what else is to be said below the table.
+        grid: the expanded study.
+        cells: the arms to show, in this order.
+        remarks: further lines below the table.
         base: the settings that the study's cells share and that are not defaults, by path, as they are typed.
     """
 
@@ -55,7 +55,7 @@ class Report:
         return tuple(failure for cell in self.cells for failure in cell.failures)
 
     def to_document(self, pivot: tuple[str, str] | None = None) -> Document:
-        """Returns the report for reading; with two factors to `pivot`, their tables in place of the row a cell."""
+        """Returns the report as a document with one row per cell, or with tables of the two factors in `pivot`."""
         facts = list_facts(self.grid, self.base)
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
@@ -95,7 +95,7 @@ class Report:
 
 
 def list_duplicates(grid: Grid) -> list[str]:
-    """Returns a line for every cell that was folded away."""
+    """Returns a line for every cell that was left out as a duplicate."""
     return [f"duplicate: {each.name} runs what {each.kept} runs" for each in grid.duplicates]
 
 
@@ -103,7 +103,7 @@ def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
     """Returns what all runs of a study have in common, as short texts.
 
     Args:
-        grid: of the study.
+        grid: the expanded study.
         base: settings that its cells share and that are not defaults, by path, as they are typed.
     """
     return (
@@ -157,14 +157,14 @@ def compare_grid(
     remarks: Sequence[str] = (),
     shown: Collection[str] | None = None,
 ) -> Findings:
-    """Returns what the results of a grid say of its cells, as `cnnjax.reports.findings.compare` does of arms.
+    """Compares the cells of a grid as arms, by `cnnjax.reports.findings.compare`.
 
     Args:
-        grid: as it was planned: all its cells are the family that verdicts are for.
-        records: what is stored of it, by run key.
-        store: that has the predictions.
+        grid: the expanded study; all its cells are the family of the verdicts.
+        records: the stored records by run key.
+        store: the store that has the predictions.
         baseline: the cell that the others are compared with; ``None`` compares all pairs.
-        rules: by what they are judged.
+        rules: the rules of the comparison.
         title, facts, command, remarks: as in `Findings`.
         shown: names of the cells to show, the baseline among them; left out, all.
     """
@@ -188,7 +188,7 @@ def compare_grid(
 
 
 def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
-    """Returns one row a cell, rounded for reading; columns without a value are left out, a count of 0 is none."""
+    """Returns a table with one row per cell, rounded for reading, without empty columns; a count of 0 is empty."""
     columns: dict[Column, Callable[[Arm], Value]] = {
         Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
         Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
@@ -206,14 +206,14 @@ def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
 
 
 def make_pivot_tables(grid: Grid, cells: Sequence[Arm], row: str, column: str) -> tuple[Table, ...]:
-    """Returns the accuracy, as mean and standard deviation, by two factors.
+    """Returns tables of the accuracy, as mean and standard deviation, by two factors.
 
     Every combination of the other factors has a table of its own, so that each entry is one cell and nothing is
     averaged over. An entry that lacks seeds says so: ``(2 of 5)``.
 
     Args:
-        grid: of the cells.
-        cells: those to show.
+        grid: the grid of the cells.
+        cells: the cells to show.
         row, column: the factors whose labels head the rows and the columns.
 
     Raises:
@@ -237,7 +237,7 @@ def make_pivot_tables(grid: Grid, cells: Sequence[Arm], row: str, column: str) -
 
 
 def make_data_table(grid: Grid, cells: Sequence[Arm]) -> Table:
-    """Returns one row a cell with everything that is known of it, unrounded."""
+    """Returns a table with one row per cell and all numbers unrounded."""
     columns = list_columns(grid)
     rows = (
         (*(cell.labels[factor] for factor in grid.factors), *(read(cell) for read in columns.values()))
@@ -247,7 +247,7 @@ def make_data_table(grid: Grid, cells: Sequence[Arm]) -> Table:
 
 
 def list_columns(grid: Grid) -> dict[str, Callable[[Arm], Value]]:
-    """Returns the columns of the data table behind the factors: by name, how each is read from a cell."""
+    """Returns the functions that read the columns of the data table from a cell, by the name of the column."""
     return {
         "parameters": lambda cell: cell.parameters,
         "flops": lambda cell: cell.flops,
@@ -303,14 +303,14 @@ def sort_cells(
     grid: Grid,
     columns: Mapping[str, Callable[[Arm], Value]],
 ) -> tuple[Arm, ...]:
-    """Returns the cells ordered by a column; those without a value come last, equal ones keep their order.
+    """Returns the cells sorted by a column; cells without a value come last, and equal ones keep their order.
 
     Args:
-        cells: to sort.
-        column: name of a factor, whose labels are ordered as in the study, or of a column of numbers; with ``-`` in
+        cells: the cells.
+        column: the name of a factor, whose labels are ordered as in the study, or of a column of numbers; with ``-`` in
             front the order is reversed. ``None`` keeps the order.
-        grid: of the cells.
-        columns: how the value of every other column is read from a cell.
+        grid: the grid of the cells.
+        columns: the functions that read the other columns from a cell, by name.
 
     Raises:
         InputError: there is no such column.
@@ -329,11 +329,11 @@ def sort_cells(
 
 @dataclass(frozen=True)
 class Selection:
-    """Cells by validation accuracy.
+    """The cells ranked by validation accuracy.
 
     Attributes:
-        ranked: the cells all of whose trials completed, best first; of equal ones the smaller network.
-        left_out: how many cells lack a trial.
+        ranked: the cells with all trials completed, the best first; of equal ones, the smaller network first.
+        left_out: the number of cells without all trials completed.
     """
 
     ranked: tuple[Arm, ...]
@@ -341,11 +341,11 @@ class Selection:
 
     @property
     def chosen(self) -> Arm:
-        """The best one."""
+        """The best cell."""
         return self.ranked[0]
 
     def to_document(self, grid: Grid, title: str, facts: Sequence[str]) -> Document:
-        """Returns the selection for reading."""
+        """Returns the selection as a document."""
         columns = (
             *map(Column, shorten_paths(grid.factors).values()),
             Column("parameters", ",", True),
@@ -368,7 +368,7 @@ class Selection:
         return Document(title, tuple(facts), (Table(columns, rows),), notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the selection as JSON values: with the test accuracy of the chosen cell, and of no other."""
+        """Returns the selection as JSON values: with the test accuracy of the chosen cell alone."""
         accuracy = self.chosen.accuracy
         return {
             "chosen": self.chosen.name,

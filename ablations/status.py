@@ -48,18 +48,18 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class GridProgress:
-    """How far a grid is.
+    """The progress of a grid.
 
     Attributes:
-        name: of its study.
-        command: that ran it last.
-        started_at: when, ISO 8601, UTC.
+        name: the name of its study.
+        command: the command that ran it last.
+        started_at: when that started, ISO 8601, UTC.
         running: whether it runs now.
-        counts: number of its stored trials by status.
-        remaining: trials that are not stored.
-        trials_per_hour: over the last trials since it was started; ``None`` where there are none.
-        seconds_left: until it ends, the trials taking as long for their FLOPs as those since its start; ``None`` where
-            it does not run, or nothing has ended.
+        counts: the number of its stored trials by status.
+        remaining: the number of trials that are not stored.
+        trials_per_hour: the rate over its last trials; ``None`` if none ended since it was started.
+        seconds_left: the estimated time until it ends, if time stays proportional to FLOPs; ``None`` if it does not
+            run, or no trial has ended.
         failures: the last trials that failed or diverged, the newest first.
     """
 
@@ -75,7 +75,7 @@ class GridProgress:
 
     @property
     def total(self) -> int:
-        """Number of trials."""
+        """The number of trials."""
         return sum(self.counts.values()) + self.remaining
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,18 +86,18 @@ class GridProgress:
 
 @dataclass(frozen=True)
 class StoreProgress:
-    """How far everything in a store is: its grids, the newest first, and the runs of no grid, by status."""
+    """The progress of all grids in a store, the newest first, and the number of runs outside all grids by status."""
 
     grids: tuple[GridProgress, ...]
     other_runs: Mapping[str, int]
 
 
 def measure_progress(store: Store, is_running: bool) -> StoreProgress:
-    """Reads from a store how far its grids are.
+    """Returns the progress of the grids in a store.
 
     Args:
-        store: which need not exist.
-        is_running: whether a grid runs now, which is the one that was started last.
+        store: a store, which need not exist.
+        is_running: whether a grid runs now; it is the one that was started last.
     """
     grids = store.list_grids()
     outcomes = store.list_outcomes()
@@ -108,14 +108,14 @@ def measure_progress(store: Store, is_running: bool) -> StoreProgress:
 
 
 def measure_rate(times: Sequence[datetime], started_at: datetime) -> float | None:
-    """Returns how many trials an hour were stored lately.
+    """Returns the number of trials per hour that were stored recently.
 
     Args:
-        times: when trials were stored, in any order; those before the start do not count.
+        times: when trials were stored, in any order; trials from before the start do not count.
         started_at: when the grid was started last.
 
     Returns:
-        The rate over the last `RECENT` trials; ``None`` where there is none.
+        The rate over the last `RECENT` trials; ``None`` without any.
     """
     recent = sorted([started_at, *(time for time in times if time > started_at)])[-RECENT - 1 :]
     spent = (recent[-1] - recent[0]) / timedelta(hours=1)
@@ -141,7 +141,7 @@ def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], ru
 
 
 def _estimate_rest(grid: StoredGrid, stored: Mapping[str, Outcome]) -> float | None:
-    """Returns the seconds until a running grid ends, if trials go on to take as long for their FLOPs as they did."""
+    """Returns the seconds until a running grid ends, if time stays proportional to FLOPs."""
     costs = _find_costs(grid)
     started_at = datetime.fromisoformat(grid.started_at)
     times = {key: datetime.fromisoformat(outcome.stored_at) for key, outcome in stored.items()}
@@ -154,7 +154,7 @@ def _estimate_rest(grid: StoredGrid, stored: Mapping[str, Outcome]) -> float | N
 
 
 def _find_costs(grid: StoredGrid) -> dict[str, float]:
-    """Returns the FLOPs of the training of every trial that can be made out; a rung of halving keeps no study."""
+    """Returns the training FLOPs of trials by run key, as far as the stored study tells."""
     try:
         study = read_toml(grid.study, grid.name)
         trials = expand(study, len(grid.trials)).trials

@@ -1,13 +1,13 @@
-"""Compares two arms from the runs that are stored: is the one better, by how much, and how sure is that?
+"""Compares two arms by their stored runs: is one better, by how much, and how sure is that?
 
-Two values of a setting; the runs that are missing are trained first; one page with pictures::
+Two values of a setting; the same after training the missing runs; one page with pictures::
 
     python -m experiments.compare --a model.padding=same --b model.padding=valid
     python -m experiments.compare --a model.padding=same --b model.padding=valid --run --seeds 10
     python -m experiments.compare --a model.padding=same --b model.padding=valid --format html --output padding.html
 
-Runs belong to an arm by their settings; everything else must be the same on both sides. Where the store has several
-such pairs, ``--set`` says which.
+An arm has the runs with its settings; all other settings must be the same in both arms. If the store has several such
+pairs, ``--set`` says which to compare.
 """
 
 import shlex
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
 
 
 def _list_facts(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:
-    """Returns what both arms have in common: what is asked for most, and all that is no default."""
+    """Returns the common settings of both arms: dataset and epochs, and all that differ from the defaults."""
     shown, defaults = ("data.name", "train.epochs"), RunConfig.schema().list_defaults()
     common = {path: value for path, value in flatten(context).items() if path not in selectors.a}
     others = (path for path, value in common.items() if path not in shown and value != defaults[path])
@@ -118,7 +118,7 @@ def _choose_seeds(arguments: CompareArguments, found: Mapping[str, Mapping[int, 
 def _run_missing(
     selectors: Selectors, configs: Mapping[str, RunConfig], seeds: tuple[int, ...], out: Path
 ) -> dict[str, dict[int, Record]]:
-    """Returns the runs of both arms, those that are not stored trained now, once both networks are known to exist."""
+    """Trains the missing runs, once both networks are known to be valid; returns the records of both arms by seed."""
     for config in configs.values():
         info = load_data_info(config.data)
         summarize(config, info.image_shape, info.classes)

@@ -1,8 +1,8 @@
-"""Arms of a comparison: a configuration with all its seeds, what became of them, and where the results come from.
+"""The arms of a comparison: a configuration with all its seeds, their results, and the origin of the results.
 
 An accuracy is estimated from completed seeds alone. A run without a result is counted, and listed with its reason; it
-never becomes a number. A difference between results of two machines, or of two versions, may be theirs and not the
-arms', so origins are counted too.
+never becomes a number. Origins are counted too, because two machines or two versions of a package may differ where the
+arms do not.
 """
 
 import functools
@@ -31,10 +31,10 @@ class Failure:
     """A run that has no accuracy: failed or diverged.
 
     Attributes:
-        cell: name of its arm.
-        seed: of the run.
+        cell: the name of its arm.
+        seed: the seed of the run.
         status: ``failed`` or ``diverged``.
-        reason: why.
+        reason: why it has no accuracy.
         output: the last lines that it printed; ``None`` where there are none.
     """
 
@@ -50,13 +50,13 @@ class Arm:
     """One configuration, run with several seeds.
 
     Attributes:
-        name: such as ``model.padding=same``.
-        labels: of its level of every factor.
-        config: its configuration, with any seed.
-        records: what is stored, by seed; seeds with nothing stored are absent.
-        seeds: that were to be run.
-        parameters, flops: of its network; ``None`` where it cannot exist.
-        problem: why it cannot; ``None`` where it can.
+        name: its settings in short, such as ``model.padding=same``.
+        labels: the label of its level, by factor.
+        config: its configuration; the seed in it has no meaning.
+        records: the stored runs by seed; a seed without a stored run is absent.
+        seeds: the seeds that were planned.
+        parameters, flops: the size of its network; ``None`` if the network cannot exist.
+        problem: why the network cannot exist; ``None`` if it can.
     """
 
     name: str
@@ -70,17 +70,17 @@ class Arm:
 
     @property
     def completed(self) -> dict[int, Record]:
-        """The records that have a result and an accuracy, by seed."""
+        """The records of completed runs, by seed."""
         return {seed: record for seed, record in self.records.items() if record.status == "completed"}
 
     @property
     def ended(self) -> tuple[int, ...]:
-        """The seeds with a result, be it that the run diverged."""
+        """The seeds whose runs completed or diverged."""
         return tuple(seed for seed, record in self.records.items() if record.status in FINAL)
 
     @property
     def counts(self) -> Counter[str]:
-        """Number of seeds by status, for each of `TRIAL_STATUSES`; a run that cannot exist is ``invalid``."""
+        """The number of seeds for each of `TRIAL_STATUSES`; without a record a seed is ``missing``, or ``invalid``."""
         counts = Counter(dict.fromkeys(TRIAL_STATUSES, 0))
         unknown = "invalid" if self.problem else "missing"
         counts.update(self.records[seed].status if seed in self.records else unknown for seed in self.seeds)
@@ -97,37 +97,37 @@ class Arm:
 
     @property
     def pruned(self) -> str | None:
-        """Why successive halving did not take its runs further; ``None`` where it did, or had no part in it."""
+        """Why successive halving stopped its runs early; ``None`` if it did not."""
         return next((record.reason for record in self.records.values() if record.status == "pruned"), None)
 
     @property
     def train_seconds(self) -> float | None:
-        """Mean time of training of the completed runs; ``None`` where there is none."""
+        """The mean training time of the completed runs in seconds; ``None`` without one."""
         times = [record.seconds["train"] for record in self.completed.values() if "train" in record.seconds]
         return statistics.fmean(times) if times else None
 
     @property
     def total_seconds(self) -> float:
-        """Time spent on all its runs."""
+        """The time spent on all its runs in seconds."""
         return sum(record.seconds.get("total", 0.0) for record in self.records.values())
 
     @functools.cached_property
     def accuracy(self) -> Estimate | None:
-        """The mean test accuracy with its 95% interval over the completed seeds; ``None`` where there is none."""
+        """The mean test accuracy over the completed seeds with its 95% interval; ``None`` without one."""
         return self._estimate("test")
 
     @functools.cached_property
     def val_accuracy(self) -> Estimate | None:
-        """The mean validation accuracy likewise, on which to choose an arm; ``None`` without validation examples."""
+        """The mean validation accuracy with its 95% interval; ``None`` without one."""
         return self._estimate("validation")
 
     def outcomes(self, measure: Measure) -> Outcomes:
-        """Returns by seed the accuracy of every completed run, and ``None`` for every one that diverged or failed."""
+        """Returns the accuracy of every completed run by seed, and ``None`` for a run that diverged or failed."""
         lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
         return {**self.measure(measure), **lost}
 
     def measure(self, measure: Measure) -> dict[int, float]:
-        """Returns the accuracy of every completed run by seed: on test, or after the last epoch on validation."""
+        """Returns the accuracy of completed runs by seed; on validation examples, that after the last epoch."""
         if measure == "test":
             return {
                 seed: record.test_accuracy
@@ -148,16 +148,16 @@ class Arm:
 
 
 def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:
-    """Returns the step of the accuracies, one over the images they are of; ``None`` where arms differ in these."""
+    """Returns the step between possible accuracies, 1 / images; ``None`` if runs have different numbers."""
     sizes = {_count_images(config, measure) for config in configs}
     size = sizes.pop()
     return 1 / size if size and not sizes else None
 
 
 def find_chance(configs: Iterable[RunConfig]) -> float:
-    """Returns the accuracy of guessing, the least of several datasets: the share of the most frequent class.
+    """Returns the accuracy of always guessing the most frequent class; the lowest one if there are several datasets.
 
-    It is that of the test images; where these are not at hand, one over the number of classes.
+    Where the test images are not at hand, it is 1 / classes.
     """
     return min(_find_chance(config.data.whole) for config in configs)
 
@@ -191,13 +191,13 @@ UNKNOWN = "unknown"
 
 
 def count_origins(records: Iterable[Record]) -> dict[str, dict[str, int]]:
-    """Counts the runs by every aspect of their provenance: device, execution, commit, dataset and versions.
+    """Counts runs by each aspect of their provenance: device, execution, commit, dataset and versions.
 
     Args:
-        records: of any status; those without provenance, which never came to train, say nothing.
+        records: of any status; runs that never began to train have no provenance and are not counted.
 
     Returns:
-        Number of runs by value, by aspect: ``{"device": {"cpu (cpu)": 5}, ...}``.
+        The number of runs by aspect and value: ``{"device": {"cpu (cpu)": 5}, ...}``.
     """
     counts: dict[str, Counter[str]] = {}
     for record in records:
@@ -207,7 +207,7 @@ def count_origins(records: Iterable[Record]) -> dict[str, dict[str, int]]:
 
 
 def describe_origins(origins: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Returns a line with all that is the same for every run, then a line for each aspect that is not."""
+    """Returns a line with the aspects that all runs share, then a line for each aspect in which they differ."""
     same = [f"{aspect} {value}" for aspect, values in origins.items() for value in values if len(values) == 1]
     lines = [f"made with {', '.join(text for text in same if not text.endswith(f' {UNKNOWN}'))}"] if same else []
     for aspect, values in origins.items():

@@ -30,11 +30,11 @@ MEANINGS = (
 
 
 def make_document(findings: Findings, all_tests: bool = False) -> Document:
-    """Returns the findings for reading: arms, comparisons, effects, shares of variance.
+    """Returns the findings as a document: arms, comparisons, effects, shares of variance.
 
     Args:
-        findings: what to write.
-        all_tests: with every test of significance, and the reason of every verdict.
+        findings: the findings of a comparison.
+        all_tests: adds every test of significance, and the reason of every verdict.
     """
     tables = (
         make_arm_table(findings.arms, findings.factors, all_tests),
@@ -53,7 +53,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
 
 
 def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str], all_tests: bool = False) -> Table:
-    """Returns a row an arm: its labels, mean accuracy, size and what is known of it; the highest mean is in bold."""
+    """Returns a table with one row per arm: labels, mean accuracy, size; the highest mean is in bold."""
     short = shorten_paths(factors)
     columns = (
         *map(Column, short.values() or ("arm",)),
@@ -76,7 +76,7 @@ def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str], all_tests:
 
 
 def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
-    """Returns a row a comparison: the difference in points, the interval, the verdict and what became of the runs."""
+    """Returns a table with one row per comparison: difference in points, interval, verdict and number of runs."""
     columns = (
         *([Column("arm")] if findings.base else [Column("first"), Column("second")]),
         Column("difference", right=True),
@@ -121,7 +121,7 @@ _TESTS: Mapping[Column, Callable[[Contrast], Value]] = {
 
 
 def list_reasons(findings: Findings) -> list[tuple[str, str]]:
-    """Returns for every comparison what was compared, and the reason of its verdict."""
+    """Returns the name of every comparison with the reason of its verdict."""
     reasons = (each.verdict.reason for each in findings.contrasts)
     return list(zip(name_contrasts(findings, findings.contrasts), reasons, strict=True))
 

@@ -1,4 +1,4 @@
-"""Everything that a report says, in numbers: arms, their differences, factors, ranks and images."""
+"""The findings of a comparison in numbers: arms, differences, effects of factors, ranks and single images."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,15 +41,16 @@ DATASET = "data.name"
 def rank_over_datasets(
     arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], alpha: float
 ) -> tuple[tuple[str, ...], Ranks] | None:
-    """Returns the names of what was ranked, and the ranks of their mean accuracies over the datasets.
+    """Ranks arms by their mean accuracies on every dataset; arms that differ only in the dataset are one arm.
 
     Args:
-        arms: with a label of ``data.name`` each.
-        values: accuracies by seed of the arms that have any.
-        alpha: level of the critical difference.
+        arms: each with a label of ``data.name``.
+        values: the accuracies of an arm by seed, by the name of the arm; arms without any are absent.
+        alpha: the level of the critical difference.
 
     Returns:
-        ``None`` where fewer than two arms have a mean on each of at least two datasets.
+        The names of the ranked arms, and their ranks; ``None`` unless at least two arms have a mean accuracy on each of
+        at least two datasets.
     """
     means: dict[str, dict[str, float]] = {}
     for arm in arms:
@@ -69,21 +70,21 @@ HARDEST = 24
 
 @dataclass(frozen=True, eq=False)
 class ImageFindings:
-    """What single images tell.
+    """What the predictions for single test images show.
 
     Attributes:
-        differences: for each arm and seed that the base has, too, by how much it is right on each image more often than
-            the base: -1, 0 or 1, int8 (images,).
-        noise: of each arm's difference to the base, by name: how much comes from seeds and how much from images; from
-            `split_by_contrast`, empty before.
-        mcnemar: p value by seed of each arm against the base, by name.
-        confusions: by arm, int64 (true class, predicted class), summed over seeds.
-        hardest: indices of the test images that most runs get wrong, the worst first.
-        wrong: for each of these, the share of all runs that get it wrong.
-        images: of these, uint8 (n, height, width, channels).
-        labels: of these, int32 (n,).
-        guesses: the wrong class that these are most often taken for, int64 (n,).
-        test_size: number of test images.
+        differences: by arm and by seed that the base has too: whether the arm is right on each image, less whether the
+            base is: -1, 0 or 1, int8 (images,).
+        noise: by arm, how much of the variance of its difference to the base comes from seeds and how much from
+            images; empty until `split_by_contrast` fills it.
+        mcnemar: by arm and seed, the p value of McNemar's test against the base.
+        confusions: by arm, the confusion matrix summed over seeds, int64 (true class, predicted class).
+        hardest: the indices of the test images that most runs get wrong, the hardest first.
+        wrong: the share of all runs that get each of these wrong.
+        images: these images, uint8 (n, height, width, channels).
+        labels: their true classes, int32 (n,).
+        guesses: the wrong class that each is most often taken for, int64 (n,).
+        test_size: the number of test images.
     """
 
     differences: Mapping[str, Mapping[int, np.ndarray]]
@@ -101,13 +102,13 @@ class ImageFindings:
 def look_at_images(
     arms: Sequence[Arm], base: str | None, store: Store, measure: Measure
 ) -> tuple[ImageFindings | None, tuple[str, ...]]:
-    """Returns what single test images tell, or ``None`` and why they tell nothing.
+    """Returns what single test images show; or ``None``, and a remark that says why not.
 
     Args:
         arms: to compare.
         base: the arm that the others are compared with.
-        store: that has the runs.
-        measure: by which the arms are compared; where it is not the test accuracy, test images are left alone.
+        store: the store of their runs.
+        measure: the accuracy that is compared; if it is not the test accuracy, test images are not looked at.
 
     Raises:
         CorruptionError: the store cannot be read.
@@ -125,16 +126,16 @@ def look_at_images(
 
 
 def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset: Dataset) -> ImageFindings | None:
-    """Returns what the stored predictions of the completed runs tell.
+    """Returns what the stored predictions of the completed runs show.
 
     Args:
         arms: of one dataset.
-        base: the arm that the others are compared with; without one there is no noise and no McNemar.
-        store: that has the runs.
-        dataset: that they were tested on.
+        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
+        store: the store of their runs.
+        dataset: the images that they were tested on.
 
     Returns:
-        ``None`` where no run has predictions, or some were tested on other images.
+        ``None`` if no run has predictions, or one was tested on other images.
 
     Raises:
         CorruptionError: the store cannot be read.
@@ -190,9 +191,9 @@ def _find_dataset(record: Record) -> str | None:
 
 
 def split_by_contrast(images: ImageFindings, contrasts: Sequence[Contrast]) -> ImageFindings:
-    """Returns the findings with the noise of every contrast, over its seeds and at its level.
+    """Returns the findings with the noise of every contrast, for its seeds and at its level.
 
-    Contrasts of equal seeds and levels share their draws of seeds and images.
+    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images.
     """
     groups: dict[tuple[tuple[int, ...], float], list[str]] = {}
     for contrast in contrasts:
@@ -216,11 +217,11 @@ MOST_FOR_PAIRS = 60
 
 @dataclass(frozen=True)
 class Rules(Criteria):
-    """By what the arms are judged: the criteria, and what they are applied to.
+    """The rules of a comparison: the criteria of verdicts, the accuracy compared, and the planned looks.
 
     Attributes:
         measure: the accuracy that is compared.
-        looks: numbers of seeds at which the comparison is made, where more are run for undecided arms; else nothing.
+        looks: the numbers of seeds at which arms are compared, if undecided arms get more seeds; otherwise empty.
     """
 
     measure: Measure = "test"
@@ -229,14 +230,14 @@ class Rules(Criteria):
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What is known of an arm by itself.
+    """An arm with its accuracies.
 
     Attributes:
         arm: the arm.
-        accuracies: by seed.
-        estimate: their mean with its interval; ``None`` where there is none.
-        interquartile_mean: of them; ``None`` likewise.
-        on_front: whether no network of as few parameters has a mean as high; of one dataset.
+        accuracies: the accuracies of its completed runs by seed.
+        estimate: their mean with its interval; ``None`` without any.
+        interquartile_mean: the mean of their middle half; ``None`` without any.
+        on_front: whether it is on the Pareto front of parameters and mean accuracy.
     """
 
     arm: Arm
@@ -248,25 +249,25 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a comparison found.
+    """The findings of a comparison.
 
     Attributes:
         title: the question.
         facts: short texts that say what was compared: study, seeds, dataset, epochs.
-        command: that makes this report again.
-        rules: by what the arms are judged.
-        factors: in the study's order.
-        arms: in the study's order.
-        base: name of the arm that the others are compared with; ``None`` where all pairs are.
+        command: the command that makes this report again.
+        rules: the rules of the comparison.
+        factors: the factors, in the study's order.
+        arms: the arms, in the study's order.
+        base: the name of the arm that the others are compared with; ``None`` if all pairs are compared.
         contrasts: the comparisons that could be made.
-        uncompared: why an arm that was to be compared could not be, by its name; it counts in the family all the same.
-        shares: of the variance, by factor and interaction; empty for a single factor or without a complete model.
-        effects, interactions: of levels, over all cells that have them.
-        at_equal_size: effects of levels adjusted for log parameters; empty where size and levels go together.
-        ranks: over datasets; ``None`` where there is one dataset.
-        images: what single test images tell; ``None`` where predictions or images are not at hand.
-        provenance: lines about what made the results, and whether that was one place.
-        remarks: what else must be said.
+        uncompared: by arm, why it could not be compared; it counts in the family all the same.
+        shares: the shares of the variance by factor and interaction; empty for a single factor, or without a model.
+        effects, interactions: the effects of levels, averaged over the cells that have them.
+        at_equal_size: the effects of levels adjusted for the log of parameters; empty if both go together.
+        ranks: the names of the arms and their mean ranks over datasets; ``None`` for one dataset.
+        images: what single test images show; ``None`` if predictions or images are not at hand.
+        provenance: lines about the machine and the versions that made the results.
+        remarks: further lines for the reader.
     """
 
     title: str
@@ -292,12 +293,12 @@ class Findings:
         return next(result for result in self.arms if result.arm.name == name)
 
     def show(self, names: Collection[str]) -> "Findings":
-        """Returns the findings with these arms and their comparisons alone, judged as the members of the family of all.
+        """Returns the findings of these arms alone; their verdicts stay those of the family of all arms.
 
-        What is said of factors stays over all arms.
+        The effects of factors stay those of all arms, too.
 
         Raises:
-            InputError: there are fewer than two of them.
+            InputError: fewer than two arms are named.
         """
         if len(names) < 2:
             raise InputError(f"{len(names)} arm: nothing to compare; must be at least two")
@@ -326,15 +327,15 @@ def compare(
     remarks: Sequence[str] = (),
     shown: Collection[str] | None = None,
 ) -> Findings:
-    """Compares arms whose runs are stored: by their accuracies, and by what they say of single test images.
+    """Compares arms whose runs are stored: their accuracies, and their predictions for single test images.
 
     Args:
         arms: at least two, of one study: all of them are the family that verdicts are for.
         base: name of the arm that the others are compared with; ``None`` compares all pairs.
-        rules: by what they are judged.
-        store: that has the runs.
+        rules: the rules of the comparison.
+        store: the store of their runs.
         title, facts, command, remarks: as in `Findings`.
-        seeds: with `rules.looks`, all that may be run, in their order.
+        seeds: with `rules.looks`, all seeds that may be run, in their order.
         shown: names of the arms to show, the base among them; left out, all.
 
     Raises:
@@ -375,16 +376,16 @@ def find(
     provenance: Sequence[str] = (),
     remarks: Sequence[str] = (),
 ) -> Findings:
-    """Compares arms in every way that they allow.
+    """Compares arms in every way that their design allows.
 
     Args:
         arms: at least two, of one study.
         base: name of the one that the others are compared with; ``None`` compares all pairs.
-        rules: by what they are judged.
+        rules: the rules of the comparison.
         title, facts, command, provenance, remarks, images: as in `Findings`.
-        resolution: the step of the accuracies; ``None`` where it is not known.
-        chance: the accuracy of guessing, the least that lost runs count as.
-        seeds: with `rules.looks`, all that may be run, in their order.
+        resolution: the step between possible accuracies; ``None`` if it is not known.
+        chance: the accuracy of guessing, which lost runs count as in the worst case.
+        seeds: with `rules.looks`, all seeds that may be run, in their order.
 
     Raises:
         InputError: there are fewer than two arms, no such base, it has no result, or an argument is out of range.
@@ -439,14 +440,14 @@ def find(
 
 
 def _keep_first(values: Outcomes, seeds: Sequence[int]) -> Outcomes:
-    """Returns the values of the seeds, or all of them where none are given: factors are judged at the first look."""
+    """Returns the values of these seeds, or all values without seeds; factors are judged at the first look."""
     return {seed: value for seed, value in values.items() if seed in seeds} if seeds else values
 
 
 def _list_uncompared(
     arms: Sequence[Arm], base: str | None, contrasts: Sequence[Contrast], rules: Rules, seeds: Sequence[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yields the name of every arm that can exist and is in no comparison, and why."""
+    """Yields the name of every valid arm that is in no comparison, and why."""
     compared = {name for contrast in contrasts for name in (contrast.first, contrast.second)}
     for arm in arms:
         if arm.name not in compared and arm.name != base and arm.problem is None:
@@ -471,7 +472,7 @@ def _contrast(
     chance: float,
     seeds: Sequence[int],
 ) -> tuple[Contrast, ...]:
-    """Compares arms, as members of the family of all that can be run, whatever has a value by now."""
+    """Compares the arms that have values; the family is that of all valid arms."""
     if base is None:
         arms_with_values = sum(bool(complete(outcomes)) for outcomes in family.values())
         if arms_with_values > MOST_FOR_PAIRS:

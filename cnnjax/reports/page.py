@@ -1,4 +1,4 @@
-"""Findings as one HTML page with its figures, styles and data inside."""
+"""Findings as one HTML page that holds its figures, styles and data."""
 
 import base64
 import hashlib
@@ -30,13 +30,13 @@ _LEFT_OUT = ("metadata", "style")
 def inline_figure(figure: "Figure", name: str, description: str) -> str:
     """Returns a figure as an ``<svg>`` element for a page.
 
-    Text and axes take the colour of the text around them, and blue is the page's ``--blue``, so that they are seen on a
-    light and on a dark page.
+    Text and axes take the colour of the surrounding text, and blue is the page's ``--blue``, so that the figure can be
+    read on a light and on a dark page.
 
     Args:
-        figure: what to show.
-        name: of the figure, unlike that of any other on the page; letters, digits and underscores.
-        description: what is read aloud instead of it.
+        figure: the figure.
+        name: an identifier that no other figure of the page has; letters, digits and underscores.
+        description: the text that screen readers read instead of the figure.
     """
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _LINK)
@@ -69,7 +69,7 @@ def _list_targets(element: ET.Element) -> list[str]:
 
 
 def _rewrite(element: ET.Element, name: str, used: set[str]) -> None:
-    """Makes identifiers those of this figure, drops those that nothing refers to, and lets the page colour the ink."""
+    """Prefixes identifiers with the name of the figure, drops unused ones, and uses the colours of the page."""
     for attribute, value in list(element.attrib.items()):
         if attribute == "id":
             if value in used:
@@ -87,7 +87,7 @@ _AFTER_TABLES = ("confusions", "hardest")
 
 
 class PageCell(NamedTuple):
-    """A cell of a table: its text, what it is sorted by where that is a number, and its class."""
+    """A cell of a table: its text, the number to sort it by if there is one, and its CSS class."""
 
     text: str
     number: float | None
@@ -116,8 +116,8 @@ def write_html(findings: Findings, all_tests: bool = False) -> str:
     """Returns the findings as an HTML page.
 
     Args:
-        findings: what to write.
-        all_tests: with every test of significance in the tables.
+        findings: the findings of a comparison.
+        all_tests: adds every test of significance to the tables.
     """
     from markupsafe import Markup
 

@@ -1,7 +1,7 @@
-"""Pictures of the arms beside each other: differences, pairs of runs, accuracy against size, ranks.
+"""The pictures of a comparison: differences, pairs of runs, accuracy against size, ranks, effects, curves, images.
 
-Every function returns a figure and its caption, which says what its bars are; or no figure, and why there is none, with
-no text where that goes without saying.
+Every drawing function returns a figure and its caption, which says what its bars are. Without a figure the caption says
+why there is none; it is empty where that is obvious.
 """
 
 from collections.abc import Callable, Sequence
@@ -131,7 +131,7 @@ def draw_dataset_ranks(findings: Findings) -> "Drawn":
 
 
 def describe_bars(contrasts: Sequence[Contrast]) -> str:
-    """Returns a sentence that says with what confidence the intervals of contrasts are."""
+    """Returns a sentence with the confidence level of the intervals of contrasts."""
     levels = [
         2 * each.equivalence_level if each.verdict.word == "equivalent" else each.level
         for each in contrasts
@@ -151,7 +151,7 @@ def _values_at(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int,
 
 
 def _choose(contrasts: Sequence[Contrast], most: int) -> tuple[Sequence[Contrast], str]:
-    """Returns the contrasts with the largest differences in their own order, and a sentence where some are left out."""
+    """Returns the contrasts with the largest differences, in their order, and a sentence if some are left out."""
     if len(contrasts) <= most:
         return contrasts, ""
     largest = sorted(range(len(contrasts)), key=lambda index: -abs(contrasts[index].comparison.mean))[:most]
@@ -170,7 +170,7 @@ MOST_MAPS, MOST_CELLS = 6, 20
 
 
 def draw_variance(findings: Findings) -> "Drawn":
-    """Draws what share of the variance each factor and interaction explains."""
+    """Draws the share of the variance that each factor and interaction explains."""
     if not findings.shares:
         return None, "One factor alone, or runs without a spread, leave no variance to be divided."
     factors = shorten_paths(findings.factors)
@@ -183,7 +183,7 @@ def draw_variance(findings: Findings) -> "Drawn":
 
 
 def draw_effects(findings: Findings) -> "Drawn":
-    """Draws the main effects, a panel for every factor."""
+    """Draws the main effects, one panel per factor."""
     if not findings.effects:
         return None, _explain_lack_of_effects(findings)
     factors = shorten_paths(findings.factors)
@@ -203,7 +203,7 @@ def draw_effects(findings: Findings) -> "Drawn":
 
 
 def draw_crossings(findings: Findings) -> "Drawn":
-    """Draws the interactions of every two factors with their intervals, the clearest first."""
+    """Draws the interactions of all pairs of factors with their intervals, the clearest first."""
     if not findings.interactions:
         return None, _explain_lack_of_effects(findings)
     ranked = sorted(findings.interactions, key=lambda effect: effect.contrast.adjusted_p or 0)
@@ -231,7 +231,7 @@ def draw_at_equal_size(findings: Findings) -> "Drawn":
 
 
 def draw_maps(findings: Findings) -> "Drawn":
-    """Draws one factor against another, and a map for every level of a third."""
+    """Draws heat maps of one factor against another, one map per level of a third."""
     levels = {factor: list_levels(findings, factor) for factor in findings.factors}
     if len(levels) not in (2, 3):
         return None, "Heat maps are of two factors, or of two for every level of a third."
@@ -288,7 +288,7 @@ NO_PREDICTIONS = "The predictions or the test images of these runs are not at ha
 
 
 def draw_learning(findings: Findings) -> "Drawn":
-    """Draws learning curves with bands, a panel for every arm."""
+    """Draws learning curves with bands, one panel per arm."""
     ended = [result for result in findings.arms if any(record.history for record in result.arm.completed.values())]
     epochs = [len(record.history) for result in ended for record in result.arm.completed.values()]
     if max(epochs, default=0) < 2:
@@ -312,7 +312,7 @@ def draw_learning(findings: Findings) -> "Drawn":
 
 
 def draw_mistaken(findings: Findings) -> "Drawn":
-    """Draws confusion matrices, an arm each."""
+    """Draws the confusion matrix of every arm."""
     if findings.images is None:
         return None, NO_PREDICTIONS
     known = [result for result in findings.arms if result.arm.name in findings.images.confusions]
@@ -349,7 +349,7 @@ def draw_hardest_images(findings: Findings) -> "Drawn":
 
 
 def select(findings: Findings, results: Sequence[ArmResult], most: int) -> list[ArmResult]:
-    """Returns at most so many arms in the study's order: the base, then the most accurate."""
+    """Returns the base and the most accurate arms, at most `most` in all, in the study's order."""
     if len(results) <= most:
         return list(results)
 
@@ -365,7 +365,7 @@ def _has_validation(result: ArmResult) -> bool:
 
 
 def _trace(name: str, result: ArmResult, validated: bool) -> Curve:
-    """Returns the error of an arm after every epoch that a run of it reached, over the runs that did."""
+    """Returns the mean error of an arm after every epoch, over the runs that reached that epoch."""
     runs = [
         [epoch.val_accuracy if validated else epoch.accuracy for epoch in record.history]
         for record in result.arm.completed.values()
@@ -381,12 +381,12 @@ def _trace(name: str, result: ArmResult, validated: bool) -> Curve:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure with what is said of it.
+    """A figure with its title and caption.
 
     Attributes:
         title: what it shows.
-        caption: what its marks and bars are; where there is no figure, why.
-        figure: as drawn; ``None`` where there is nothing to draw.
+        caption: what its marks and bars are; without a figure, why there is none.
+        figure: the figure; ``None`` if there is nothing to draw.
     """
 
     title: str
@@ -415,10 +415,10 @@ def draw_all(findings: Findings) -> dict[str, Picture]:
     """Draws every picture of a comparison.
 
     Args:
-        findings: what to draw.
+        findings: the findings of a comparison.
 
     Returns:
-        The pictures by name, in a fixed order; those that cannot be drawn say why, unless it goes without saying.
+        The pictures by name, in a fixed order. A picture that cannot be drawn says why, unless that is obvious.
     """
     pictures = {}
     for name, (title, draw) in _DRAWN.items():
@@ -432,12 +432,12 @@ def save_pictures(findings: Findings, folder: Path, option: str = "--figures") -
     """Writes every picture that can be drawn as PNG and as SVG.
 
     Args:
-        findings: what to draw.
-        folder: into which, made where it is not there; files of the same names are replaced.
-        option: through which the folder was given, for the error.
+        findings: the findings of a comparison.
+        folder: the folder of the files, made if it does not exist; files of the same names are replaced.
+        option: the command line option that named the folder, for error messages.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
         UnavailableError: the folder or a file cannot be written.

@@ -1,4 +1,4 @@
-"""Findings in sentences, and short names for arms and factors: by what varies, in the fewest words."""
+"""Findings in sentences, and short names for arms and factors."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from cnnjax.statistics.verdicts import SIGNS
 
 
 def name_arms(findings: Findings) -> dict[str, str]:
-    """Returns a short label for the name of every arm, such as ``padding=same, strides=2``."""
+    """Returns the short name of every arm, such as ``padding=same, strides=2``, by its full name."""
     factors = shorten_paths(findings.factors)
     return {
         result.arm.name: ", ".join(f"{factors[factor]}={label}" for factor, label in result.arm.labels.items())
@@ -24,7 +24,7 @@ def name_arms(findings: Findings) -> dict[str, str]:
 
 
 def name_contrasts(findings: Findings, contrasts: Sequence[Contrast]) -> list[str]:
-    """Returns what each compares: in what the arm differs from the base, or both arms where they have no base."""
+    """Returns a name for every contrast: how the arm differs from the base, or both arms if there is no base."""
     if findings.base is None:
         names = name_arms(findings)
         return [f"{names[each.first]} less {names[each.second]}" for each in contrasts]
@@ -38,14 +38,14 @@ def name_contrasts(findings: Findings, contrasts: Sequence[Contrast]) -> list[st
 
 
 def name_effect(findings: Findings, effect: Effect) -> str:
-    """Returns the change of level, or the two that interact: ``padding: same - valid x strides: 2 - 1``."""
+    """Returns a name for an effect or interaction: ``padding: same - valid x strides: 2 - 1``."""
     factors = shorten_paths(findings.factors)
     changes = zip(effect.factors, effect.labels, effect.references, strict=True)
     return " x ".join(f"{factors[factor]}: {label} - {reference}" for factor, label, reference in changes)
 
 
 def name_levels(factors: Mapping[str, str], chosen: Sequence[str], labels: Sequence[str]) -> str:
-    """Returns levels of some factors in one text; `factors` are from `shorten_paths`."""
+    """Returns levels of several factors as one text; `factors` are from `shorten_paths`."""
     return ", ".join(f"{factors[factor]}={label}" for factor, label in zip(chosen, labels, strict=True))
 
 
@@ -56,7 +56,7 @@ def shorten_level(level: str, factors: Mapping[str, str]) -> str:
 
 
 def write_counts(numbers: Iterable[int], noun: str) -> str:
-    """Returns ``5 seeds``, or ``3 to 5 seeds`` where the numbers differ."""
+    """Returns ``5 seeds``, or ``3 to 5 seeds`` if the numbers differ."""
     found = sorted(set(numbers))
     if not found:
         return f"no {noun}s"
@@ -74,7 +74,7 @@ _MOST = 6
 
 
 def write_summary(findings: Findings) -> tuple[str, ...]:
-    """Returns what a reader should take away, one sentence or two each."""
+    """Returns the conclusions, each in one or two sentences."""
     return (
         *_say_verdicts(findings),
         *_say_ranks(findings),
@@ -94,7 +94,7 @@ def write_points(value: float) -> str:
 
 
 def write_interval(low: float | None, high: float | None) -> str:
-    """Returns an interval in percentage points: ``[+0.10, +0.52]``, within the possible ±100; nothing without one."""
+    """Returns an interval in percentage points: ``[+0.10, +0.52]``, cut at ±100; an empty text without an interval."""
     return "" if low is None or high is None else f"[{write_points(max(low, -1))}, {write_points(min(high, 1))}]"
 
 
@@ -110,7 +110,7 @@ def write_mean_interval(estimate: Estimate | None) -> str | None:
 
 
 def write_runs(contrast: Contrast) -> str:
-    """Returns how many seeds a comparison is of, or, where runs were lost, how many of both sides completed."""
+    """Returns the number of seeds of a comparison; if runs were lost, how many completed on each side."""
     first, second = contrast.first_runs, contrast.second_runs
     if first.lost or second.lost:
         return f"{first} against {second}"
@@ -118,7 +118,7 @@ def write_runs(contrast: Contrast) -> str:
 
 
 def write_scope(findings: Findings) -> str:
-    """Returns what all verdicts and intervals are about."""
+    """Returns the scope of all verdicts and intervals."""
     return f"over seeds, for one training and one {findings.rules.measure} set"
 
 

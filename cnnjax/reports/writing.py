@@ -26,10 +26,10 @@ def write_findings(findings: Findings, form: Format, width: int | None = None, *
     """Returns the findings as text.
 
     Args:
-        findings: what to write.
-        form: how; ``csv`` and ``json`` hold every number unrounded, ``html`` is one page with all pictures in it.
-        width: of the terminal, in columns; ``None`` gives every row one line.
-        all_tests: with every test of significance and the reason of every verdict, as csv and json always have them.
+        findings: the findings of a comparison.
+        form: the format; ``csv`` and ``json`` hold every number unrounded, ``html`` is a page with all pictures.
+        width: the columns of the terminal; ``None`` puts every row on one line.
+        all_tests: adds every test of significance and the reason of every verdict, which csv and json always have.
     """
     match form:
         case "html":
@@ -44,7 +44,7 @@ def write_findings(findings: Findings, form: Format, width: int | None = None, *
 
 
 def make_data_table(findings: Findings) -> Table:
-    """Returns a row a comparison with every number unrounded, and the accuracies of both arms by seed."""
+    """Returns a table with one row per comparison: all numbers unrounded, and the accuracies of both arms by seed."""
     seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
     columns = (
         *("first", "second", "pairs", "difference", "low", "high", "level", "adjusted_p", "t_p", "sign_flip_p"),
@@ -134,9 +134,9 @@ def write_document(document: Document, form: Format, width: int | None = None) -
     """Returns a document as text.
 
     Args:
-        document: what to write.
+        document: the document.
         form: ``terminal``, ``markdown`` or ``latex``.
-        width: of the terminal, in columns; ``None`` gives every row one line.
+        width: the columns of the terminal; ``None`` puts every row on one line.
     """
     match form:
         case "markdown":
@@ -169,7 +169,7 @@ class WritingArguments:
             check_output(self.output, "--output", "; without --output the report goes to the standard output")
 
     def write(self, found: Findings | Document | str) -> None:
-        """Writes what was found to the file, or shows it; saves the pictures of findings where asked for.
+        """Writes the report to the file, or shows it; saves the pictures of findings if there is a folder for them.
 
         Args:
             found: findings, a document, or a text in the format that was asked for.
@@ -194,7 +194,7 @@ class WritingArguments:
 
 @dataclass(frozen=True)
 class JudgingArguments:
-    """By what arms are judged."""
+    """How arms are judged."""
 
     by: Measure = "test"
     """The accuracy that is compared: on the test set, or after the last epoch on validation examples."""
@@ -207,10 +207,10 @@ class JudgingArguments:
 
 
 def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = ()) -> Rules:
-    """Returns the rules of the arguments.
+    """Returns the rules that the arguments ask for.
 
     Raises:
-        InputError: one is out of range.
+        InputError: an argument is out of range.
     """
     check(arguments.alpha, Annotated[float, Interval(0.0001, 0.5, open_high=True)], "--alpha")
     check(arguments.margin, Annotated[float, Interval(0, 100, open_low=True, open_high=True)], "--margin")
@@ -220,7 +220,7 @@ def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = ()) -> Rule
 
 
 def refuse_rules(arguments: JudgingArguments, needed: str) -> None:
-    """Raises `InputError` where a rule is given although nothing is judged for want of the options `needed`."""
+    """Raises `InputError` if a rule is given without the options `needed`, so that nothing is judged."""
     for field in fields(JudgingArguments):
         value = getattr(arguments, field.name)
         if value != field.default:
