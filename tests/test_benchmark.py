@@ -59,7 +59,7 @@ def test_the_chart_is_a_picture():
         (["--steps", "60"], "--steps=60: must be a multiple of 50"),
         (["--steps", "650"], "--steps=650: must be <= 600, the steps of an epoch"),
         (["--repeats", "0"], "--repeats=0: must be >= 1"),
-        (["--markdown", "nowhere/table.md"], "--markdown nowhere/table.md: its folder is not there"),
+        (["--markdown", "nowhere/table.md"], "--markdown nowhere/table.md: its folder does not exist"),
         (["--grid", "150"], "--grid=150: must be a multiple of 100 and <= 60000"),
         (["--grid", "0"], "--grid=0: must be >= 1"),
         (["--grid", "60100"], "--grid=60100: must be a multiple of 100 and <= 60000"),

@@ -178,7 +178,7 @@ def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes)
     grid = dataclasses.replace(short, cells=short.cells + endless.cells)
     watcher = Doer(1, two_nodes.head_node.kill_gcs_server)
     start = time.monotonic()
-    with pytest.raises(UnavailableError, match=r"the Ray cluster at \S+ is gone; what had ended is stored"):
+    with pytest.raises(UnavailableError, match=r"the Ray cluster at \S+ is gone; the trials that had ended are stored"):
         run(grid, tmp_path, executor, watcher)
     assert time.monotonic() - start < 120
     assert len(Store(tmp_path).list_keys()) == watcher.count("end") == 1

@@ -100,7 +100,7 @@ def test_a_setting_that_one_side_names_has_its_default_on_the_other(folder, caps
         ([*A, *B, "--margin", "0"], r"--margin=0.0: must be"),
         ([*A, *B, "--alpha", "0.7"], r"--alpha=0.7: must be"),
         ([*A, *B, "--power", "0.01"], r"--power 0.01: must be > --alpha"),
-        ([*A, *B, "--output", "/nowhere/x.html"], r"--output /nowhere/x.html: its folder is not there"),
+        ([*A, *B, "--output", "/nowhere/x.html"], r"--output /nowhere/x.html: its folder does not exist"),
         ([*A, *B, "--figures", "/dev/null/x"], r"--figures /dev/null/x: /dev/null is a file; must be a folder"),
         (["--a", "data.name=mnist", "--b", "data.name=fashion_mnist"], r"--a data.name: both arms must be tested on"),
         ([*A, *B, "--by", "validation"], r"--by validation: needs --set train.validation_split=0.1"),

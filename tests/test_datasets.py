@@ -158,7 +158,7 @@ class TestArrays:
             (np.zeros((2, 3), np.uint8), np.zeros(2, np.int32), r"images are uint8 \(2, 3\)"),
             (np.zeros((2, 3, 3, 5), np.uint8), np.zeros(2, np.int32), "1 to 4 channels"),
             (np.zeros((2, 3, 3, 1), bool), np.zeros(2, np.int32), "images are bool"),
-            ([[[1], [2, 3]]], np.zeros(1, np.int32), "images are no array of numbers"),
+            ([[[1], [2, 3]]], np.zeros(1, np.int32), "images are not an array of numbers"),
             ([["a"]], np.zeros(1, np.int32), "images are <U1"),
             (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2), "labels are float64"),
             (np.zeros((2, 3, 3, 1), np.uint8), np.eye(2, dtype=np.int32), "one class number an image"),

@@ -135,7 +135,7 @@ def test_each_kind_of_death_costs_its_trial_alone_and_is_told(tmp_path, faulty_s
     assert counts == Counter(completed=6, failed=5)
     records = Store(tmp_path / "out").find_all()
     reasons = {r.config.seed: (r.reason, r.output) for r in records.values() if r.status == "failed"}
-    assert reasons[101][0] == "the worker was killed by SIGKILL, perhaps for want of memory"
+    assert reasons[101][0] == "the worker was killed by SIGKILL, perhaps because memory ran out"
     assert reasons[102][0] == "ran longer than 15 s"
     assert re.fullmatch(r"used [23]\.\d\d GiB of memory, more than 2\.00 GiB", reasons[103][0])
     assert reasons[104][0] == "ValueError: a defect"
@@ -268,7 +268,7 @@ print(run_study(study, "out", make_executor=lambda: LocalExecutor([Slot(0, None,
 @pytest.mark.parametrize("nonsense", ["hello", "5", "[]", "{}", '{"blobs": [-1]}', '{"blobs": [], "kind": "started"}'])
 def test_a_worker_that_speaks_nonsense_is_stopped(tmp_path, nonsense):
     slot = make_fake(tmp_path, f"os.write(1, {nonsense.encode()!r} + b'\\n'); time.sleep(100)")
-    with pytest.raises(UnavailableError, match="workers cannot start: the worker sent no message"):
+    with pytest.raises(UnavailableError, match="workers cannot start: the worker sent an invalid message"):
         run(make_grid(), tmp_path / "out", LocalExecutor([slot]))
 
 

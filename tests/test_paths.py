@@ -71,7 +71,7 @@ def test_the_longest_path_that_is_said_to_be_opened_is_opened_and_no_longer_one(
 
 def test_a_folder_that_is_a_link_to_nothing_is_said_to_be_one(tmp_path, no_training):
     (tmp_path / "runs").symlink_to(tmp_path / "gone")
-    with pytest.raises(UnavailableError, match=r"runs: it is a link to .*gone, which is not there"):
+    with pytest.raises(UnavailableError, match=r"runs: it is a link to .*gone, which does not exist"):
         fit(CONFIG, tmp_path / "runs")
 
 

@@ -229,7 +229,7 @@ REFUSALS = [
     (["--pivot", "model.padding", "seed"], r"--pivot='seed': must be one of model.padding, model.kernel_size"),
     (["--pivot", "a", "b", "--format", "csv"], r"--pivot: makes tables to read; csv has every cell in full"),
     (["--format", "pdf"], r"--format='pdf': must be one of terminal"),
-    (["--output", "no/such/folder.md"], r"--output no/such/folder.md: its folder is not there"),
+    (["--output", "no/such/folder.md"], r"--output no/such/folder.md: its folder does not exist"),
     (["--output", "."], r"--output \.: must be a file"),
     (["--output", os.devnull], r"--output .*: must be a file"),
     (["--max-trials", "5"], r"--max-trials 5: the study has 18 trials"),
@@ -378,7 +378,7 @@ def test_predictions_that_are_damaged_are_corrupt(folder):
     connection = sqlite3.connect(folder / "compared" / "runs.sqlite")
     connection.execute("UPDATE runs SET provenance = ?", (json.dumps({"dataset": {"sha256": load("mnist").sha256}}),))
     connection.commit()
-    with pytest.raises(CorruptionError, match=r"the predictions of run \w+ are 10 up to class 0; the dataset has "):
+    with pytest.raises(CorruptionError, match=r"run \w+ has 10 predictions up to class 0; the dataset has "):
         main(arguments)
     connection.execute("UPDATE arrays SET predictions = NULL")
     connection.commit()

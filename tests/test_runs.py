@@ -346,14 +346,14 @@ def test_a_time_that_is_none_is_refused(tmp_path, time):
     store.add(run)
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE runs SET stored_at = ?", (time,))
-    with pytest.raises(CorruptionError, match=rf"run {run.key[:12]} has the time '{time}', which is none"):
+    with pytest.raises(CorruptionError, match=rf"run {run.key[:12]} has '{time}' where a time with its zone must be"):
         store.list_outcomes()
 
 
 def test_a_database_of_something_else_is_not_read_as_an_empty_store(tmp_path):
     with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
-    with pytest.raises(CorruptionError, match=r"holds other tables \(recipes\), so it is no store"):
+    with pytest.raises(CorruptionError, match=r"holds other tables \(recipes\), so it is not a store of cnnjax"):
         Store(tmp_path).find_all()
 
 

@@ -102,7 +102,9 @@ def test_a_stored_run_is_told_as_a_record_without_epochs(tmp_path):
 def test_a_tracker_that_fails_is_dropped_with_one_note_and_changes_nothing(hook, tmp_path):
     broken, whole, notes = Fake(hook), Fake(), Notes()
     run = fit_with({"broken": broken, "whole": whole}, tmp_path, tiny(), notes)
-    assert notes.notes == ["warning: broken: [Errno 28] No space left; it is told no more, and the run goes on"]
+    assert notes.notes == [
+        "warning: broken: [Errno 28] No space left; nothing more is written there, and the run goes on"
+    ]
     assert len(broken.list_told(hook)) == (2 if hook == "close" else 1)
     assert whole.list_told("end_epoch") == [*run.history]
     assert Store(tmp_path).find(run.key) == run.record
@@ -379,7 +381,7 @@ def test_a_tool_that_cannot_write_costs_a_line_and_not_the_run(tool, tmp_path):
     result = type_in("--quiet", "--log", tool, folder=tmp_path)
     assert result.returncode == 0
     assert result.stderr.startswith(f"warning: {tool}: ")
-    assert result.stderr.endswith("; it is told no more, and the run goes on\n")
+    assert result.stderr.endswith("; nothing more is written there, and the run goes on\n")
     assert result.stderr.count("\n") == 1
     assert only_record(tmp_path).status == "completed"
 

@@ -1,1 +1,1 @@
-"""Running a grid: what is left to do, who does it, and the store that keeps it."""
+"""Running a grid: its remaining trials, the workers that train them, and the coordinator that stores the results."""

@@ -12,8 +12,8 @@ def make_arms(grid: Grid, records: Mapping[str, Record]) -> tuple[Arm, ...]:
     """Returns an arm for every cell.
 
     Args:
-        grid: of the study.
-        records: what is stored, by run key; records of other runs are left aside.
+        grid: the cells and their seeds.
+        records: the stored records by run key; records of runs outside the grid are ignored.
     """
     return tuple(_make_arm(cell, grid.seeds, records) for cell in grid.cells)
 

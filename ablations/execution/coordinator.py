@@ -1,7 +1,7 @@
-"""The coordinator of a grid: it skips stored trials, has the others run, and stores every result.
+"""The coordinator of a grid: it skips stored trials, gives the others to an executor, and stores every result.
 
 Only the coordinator writes the store. A trial is shown as ended after its result is committed, so a result that has
-been shown is never lost. Trials that had not ended are run again the next time.
+been shown is never lost. Trials that had not ended are run again by the next command.
 """
 
 from collections import Counter
@@ -30,6 +30,7 @@ from cnnjax.runs.record import PackedRun, Record
 from cnnjax.runs.store import Store
 
 POLL_SECONDS = 0.5
+"""Longest wait for an event of the executor; after it, the coordinator looks for signals."""
 
 
 def run_grid(
@@ -41,12 +42,12 @@ def run_grid(
         grid: the trials.
         store: receives every result.
         executor: runs the trials.
-        observer: is told of every event.
+        observer: receives every event.
         policy: what to do about failures.
 
     Returns:
-        The number of trials that are now ``completed``, ``diverged``, ``failed`` and ``invalid``, and those that are
-        still ``waiting`` because a failure stopped the grid.
+        The numbers of trials that are now ``completed``, ``diverged``, ``failed``, ``invalid``, or still ``waiting``
+        because a failure stopped the grid.
 
     Raises:
         UnavailableError: the store can no longer be written, or no worker can start.
@@ -59,9 +60,9 @@ def run_grid(
     try:
         with deferred_signals() as stop_signal:
             observer.begin(work)
-            is_going_on = True
-            while is_going_on:
-                is_going_on = coordinator.step()
+            has_more = True
+            while has_more:
+                has_more = coordinator.step()
                 number = stop_signal()
                 if number is not None:
                     raise Interrupted(coordinator.describe_stop(), number)
@@ -71,7 +72,7 @@ def run_grid(
 
 
 class _Coordinator:
-    """The state between two polls of the executor: waiting and running trials, and failures."""
+    """Gives trials to the executor and handles its events; holds the waiting and running trials, and the failures."""
 
     def __init__(self, work: Work, store: Store, executor: Executor, observer: GridObserver, policy: Policy) -> None:
         self.counts, self.stopped = work.counts, False
@@ -81,7 +82,7 @@ class _Coordinator:
         self._failures: Counter[str] = Counter()
 
     def step(self) -> bool:
-        """Gives work to idle slots, waits for events and handles them; returns whether there is more to do."""
+        """Gives trials to idle slots, waits for events and handles them; returns whether there is more to do."""
         free = self._executor.free_slots()
         for slot, signature in sorted(free.items(), key=lambda item: not self._schedule.has(item[1])):
             group = self._schedule.take(signature, self._executor.group_size, len(free))
@@ -98,7 +99,7 @@ class _Coordinator:
         return f"interrupted: {stored} trials are stored, {self.counts['waiting']} are left; the same command goes on"
 
     def _handle(self, events: Sequence[Event]) -> None:
-        """Stores the final results, then tells the observer of all events."""
+        """Stores the final results, then passes all events to the observer."""
         final = {event.trial.key: run for event in events if (run := self._settle(event))}
         if final:
             self._store.add_all([*final.values()])
@@ -116,7 +117,7 @@ class _Coordinator:
                     self._observer.retry(trial, f"{reason} (one of {together} in one program)")
 
     def _settle(self, event: Event) -> PackedRun | None:
-        """Returns the run of a trial with a final result; reschedules one that is to run again."""
+        """Returns the run to store if the event is final; reschedules the trial if it is to run again."""
         if isinstance(event, Ended):
             return event.run
         if isinstance(event, Failed):

@@ -13,17 +13,17 @@ from cnnjax.runs.config import RunConfig, split_sizes
 from cnnjax.training.memory import check_memory
 
 TRAIN_SIZE_UNKNOWN = 50_000
-"""Training examples assumed for a dataset that has not been prepared."""
+"""Assumed number of training examples of a dataset that has not been prepared."""
 
 
 def find_size(config: RunConfig) -> tuple[int, int]:
-    """Returns the parameters of a run's network, and the FLOPs of its forward pass on one image."""
+    """Returns the number of parameters of a run's network, and the FLOPs of its forward pass on one image."""
     summary = summarize_run(config)
     return summary.parameters, summary.flops
 
 
 def count_images(config: RunConfig) -> int:
-    """Returns the number of images seen in training: examples times epochs."""
+    """Returns the number of images seen in training: training examples times epochs."""
     size = _find_info(config.data.whole).train_size
     examples = split_sizes(config, size)[0] if size else config.data.train_size or TRAIN_SIZE_UNKNOWN
     return examples * config.train.epochs
@@ -35,7 +35,7 @@ def training_flops(config: RunConfig) -> float:
 
 
 def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
-    """Raises `UnavailableError` with every cell of these trials that needs more than `memory` bytes."""
+    """Raises `UnavailableError` if cells of these trials need more than `memory` bytes; the message lists the cells."""
     problems = []
     for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
         try:
@@ -47,7 +47,7 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
 
 
 def summarize_run(config: RunConfig) -> Summary:
-    """Returns the layers of a run's network on its dataset."""
+    """Returns the layer table of a run's network for the images of its dataset."""
     info = _find_info(config.data.whole)
     return summarize(config, info.image_shape, info.classes)
 

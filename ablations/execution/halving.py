@@ -1,8 +1,8 @@
 """Successive halving: all cells train for a few epochs, the better half for twice as many, and so on.
 
-A rung is a grid whose trials are ordinary runs with fewer epochs, so they have their own keys and are stored, skipped
-and resumed like others. Cells are ranked by their mean validation accuracy over the seeds of the study, never by test
-accuracy. Trials of cells that do not reach their full epochs are stored as ``pruned``.
+Each round, called a rung, is a grid of ordinary runs with fewer epochs. They have their own keys, and are stored,
+skipped and resumed like other runs. Cells are ranked by their mean validation accuracy over the seeds of the study,
+never by test accuracy. The trials of cells that are dropped before their full epochs are stored as ``pruned``.
 
 Reference: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016.
 """
@@ -23,12 +23,12 @@ from cnnjax.runs.store import Store
 
 @dataclass(frozen=True)
 class Standing:
-    """A cell at the end of a rung.
+    """The results of a cell in a rung.
 
     Attributes:
-        cell: the cell, with its full epochs.
-        runs: its stored runs at the epochs of the rung, by seed.
-        accuracy: mean validation accuracy after the last epoch over the completed seeds; NaN if there are none.
+        cell: the cell, with its full number of epochs.
+        runs: the records of its runs in the rung, by seed; ``None`` for a run that is not stored.
+        accuracy: mean validation accuracy after the last epoch, over the completed seeds; NaN if there are none.
     """
 
     cell: Cell
@@ -36,7 +36,7 @@ class Standing:
     accuracy: float
 
     def count(self, status: str) -> int:
-        """Returns how many of its seeds have this status."""
+        """Returns the number of seeds whose run has this status."""
         return sum(run is not None and run.status == status for run in self.runs.values())
 
 
@@ -45,13 +45,13 @@ def check_halving(grid: Grid) -> None:
     judges = {(cell.config.data.source, cell.config.train.validation_split) for cell in grid.cells}
     if len(judges) > 1:
         raise InputError(
-            "--budget halving: the cells differ in data.name or train.validation_split, so in the examples that would "
-            "judge them; must be the same for all"
+            "--budget halving: the cells differ in data.name or train.validation_split, so they would be ranked on "
+            "different validation examples; must be the same for all"
         )
     if any(cell.config.train.validation_split == 0 for cell in grid.cells):
         raise InputError(
-            "--budget halving: train.validation_split=0.0 leaves no examples to select on; must be > 0 for every cell, "
-            "such as --set train.validation_split=0.1"
+            "--budget halving: train.validation_split=0.0 leaves no validation examples to rank cells on; must be > 0 "
+            "for every cell, such as --set train.validation_split=0.1"
         )
 
 
@@ -59,13 +59,13 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Ending]) -> Coun
     """Runs a grid by successive halving.
 
     Args:
-        grid: the cells at their full epochs.
-        store: has the results of `run`.
-        run: runs a grid into the store; if a failure stops it, no further rung follows.
+        grid: the cells with their full numbers of epochs.
+        store: the store that `run` writes to.
+        run: runs a grid into the store. If a failure stops it, no further rung is run.
 
     Returns:
-        The number of trials by status, of the grid or of the rung that a failure stopped. A trial that failed in a rung
-        is ``failed`` if its cell was pruned after it.
+        The number of trials by status, of the grid, or of the rung that a failure stopped. A trial of a pruned cell is
+        ``failed`` if it failed in the last rung of its cell.
 
     Raises:
         InputError: the cells do not share their validation examples.
@@ -90,10 +90,10 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Ending]) -> Coun
 
 
 def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
-    """Returns the valid cells of a grid by their stored results in a rung, the best first.
+    """Returns the valid cells of a grid with their stored results in a rung, the best first.
 
-    The order is: cells with a completed seed, fewer diverged seeds, higher accuracy, the study's order. Failed seeds,
-    which say nothing about the cell, do not count.
+    Cells with a completed seed come first, then those with fewer diverged seeds, then those with higher accuracy, then
+    those that come first in the study. Failed seeds do not count, as they say nothing about the cell.
     """
     records = store.find_all(trial.key for trial in rung.trials)
     standings = []
@@ -102,12 +102,15 @@ def rank(grid: Grid, rung: Grid, store: Store) -> list[Standing]:
             runs = {seed: records.get(tried.seeded(seed).key) for seed in grid.seeds}
             accuracies = [a for a in map(_validation_accuracy, runs.values()) if a is not None]
             standings.append(Standing(cell, runs, statistics.fmean(accuracies) if accuracies else math.nan))
-    # NaN compares with nothing, so cells without an accuracy are put last by the first key.
+    # NaN cannot be ordered, so the first key puts the cells without an accuracy last.
     return sorted(standings, key=lambda s: (math.isnan(s.accuracy), s.count("diverged"), -s.accuracy))
 
 
 def _divisors(grid: Grid) -> list[int]:
-    """Returns the divisors of the epochs, rung by rung, without the last; no rung has less than one epoch."""
+    """Returns the divisor of the epochs for each rung, such as 4 and 2, without the last rung, which has all epochs.
+
+    There are so few rungs that none has less than one epoch.
+    """
     valid = [cell for cell in grid.cells if cell.problem is None]
     epochs = max((cell.config.train.epochs for cell in valid), default=1)
     rungs = int(math.log2(max(min(len(valid), epochs), 1)))
@@ -129,7 +132,7 @@ def _validation_accuracy(record: Record | None) -> float | None:
 
 
 def _record_losers(standings: Sequence[Standing], place: int, kept: int, divisor: int) -> list[PackedRun]:
-    """Returns the runs to store for a cell that is dropped: ``pruned``, or ``failed`` for seeds that failed."""
+    """Returns the runs to store for a dropped cell: ``failed`` for seeds that failed in the rung, else ``pruned``."""
     standing = standings[place]
     cell = standing.cell
     epochs = f"{_shorten(cell, divisor).train.epochs} of {cell.config.train.epochs} epochs"

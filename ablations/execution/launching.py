@@ -1,4 +1,4 @@
-"""A study run into a store: checked as a whole, then run trial by trial while the store is locked."""
+"""Runs a study into a store: checks it as a whole, then runs its trials while the store is locked."""
 
 import contextlib
 import os
@@ -40,27 +40,27 @@ def run_study(
     """Runs a study into a store; skips stored trials, so that the same call continues an interrupted one.
 
     Args:
-        study: what to run.
-        out: the folder of the store.
-        dataset: the images of all cells, as for `cnnjax.fit`; a copy is kept in the cache, from which the workers, and
-            later commands, load them.
+        study: the study.
+        out: the output folder with the store.
+        dataset: the images of all cells, as for `cnnjax.fit`; a copy is kept in the cache, from which workers and later
+            commands load them.
         make_executor: makes the executor; by default, local worker processes, one per core or device.
         policy: what to do about failures.
         budget: ``full`` trains every cell to its end, ``halving`` prunes the worse half at 1/2, 1/4, ... of the epochs.
-        observer: is told of every event; by default, shows failures on stderr.
-        command: names this call to other processes that find the store in use.
-        max_trials: the limit of trials.
-        top_up: runs further seeds of the cells that are undecided against a baseline.
+        observer: receives every event; by default, failures are shown on stderr.
+        command: the name of this call in the error of other processes that find the store in use.
+        max_trials: the largest number of trials that is allowed.
+        top_up: how many further seeds to run of the cells that are undecided against a baseline; ``None`` for none.
 
     Returns:
-        The number of trials that are now ``completed``, ``diverged``, ``failed``, ``invalid``, ``pruned`` and
+        The numbers of trials that are now ``completed``, ``diverged``, ``failed``, ``invalid``, ``pruned`` and
         ``waiting``.
 
     Raises:
-        InputError: lists all mistakes of the study; nothing has been written.
+        InputError: the study has mistakes; the message lists all of them, and nothing has been written.
         CorruptionError: a dataset or the store is damaged.
-        UnavailableError: the store is in use or cannot be written; no worker can start; or lists the cells that need
-            more memory than a worker has, and nothing has been written.
+        UnavailableError: the store is in use or cannot be written; no worker can start; or cells need more memory than
+            a worker has: the message lists them, and nothing has been written.
         Interrupted: a signal arrived; all trials that had ended are stored.
     """
     if dataset is not None:
@@ -72,7 +72,7 @@ def run_study(
         check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for data in sorted({cell.config.data.whole for cell in grid.cells}, key=str):
-        load_data(data)  # once before the workers do, so that a damaged dataset is one error
+        load_data(data)  # before the workers load it, so that a damaged dataset raises one error here
     waiting = find_work(grid, store, policy.retry_failed).waiting
     left = budget == "halving" or top_up or waiting
     with contextlib.ExitStack() as stack:
@@ -84,10 +84,10 @@ def run_study(
         stack.enter_context(hold_store(Path(out), command))
 
         def run(part: Grid) -> Ending:
-            # A rung of halving and a look of topping up are stored by their own names, without a study. The last part
-            # of halving has the cells that are left, and is stored as the whole grid.
-            is_own = part.name != grid.name
-            store.add_grid(_describe("" if is_own else study.to_toml(), part if is_own else grid, command))
+            # A rung of halving and a look of topping up have names of their own, and are stored without a study. The
+            # last rung of halving has only the cells that are left, but the study's name: the whole grid is stored.
+            is_part = part.name != grid.name
+            store.add_grid(_describe("" if is_part else study.to_toml(), part if is_part else grid, command))
             return run_grid(part, store, executor, observer, policy)
 
         if top_up:
@@ -96,10 +96,10 @@ def run_study(
 
 
 def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:
-    """Returns the study on these images, and keeps a copy of them unless they can be loaded by name."""
+    """Returns the study with these images as its dataset; caches a copy of them unless they can be loaded by name."""
     varied = {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
     if any(path.startswith("data.") for path in varied - {"data.train_size"}):
-        raise InputError("dataset: the study varies which images it is of; leave dataset out, or the factor")
+        raise InputError("dataset: the study has a factor that changes the images; leave out dataset or that factor")
     images = read_dataset(dataset, study.base.data.name)
     data = identify(study.base.data, images)
     keep_given(data, images)

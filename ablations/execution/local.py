@@ -1,7 +1,8 @@
-"""Trials in worker processes on this machine, one per core of a CPU or per accelerator.
+"""Runs trials in worker processes on this machine, one per core of a CPU or per accelerator.
 
-A slot is a place for a worker, a `WorkerProcess` one worker from start to end, and the `LocalExecutor` gives workers
-their trials. A crash, a hang or too much memory costs a trial and its worker, never the grid.
+A `Slot` is a core or device for a worker, a `WorkerProcess` is one worker from its start to its end, and the
+`LocalExecutor` gives trials to the workers. If a worker crashes, hangs or uses too much memory, its trial fails and the
+worker is replaced; the grid goes on.
 """
 
 import contextlib
@@ -41,17 +42,17 @@ from cnnjax.runs.history import Progress
 from cnnjax.runs.record import PackedRun, Record
 
 PROBE_SECONDS = 300
-"""Time that JAX gets to find its devices."""
+"""Time limit for JAX to find its devices."""
 START_SECONDS = 300
-"""Time that a worker gets to start."""
+"""Time limit for a worker to start."""
 END_SECONDS = 10
-"""Time that a killed worker gets to end."""
+"""Time limit for a killed worker to end."""
 WATCH_SECONDS = 0.5
-"""Interval between two looks at time limits and memory."""
+"""Interval between two checks of the time limits and the memory of the workers."""
 TAIL_BYTES = 4000
-"""Output kept of a failed trial."""
+"""Number of bytes that are kept of the output of a failed trial."""
 FAILED_STARTS = 3
-"""Failed starts in a row after which a slot is given up."""
+"""Number of failed starts in a row after which a slot is no longer used."""
 MEMORY_SHARE = 0.9
 """Share of the memory of this machine that all trials together may use."""
 LEAST_MEMORY = 2 * 2**30
@@ -73,12 +74,12 @@ print(json.dumps([jax.default_backend(), jax.local_device_count()]))
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a worker.
+    """A core or a device for a worker.
 
     Attributes:
         number: identifies the slot.
         core: the core that the worker is pinned to, if any.
-        environment: variables of the worker in addition to those of this process.
+        environment: environment variables of the worker in addition to those of this process.
     """
 
     number: int
@@ -94,14 +95,14 @@ class Slot:
 def make_slots(workers: int | None = None) -> list[Slot]:
     """Returns the slots of this machine.
 
-    On a CPU a worker is pinned to one core, since one process per core trains more than one process on all cores. On
-    GPUs and TPUs a worker sees one device.
+    On a CPU each worker is pinned to one core, because one process per core trains more trials in the same time than
+    one process on all cores. On GPUs and TPUs each worker sees one device.
 
     Args:
         workers: the number of slots; one per core or device by default.
 
     Raises:
-        InputError: more workers than devices.
+        InputError: there are fewer GPUs or TPUs than `workers`.
         UnavailableError: JAX cannot start.
     """
     backend, devices = _find_accelerators()
@@ -114,10 +115,11 @@ def make_slots(workers: int | None = None) -> list[Slot]:
 
 
 def _find_accelerators() -> tuple[str, int]:
+    """Returns JAX's backend and its number of devices; ``("cpu", 0)`` if there are certainly no accelerators."""
     check_flags()
     if not may_have_accelerators():
         return "cpu", 0
-    # In another process, since JAX would reserve the devices that the workers need.
+    # In a child process: in this one, JAX would reserve the devices that the workers need.
     command = python_command("-c", _PROBE)
     try:
         probe = subprocess.run(
@@ -132,6 +134,7 @@ def _find_accelerators() -> tuple[str, int]:
 
 
 def _show_device(backend: str, index: int) -> dict[str, str]:
+    """Returns the environment variables with which a process sees only one of the devices."""
     if backend == "tpu":
         bounds = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
         return {"TPU_VISIBLE_CHIPS": str(index), **bounds}
@@ -143,12 +146,12 @@ class WorkerProcess:
     """A worker process, from its start to its end.
 
     Args:
-        slot: where it runs.
-        inbox: receives this object with each of its messages, and with ``None`` at the end.
+        slot: the slot that it runs on.
+        inbox: receives this object together with each of its messages, and with ``None`` when the process has ended.
 
     Attributes:
-        slot: where it runs.
-        signature: the static signature of its last group; `""` for none.
+        slot: the slot that it runs on.
+        signature: the static signature of its last group of trials; `""` for none.
         has_begun: whether it has ever started a trial.
     """
 
@@ -171,23 +174,29 @@ class WorkerProcess:
 
     @property
     def is_free(self) -> bool:
-        """Whether it can take a group."""
+        """Whether it has no trials and has not been killed."""
         return not (self._waiting or self._begun) and self._verdict is None
 
     def give(self, group: tuple[Trial, ...], signature: str, at_once: int | None = None) -> None:
-        """Sends it a group of trials, `at_once` of them to run in one program; ``None`` lets the worker choose."""
+        """Sends a group of trials to the worker.
+
+        Args:
+            group: trials with the same static signature.
+            signature: the signature.
+            at_once: number of trials in one program; ``None`` lets the worker choose.
+        """
         self._waiting, self.signature = list(group), signature
         try:
             write_message(self._stdin, {"configs": [trial.config.to_dict() for trial in group], "at_once": at_once})
         except OSError:
-            self.kill("the worker has ended")  # the listener will report it
+            self.kill("the worker has ended")  # the listening thread will report the end
 
     def receive(self, message: Message) -> list[Event]:
-        """Returns the events in a message; kills the worker if the message makes no sense."""
+        """Returns the events in a message; kills the worker if the message is invalid."""
         try:
             return self._read(message)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            self.kill(f"the worker sent no message: {error!r}")
+            self.kill(f"the worker sent an invalid message: {error!r}")
             return []
 
     def _read(self, message: Message) -> list[Event]:
@@ -211,7 +220,7 @@ class WorkerProcess:
 
     def _begin(self, key: str) -> Trial:
         if self._waiting[0].key != key:
-            raise ValueError(f"about another run, {key}")
+            raise ValueError(f"it started another run, {key}")
         trial = self._waiting.pop(0)
         self._together = self._together + 1 if self._begun else 1
         self._begun[key] = trial
@@ -219,10 +228,15 @@ class WorkerProcess:
         return trial
 
     def watch(self, timeout: float | None, memory_limit: float | None) -> None:
-        """Kills the process if its start or its trial takes too long, or its trial uses too much memory."""
+        """Kills the process if its start or its trial takes too long, or its trial uses too much memory.
+
+        Args:
+            timeout: time limit of a trial in seconds, multiplied by the trials in its program; ``None`` for no limit.
+            memory_limit: limit of the resident memory in bytes; ``None`` for no limit.
+        """
         seconds = time.monotonic() - self._since
         if self._process.poll() is not None:
-            self._signal_group()  # its children keep its output open
+            self._signal_group()  # kills children of the ended process, which may keep its output open
         elif not self._is_ready and seconds > START_SECONDS:
             self.kill(f"the worker was not ready after {START_SECONDS} s")
         elif self._begun and timeout is not None and seconds > timeout * self._together:
@@ -234,7 +248,7 @@ class WorkerProcess:
                     self.kill(f"used {used / 2**30:.2f} GiB of memory, more than {memory_limit / 2**30:.2f} GiB")
 
     def kill(self, reason: str) -> None:
-        """Kills the process and its children; `reason` becomes that of its trial."""
+        """Kills the process and its children; `reason` becomes the reason why its trial failed."""
         self._verdict = self._verdict or reason
         self._signal_group()
 
@@ -254,7 +268,10 @@ class WorkerProcess:
         return output
 
     def settle(self, output: str) -> list[Event]:
-        """Returns the events of a group whose process has ended: a trial that ran alone has failed."""
+        """Returns the events of the unfinished trials after the process has ended.
+
+        A trial that was alone in its program has failed. Others are returned, to be rescheduled.
+        """
         reason = self._verdict or self._describe_exit()
         begun: list[Event] = [
             Failed(trial, reason, output or None) if self._together == 1 else Returned(trial, self._together, reason)
@@ -263,17 +280,17 @@ class WorkerProcess:
         return [*begun, *(Returned(trial) for trial in self._waiting)]
 
     def describe_end(self, output: str) -> str:
-        """Returns how the process ended, in one line: the reason it was killed, or its last line of output."""
+        """Returns how the process ended, in one line: the reason for killing it, or the last line of its output."""
         return self._verdict or (output.splitlines() or [self._describe_exit()])[-1]
 
     def _describe_exit(self) -> str:
         code = self._process.returncode
         if code is None:
-            return "the worker does not end"
+            return "the worker has not ended after it was killed"
         if code >= 0:
             return f"the worker ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        perhaps = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+        perhaps = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
         return f"the worker was killed by {name}{perhaps}"
 
     def _listen(self, inbox: "queue.SimpleQueue[tuple[WorkerProcess, Message | None]]") -> None:
@@ -281,7 +298,7 @@ class WorkerProcess:
             while (message := read_message(self._stdout)) is not None:
                 inbox.put((self, message))
         except (ValueError, OSError) as error:
-            self.kill(f"the worker sent no message: {error}")
+            self.kill(f"the worker sent an invalid message: {error}")
         finally:
             inbox.put((self, None))
 
@@ -296,21 +313,21 @@ def _start(slot: Slot, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     if slot.core is not None:
         command += ["--core", str(slot.core)]
         environment |= ONE_THREAD
-    # In a new session, so that Ctrl-C at the terminal reaches the coordinator only, which ends its workers.
+    # In a new session, so that Ctrl-C at the terminal reaches only the coordinator, which then ends its workers.
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
     )
 
 
 class LocalExecutor:
-    """Runs trials in worker processes, which start when there is work for them.
+    """Runs trials in worker processes, which are started when there are trials for them.
 
     Args:
-        slots: the places for workers, one in each.
-        timeout: seconds after which a trial has failed, multiplied by the trials in its program; ``None`` for no limit.
-        memory_limit: bytes of resident memory above which a trial has failed; ``None`` for no limit.
-        group_size: the largest group that a worker takes.
-        at_once: trials of a group that run in one program; ``None`` lets the worker choose for its device.
+        slots: the slots, each for one worker.
+        timeout: time limit of a trial in seconds, multiplied by the trials in its program; ``None`` for no limit.
+        memory_limit: limit of a trial's resident memory in bytes; ``None`` for no limit.
+        group_size: the largest number of trials that a worker is given at once.
+        at_once: number of trials of a group in one program; ``None`` lets the worker choose for its device.
 
     Raises:
         UnavailableError: from `poll`, when no worker can start.
@@ -334,17 +351,17 @@ class LocalExecutor:
         self._watched = 0.0
 
     def check_memory(self, trials: Iterable[Trial]) -> None:
-        """Raises `UnavailableError` with every cell of these trials that does not fit the memory of a worker."""
+        """Raises `UnavailableError` if cells of these trials need more memory than a worker has on a CPU."""
         if all(slot.is_cpu for slot in self._slots.values()):
             check_memory_of(trials, min(find_memory(), self._memory_limit or math.inf))
 
     def free_slots(self) -> dict[int, str]:
-        """Returns the static signature of the last trial of each idle slot (`""` for none)."""
+        """Returns the idle slots, each with the static signature of its last trial (`""` for none)."""
         workers = {number: self._workers.get(number) for number in self._slots}
         return {n: worker.signature if worker else "" for n, worker in workers.items() if not worker or worker.is_free}
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Starts a group on an idle slot."""
+        """Gives a group of trials to the worker of an idle slot, which is started if there is none."""
         if slot not in self._workers:
             self._workers[slot] = WorkerProcess(self._slots[slot], self._inbox)
         self._workers[slot].give(group, group[0].signature, self._at_once)
@@ -369,7 +386,10 @@ class LocalExecutor:
         return events
 
     def _replace(self, worker: WorkerProcess) -> list[Event]:
-        """Removes a worker that has ended; gives its slot up if too many in a row ended before their first trial."""
+        """Removes a worker that has ended, and returns the events of its trials.
+
+        If `FAILED_STARTS` workers in a row ended before their first trial, the slot is no longer used.
+        """
         number = worker.slot.number
         if self._workers.get(number) is worker:
             del self._workers[number]
@@ -405,14 +425,14 @@ def make_local_executor(
     memory_limit: float | None = None,
     at_once: int | None = None,
 ) -> "LocalExecutor":
-    """Returns an executor on the slots of `make_slots`.
+    """Returns an executor with the slots of this machine.
 
     Args:
         workers: the number of workers; one per core or device by default.
-        timeout: seconds after which a trial has failed; ``None`` for no limit.
-        memory_limit: bytes above which a trial has failed; by default as `share_memory`.
-        at_once: trials that a worker trains in one program; by default one on a CPU, and as many as fit the memory of
-            an accelerator.
+        timeout: time limit of a trial in seconds; ``None`` for no limit.
+        memory_limit: limit of a trial's resident memory in bytes; by default, that of `share_memory`.
+        at_once: number of trials in one program; by default, one on a CPU, and on an accelerator as many as its memory
+            holds.
 
     Raises:
         InputError, UnavailableError: as `make_slots`.
@@ -424,5 +444,8 @@ def make_local_executor(
 
 
 def share_memory(workers: int) -> float:
-    """Returns the default memory limit of a trial in bytes: an equal share of 90% of the memory, at least 2 GiB."""
+    """Returns the default memory limit of a trial in bytes.
+
+    It is an equal share of 90% of the machine's memory for each of the `workers`, but at least 2 GiB.
+    """
     return max(MEMORY_SHARE * find_memory() / workers, LEAST_MEMORY)

@@ -1,6 +1,7 @@
-"""The lock of a store, which lets one grid run on it at a time.
+"""The lock of a store, so that only one grid at a time runs on it.
 
-The operating system releases the lock when its holder ends, however it ends. A note beside the lock says who holds it.
+The operating system releases the lock when the process that holds it ends, however it ends. A file beside the lock says
+which process holds it.
 """
 
 import contextlib
@@ -33,15 +34,19 @@ class Owner:
 
 @contextlib.contextmanager
 def hold_store(out: Path, command: str) -> Iterator[None]:
-    """Holds the lock of the store in `out`, an existing folder, while the context lasts.
+    """Holds the lock of a store while the context lasts.
+
+    Args:
+        out: the folder of the store; it must exist.
+        command: the command line of this process, for the message of others that find the store in use.
 
     Raises:
-        UnavailableError: another process, which the message names, holds it; or the folder cannot be written.
+        UnavailableError: another process holds the lock (the message names it), or the folder cannot be written.
     """
     owner = Owner(os.getpid(), socket.gethostname(), command, datetime.now(UTC).isoformat(timespec="seconds"))
     lock = FileLock(_lock_path(out))
     try:
-        lock.acquire(timeout=1)  # a reader that checks the lock holds it for a moment
+        lock.acquire(timeout=1)  # `read_owner` in another process holds the lock for a moment
         _note_path(out).write_text(json.dumps(asdict(owner)), encoding="utf-8")
     except Timeout:
         holder = read_owner(out) or "another process"
@@ -56,7 +61,7 @@ def hold_store(out: Path, command: str) -> Iterator[None]:
 
 
 def read_owner(out: Path) -> Owner | None:
-    """Returns the process that runs a grid on the store in `out` now, or ``None``; writes nothing."""
+    """Returns the process that now runs a grid on the store in `out`, or ``None``; writes nothing."""
     if not _is_held(_lock_path(out)):
         return None
     try:
@@ -66,7 +71,7 @@ def read_owner(out: Path) -> Owner | None:
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether a process holds the lock; needs no right to write in the folder."""
+    """Whether a process holds the lock; works without permission to write in the folder."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

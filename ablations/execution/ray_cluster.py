@@ -1,8 +1,8 @@
-"""Trials as tasks of a Ray cluster, either a running one or one that is started on this machine.
+"""Runs trials as tasks of a Ray cluster, either a running cluster or one that is started on this machine.
 
-The `Cluster` is the connection, `run_remotely` is what a node executes, and the `RayExecutor` hands trials to the
-cluster. A cluster on this machine is started for a grid and ends with it; since anyone who can reach a Ray cluster can
-run code on it, it listens on the loopback interface only. No other module imports Ray.
+The `Cluster` is the connection, `run_remotely` is the task that a node runs, and the `RayExecutor` submits the tasks. A
+cluster on this machine is started for a grid and ends with it. Anyone who can reach a Ray cluster can run code on it,
+so such a cluster listens on the loopback interface only. No other module imports Ray.
 """
 
 import contextlib
@@ -41,34 +41,35 @@ from cnnjax.runs.history import Progress
 from cnnjax.runs.record import PackedRun, Record
 
 ANSWER_SECONDS = 5.0
-"""Time that a cluster gets to accept a connection."""
+"""Time limit for a cluster to accept a connection."""
 HEALTH_SECONDS = 30.0
-"""Time that Ray's health check gets."""
+"""Time limit for Ray's health check."""
 CHECK_SECONDS = 5.0
-"""Interval between two looks at the cluster."""
+"""Interval between two checks of the cluster."""
 SILENT_CHECKS = 3
-"""Failed looks in a row after which the cluster is given up."""
+"""Number of failed checks in a row after which the cluster counts as lost."""
 PROGRESS_SECONDS = 1.0
-"""Shortest time between two notes of a trial's progress."""
+"""Shortest time between two notes on the progress of a trial."""
 NOTE_SECONDS = 1.0
 """Interval at which the coordinator asks for notes."""
 FETCH_SECONDS = 60.0
-"""Time that a result gets to arrive."""
+"""Time limit for a result to arrive."""
 TAIL_CHARACTERS = 4000
-"""Traceback kept of a failed trial."""
+"""Number of characters that are kept of the traceback of a failed trial."""
 RAY_RETRIES = 3
-"""Further starts by Ray of a trial whose worker or node died."""
+"""How often Ray starts a trial again whose worker or node has died."""
 Note = tuple[str, dict[str, Any] | None]
 """Run key and progress; the progress is ``None`` when the trial starts."""
 Result = tuple[str, bytes | None, bytes | None]
 """Header as JSON, then variables and predictions."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": "3",  # otherwise Ray retries a task for which a node has too little memory without end
+    "RAY_task_oom_retries": "3",  # without it, Ray retries a task forever for which a node has too little memory
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # keeps Ray on the loopback interface, also on Linux
 _claims: list[FileLock] = []
+"""Locks of the core that this process has claimed."""
 
 
 def check_address(address: str) -> None:
@@ -87,7 +88,7 @@ class Cluster:
 
     Args:
         address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts one here.
-        cpus: CPUs of a cluster that is started here; one per core by default.
+        cpus: number of CPUs of a cluster that is started here; one per core by default.
 
     Raises:
         InputError: the address is malformed.
@@ -133,8 +134,8 @@ class Cluster:
         if time.monotonic() - self._checked < CHECK_SECONDS:
             return
         self._silent = 0 if _answers(self.address) else self._silent + 1
-        if self._silent == SILENT_CHECKS:  # soon after, Ray would end this process
-            raise UnavailableError(f"the Ray cluster at {self.address} is gone; what had ended is stored")
+        if self._silent == SILENT_CHECKS:  # soon after this, Ray would end this process
+            raise UnavailableError(f"the Ray cluster at {self.address} is gone; the trials that had ended are stored")
         if not self._silent:
             self._resources = self.ray.cluster_resources()
         self._checked = time.monotonic()
@@ -164,7 +165,7 @@ def _import_ray(alone: bool) -> Any:
 
 
 def _check_health(address: str) -> None:
-    """Refuses an address where no healthy Ray answers; Ray would try to join it for a long time."""
+    """Raises `UnavailableError` if no healthy Ray cluster answers; Ray itself would try to join for a long time."""
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         result = subprocess.run(check, capture_output=True, text=True, timeout=HEALTH_SECONDS)
@@ -177,7 +178,7 @@ def _check_health(address: str) -> None:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Restores the handler of SIGTERM, which Ray replaces by one that ends the process."""
+    """Restores the handler of SIGTERM, which Ray replaces with one that ends the process."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -212,7 +213,7 @@ def run_remotely(
 
     Returns:
         A header as JSON, and the arrays of a run that ended. The header has a ``kind``: ``ended`` with a ``record``;
-        ``failed`` with a ``reason`` and the ``output``; ``interrupted`` after a signal from the node.
+        ``failed`` with a ``reason`` and the ``output``; or ``interrupted`` if the process of the node got a signal.
 
     Raises:
         UnavailableError: the source on this node differs from the coordinator's.
@@ -221,7 +222,7 @@ def run_remotely(
     run_config = RunConfig.from_json(config)
 
     def send(progress: dict[str, Any] | None) -> None:
-        with contextlib.suppress(Exception):  # a trial goes on without anyone to report to
+        with contextlib.suppress(Exception):  # the trial goes on if its progress cannot be reported
             notes.add.options(num_returns=0).remote(run_config.key, progress)
 
     send(None)
@@ -238,14 +239,14 @@ def run_remotely(
 
 @functools.cache
 def _prepare(environment: tuple[tuple[str, str], ...]) -> None:
-    """Gives this process the environment and the core of a local worker, once, before it imports JAX."""
+    """Sets the environment variables of a worker and, on CPU, pins this process to a core; once, before JAX starts."""
     os.environ.update(environment)
     if ("JAX_PLATFORMS", "cpu") in environment and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {_claim_core()})
 
 
 def _claim_core() -> int:
-    """Claims a core that no other process of a trial on this machine has claimed, until this process ends."""
+    """Returns a core that no other trial on this machine uses, and claims it until this process ends."""
     cores = sorted(os.sched_getaffinity(0))
     folder = Path(tempfile.gettempdir()) / f"cnnjax-cores-{os.getuid()}"
     with contextlib.suppress(OSError):
@@ -260,13 +261,13 @@ def _claim_core() -> int:
 
 
 class Notes:
-    """An actor that keeps notes on the progress of trials until the coordinator asks for them."""
+    """A Ray actor that collects notes on the progress of trials until the coordinator asks for them."""
 
     def __init__(self) -> None:
         self._notes: list[Note] = []
 
     def add(self, key: str, progress: dict[str, Any] | None) -> None:
-        """Adds the progress of the run with this key; ``None`` when it starts."""
+        """Adds the progress of the run with this key; ``None`` means that it has started."""
         self._notes.append((key, progress))
 
     def take(self) -> list[Note]:
@@ -277,7 +278,7 @@ class Notes:
 
 @dataclass
 class _Flight:
-    """A trial on the cluster, and when it started; it may wait there for a free node."""
+    """A trial on the cluster, and when it started; ``None`` while it waits for a free node."""
 
     trial: Trial
     began: float | None = None
@@ -289,9 +290,9 @@ class RayExecutor:
     Args:
         address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts one on this
             machine, which ends with the executor.
-        gpus: whether a trial takes a GPU; by default, if the cluster has any.
-        workers: the limit of trials at once; by default, as many as the cluster has room for.
-        timeout: seconds after which a trial has failed; ``None`` for no limit.
+        gpus: whether each trial takes a GPU; by default, if the cluster has any.
+        workers: the largest number of trials at once; by default, as many as the cluster has room for.
+        timeout: time limit of a trial in seconds; ``None`` for no limit.
 
     Raises:
         InputError: the address is malformed.
@@ -326,20 +327,20 @@ class RayExecutor:
         self._error: UnavailableError | None = None
 
     def _make_notes(self) -> Any:
-        """Starts the `Notes` actor on the node of the coordinator, on which the grid depends anyway."""
+        """Starts the `Notes` actor on the coordinator's own node, without which the grid could not go on anyway."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=True)
         return self._ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Notes).remote()
 
     def free_slots(self) -> dict[int, str]:
-        """Returns a slot for every trial that the cluster has room for, and a few more, which will wait there."""
+        """Returns a slot for every trial that the cluster has room for, and a few more, whose trials wait in Ray."""
         slots = self._cluster.count(self._resource)
         room = slots + 1 + slots // 4 if self._workers is None else self._workers
         return dict.fromkeys(range(room - len(self._flights)), "")
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Hands a trial to Ray, which finds a node for it."""
+        """Submits a trial to Ray, which finds a node for it."""
         (trial,) = group
         try:
             dataset = self._put(trial.config.data)
@@ -424,7 +425,7 @@ def _read_note(flight: _Flight, progress: dict[str, Any] | None) -> Event:
 
 
 def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
-    """Returns the variables for JAX on the nodes: those of this process, as for local workers."""
+    """Returns the environment variables for JAX on the nodes: those of this process, as for local workers."""
     chosen = {name: value for name, value in os.environ.items() if name == "XLA_FLAGS" or name.startswith("JAX_")}
     if resource == "CPU":
         chosen |= {"JAX_PLATFORMS": "cpu", **ONE_THREAD}
@@ -432,7 +433,7 @@ def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
 
 
 def _explain(error: Exception) -> str:
-    """Returns why Ray has no result of a trial, in one line."""
+    """Returns the reason why Ray has no result of a trial, in one line."""
     deaths = {
         "WorkerCrashedError": "its worker died",
         "NodeDiedError": "its node died",

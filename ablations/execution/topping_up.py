@@ -1,4 +1,8 @@
-"""The cells of a grid as arms of a comparison."""
+"""Topping up: further seeds for the cells of a grid that are undecided against a baseline.
+
+The seeds are run in steps. After each step, called a look, all cells are compared again, by levels that account for
+looking more than once; only cells that are still undecided get more seeds.
+"""
 
 import itertools
 import re
@@ -18,12 +22,12 @@ from cnnjax.statistics import compare_in_looks, plan_looks
 
 @dataclass(frozen=True)
 class TopUp:
-    """How far to go.
+    """A plan of topping up.
 
     Attributes:
         baseline: the cell that the others are compared with.
-        most: seeds of a cell, at most.
-        rules: by which a comparison is decided.
+        most: largest number of seeds of a cell.
+        rules: the rules by which a comparison is decided.
     """
 
     baseline: Cell
@@ -32,7 +36,7 @@ class TopUp:
 
 
 def extend_seeds(seeds: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Returns the seeds with as many further ones, the smallest that are free, as make `most`.
+    """Returns the seeds, extended to `most` seeds by the smallest numbers that are not among them.
 
     Example:
         >>> extend_seeds((0, 1, 7), 5)
@@ -43,7 +47,7 @@ def extend_seeds(seeds: tuple[int, ...], most: int) -> tuple[int, ...]:
 
 
 def check_top_up(grid: Grid, top_up: TopUp) -> None:
-    """Raises `InputError` where a grid cannot be topped up so."""
+    """Raises `InputError` if a grid cannot be topped up by this plan."""
     check_most(grid, top_up.most)
     if top_up.baseline.problem:
         raise InputError(f"--baseline {top_up.baseline.name}: cannot exist: {top_up.baseline.problem}")
@@ -53,24 +57,24 @@ def check_top_up(grid: Grid, top_up: TopUp) -> None:
 
 
 def check_most(grid: Grid, most: int) -> None:
-    """Raises `InputError` where so many seeds are no more than the grid has, or cells are not of one dataset."""
+    """Raises `InputError` if `most` is not more than the seeds of the grid, or the cells have different datasets."""
     if most <= len(grid.seeds):
         raise InputError(f"--top-up {most}: must be > {len(grid.seeds)}, the seeds of the study")
     if len({cell.config.data.source for cell in grid.cells}) > 1:
-        raise InputError("--top-up: the cells differ in data.name; must be of one dataset to be compared")
+        raise InputError("--top-up: the cells differ in data.name; must have the same dataset to be compared")
 
 
 def run_topping_up(grid: Grid, top_up: TopUp, store: Store, run: Callable[[Grid], Ending]) -> Counter[str]:
     """Runs a grid, then further seeds of the baseline and of the undecided cells, look by look.
 
     Args:
-        grid: the study.
-        top_up: how far to go.
-        store: holds what `run` has run.
-        run: runs a grid into the store; no further look follows one that a failure stopped.
+        grid: the grid with the seeds of the study.
+        top_up: the plan.
+        store: the store that `run` writes to.
+        run: runs a grid into the store. If a failure stops it, there is no further look.
 
     Returns:
-        How many trials that were to be run are now in which status.
+        The number of trials by status, of the grid and of all further seeds that were to be run.
     """
     seeds = extend_seeds(grid.seeds, top_up.most)
     looks = plan_looks(len(grid.seeds), top_up.most)
@@ -94,14 +98,15 @@ def _name_look(study: str, look: int, most: int) -> str:
 
 
 def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> str | None:
-    """Returns one line that says by which other plans a study was topped up, or ``None`` where it was by no other.
+    """Returns a warning if a study was topped up by other plans, otherwise ``None``.
 
-    A plan that is changed after looking has looks and levels of its own, so the claims of all plans add up.
+    Each plan keeps its own probability of a false claim. If the plan is changed after a look, these probabilities add
+    up.
 
     Args:
-        study: its name.
-        most: seeds of a cell, at most, by the plan at hand; ``None`` where there is none.
-        grids: names of the grids in the store, those of looks among them.
+        study: name of the study.
+        most: largest number of seeds of a cell in the current plan; ``None`` if there is no plan.
+        grids: names of the grids in the store; each look is one of them.
 
     Example:
         >>> describe_other_plans("padding", 12, ["padding", "padding-to-6-of-12-seeds"])
@@ -114,7 +119,7 @@ def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> 
         return None
     listed = ", ".join(f"--top-up {other}" for other in others)
     if most is None:
-        return f"{study} was topped up ({listed}); without that option the price of looking again is not paid"
+        return f"{study} was topped up ({listed}); without that option, looking more than once is not accounted for"
     return (
         f"{study} was topped up by another plan, too ({listed}): all plans together may make a false claim with up to "
         f"{len(others) + 1} times the probability --alpha"
@@ -122,7 +127,7 @@ def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> 
 
 
 def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
-    """Yields the names of the cells that the seeds of `grid` leave undecided, where `look` decides next."""
+    """Yields the names of the cells that are undecided with the seeds of `grid`, and that `look` may decide."""
     rules = top_up.rules
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
     contrasts = compare_in_looks(

@@ -1,4 +1,4 @@
-"""Trials in a worker, on this machine or on a cluster: how they are trained, and how they are reported.
+"""Trains and reports trials in a worker, on this machine or on a cluster.
 
 A message between the coordinator and a worker process is a line of JSON followed by raw bytes. Nothing is pickled, so
 the worst that a faulty worker can send is a message that cannot be read.
@@ -23,21 +23,21 @@ from cnnjax.runs.record import PackedRun, pack_run
 from cnnjax.training.fit import fit_group
 
 MOST_BYTES = 2**30
-"""Of a blob: no store has room for a larger one."""
+"""The largest blob in a message; a store has no room for a larger one."""
 
 
 def run_trials(
     configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
 ) -> Iterator[PackedRun]:
-    """Trains runs of one static signature on one device, several in one program; yields each as it ends."""
+    """Trains runs with one static signature on one device, several in one program; yields each as it ends."""
     return map(pack_run, fit_group(configs, dataset, make_observer, devices=1))
 
 
 class Reporter(Silence):
-    """Sends the progress of a trial to the coordinator.
+    """An observer that sends the progress of a trial to the coordinator.
 
     Args:
-        send: sends the progress, given as JSON values.
+        send: sends the progress, which it takes as JSON values.
         seconds: the shortest time between two messages.
     """
 
@@ -46,14 +46,19 @@ class Reporter(Silence):
         self._sent = float("-inf")
 
     def advance(self, progress: Progress) -> None:
-        """Sends the progress, unless the last message is too recent."""
+        """Sends the progress, unless the last message was sent less than `seconds` ago."""
         if time.monotonic() - self._sent >= self._seconds:
             self._sent = time.monotonic()
             self._send(dataclasses.asdict(progress))
 
 
 def describe_error(error: BaseException) -> str:
-    """Returns the reason of a failed trial, in one line."""
+    """Returns the reason of a failed trial, in one line.
+
+    Example:
+        >>> describe_error(ValueError("not a number"))
+        'ValueError: not a number'
+    """
     if isinstance(error, CnnjaxError):
         return str(error)
     lines = str(error).splitlines()
@@ -64,9 +69,16 @@ def write_message(stream: IO[bytes], header: dict[str, Any], blobs: Sequence[byt
     """Writes a message and flushes the stream.
 
     Args:
-        stream: open for writing.
+        stream: a stream that is open for writing.
         header: JSON values, without the key ``blobs``.
-        blobs: the bytes after the header; ``None`` is received as ``None``.
+        blobs: the bytes that follow the header; a ``None`` is received as ``None``.
+
+    Example:
+        >>> import io
+        >>> stream = io.BytesIO()
+        >>> write_message(stream, {"kind": "ready"}, [b"abc", None])
+        >>> read_message(io.BytesIO(stream.getvalue()))
+        ({'kind': 'ready'}, [b'abc', None])
     """
     sizes = [None if blob is None else len(blob) for blob in blobs]
     stream.write(json.dumps({**header, "blobs": sizes}).encode() + b"\n")
@@ -79,7 +91,7 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes | None]]
     """Returns the header and the blobs of the next message, or ``None`` if the stream ends before or within it.
 
     Raises:
-        ValueError: the line is no message.
+        ValueError: the line is not the header of a message.
     """
     line = stream.readline()
     if not line.endswith(b"\n"):
@@ -89,8 +101,8 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes | None]]
     if not isinstance(sizes, list) or not all(_is_size(size) for size in sizes):
         raise ValueError(f"{line[:40]!r}")
     blobs = [None if size is None else stream.read(size) for size in sizes]
-    torn = any(len(blob or b"") < (size or 0) for blob, size in zip(blobs, sizes, strict=True))
-    return None if torn else (header, blobs)
+    is_cut_off = any(len(blob or b"") < (size or 0) for blob, size in zip(blobs, sizes, strict=True))
+    return None if is_cut_off else (header, blobs)
 
 
 def _is_size(size: Any) -> bool:
@@ -99,7 +111,7 @@ def _is_size(size: Any) -> bool:
 
 @functools.cache
 def hash_source() -> str:
-    """Returns the SHA-256 of the source of the packages, as it was at the first call."""
+    """Returns the SHA-256 of the source files of `ablations` and `cnnjax`, as they were at the first call."""
     digest = hashlib.sha256()
     for package in (ablations, cnnjax):
         folder = Path(package.__path__[0])
@@ -110,7 +122,7 @@ def hash_source() -> str:
 
 
 def check_source(coordinators: str) -> None:
-    """Raises `UnavailableError` if the coordinator, whose source has this hash, runs other source than this process."""
+    """Raises `UnavailableError` if the hash of the coordinator's source is not that of this process's source."""
     if coordinators != hash_source():
         folder = Path(ablations.__path__[0]).parent
         raise UnavailableError(f"{folder}: this source is not the one that the grid was started with; start it again")

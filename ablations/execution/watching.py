@@ -18,39 +18,40 @@ from cnnjax.runs.trackers import Tracking, check_trackers, make_trackers
 from cnnjax.settings.schema import shorten_paths
 
 REFRESH_SECONDS = 0.2
+"""Shortest time between two updates of the live view for progress."""
 
 
 class GridObserver(Protocol):
-    """Is told of the events of a grid."""
+    """Receives the events of a grid."""
 
     def begin(self, work: Work) -> None:
-        """Is told which trials are stored and which are to run."""
+        """Called first, with the trials that are stored and those that will be run."""
 
     def start(self, trial: Trial) -> None:
-        """Is told that a trial has started."""
+        """Called when a trial has started."""
 
     def advance(self, trial: Trial, progress: Progress) -> None:
-        """Is told of the progress of a trial."""
+        """Called with the progress of a running trial."""
 
     def retry(self, trial: Trial, reason: str) -> None:
-        """Is told that a trial failed and will be run again."""
+        """Called when a trial has failed and will be run again."""
 
     def end(self, trial: Trial, record: Record) -> None:
-        """Is told that a trial has ended and is stored."""
+        """Called when a trial has ended and its result is stored."""
 
     def close(self) -> None:
-        """Is told that the grid has ended."""
+        """Called when the grid has ended."""
 
 
 def make_grid_observer(quiet: bool) -> GridObserver:
-    """Returns a live view if stdout is a terminal, lines otherwise; if `quiet`, only failures."""
+    """Returns an observer: only failures if `quiet`, else a live view if stdout is a terminal, else lines."""
     if quiet:
         return FailureObserver()
     return LiveObserver() if sys.stdout.isatty() else LineObserver()
 
 
 class FailureObserver:
-    """Shows only failures, on stderr; keeps the counts for observers that show more."""
+    """Shows only failures, on stderr; counts the trials for observers that show more."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -67,7 +68,7 @@ class FailureObserver:
         self._cost_ended, self._ended = 0.0, 0
 
     def start(self, trial: Trial) -> None:
-        """Adds the trial to those that run."""
+        """Adds the trial to the running trials."""
         self.running[trial.key] = (trial, None)
 
     def advance(self, trial: Trial, progress: Progress) -> None:
@@ -97,7 +98,7 @@ class FailureObserver:
         say(text, sys.stderr)
 
     def estimate_rest(self) -> str:
-        """Returns the time left at the speed so far, such as ``0:12:30``; ``-`` if no speed is known."""
+        """Returns the time left at the speed so far, such as ``0:12:30``; ``-`` if the speed is not known yet."""
         done = self._cost_ended + sum(
             _share(progress) * training_flops(t.config) for t, progress in self.running.values()
         )
@@ -137,9 +138,10 @@ class LineObserver(FailureObserver):
 
 
 class LiveObserver(FailureObserver):
-    """Shows a progress bar, the counts, the rate, the time left and the running trials; remains when the grid ends.
+    """Shows a progress bar, the counts, the rate, the time left and the running trials.
 
-    Running trials are named by the factors that differ, so that a narrow terminal does not cut these off.
+    The view stays on the terminal when the grid has ended. A running trial is named by those factors alone that vary in
+    the grid, so that a narrow terminal does not cut them off.
     """
 
     def __init__(self) -> None:
@@ -223,7 +225,7 @@ class LiveObserver(FailureObserver):
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
-        """Ends the view if the terminal is gone, so that the grid goes on."""
+        """Ends the view if the terminal has been closed, so that the grid goes on without it."""
         try:
             yield
         except OSError:
@@ -231,7 +233,7 @@ class LiveObserver(FailureObserver):
 
 
 def _find_varying(trials: Sequence[Trial]) -> dict[str, str]:
-    """Returns the short names of the factors that have several labels among these trials."""
+    """Returns the factors that vary among these trials, with their short names."""
     labels = [trial.cell.labels for trial in trials]
     factors = list(labels[0]) if labels else []
     return shorten_paths([factor for factor in factors if len({each[factor] for each in labels}) > 1])
@@ -249,7 +251,7 @@ def _share(progress: Progress | None) -> float:
 
 
 class TrackedGridObserver:
-    """Passes all events on to another observer, and tells trackers of the trials that end."""
+    """Passes all events on to another observer, and passes the trials that have ended to trackers."""
 
     def __init__(self, shown: GridObserver, names: Iterable[str], folder: str | os.PathLike[str]) -> None:
         """Takes the other observer, the names of the trackers, and the output folder.
@@ -278,7 +280,7 @@ class TrackedGridObserver:
         self._shown.retry(trial, reason)
 
     def end(self, trial: Trial, record: Record) -> None:
-        """Passes it on, and tells the trackers; a tracker that fails is dropped."""
+        """Passes it on, and has the trackers write the run if it has a result; a tracker that fails is dropped."""
         self._shown.end(trial, record)
         if record.status not in FINAL:
             return

@@ -1,6 +1,6 @@
-"""The work of a grid: which trials are left to run, in which order they are taken, and who runs them.
+"""The work of a grid: which trials are left to run, in which order they are run, and the interface of executors.
 
-A `Schedule` hands out trials, an `Executor` runs them, and every trial comes back in an event.
+A `Schedule` hands out trials, an `Executor` runs them, and the executor reports the end of every trial in an event.
 """
 
 import math
@@ -15,7 +15,7 @@ from cnnjax.runs.record import FINAL, PackedRun
 from cnnjax.runs.store import Store
 
 Budget = Literal["full", "halving"]
-"""Whether every cell trains to its end, or the worse half is pruned repeatedly."""
+"""``full`` trains every cell to its end; ``halving`` repeatedly prunes the worse half of the cells."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Policy:
     """What to do about failures.
 
     Attributes:
-        retry_failed: runs trials again that are stored as failed.
-        fail_fast: stops at the first trial that fails at its last attempt; stored failures stop nothing.
-        max_retries: the number of further attempts at a trial that fails.
+        retry_failed: whether trials that are stored as failed are run again.
+        fail_fast: whether the grid stops when a trial fails in its last attempt; failures that were stored before do
+            not stop it.
+        max_retries: number of further attempts after a trial has failed.
     """
 
     retry_failed: bool = False
@@ -35,13 +36,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Work:
-    """The trials of a grid, divided by what the store has of them.
+    """The trials of a grid: those that are stored, those that are invalid, and those that are left to run.
 
     Attributes:
-        stored: the number of trials that keep their stored result, by status.
-        invalid: the trials whose network cannot exist.
+        stored: the number of trials whose stored result is kept, by status.
+        invalid: the trials whose network does not fit its images.
         waiting: the trials to run.
-        statuses: the status of every run in the store, also outside the grid, by run key, oldest first.
+        statuses: the status of every run in the store, also of runs outside the grid, by run key, oldest first.
     """
 
     stored: Counter[str]
@@ -51,7 +52,7 @@ class Work:
 
     @property
     def counts(self) -> Counter[str]:
-        """The number of trials by status; those to run are ``waiting``."""
+        """The number of trials by status; trials that are left to run are ``waiting``."""
         return self.stored + Counter(invalid=len(self.invalid), waiting=len(self.waiting))
 
 
@@ -60,8 +61,8 @@ class Ending:
     """How a grid ended.
 
     Attributes:
-        counts: the number of trials by status; those that were not run are ``waiting``.
-        stopped: whether a failure stopped it, by `Policy.fail_fast`.
+        counts: the number of trials by status; trials that were not run are ``waiting``.
+        stopped: whether a failure stopped the grid, because of `Policy.fail_fast`.
     """
 
     counts: Counter[str]
@@ -69,12 +70,12 @@ class Ending:
 
 
 def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
-    """Compares a grid with a store, which need not exist yet.
+    """Finds which trials of a grid a store has; the store need not exist yet.
 
     Args:
-        grid: the study.
-        store: has its results.
-        retry_failed: counts failed trials as waiting.
+        grid: the trials.
+        store: the store with results.
+        retry_failed: whether trials that are stored as failed are left to run.
     """
     statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
     kept = FINAL if retry_failed else (*FINAL, "failed")
@@ -88,16 +89,16 @@ def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
 
 
 class Schedule:
-    """The trials that have not started, grouped by static signature; the longest come first.
+    """The trials that have not started, grouped by static signature, the longest first.
 
     Args:
         trials: all trials to run.
-        cost: the duration of a trial, in any unit.
+        cost: returns the expected duration of a trial, in any unit.
     """
 
     def __init__(self, trials: Iterable[Trial], cost: Callable[[Trial], float]) -> None:
         self._waiting: dict[str, deque[Trial]] = {}
-        for trial in sorted(trials, key=cost, reverse=True):  # which orders the groups as well
+        for trial in sorted(trials, key=cost, reverse=True):  # the groups are then in this order too
             self._waiting.setdefault(trial.signature, deque()).append(trial)
         self._running: Counter[str] = Counter()
         self._most: dict[str, int] = {}
@@ -106,15 +107,15 @@ class Schedule:
         return bool(self._waiting)
 
     def has(self, signature: str) -> bool:
-        """Whether trials of this signature are waiting."""
+        """Whether trials with this signature are waiting."""
         return signature in self._waiting
 
     def take(self, signature: str, size: int, takers: int = 1) -> tuple[Trial, ...]:
-        """Removes and returns up to `size` trials of one signature.
+        """Removes and returns up to `size` trials with the same signature.
 
         Args:
-            signature: the one to prefer, because its programs are compiled already; `""` for none.
-            size: the largest group; smaller after a group of this signature has failed.
+            signature: the signature to prefer, because the worker has its programs already; `""` for none.
+            size: the largest number of trials; fewer are taken if a group with this signature has failed.
             takers: the number of workers that share the waiting trials.
         """
         if signature not in self._waiting:
@@ -129,11 +130,11 @@ class Schedule:
         return taken
 
     def put_back(self, trial: Trial, together: int = 0) -> None:
-        """Reschedules a trial that was taken, after the others of its signature.
+        """Reschedules a trial that was taken, after the others with its signature.
 
         Args:
-            trial: one without a result.
-            together: the number of trials in the program that failed; later groups of the signature are smaller.
+            trial: a trial that has no result.
+            together: the number of trials in its program if that failed; later groups with the signature are smaller.
         """
         if together > 1:
             self._most[trial.signature] = min(together // 2, self._most.get(trial.signature, together))
@@ -141,7 +142,7 @@ class Schedule:
         self.end(trial)
 
     def end(self, trial: Trial) -> None:
-        """Is told that a trial that was taken has ended."""
+        """Records that a trial that was taken has ended."""
         self._running[trial.signature] -= 1
 
 
@@ -170,7 +171,13 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A trial has failed, for a reason in one line; `output` is the end of what it printed."""
+    """A trial has failed.
+
+    Attributes:
+        trial: the trial.
+        reason: why it failed, in one line.
+        output: the end of what it printed.
+    """
 
     trial: Trial
     reason: str
@@ -179,7 +186,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Returned:
-    """A trial is to be rescheduled: its worker ended before it started, or with several trials in one program.
+    """A trial must be rescheduled, because its worker ended before the trial started or ran several trials together.
 
     Attributes:
         trial: the trial.
@@ -196,19 +203,19 @@ Event = Started | Advanced | Ended | Failed | Returned
 
 
 class Executor(Protocol):
-    """Runs groups of trials of one static signature, by `ablations.execution.trials`.
+    """Runs groups of trials with the same static signature, by `ablations.execution.trials`.
 
-    Every submitted trial comes back in exactly one `Ended`, `Failed` or `Returned`.
+    For every submitted trial, `poll` returns exactly one `Ended`, `Failed` or `Returned`.
     """
 
     group_size: int
-    """The largest group that a slot takes."""
+    """The largest number of trials that a slot takes at once."""
 
     def free_slots(self) -> Mapping[int, str]:
-        """Returns the static signature whose programs each idle slot has (`""` for none)."""
+        """Returns the idle slots, each with the static signature whose programs it has (`""` for none)."""
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Starts a group on an idle slot."""
+        """Starts a group of trials on an idle slot."""
 
     def poll(self, seconds: float) -> list[Event]:
         """Returns the events since the last call; waits up to `seconds` for the first."""

@@ -1,9 +1,8 @@
-"""A worker process: it trains trials on one core or one device until its standard input ends.
+"""A worker process, which trains trials on one core or one device until its standard input ends.
 
-It reads groups of configurations as messages on standard input, and answers on standard output: a trial has started,
-its progress, its result. Trials that start together run in one program. Everything that a trial prints goes to standard
-error, of which the coordinator keeps the end. When the coordinator dies, the input ends and so does the worker, even
-during a trial.
+It reads groups of configurations as messages on standard input, and answers with messages on standard output: a trial
+has started, its progress, its result. Everything that a trial prints goes to standard error, and the coordinator keeps
+the end of it. When the coordinator dies, standard input is closed and the worker ends, even during a trial.
 """
 
 import argparse
@@ -36,6 +35,7 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.training.fit import cut_runs
 
 PROGRESS_SECONDS = 0.5
+"""Shortest time between two messages about the progress of a trial."""
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})  # before JAX counts the cores
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the coordinator receives them too, and ends its workers
+        signal.signal(number, signal.SIG_IGN)  # the coordinator receives these signals too, and ends its workers
     replies = take_stdout().detach()  # type: ignore[attr-defined] # as bytes
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # so that a crash loses no output
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -60,7 +60,7 @@ def main() -> None:
             _serve(jobs, replies)
     except UnavailableError as error:
         print(error, file=sys.stderr, flush=True)
-        os._exit(error.exit_code)  # without waiting for the thread that reads
+        os._exit(error.exit_code)  # does not wait for the thread that reads standard input
 
 
 def _serve(jobs: "queue.SimpleQueue[dict[str, Any]]", replies: IO[bytes]) -> NoReturn:
@@ -80,7 +80,7 @@ def _read_jobs(stream: IO[bytes], jobs: "queue.SimpleQueue[dict[str, Any]]") -> 
 def _cut(configs: Sequence[RunConfig], at_once: int | None) -> Iterable[Sequence[RunConfig]]:
     try:
         return cut_runs(configs, load_data_info(configs[0].data), at_once)
-    except CnnjaxError:  # the first trial will raise it again, and report it
+    except CnnjaxError:  # the first trial will raise this error again, and report it
         return ([config] for config in configs)
 
 
@@ -101,7 +101,7 @@ def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
     except BaseException as error:
         traceback.print_exc()
         write_message(replies, {"kind": "failed", "reason": describe_error(error)})
-        os._exit(1)  # the next trial gets a fresh process
+        os._exit(1)  # the coordinator starts a new process for the next trial
 
 
 def _forget_output() -> None:

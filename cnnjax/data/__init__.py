@@ -1,5 +1,5 @@
-"""Images in, uint8 arrays out: bundled MNIST, any TFDS image-classification set, and a cache of the decoded arrays.
+"""Datasets as uint8 arrays: the bundled MNIST, any TFDS image-classification set, and a cache of the decoded arrays.
 
-`load("mnist")` reads four files that come with the package. Every other name is a TensorFlow Datasets (TFDS) name,
-`name[/config][:version]`; TensorFlow is needed once, to prepare a set that isn't on the disk yet.
+`load("mnist")` reads four files that come with the package. Every other name is that of a set in TensorFlow Datasets
+(TFDS), `name[/config][:version]`. TensorFlow is needed once, to prepare a set that is not on the disk yet.
 """

@@ -1,10 +1,10 @@
-"""A cache of decoded arrays, so that only the first start of a TFDS dataset pays for decoding (and for importing TFDS).
+"""A cache of decoded arrays, so that a TFDS dataset is decoded, and TFDS imported, only when it is first used.
 
-An entry is a folder `datasets/<name>/<config or _>/<version>/` of four `.npy` files and `metadata.json`. It is written
-under another name, flushed to the disk and renamed, so an entry is there whole or not at all; and as disks and people
-damage files all the same, every load compares the arrays with the content hash (2 GB/s) before they are used. A damaged
-entry counts as missing, and is replaced. `metadata.json` also lists the names that the entry answers to, as TFDS
-resolved them when it was stored: `emnist` means `emnist/byclass:3.1.0` until the entry is deleted.
+An entry is a folder `datasets/<name>/<config or _>/<version>/` with four `.npy` files and `metadata.json`. It is
+written under another name, flushed to the disk and renamed, so no entry is ever half-written. Files can be damaged
+later, so every load compares the arrays with the content hash (2 GB/s) before they are used. A damaged entry counts as
+missing, and is replaced. `metadata.json` also lists the names that the entry answers to, as TFDS resolved them when the
+entry was stored: `emnist` means `emnist/byclass:3.1.0` until the entry is deleted.
 """
 
 import hashlib
@@ -34,7 +34,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """A cached dataset, of which only the metadata has been read."""
+    """A cached dataset, of which only the metadata has been read.
+
+    Attributes:
+        folder: the folder of the entry.
+        info: the metadata.
+        answers: the dataset names that mean this entry, such as `emnist` and `emnist/byclass:3.1.0`.
+    """
 
     folder: Path
     info: DatasetInfo
@@ -42,23 +48,23 @@ class Entry:
 
     @property
     def has_arrays(self) -> bool:
-        """Whether it is more than metadata, as the entries of images that were handed over in Python need not be."""
+        """Whether the arrays are cached too; of images given in Python, an entry may have the metadata only."""
         return (self.folder / f"{_ARRAYS[0]}.npy").exists()
 
 
 def cache_folder() -> Path:
-    """Where entries live, in the user's cache."""
+    """Returns the folder of the entries of TFDS datasets, in the user's cache."""
     return cache_root() / "datasets"
 
 
 def find_entry(reference: Reference) -> Entry | None:
-    """The cached entry of the highest version that answers to the name, or None."""
+    """Returns the cached entry with the highest version among those that answer to the name, or None."""
     found = [entry for entry in _entries(reference.name) if str(reference) in entry.answers]
     return max(found, key=lambda entry: [int(part) for part in entry.info.version.split(".")], default=None)
 
 
 def load_entry(entry: Entry) -> Dataset | None:
-    """The entry's dataset, its arrays memory-mapped and read-only; None if they aren't what the metadata says."""
+    """Returns the dataset of an entry, with memory-mapped, read-only arrays; None if they are missing or damaged."""
     info = entry.info
     try:
         arrays = [_map_array(entry.folder / f"{name}.npy") for name in _ARRAYS]
@@ -74,12 +80,16 @@ def load_entry(entry: Entry) -> Dataset | None:
 
 
 def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
-    """Write a dataset to the cache and return the memory-mapped copy.
+    """Writes a dataset to the cache and returns the memory-mapped copy.
 
-    Two processes that store the same dataset at once both succeed; one of the two equal copies stays.
+    If two processes store the same dataset at once, both succeed, and one of the two equal copies is kept.
+
+    Args:
+        dataset: the dataset.
+        answers: the dataset names that mean it.
 
     Raises:
-        OSError: the cache folder can't be written (permission, disk full); no partial entry is left.
+        OSError: the cache folder cannot be written (permission, disk full); no partial entry is left.
     """
     name, _, config = dataset.name.partition("/")
     entry = Entry(cache_folder() / name / (config or "_") / dataset.version, dataset.info, answers)
@@ -88,7 +98,7 @@ def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
 
 
 def find_given(sha256: str) -> Entry | None:
-    """What is kept of images that were handed over in Python, by their content hash: a copy, or metadata; or None."""
+    """Returns the entry of images that were given in Python, by their content hash, or None; it may lack the arrays."""
     path = _given_folder(sha256) / "metadata.json"
     try:
         entry = _read_metadata(path)
@@ -101,10 +111,10 @@ def find_given(sha256: str) -> Entry | None:
 
 
 def store_given(dataset: Dataset) -> None:
-    """Write images that were handed over in Python to the cache, unless they are there.
+    """Writes images that were given in Python to the cache, unless they are there already.
 
     Raises:
-        OSError: the cache folder can't be written (permission, disk full); no partial entry is left.
+        OSError: the cache folder cannot be written (permission, disk full); no partial entry is left.
     """
     entry = find_given(dataset.sha256)
     if entry is None or not entry.has_arrays or load_entry(entry) is None:
@@ -112,7 +122,7 @@ def store_given(dataset: Dataset) -> None:
 
 
 def store_given_info(info: DatasetInfo) -> None:
-    """Write what is known of such images, without a copy of them, unless it is there; raises as `store_given`."""
+    """Writes the metadata of images that were given in Python, unless it is there already; raises as `store_given`."""
     assert info.sha256 is not None
     if find_given(info.sha256) is None:
         _store(None, Entry(_given_folder(info.sha256), info, ()))
@@ -160,14 +170,15 @@ def _read_metadata(path: Path) -> Entry:
 
 
 def _check(content: dict[str, Any]) -> str:
+    """Returns the hash of the metadata, which `metadata.json` holds as `check`."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _map_array(path: Path) -> NDArray[Any]:
-    """Returns the array of a file, mapped; raises `ValueError` where the file holds none."""
+    """Returns the array of a file, memory-mapped; raises `ValueError` if the file is not a whole `.npy` file."""
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
+    except Exception as error:  # numpy reads headers as Python literals, so damage can raise nearly any exception
         raise ValueError(f"{path.name}: {type(error).__name__}: {error}") from None
     return array
 
@@ -188,7 +199,7 @@ def _write_metadata(folder: Path, entry: Entry) -> None:
 
 @contextmanager
 def _durable(path: Path) -> Iterator[IO[bytes]]:
-    """A new file whose content is on the disk, not just on its way there, when the block ends."""
+    """Opens a new file, and syncs it to the disk when the block ends."""
     with path.open("xb") as file:
         yield file
         file.flush()
@@ -196,7 +207,7 @@ def _durable(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _put_in_place(draft: Path, entry: Entry) -> None:
-    """Rename the draft to the entry, keeping an entry already there if it is whole."""
+    """Renames the draft to the folder of the entry; keeps an entry that is there already, if it is not damaged."""
     for _ in range(3):
         try:
             draft.rename(entry.folder)

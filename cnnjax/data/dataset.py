@@ -1,8 +1,8 @@
-"""A dataset: two splits of uint8 images with int32 labels, checked once and named by the hash of their content.
+"""A dataset: two splits of uint8 images with int32 labels, checked once and identified by the hash of their content.
 
-Arrays are converted if their meaning is plain. Whole numbers in 0..255 are pixels, whatever their dtype, and so are
-floats in [0, 1] that are multiples of 1/255. Images without channels are grey. Arrays whose meaning would be a guess,
-such as normalised images, are refused.
+Arrays of other dtypes are converted if it is clear what they mean. Whole numbers in 0..255 are pixels, whatever their
+dtype, and so are floats in [0, 1] that are multiples of 1/255. Images without a channel axis are grey. Arrays whose
+meaning would have to be guessed, such as normalised images, are refused.
 """
 
 import hashlib
@@ -17,23 +17,29 @@ from cnnjax.errors import InputError
 Order = Literal["file", "tfds"]
 _MOST_CHANNELS = 4
 _CLOSE = 1e-3
-"""Largest distance of a pixel from a whole number that rounding explains; for float16, 255 times `_ROUNDING`."""
+"""Largest distance of a scaled pixel from a whole number that is taken for a rounding error, except for float16."""
 _ROUNDING = float(np.finfo(np.float16).eps)
+"""Relative rounding error of float16; scaled pixels are at most 255, so 255 times this is their largest distance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Examples of one split, in a fixed order.
 
-    Other arrays and lists are converted if their meaning is plain (`cnnjax.data.dataset`), others are not copied. The
-    fields are read-only views; the caller's arrays stay writeable.
+    Arrays of these dtypes and shapes are not copied. Other arrays and lists are converted if it is clear what they mean
+    (see `cnnjax.data.dataset`). The fields are read-only views; the caller's own arrays stay writeable.
 
     Attributes:
         images: uint8 (n, height, width, channels), 1 to 4 channels.
         labels: int32 (n,).
 
     Raises:
-        InputError: the arrays cannot be converted to these, or differ in n.
+        InputError: the arrays cannot be converted, or have different lengths.
+
+    Example:
+        >>> split = Split(np.ones((2, 8, 8)), [0, 1])
+        >>> split.images.shape, split.images.dtype, split.labels.dtype
+        ((2, 8, 8, 1), dtype('uint8'), dtype('int32'))
     """
 
     images: NDArray[np.uint8]
@@ -54,16 +60,16 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without its arrays; None if only decoding it would tell.
+    """The metadata of a dataset. A field is None if only decoding the dataset would tell it.
 
     Attributes:
         name: TFDS name, with its configuration if it has one: `mnist`, `emnist/letters`.
-        version: TFDS version, or `bundled`.
+        version: TFDS version; `bundled` for the MNIST in this package, `given` for images given in Python.
         image_shape: (height, width, channels).
-        classes: labels lie in 0 .. classes - 1.
-        train_size: training examples.
-        test_size: test examples.
-        order: whose example order it is, the original file's (`file`) or TFDS's (`tfds`).
+        classes: number of classes; labels are in 0 .. classes - 1.
+        train_size: number of training examples.
+        test_size: number of test examples.
+        order: order of the examples: that of the original files (`file`), or that of TFDS (`tfds`).
         sha256: `content_hash` of the arrays.
     """
 
@@ -79,7 +85,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A checked dataset; `make_dataset` builds it. Fields are described in `DatasetInfo`."""
+    """A checked dataset, made by `make_dataset`. Its fields are those of `DatasetInfo`, and the splits."""
 
     name: str
     version: str
@@ -89,10 +95,10 @@ class Dataset:
     sha256: str
     order: Order
     answers: tuple[str, ...] = field(default=(), init=False)
-    """The names by which `load` gives exactly these images; none for images that were made in Python."""
+    """The names with which `load` returns exactly these images; none for images that were made in Python."""
 
     def answering(self, *names: str) -> "Dataset":
-        """Returns the dataset, which `load` has loaded, with the names that mean it."""
+        """Sets `answers`, the names with which `load` returns this dataset, and returns the dataset itself."""
         object.__setattr__(self, "answers", names)
         return self
 
@@ -103,16 +109,21 @@ class Dataset:
 
     @property
     def info(self) -> DatasetInfo:
-        """Everything but the arrays."""
+        """The metadata of the dataset."""
         sizes = len(self.train), len(self.test)
         return DatasetInfo(self.name, self.version, self.image_shape, self.classes, *sizes, self.order, self.sha256)
 
 
 def make_dataset(name: str, version: str, train: Split, test: Split, classes: int, order: Order) -> Dataset:
-    """Checks that the splits belong together, and hashes them.
+    """Checks that two splits make a dataset, and hashes them. The arguments are described in `DatasetInfo`.
 
     Raises:
-        InputError: a split is empty, a label lies outside 0 .. classes - 1, or the splits' image shapes differ.
+        InputError: a split is empty, a label is not in 0 .. classes - 1, or the splits' image shapes differ.
+
+    Example:
+        >>> split = Split(np.zeros((3, 8, 8), np.uint8), [0, 1, 1])
+        >>> make_dataset("mine", "given", split, split, classes=2, order="file").info.train_size
+        3
     """
     for split_name, split in (("train", train), ("test", test)):
         _check_split(f"data.name={name!r}: {split_name}", split, classes)
@@ -131,7 +142,7 @@ def _check_split(where: str, split: Split, classes: int) -> None:
 
 
 def check_labels(where: str, labels: NDArray[np.int32], classes: int) -> None:
-    """Raises `InputError` where a label lies outside 0 .. classes - 1."""
+    """Raises `InputError` if a label is not in 0 .. classes - 1; the message begins with `where`."""
     out_of_range = np.flatnonzero((labels < 0) | (labels >= classes))
     if out_of_range.size:
         index = int(out_of_range[0])
@@ -144,9 +155,10 @@ def _image_shape(split: Split) -> tuple[int, int, int]:
 
 
 def content_hash(train: Split, test: Split) -> str:
-    """SHA-256, in hex, of the shapes and values of both splits, whatever their memory layout and origin.
+    """Returns the SHA-256, in hex, of the shapes and values of both splits, whatever their memory layout.
 
-    Each array adds one line of text, `train images uint8 (60000, 28, 28, 1)`, then its little-endian C-order bytes.
+    Of each array, a line of text such as `train images uint8 (60000, 28, 28, 1)` is hashed, then its values as
+    little-endian bytes in C order.
     """
     digest = hashlib.sha256()
     for split_name, split in (("train", train), ("test", test)):
@@ -161,10 +173,10 @@ def _add_array(digest: Any, header: str, array: NDArray[Any]) -> None:
 
 
 def read_images(value: Any) -> NDArray[np.uint8]:
-    """Returns images as uint8 (n, height, width, channels), without a copy if they are that already.
+    """Returns images as uint8 (n, height, width, channels), without a copy if they have this form already.
 
     Raises:
-        InputError: another shape, or values that are not pixels.
+        InputError: the array has another shape, or its values are not pixels.
 
     Example:
         >>> read_images(np.ones((2, 28, 28))).shape
@@ -193,10 +205,14 @@ def read_images(value: Any) -> NDArray[np.uint8]:
 
 
 def read_labels(value: Any) -> NDArray[np.int32]:
-    """Returns labels as int32 (n,), without a copy if they are that already.
+    """Returns labels as int32 (n,), without a copy if they have this form already.
 
     Raises:
-        InputError: another shape, not integers, or integers beyond int32.
+        InputError: the array has another shape, or its values are not integers or too large for int32.
+
+    Example:
+        >>> read_labels([[3], [1]])
+        array([3, 1], dtype=int32)
     """
     labels = _read_array(value, "labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -215,7 +231,7 @@ def _read_array(value: Any, what: str) -> NDArray[Any]:
     try:
         array: NDArray[Any] = value if isinstance(value, np.ndarray) else np.asarray(value)  # a memmap stays one
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{what} are no array of numbers: {error}") from None
+        raise InputError(f"{what} are not an array of numbers: {error}") from None
     if array.dtype.kind not in "biuf":
         raise InputError(f"{what} are {array.dtype} {array.shape}; they must be numbers")
     return array

@@ -1,9 +1,9 @@
-"""The way to the images of a run: by name, or handed over in Python.
+"""Loads the images of a run, by the name of a dataset or by the hash of images that were given in Python.
 
-A name means the bundled MNIST or a TFDS set, which comes from the cache, else from what TFDS has prepared, else it is
-prepared first. Each step imports only what it needs: MNIST and cached datasets load without TFDS, prepared ones without
-TensorFlow. The name of images that were handed over in Python does not identify them, so the hash of their content
-(`DataConfig.sha256`) is in the run key too, and they are found again by it.
+`mnist` is the bundled MNIST; any other name is a TFDS set. It is read from the cache, or else from the files that TFDS
+has prepared, or else it is prepared first. Each step imports only what it needs: MNIST and cached datasets load without
+TFDS, prepared ones without TensorFlow. Images that were given in Python have only been given a name, so the hash of
+their content (`DataConfig.sha256`) is part of the run key too, and they are found in the cache by it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableE
 from cnnjax.machine.files import cache_root
 
 VERSION = "given"
-"""Version of datasets that are made of arrays."""
+"""Version of datasets that are made from arrays given in Python."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ def load_data(data: DataConfig) -> Dataset:
     """Loads the images of a run.
 
     Raises:
-        InputError: they were handed over in Python, and no copy is kept; otherwise as `load`.
+        InputError: the images were given in Python, and the cache has no copy of them; otherwise as `load`.
         CorruptionError, UnavailableError: as `load`.
     """
     if data.sha256 is None:
@@ -44,7 +44,7 @@ def load_data(data: DataConfig) -> Dataset:
 
 
 def load_data_info(data: DataConfig) -> DatasetInfo:
-    """Returns what is known of the images of a run without loading them; raises as `load_data` does."""
+    """Returns the metadata of the images of a run, mostly without loading them; raises the errors of `load_data`."""
     if data.sha256 is None:
         return load_info(data.name, manual_dir=data.manual_dir)
     entry = cache.find_given(data.sha256)
@@ -58,15 +58,17 @@ def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
 
     Args:
         name: `mnist`, or a TFDS name: `name`, `name/config`, `name:1.2.3` or `name/config:1.2.3`.
-        manual_dir: folder of files downloaded by hand, for preparing; not read if there is nothing to prepare.
+        manual_dir: folder of files downloaded by hand, from which TFDS prepares the dataset; not used otherwise.
 
     Returns:
         The dataset; its arrays are read-only.
 
     Raises:
-        InputError: an unknown name, a dataset that isn't uint8 images of one size with labels, no folder `manual_dir`.
-        CorruptionError: a file has a wrong checksum, is truncated or damaged, or holds a label out of range.
-        UnavailableError: it is not prepared yet, and there is no TensorFlow, network, permission or disk space.
+        InputError: the name is not known, the dataset is not uint8 images of one size with labels, or `manual_dir` is
+            not a folder.
+        CorruptionError: a file has a wrong checksum, is truncated or damaged, or has a label out of range.
+        UnavailableError: the dataset is not prepared yet, and TensorFlow, the network, a permission or disk space is
+            missing.
 
     Example:
         >>> dataset = load("mnist")
@@ -81,24 +83,28 @@ def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
 
 
 def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
-    """Loads a TFDS dataset, `mnist` included, in TFDS's order.
+    """Loads a TFDS dataset, `mnist` included, in TFDS's order of examples.
 
-    The first load prepares the dataset in TFDS's data folder (`TFDS_DATA_DIR`) if it isn't there, with TensorFlow in a
-    process of its own; decodes it into memory; and keeps the arrays in the cache folder (`CNNJAX_CACHE_DIR`), from
-    where later loads map them. If the cache can't be written the arrays are returned all the same, with a
-    `RuntimeWarning`. A name without a version means, from then on, the version that is cached.
+    The first load prepares the dataset in TFDS's data folder (`TFDS_DATA_DIR`) if it is not there, with TensorFlow in a
+    child process; decodes it into memory; and stores the arrays in the cache (`CNNJAX_CACHE_DIR`), from where later
+    loads map them. If the cache cannot be written, the arrays are returned all the same, with a `RuntimeWarning`. From
+    then on, a name without a version means the cached version.
 
-    Arguments, result and errors are those of `load`. The test split is `validation` where the dataset has no `test`.
+    Arguments, result and errors are those of `load`. If the dataset has no split `test`, its `validation` is used.
     """
     return _load_tfds(parse_name(name), _existing_folder(manual_dir))
 
 
 def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo:
-    """Returns what is known of a dataset without its arrays: image shape, classes, and sizes and hash if known.
+    """Returns the metadata of a dataset: image shape and classes, and sizes and hash if they are known.
 
-    Takes milliseconds for `mnist` and for cached datasets, whose files are not opened, and a second or two for others,
-    which are not prepared: sizes and hash are None then. A prepared dataset that declares no one image size is loaded,
-    to find it out. Arguments and errors are those of `load`.
+    This takes milliseconds for `mnist` and for cached datasets, whose arrays are not opened. For others it takes a
+    second or two; sizes and hash are None then, because the dataset is not prepared for this. Only a dataset whose
+    image size TFDS does not declare is loaded. Arguments and errors are those of `load`.
+
+    Example:
+        >>> load_info("mnist").train_size
+        60000
     """
     reference, folder = parse_name(name), _existing_folder(manual_dir)
     if name == mnist.INFO.name:
@@ -116,18 +122,22 @@ def load_info(name: str, *, manual_dir: str | Path | None = None) -> DatasetInfo
 
 
 def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
-    """Returns the names of the classes, in their order.
+    """Returns the names of the classes, in the order of their labels; their numbers if the names are not known.
 
     Args:
-        data: which dataset.
+        data: the dataset.
         classes: number of classes.
+
+    Example:
+        >>> find_class_names(DataConfig("mnist"), classes=10)[:3]
+        ('0', '1', '2')
     """
     numbers = tuple(map(str, range(classes)))
     if data.name == mnist.INFO.name or data.sha256 is not None:
         return numbers
     try:
         source = tfds.find_source(parse_name(data.name))
-    except CnnjaxError:  # its images may be in the cache all the same
+    except CnnjaxError:  # TFDS does not know the dataset, but its images may still be in the cache
         return numbers
     names = tuple(source.builder.info.features[source.label_key].names or ())
     return names if len(names) == classes else numbers
@@ -147,7 +157,7 @@ def _decode_and_store(reference: Reference, manual_dir: Path | None) -> Dataset:
         source = tfds.find_source(reference)
         if not source.is_prepared():
             folder = source.builder.data_dir
-            raise CorruptionError(f"data.name='{reference}': {folder} holds no whole dataset; delete that folder")
+            raise CorruptionError(f"data.name='{reference}': the dataset in {folder} is incomplete; delete that folder")
     names = tfds.names_of(source)
     dataset = tfds.decode(source).answering(*names)
     try:
@@ -172,10 +182,10 @@ def _existing_folder(manual_dir: str | Path | None) -> Path | None:
 
 
 def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
-    """Returns the settings of these images: with their content hash, unless the name alone identifies them.
+    """Returns the settings of a run's images with the content hash of `dataset`, unless the name alone identifies it.
 
     Raises:
-        InputError: the settings have another name, or another content hash.
+        InputError: the settings have another name or another content hash than `dataset`.
     """
     if parse_name(dataset.name).name != parse_name(data.name).name:
         raise InputError(f"dataset: is {dataset.name}, but the run's data.name={data.name!r}")
@@ -191,15 +201,16 @@ def _is_named(name: str, dataset: Dataset) -> bool:
 
 
 def read_dataset(value: Any, name: str) -> Dataset:
-    """Returns images that were handed over in Python as a dataset.
+    """Returns images that were given in Python as a dataset.
 
     Args:
-        value: a `Dataset`; or two splits, train and test, each a `Split` or a pair of images (n, height, width[,
-            channels]) and labels (n,). The largest label gives the number of classes.
-        name: name of a dataset that is made of splits.
+        value: a `Dataset`, which is returned as it is; or a pair of training and test split, each a `Split` or a pair
+            of images (n, height, width[, channels]) and labels (n,). The number of classes is one more than the largest
+            label, but at least 2.
+        name: name of the dataset that is made of such a pair.
 
     Raises:
-        InputError: it is none of these, or the arrays are not images and labels.
+        InputError: `value` is neither, or the arrays are not images and labels.
 
     Example:
         >>> images, labels = np.zeros((3, 8, 8), np.uint8), np.array([0, 1, 2])
@@ -231,7 +242,7 @@ def _describe(value: Any) -> str:
 
 
 def keep_given(data: DataConfig, dataset: Dataset) -> None:
-    """Keeps a copy of images that were handed over, so that other processes and later commands can load them.
+    """Stores a copy of images that were given in Python, so that other processes and later commands can load them.
 
     Raises:
         UnavailableError: the user's cache cannot be written.
@@ -245,7 +256,10 @@ def keep_given(data: DataConfig, dataset: Dataset) -> None:
 
 
 def keep_given_info(data: DataConfig, info: DatasetInfo) -> None:
-    """Keeps the metadata of images that were handed over, without a copy, for commands that need no more."""
+    """Stores only the metadata of images that were given in Python, for commands that need no more.
+
+    Does nothing if the user's cache cannot be written.
+    """
     if data.sha256 is not None:
         with contextlib.suppress(OSError, UnavailableError):
             cache.store_given_info(info)

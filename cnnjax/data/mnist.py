@@ -1,8 +1,8 @@
-"""MNIST from the four original files, bundled with the package: no network, no TFDS, no TensorFlow.
+"""MNIST from the four original files, which come with the package: it needs no network, no TFDS and no TensorFlow.
 
-They are in the IDX format: two zero bytes, a type code, the number of axes, big-endian axis lengths, then values. Files
-are hashed before they are parsed, so the parser only ever sees known bytes; it still checks that the header accounts
-for every byte.
+The files are in the IDX format: two zero bytes, a type code, the number of axes, the lengths of the axes (big-endian),
+then the values. Their hashes are checked before they are parsed; the parser also checks that the header accounts for
+every byte.
 """
 
 import gzip
@@ -36,7 +36,7 @@ INFO = DatasetInfo(
     sha256="f27c2f127fdbe37c956ae6c8dd25e801b279c133fc99b42214829e45098f8edc",
 )
 _UNSIGNED_BYTE = 0x08
-_MOST_AXES = 32  # of an array, in every version of numpy
+_MOST_AXES = 32  # numpy before version 2 allows no more
 
 
 def load_mnist(folder: Path = FOLDER) -> Dataset:
@@ -44,7 +44,7 @@ def load_mnist(folder: Path = FOLDER) -> Dataset:
 
     Raises:
         CorruptionError: a file is missing or damaged.
-        UnavailableError: a file may not be read.
+        UnavailableError: a file cannot be read, such as for lack of permission.
 
     Example:
         >>> load_mnist().train.images.shape
@@ -70,14 +70,14 @@ def read_idx(path: Path, *, sha256: str) -> NDArray[np.uint8]:
 
     Args:
         path: the `.gz` file.
-        sha256: hash, in hex, that the compressed file must have.
+        sha256: the hash, in hex, that the compressed file must have.
 
     Returns:
-        uint8 array, read-only, of the shape that the header states.
+        A read-only uint8 array with the shape that the header states.
 
     Raises:
-        CorruptionError: the file is missing, has another hash, is no whole gzip file, or isn't IDX of unsigned bytes.
-        UnavailableError: the file may not be read.
+        CorruptionError: the file is missing, has another hash, is not a whole gzip file, or not IDX of unsigned bytes.
+        UnavailableError: the file cannot be read, such as for lack of permission.
     """
     try:
         compressed = path.read_bytes()
@@ -102,7 +102,12 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
     """Parses the bytes of an IDX file of unsigned bytes into a read-only uint8 array.
 
     Raises:
-        CorruptionError: bad magic number, another type than unsigned byte, or too few or too many bytes.
+        CorruptionError: the magic number is wrong, the type is not unsigned byte, or there are too few or too many
+            bytes.
+
+    Example:
+        >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]))
+        array([5, 6], dtype=uint8)
     """
     if len(content) < 4 or content[:2] != b"\0\0":
         raise CorruptionError(f"IDX magic number is {content[:4].hex()!r}; it must be 000008 and the number of axes")

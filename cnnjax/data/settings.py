@@ -1,7 +1,7 @@
 """Settings of the images: a dataset name as in TFDS, and a content hash for images given in Python.
 
-A name (`name`, `name/config`, `name:version` or `name/config:version`) becomes part of a path, so it is parsed by one
-strict pattern before anything touches the disk.
+A name (`name`, `name/config`, `name:version` or `name/config:version`) becomes part of a path, so it is parsed by a
+strict pattern before the disk is accessed.
 """
 
 import re
@@ -20,7 +20,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed dataset name; `config` and `version` are None if TFDS is to choose them."""
+    """A parsed dataset name; `config` and `version` are None if the name has none, and TFDS then chooses them."""
 
     name: str
     config: str | None = None
@@ -39,7 +39,11 @@ def parse_name(name: str) -> Reference:
     """Parses a dataset name.
 
     Raises:
-        InputError: it isn't `name[/config][:version]` with a version of three numbers.
+        InputError: the name is not `name[/config][:version]` with a version of three numbers.
+
+    Example:
+        >>> parse_name("emnist/letters:3.1.0")
+        Reference(name='emnist', config='letters', version='3.1.0')
     """
     match = _FORM.fullmatch(name)
     if match is None:
@@ -51,7 +55,20 @@ def parse_name(name: str) -> Reference:
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """The images."""
+    """The images: which dataset, and how many training examples.
+
+    Raises:
+        InputError: a value is not legal.
+
+    Example:
+        >>> DataConfig(train_size=1000).name
+        'mnist'
+        >>> DataConfig(name="mnist/")
+        Traceback (most recent call last):
+            ...
+        cnnjax.errors.InputError: data.name='mnist/' is not a dataset name; write name, name/config, name:1.2.3 or \
+name/config:1.2.3
+    """
 
     section = "data"
 
@@ -63,7 +80,7 @@ class DataConfig(Settings):
     """Folder of files that TensorFlow Datasets prepares a set from; not part of the run key."""
 
     sha256: str | None = None
-    """Content hash of images given in Python, which tells them from others of the same name."""
+    """Content hash of images given in Python, which distinguishes them from others of the same name."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,10 +98,10 @@ class DataConfig(Settings):
 
     @property
     def source(self) -> tuple[str, str | None]:
-        """Which images they are."""
+        """The name and the content hash, which together identify the images."""
         return self.name, self.sha256
 
     @property
     def whole(self) -> "DataConfig":
-        """The whole dataset, of which a run may train on a part only."""
+        """The settings of the whole dataset, without `train_size`."""
         return replace(self, train_size=None)

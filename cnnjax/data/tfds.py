@@ -1,8 +1,8 @@
-"""Sets of TensorFlow Datasets (TFDS): found by name, prepared once by TensorFlow, decoded without it.
+"""Sets of TensorFlow Datasets (TFDS): found by name, prepared once with TensorFlow, decoded without it.
 
-TFDS is imported inside the functions, as it costs a second; it needs no TensorFlow to describe and to read datasets.
-Preparing happens in a TensorFlow process of its own and leaves nothing half-made behind. Records are read in chunks and
-decoded by Pillow.
+TFDS is imported inside the functions, because that takes a second. It describes and reads datasets without TensorFlow.
+A dataset is prepared in a child process with TensorFlow, which leaves no unfinished files behind if it fails. Records
+are read in chunks and decoded by Pillow.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from cnnjax.machine.processes import python_command, python_environment, quiet
 
 INSTALL_TENSORFLOW = "install the extra with: pip install 'cnnjax[tfds]' (or pip install -e '.[tfds]' in a checkout)"
 _CHUNK = 1000
-"""Records that are read at once."""
+"""Number of records that are read at once."""
 _ERRORS: dict[str, type[CnnjaxError]] = {
     "input": InputError,
     "corruption": CorruptionError,
@@ -44,13 +44,13 @@ class Source:
     """A TFDS builder and the features to read from it.
 
     Attributes:
-        builder: `tensorflow_datasets.core.DatasetBuilder`.
+        builder: a `tensorflow_datasets.core.DatasetBuilder`.
         name: name with the configuration, as TFDS resolved it.
         version: version, as TFDS resolved it.
         image_key: name of the image feature.
         label_key: name of the label feature.
         classes: number of classes.
-        declared_shape: (height, width, channels) of the images, None for what isn't fixed.
+        declared_shape: (height, width, channels) of the images; None for a size that varies or is not declared.
     """
 
     builder: Any
@@ -62,7 +62,7 @@ class Source:
     declared_shape: tuple[int | None, ...]
 
     def is_prepared(self) -> bool:
-        """Whether TFDS has it on the disk, in whatever format."""
+        """Whether TFDS has the prepared dataset on the disk, in any file format."""
         with quiet():
             return bool(self.builder.is_prepared())
 
@@ -71,9 +71,9 @@ def find_source(reference: Reference) -> Source:
     """Finds the dataset in TFDS's catalogue, or prepared in its data folder.
 
     Raises:
-        InputError: unknown name, configuration or version, or not uint8 images with class labels.
+        InputError: the name, configuration or version is not known, or the dataset is not uint8 images with labels.
         CorruptionError: the metadata of the prepared dataset is damaged.
-        UnavailableError: the dataset's definition needs a package that isn't installed.
+        UnavailableError: the dataset's definition needs a package that is not installed.
     """
     builder = _find_builder(reference)
     image_key, label_key = _image_and_label(builder, str(reference))
@@ -83,14 +83,19 @@ def find_source(reference: Reference) -> Source:
 
 
 def names_of(source: Source) -> tuple[str, ...]:
-    """Returns the names by which TFDS finds this source now: with and without its configuration and its version."""
+    """Returns the names with which TFDS now finds this source: with and without its configuration and its version."""
     base, _, config = source.name.partition("/")
     references = {Reference(base, c, v) for c in (None, config or None) for v in (None, source.version)}
     return tuple(sorted(str(reference) for reference in references if _leads_to(reference, source)))
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message without its full stop, or its type's name if it has no message."""
+    """Returns the first line of an error's message without its full stop, or its type's name if it has no message.
+
+    Example:
+        >>> first_line(ValueError("not a number."))
+        'not a number'
+    """
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(" .:") if lines else type(error).__name__
 
@@ -99,9 +104,9 @@ def _find_builder(reference: Reference) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        # A builder whose module imports TensorFlow prints a banner where there is none.
+        # A builder whose module imports TensorFlow prints a banner if TensorFlow is not installed.
         with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            # Passed on because TFDS itself reads the variable only once, when it is imported.
+            # The variable is passed here because TFDS itself reads it only once, when it is imported.
             builder = tfds.builder(str(reference), data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.registered.DatasetNotFoundError:
         raise _unknown_name(reference) from None
@@ -178,7 +183,8 @@ def decode(source: Source) -> Dataset:
     Raises:
         InputError: a split is missing or empty, or images vary in size.
         CorruptionError: a file is missing, truncated or damaged, or a label is out of range.
-        UnavailableError: it is prepared in a format that only TensorFlow reads, or Pillow or array_record is missing.
+        UnavailableError: the dataset was prepared in a format that only TensorFlow reads, or Pillow or array_record is
+            missing.
     """
     where = f"data.name={source.name!r}"
     _check_format(source, where)
@@ -198,10 +204,10 @@ def _check_format(source: Source, where: str) -> None:
 
 
 def _split_names(source: Source, where: str) -> tuple[str, str]:
-    there = list(source.builder.info.splits)
-    test = "test" if "test" in there else "validation"
-    if "train" not in there or test not in there:
-        raise InputError(f"{where} has the splits {', '.join(there)}; it must have train, and test or validation")
+    splits = list(source.builder.info.splits)
+    test = "test" if "test" in splits else "validation"
+    if "train" not in splits or test not in splits:
+        raise InputError(f"{where} has the splits {', '.join(splits)}; it must have train, and test or validation")
     return "train", test
 
 
@@ -248,13 +254,13 @@ def prepare(source: Source, manual_dir: Path | None) -> None:
     """Downloads and prepares a dataset as array_record in TFDS's data folder.
 
     Args:
-        source: the dataset; its images must have one declared size.
-        manual_dir: folder with files downloaded by hand, which TFDS takes in place of downloads.
+        source: the dataset; it must declare one size of its images.
+        manual_dir: folder of files downloaded by hand, which TFDS uses instead of downloading.
 
     Raises:
-        InputError: images vary in size, or the files must be downloaded by hand and `manual_dir` is None.
+        InputError: the images vary in size, or the files must be downloaded by hand and `manual_dir` is None.
         CorruptionError: a downloaded file has a wrong checksum or is truncated.
-        UnavailableError: no TensorFlow, no network, no permission, or the disk is full.
+        UnavailableError: TensorFlow, the network, a permission or disk space is missing.
     """
     where = f"data.name={source.name!r}"
     _check_preparable(source, manual_dir, where)
@@ -280,7 +286,7 @@ def _check_preparable(source: Source, manual_dir: Path | None, where: str) -> No
 
 
 def _run_child(arguments: list[str], manual_dir: Path | None, where: str) -> None:
-    """Runs the child and raises the error that it reports; its output is shown on a terminal only, as progress."""
+    """Runs the child process and raises the error that it reports; shows its progress on a terminal only."""
     command = python_command("-m", "cnnjax.data.tfds_worker", *arguments)
     if manual_dir is not None:
         command += ["--manual-dir", str(manual_dir)]
@@ -312,7 +318,7 @@ def _raise_answer(output: bytes, status: int, where: str) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Waits for, then holds, the exclusive lock on a folder; a folder made here is removed again if it stays empty."""
+    """Waits for an exclusive lock on a folder and holds it. A folder made for this is removed if still empty."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -328,7 +334,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _tidied_after_failure(data_dir: Path, name: str) -> Iterator[None]:
-    """Removes what the block left unfinished in TFDS's folders, unless the block succeeds."""
+    """If the block fails, removes the unfinished files that it left in TFDS's folders."""
     before = set(_paths(data_dir, name))
     try:
         yield

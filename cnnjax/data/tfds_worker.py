@@ -1,7 +1,8 @@
 """python -m cnnjax.data.tfds_worker NAME:VERSION --data-dir FOLDER [--manual-dir FOLDER]
 
 The child process that prepares a TFDS dataset with TensorFlow. It answers with one line of JSON on standard output,
-`{"kind": ..., "message": ...}`, whose kind is `prepared`, or says which error its parent should raise.
+`{"kind": ..., "message": ...}`. The kind is `prepared`, or the error that the parent should raise: `input`,
+`corruption` or `unavailable`.
 """
 
 import argparse
@@ -24,7 +25,7 @@ _TIMEOUTS = (10, 60)  # seconds: to connect, between two packets
 
 
 def main() -> None:
-    """Prepare, answer, and leave without waiting for TFDS's download threads."""
+    """Prepares the dataset, answers, and exits without waiting for TFDS's download threads."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name")
     parser.add_argument("--data-dir", type=Path, required=True)
@@ -45,7 +46,7 @@ def _prepare(name: str, data_dir: Path, manual_dir: Path | None) -> None:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 
-    # Without these, a missing network takes TFDS minutes to notice.
+    # Without these, it would take TFDS minutes to notice that there is no network.
     downloader.MAX_RETRIES = 1
     session = importlib.import_module("requests").Session
     session.request = functools.partialmethod(session.request, timeout=_TIMEOUTS)
@@ -55,7 +56,7 @@ def _prepare(name: str, data_dir: Path, manual_dir: Path | None) -> None:
 
 
 def _describe(error: Exception) -> tuple[str, str]:
-    """The kind and the one line that tell a user about an exception of TFDS's."""
+    """Returns the kind and the one-line message of the error for an exception that TFDS raised."""
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.core.download.util import DownloadError
 

@@ -1,9 +1,9 @@
-"""Starting JAX: the settings by which it computes, and what is said where it cannot start. No JAX until then.
+"""Starts JAX, under settings that do not change results, and reports why it cannot start. JAX is imported only then.
 
-JAX takes settings from environment variables and from the program around us. Some, such as
-``JAX_THREEFRY_PARTITIONABLE``, would change what a run is; they are refused. Others are for debugging, such as
-``JAX_DEBUG_NANS`` and ``JAX_DISABLE_JIT``: under them, programs that are compiled ahead of time do not run, and a run
-that diverges ends in an error instead of a result. What cnnjax computes is computed without them.
+JAX takes settings from environment variables and from the program that calls cnnjax. Some of them, such as
+``JAX_THREEFRY_PARTITIONABLE``, would change the results of runs; cnnjax refuses them. Others are for debugging, such as
+``JAX_DEBUG_NANS`` and ``JAX_DISABLE_JIT``; under them, programs that are compiled ahead of time do not run, or a run
+that diverges ends in an error instead of a result. cnnjax turns these off while it computes.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from cnnjax.machine.processes import python_command, python_environment
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a setting of JAX must be.
+    """The values that a setting of JAX may have.
 
     Attributes:
-        legal: the values under which a run is what its key says.
-        reason: what another value would change.
+        legal: the values that do not change the results of runs.
+        reason: why other values are refused.
     """
 
     legal: tuple[Any, ...]
@@ -39,12 +39,12 @@ REQUIREMENTS = {
         (None, "default", "float32", "highest"), "train.precision is the setting for a lower precision"
     ),
 }
-"""Settings that would give another result under the same run key."""
+"""Settings of JAX that change the result of a run but are not in its key, with what they must be."""
 
 
 @contextlib.contextmanager
 def jax_started() -> Iterator[None]:
-    """Starts JAX, and has it compute by the settings of a run while the context lasts.
+    """Starts JAX, and turns its debugging settings off while the context lasts.
 
     Raises:
         UnavailableError: JAX finds no device.
@@ -59,9 +59,9 @@ def jax_started() -> Iterator[None]:
 
 
 def check_settings() -> None:
-    """Raises `UnavailableError` where JAX is set to something that would change the results of runs.
+    """Raises `UnavailableError` if a setting of JAX would change the results of runs.
 
-    Every training begins with this, in whichever process; the settings may come from environment variables or from
+    This is checked before every training, in every process. The settings may come from environment variables or from
     `jax.config`.
     """
     import jax
@@ -75,7 +75,7 @@ def check_settings() -> None:
 
 @contextlib.contextmanager
 def run_settings() -> Iterator[None]:
-    """Has JAX compute by the settings of a run while the context lasts."""
+    """Turns JAX's debugging settings off while the context lasts."""
     import jax
 
     with (
@@ -95,7 +95,7 @@ def import_jax() -> None:
     """Imports JAX, without looking for devices.
 
     Raises:
-        UnavailableError: it cannot be imported, or would end this process when it looks for devices.
+        UnavailableError: JAX cannot be imported, or would end this process when it looks for devices.
     """
     if "jax" not in sys.modules:
         check_flags()
@@ -104,7 +104,10 @@ def import_jax() -> None:
 
 
 def check_flags() -> None:
-    """Raises `UnavailableError` where XLA would end this process, without an exception, for what is in `XLA_FLAGS`."""
+    """Raises `UnavailableError` if `XLA_FLAGS` has a flag for which XLA would abort the process.
+
+    XLA does not raise an exception for a flag that it does not know, so the flags are tried out in a child process.
+    """
     if not os.environ.get("XLA_FLAGS"):
         return
     command = python_command("-c", "import jax; jax.devices()")
@@ -118,10 +121,10 @@ def check_flags() -> None:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turns any error of JAX's start into an `UnavailableError`, one sentence with what JAX says."""
+    """Turns any error raised while JAX starts into an `UnavailableError` with the first line of its message."""
     try:
         yield
     except Exception as error:
-        # JAX says nothing at all of a platform that it has no plugin for.
-        silence = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: there is no plugin of JAX for it"
-        raise UnavailableError(f"JAX cannot start: {(str(error).splitlines() or [silence])[0]}") from error
+        # For a platform without a plugin, JAX raises an exception without a message.
+        no_plugin = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: there is no plugin of JAX for it"
+        raise UnavailableError(f"JAX cannot start: {(str(error).splitlines() or [no_plugin])[0]}") from error

@@ -1,8 +1,8 @@
-"""Programs compiled ahead of time, once for every form of their arguments.
+"""Ahead-of-time compilation of programs, once for every form of their arguments.
 
-Compiling apart from calling lets a run report the two times apart. The form of the arguments is their tree, shapes and
-dtypes, and what is static in them (the network, the optimizer's form); runs that differ in traced values alone, such as
-the seed or the learning rate, share their programs.
+Programs are compiled before they are called, so that a run can report the two times separately. The form of the
+arguments is their tree structure, shapes and dtypes, and the static values (the network, the form of the optimizer).
+Runs that differ only in traced values, such as the seed or the learning rate, share their programs.
 """
 
 import functools
@@ -21,27 +21,41 @@ SETTINGS = (
     "jax_debug_nans",
     "jax_default_device",
 )
+"""Settings of JAX that change a compiled program, so a program compiled under other values is not reused."""
 
 CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
-"""Of LLVM; measured: programs are ready in 60% of the time of XLA's own level, 3, and run no slower.
+"""Options of XLA on CPU: LLVM optimises at level 1 instead of XLA's default, 3.
 
-XLA's own gradients of a convolution, taken where patches would be too large, are up to four times slower.
+Measured on the textbook network: its programs compile in 3.9 s instead of 6.2 and run no slower (9.9 ms per step, 10.3
+at level 3). Only XLA's own gradients of a convolution, used where patches would be too large, are up to four times
+slower.
 """
 
 
 def compile_program(
     function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = (), **static: Hashable
 ) -> Callable[..., Any]:
-    """Returns `function` compiled for arguments like these.
+    """Returns `function` compiled for arguments of the same form as `arguments`.
 
     Args:
-        function: a pure function of array trees.
-        arguments: examples of what it will be called with; nothing is computed.
-        donate: positions of the arguments whose memory the result may take over.
+        function: a pure function of trees of arrays.
+        arguments: arrays with the shapes, dtypes and devices that it will be called with; their values are not used.
+        donate: positions of the arguments that are donated: the result may reuse their memory.
         static: keyword arguments that are compiled in.
 
     Returns:
-        A function of the positional arguments alone.
+        The compiled function, which takes the positional arguments alone.
+
+    Raises:
+        UnavailableError: a program for a CPU needs more memory than the machine has.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def scale(x, *, factor):
+        ...     return factor * x
+        >>> double = compile_program(scale, jnp.zeros(2), factor=2)
+        >>> double(jnp.ones(2)).tolist()
+        [2.0, 2.0]
     """
     forms, tree = jax.tree.flatten(jax.eval_shape(lambda *trees: trees, *arguments))
     leaves = map(_place_like, forms, jax.tree.leaves(arguments))
@@ -50,7 +64,7 @@ def compile_program(
 
 
 def _place_like(form: jax.ShapeDtypeStruct, argument: Any) -> jax.ShapeDtypeStruct:
-    """Returns the form with the devices of its argument, where these are several."""
+    """Returns the form, with the sharding of its argument if that is on several devices."""
     sharding = getattr(argument, "sharding", None)
     if sharding is None or len(sharding.device_set) == 1:
         return form
@@ -66,7 +80,7 @@ def _compile(
     leaves: tuple[jax.ShapeDtypeStruct, ...],
     settings: tuple[str, ...],
 ) -> Callable[..., Any]:
-    del settings  # JAX reads them itself; here they tell programs apart
+    del settings  # JAX reads the settings itself; here they are only part of the cache key
     program = jax.jit(functools.partial(function, **dict(static)), donate_argnums=donate)
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     with run_settings():
@@ -77,9 +91,9 @@ def _compile(
 
 
 def _check_memory(compiled: jax.stages.Compiled) -> None:
-    """Raises `UnavailableError` where a program for a CPU needs more memory than the machine has."""
+    """Raises `UnavailableError` if a program for a CPU needs more memory than the machine has."""
     analysis = compiled.memory_analysis()
-    if analysis is None:  # of a backend that does not tell
+    if analysis is None:  # the backend does not report it
         return
     memory = find_memory()
     own = analysis.output_size_in_bytes - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes

@@ -1,8 +1,8 @@
-"""One run on several devices: each takes its share of every batch, and they agree on the gradient before every step.
+"""Data parallelism of one run: each device takes an equal share of every batch, and the gradients are averaged.
 
-The examples and the state are on all devices. The batch, the order of the images and the mathematics are those of one
-device; sums are rounded in another order. A program is one function that runs on all devices of a mesh, with its
-collectives written where they happen (`jax.shard_map`).
+The examples and the state are replicated on all devices. Batches, data order and the mathematics are those of a run on
+one device; only sums are rounded in another order. A program is one function that runs on every device of a mesh, with
+explicit collectives (`jax.shard_map`).
 """
 
 from collections.abc import Callable
@@ -19,20 +19,25 @@ from cnnjax.errors import InputError
 AXIS = "batch"
 """Name of the mesh axis along which a batch is divided."""
 LEAST_SHARE = 10
-"""Examples of a batch on a CPU device; matrix products of fewer are slower."""
+"""Fewest examples of a batch per CPU device by default; matrix products of fewer examples are slower."""
 
 
 def make_mesh(devices: int, batch_size: int) -> Mesh | None:
-    """Returns the mesh of the first so many local devices; ``None`` for one device.
+    """Returns a mesh of the first local devices, or ``None`` for one device.
 
-    Where there are several processes, it is of the devices of all of them.
+    If several processes have joined, the mesh has the devices of all of them.
 
     Args:
-        devices: how many.
-        batch_size: of the run, which they must divide.
+        devices: number of devices.
+        batch_size: batch size of the run, a multiple of `devices`.
 
     Raises:
-        InputError: there are not so many, or they cannot have equal shares.
+        InputError: there are fewer devices, `batch_size` is not a multiple of `devices`, or `devices` leaves out some
+            devices of joined processes.
+
+    Example:
+        >>> make_mesh(1, batch_size=100) is None
+        True
     """
     processes = jax.process_count()
     found = jax.devices() if processes > 1 else jax.local_devices()
@@ -48,11 +53,11 @@ def make_mesh(devices: int, batch_size: int) -> Mesh | None:
 
 
 def choose_devices(batch_size: int) -> int:
-    """Returns the default number of devices of a run.
+    """Returns the default number of devices of a run with this batch size.
 
-    Of CPUs, as many as divide the batch into equal shares of `LEAST_SHARE` examples or more; a process has several
-    CPU devices only on request. One accelerator, as a small network does not fill
-    more. Of several processes, all devices.
+    On CPU, the largest number that divides the batch into equal shares of `LEAST_SHARE` or more examples; a process has
+    several CPU devices only on request. Otherwise one accelerator, as a small network does not fill more. If several
+    processes have joined, all of their devices.
     """
     if jax.process_count() > 1:
         return jax.device_count()
@@ -65,13 +70,18 @@ def choose_devices(batch_size: int) -> int:
 
 
 def describe_execution(devices: int) -> str:
-    """Returns how a run on so many devices is executed, in words for its provenance."""
+    """Returns the mode of execution for the provenance of a run: ``solo``, ``2 devices``, ...
+
+    Example:
+        >>> describe_execution(2)
+        '2 devices'
+    """
     processes = jax.process_count()
     return "solo" if devices == 1 else f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Returns the arrays on all devices of a mesh; as they are without one."""
+    """Returns a tree of arrays replicated on all devices of a mesh; without a mesh, the tree as it is."""
     if mesh is None:
         return tree
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -79,7 +89,7 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Returns an array that all processes have, on the devices of a sharding, which may be those of all processes."""
+    """Returns an array, which every process must have, placed on the devices of a sharding, also of other processes."""
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         data = place(jax.random.key_data(array), sharding)
         keys: jax.Array = jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
@@ -89,7 +99,17 @@ def place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
 
 
 def run_on_all(*arguments: Any, program: Callable[..., Any], mesh: Mesh, **static: Any) -> Any:
-    """Runs a function of replicated arrays, which returns the same on all devices, on every device of a mesh."""
+    """Runs a program on every device of a mesh.
+
+    Args:
+        arguments: trees of arrays, replicated on the mesh.
+        program: a function whose result is the same on every device.
+        mesh: the devices.
+        static: keyword arguments of the program.
+
+    Returns:
+        The result, replicated.
+    """
 
     def run(*arguments: Any) -> Any:
         return program(*arguments, **static)
@@ -99,7 +119,7 @@ def run_on_all(*arguments: Any, program: Callable[..., Any], mesh: Mesh, **stati
 
 
 def take_share(rows: jax.Array, axis: str | None) -> jax.Array:
-    """Returns this device's equal share of the rows, along the last dimension; all of them without an axis."""
+    """Returns the share of this device, an equal slice along the last dimension; everything if `axis` is ``None``."""
     if axis is None:
         return rows
     size = rows.shape[-1] // lax.axis_size(axis)

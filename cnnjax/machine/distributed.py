@@ -1,7 +1,7 @@
-"""One run on the devices of several processes, as on several hosts: how they find each other, and what they agree on.
+"""One run on the devices of several processes, such as one process on each of several hosts.
 
-Every process runs the same program on the same arguments. The first one alone writes; all of them read the output
-folder, which must therefore be one that all see, and go on only where they have found the same.
+Every process runs the same program with the same arguments. Only the first process writes. All processes read the
+output folder, so it must be on a file system that they share; they check that they have read the same, and stop if not.
 """
 
 import atexit
@@ -18,19 +18,27 @@ from cnnjax.errors import InputError, UnavailableError
 from cnnjax.machine.backend import import_jax, run_settings
 
 WAIT_SECONDS = 300
-"""For the first process to answer, and for the others to come."""
+"""Time limit for the first process to answer and for the others to join."""
 PAUSE_SECONDS = 0.5
+"""Time between two attempts to reach the first process."""
 MOST_PROCESSES = 4096
-"""More than hosts of the largest slices; the first process keeps a record of each before any has come."""
+"""Most processes: more than the largest TPU slices have hosts. The first process allocates memory for each of them."""
 
 LOSS = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
-"""How JAX begins the message of a computation on several hosts that cannot be ended."""
+"""Start of JAX's message when a computation on several hosts fails because a process is lost."""
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})")
 
 
 def check_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Raises `InputError` where these are not all given, or cannot be."""
+    """Raises `InputError` if only some of the three arguments of `join` are given, or one is not legal.
+
+    Example:
+        >>> check_processes("localhost:1234", num_processes=2, process_id=2)
+        Traceback (most recent call last):
+            ...
+        cnnjax.errors.InputError: process_id=2: must be >= 0 and < num_processes=2
+    """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
@@ -53,38 +61,38 @@ def join(
     devices: int | None = None,
     note: Callable[[str], None] = lambda message: None,
 ) -> None:
-    """Waits for the other processes; from then on JAX knows the devices of all of them.
+    """Joins this process with the others, and waits for them; then JAX knows the devices of all processes.
 
-    This must come before anything is computed.
+    This must be called before anything is computed.
 
     Args:
         coordinator: ``host:port`` of the first process.
-        num_processes: how many there are.
-        process_id: which of them this is, from 0.
-        devices: of this process, the first so many accelerators; ``None`` for all. Those of a CPU are made by
-            `cnnjax.machine.processes.offer_cpu_devices`.
-        note: is told at once what is waited for, and until when.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
+        devices: number of accelerators that this process uses; ``None`` for all. For CPUs, use
+            `cnnjax.machine.processes.offer_cpu_devices` instead.
+        note: receives a message before the wait: what this process waits for, and until when.
 
     Raises:
-        InputError: they cannot be.
-        UnavailableError: the others do not come.
+        InputError: an argument is not legal.
+        UnavailableError: the processes did not find each other within `WAIT_SECONDS`.
     """
     check_processes(coordinator, num_processes, process_id)
     note(_describe_wait(coordinator, num_processes, process_id))
     if process_id:
-        _wait_for_answer(coordinator)  # JAX would end this process where nothing answers
+        _wait_for_answer(coordinator)  # if nothing answers, JAX would end this process without an exception
     import_jax()
     import jax
 
     with contextlib.suppress(AttributeError):
-        jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM for itself
+        jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM, which cnnjax handles
     own = devices and [*range(devices)]
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, own, initialization_timeout=WAIT_SECONDS)
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(
-            f"coordinator={coordinator!r}: the processes do not find each other: {reason}"
+            f"coordinator={coordinator!r}: the processes did not find each other: {reason}"
         ) from error
 
 
@@ -110,12 +118,12 @@ def _wait_for_answer(coordinator: str) -> None:
 
 
 def is_joined() -> bool:
-    """Whether this process is one of several; JAX is not started to find out."""
+    """Whether this process has joined others by `join`; does not start JAX."""
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process is the first one, which alone writes; always so for a process that has not joined others."""
     import jax
 
     return jax.process_index() == 0
@@ -123,7 +131,7 @@ def is_first() -> bool:
 
 @run_settings()
 def agree(number: int) -> int:
-    """Returns the largest of the numbers of all processes, which all must ask for at the same point."""
+    """Returns the largest of the numbers that the processes pass; all of them must call this at the same point."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -136,12 +144,12 @@ def agree(number: int) -> int:
 
 
 def check_same(number: int, what: str, must: str = "out: must be a folder that all processes see") -> None:
-    """Raises `UnavailableError` where the processes have different numbers, such as each finds in its output folder.
+    """Raises `UnavailableError` if the processes pass different numbers; all of them must call this at the same point.
 
     Args:
-        number: of this process.
-        what: it is, in words.
-        must: what must be so for them to be equal.
+        number: an int32 that this process has found, such as the step of a checkpoint in the output folder.
+        what: what the number is, in words for the message.
+        must: what the user must ensure so that the numbers are equal, for the message.
     """
     largest, smallest = agree(number), -agree(-number)
     if largest != smallest:
@@ -151,12 +159,12 @@ def check_same(number: int, what: str, must: str = "out: must be a folder that a
 
 @contextlib.contextmanager
 def named_losses() -> Iterator[None]:
-    """Turns the error of a computation that another of several processes has left into one that says so.
+    """Turns JAX's error for a lost process into an `UnavailableError` that says what to do.
 
-    This process ends without waiting for the others when it ends, as JAX would.
+    After such an error, this process does not wait for the others when it exits, as JAX would do.
 
     Raises:
-        UnavailableError: another process has gone.
+        UnavailableError: another process has ended, so the computation of all of them cannot go on.
     """
     try:
         yield
@@ -179,7 +187,9 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
-    """Has an error in any of several processes end them all, before one waits for another that will not come.
+    """Makes an error in one process raise in all processes, so that none waits for a process that has failed.
+
+    All processes must enter this context at the same point.
 
     Raises:
         UnavailableError: another process has failed.
@@ -193,4 +203,4 @@ def all_or_none() -> Iterator[None]:
         agree(1)
         raise
     if agree(0):
-        raise UnavailableError("another of the processes has failed; its own message says why")
+        raise UnavailableError("another of the processes has failed; see its message for the reason")

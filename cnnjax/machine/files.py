@@ -1,8 +1,8 @@
 """Files that users name and that commands write, and the user's cache. No JAX here.
 
-Paths are checked and expanded as a shell would. Text files are read once, and refused if they are too large, nested too
-deep or not regular files. Output files are checked before the work begins, and replaced as a whole when it is done. The
-cache holds what can be made again: decoded datasets and compiled programs.
+Paths are checked, and ``~`` is expanded as in a shell. Text files are read once, and refused if they are too large,
+nested too deep or not regular files. Output files are checked before the work begins, and replaced as a whole when it
+is done. The cache holds decoded datasets and compiled programs, which can be made again.
 """
 
 import contextlib
@@ -19,11 +19,12 @@ from typing import Any
 from cnnjax.errors import InputError, UnavailableError
 
 MOST_BYTES = 2**20
-"""The largest text file."""
+"""Size limit of a text file, in bytes."""
 DEEPEST = 32
-"""Most nested brackets, and most parts of a dotted key."""
+"""Most brackets inside one another, and most parts of a dotted key."""
 
 SQLITE = b"SQLite format 3\0"
+"""First bytes of every SQLite database."""
 _QUOTED = re.compile(
     r'"""(?:\\.|[^\\])*?(?:"""|\Z)|' + r"'''.*?(?:'''|\Z)|" + r'"(?:\\.|[^"\\\n])*"?|' + r"'[^'\n]*'?|#[^\n]*",
     re.DOTALL,
@@ -35,11 +36,11 @@ def read_path(value: str | os.PathLike[str], where: str) -> Path:
     """Returns a path with ``~`` replaced by the home folder.
 
     Args:
-        value: as it was given.
-        where: the option that it was given to, such as ``--out``.
+        value: the path.
+        where: the option that the path was given with, such as ``--out``, for messages.
 
     Raises:
-        InputError: it is empty, no path, or holds a null character.
+        InputError: the value is not a path, is empty, or has a null character.
         UnavailableError: the home folder is not known.
 
     Example:
@@ -61,20 +62,21 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     """Returns the content of a regular file.
 
     Args:
-        path: of the file.
-        most_bytes: the largest file that is read, in bytes.
+        path: the file.
+        most_bytes: size limit, in bytes.
 
     Raises:
-        InputError: it cannot be read, is not a regular file, or is larger. The message says what is wrong; the caller
-            adds the name of the file.
+        InputError: the file cannot be read, is not a regular file, or is larger. The message says what is wrong; the
+            caller adds the name of the file.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
+        # Without O_NONBLOCK, opening a pipe that has no writer would block forever.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise InputError("must be a regular file, not a pipe, a device or a folder")
-            # As much as is asked for is allocated; files of /proc say that they have no bytes.
+            # read() allocates the bytes that it is asked for, so this asks for few more than the file has; at least
+            # 1 MiB, because files in /proc report a size of zero.
             content = file.read(min(max(status.st_size, 2**20), most_bytes) + 1) or b""
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -89,7 +91,7 @@ def read_text(path: Path) -> str:
     """Returns the text of a small regular file in UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: as `read_bytes` raises it, for a file larger than `MOST_BYTES`, or the text is not UTF-8.
+        InputError: as `read_bytes`, with the limit `MOST_BYTES`; or the text is not UTF-8.
     """
     try:
         return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
@@ -98,7 +100,12 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Returns the tables of a TOML text; raises `InputError` if it is not valid TOML, or nested too deep."""
+    """Returns the tables of a TOML text; raises `InputError` if it is not valid TOML or nested too deep.
+
+    Example:
+        >>> parse_toml("[model]\\nfilters = [8, 16]")
+        {'model': {'filters': [8, 16]}}
+    """
     _check_depth(text)
     try:
         return tomllib.loads(text)
@@ -107,7 +114,14 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Returns the value of a JSON text; raises `InputError` if it is not JSON, nested too deep, or has a key twice."""
+    """Returns the value of a JSON text; raises `InputError` if it is not JSON, nested too deep, or has a key twice.
+
+    Example:
+        >>> parse_json('{"seed": 1, "seed": 2}')
+        Traceback (most recent call last):
+            ...
+        cnnjax.errors.InputError: not valid JSON: duplicate key 'seed'
+    """
     _check_depth(text)
     try:
         return json.loads(text, object_pairs_hook=_refuse_duplicates)
@@ -131,15 +145,15 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
-    """Returns the file that a path leads to, once it is known that it may be written.
+    """Checks that a file may be written, and returns its path with symbolic links resolved.
 
     Args:
-        path: as given.
-        option: the option that it was given to, such as ``--output``.
+        path: the path as the user gave it.
+        option: the option that it was given with, such as ``--output``, for messages.
         elsewhere: end of the message if the path is not a file: where else the content can go.
 
     Raises:
-        InputError: it is not a file, its folder does not exist, or it is a database, which is never replaced.
+        InputError: the path is not a file, its folder does not exist, or it is a database, which is never replaced.
         UnavailableError: the system denies access.
     """
     if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
@@ -147,7 +161,7 @@ def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
     try:
         target = path.resolve()
         if not target.parent.is_dir():
-            raise InputError(f"{option} {path}: its folder is not there")
+            raise InputError(f"{option} {path}: its folder does not exist")
         if not target.exists():
             return target
         if not target.is_file():
@@ -161,14 +175,14 @@ def check_output(path: Path, option: str, elsewhere: str = "") -> Path:
 
 
 def check_folder(path: Path, option: str) -> Path:
-    """Returns a folder that exists, or can be made together with the folders above it.
+    """Checks that a folder exists, or that it can be made together with the folders above it, and returns it.
 
     Args:
-        path: as given.
-        option: the option that it was given to.
+        path: the path as the user gave it.
+        option: the option that it was given with, for messages.
 
     Raises:
-        InputError: it, or a folder above it, is a file.
+        InputError: the path, or a folder above it, is a file.
         UnavailableError: the system denies access.
     """
     try:
@@ -181,7 +195,7 @@ def check_folder(path: Path, option: str) -> Path:
 
 
 def replace_file(path: Path, content: str | bytes, option: str) -> None:
-    """Writes a file, all of it or nothing; raises `UnavailableError` if it cannot be written."""
+    """Writes a file completely or not at all; raises `UnavailableError` if it cannot be written."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -193,7 +207,13 @@ def replace_file(path: Path, content: str | bytes, option: str) -> None:
 
 
 def cache_root() -> Path:
-    """Returns the user's folder: `$CNNJAX_CACHE_DIR`, else `$XDG_CACHE_HOME/cnnjax`, else `~/.cache/cnnjax`."""
+    """Returns the folder of the user's cache.
+
+    It is `$CNNJAX_CACHE_DIR`, or `$XDG_CACHE_HOME/cnnjax` if that is not set, or else `~/.cache/cnnjax`.
+
+    Raises:
+        UnavailableError: the home folder is not known.
+    """
     own, shared = os.environ.get("CNNJAX_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
     root = Path(own) if own else (Path(shared) if shared else Path("~/.cache")) / "cnnjax"
     try:
@@ -205,9 +225,9 @@ def cache_root() -> Path:
 def keep_programs(wanted: bool = True) -> None:
     """Makes JAX keep compiled programs in the user's cache, for all later processes.
 
-    This sets environment variables, so it must come before JAX is imported; child processes inherit them. What the user
-    has set, such as `JAX_COMPILATION_CACHE_DIR`, stays. A network takes about 0.2 MB; the folder can be deleted at any
-    time.
+    This sets environment variables, so it must be called before JAX is imported; child processes inherit them.
+    Variables that the user has set, such as `JAX_COMPILATION_CACHE_DIR`, are not changed. The programs of a network
+    take about 0.2 MB; the folder can be deleted at any time.
 
     Args:
         wanted: ``False`` compiles everything anew and keeps nothing.
@@ -217,7 +237,7 @@ def keep_programs(wanted: bool = True) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
             programs = cache_root() / "programs"
-        except UnavailableError:  # no home folder, as in some containers: programs are for this process alone
+        except UnavailableError:  # no home folder, as in some containers: nothing can be kept
             os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
             return
         _remove_empty(programs)
@@ -227,7 +247,7 @@ def keep_programs(wanted: bool = True) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Removes the empty files that a full disk left; JAX would warn of each whenever it reads one."""
+    """Removes empty files, which a full disk leaves behind; JAX would print a warning for each that it reads."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""This process and its children: how children start, cores, memory, foreign logs, signals. No JAX here."""
+"""This process and its children: starting children, cores, memory, silencing other libraries, signals. No JAX here."""
 
 import contextlib
 import functools
@@ -18,22 +18,24 @@ from typing import Any, TextIO
 from cnnjax.errors import InputError, UnavailableError
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Environment of a process that is pinned to one core."""
+"""Environment variables for a process that is pinned to one core."""
 _GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _last: list[int] = [signal.SIGINT]
+"""The last signal that `_raise` raised for."""
 _lost: list[int] = []
+"""Signals whose `KeyboardInterrupt` Python discarded, as it was raised in a finaliser."""
 
 
 def python_command(*arguments: str) -> list[str]:
-    """Returns a command line of this Python; ``-P`` keeps the working folder out of the search path."""
+    """Returns a command line for this Python interpreter; ``-P`` keeps the working folder out of `sys.path`."""
     return [sys.executable, "-P", *arguments]
 
 
 def python_environment() -> dict[str, str]:
-    """Returns this process's environment, with `sys.path` in it, so that a child finds the same packages.
+    """Returns the environment of this process with `sys.path` in it, so that a child process imports the same packages.
 
-    A script or a notebook may have changed the path.
+    A script or a notebook may have changed `sys.path`.
     """
     path = []
     for entry in sys.path:
@@ -43,7 +45,7 @@ def python_environment() -> dict[str, str]:
 
 
 def list_cores() -> Sequence[int | None]:
-    """Returns the cores of this process by their numbers; ``None`` for each if the system cannot pin to a core."""
+    """Returns the numbers of the cores that this process may use; ``None`` for each if it cannot be pinned to cores."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return [None] * (os.cpu_count() or 1)
@@ -55,9 +57,10 @@ def count_cores() -> int:
 
 
 def offer_cpu_devices(count: int | None = None) -> None:
-    """Makes JAX offer the CPU as several devices, so that a run can be divided among them.
+    """Makes JAX see the CPU as several devices, so that a run can be divided among them.
 
-    This sets an environment variable, so it must come before JAX is imported. What the user has set stays.
+    This sets an environment variable, so it must be called before JAX is imported. A number that the user has set is
+    not changed.
 
     Args:
         count: number of devices, at most one per core. Default: one per core.
@@ -67,13 +70,13 @@ def offer_cpu_devices(count: int | None = None) -> None:
 
 
 def check_cpu_devices(count: int | None) -> None:
-    """Raises `InputError` if there cannot be so many devices, as far as that is known before JAX starts."""
+    """Raises `InputError` if `count` is more than the CPU cores, and JAX will certainly find no other devices."""
     if count and count > count_cores() and not may_have_accelerators() and not _are_cpu_devices_set():
         raise InputError(f"--devices={count}: must be <= {count_cores()}, the CPU cores of this process")
 
 
 def may_have_accelerators() -> bool:
-    """Whether JAX might find another device than the CPU; only starting JAX would tell which."""
+    """Whether JAX might find other devices than CPUs; only starting JAX would tell for certain."""
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     platforms = os.environ.get("JAX_PLATFORMS")
     return platforms != "cpu" and bool(platforms or plugins or importlib.util.find_spec("libtpu"))
@@ -85,8 +88,8 @@ def _are_cpu_devices_set() -> bool:
 
 
 def find_memory() -> int:
-    """Returns the memory in bytes of this machine, or of the container that this process runs in."""
-    import psutil  # 40 ms, which --help does without
+    """Returns the memory in bytes of this machine, or the limit of the container that this process runs in."""
+    import psutil  # imported here because it takes 40 ms, which --help need not wait for
 
     limits = [psutil.virtual_memory().total]
     for path in map(Path, _GROUP_LIMITS):
@@ -96,7 +99,7 @@ def find_memory() -> int:
 
 
 def out_of_memory(needed: float, memory: float) -> UnavailableError:
-    """Returns the error that names the bytes that are needed and those that there are."""
+    """Returns the error for a run that needs `needed` bytes where there are only `memory` bytes."""
     return UnavailableError(
         f"out of memory; use a smaller train.batch_size or network: at least {needed / 2**30:,.1f} GiB are needed, "
         f"and there are {memory / 2**30:,.1f} GiB"
@@ -116,7 +119,10 @@ def quiet() -> Iterator[None]:
 
 
 def take_stdout() -> TextIO:
-    """Returns standard output for the caller alone; all else printed there goes to standard error from now on."""
+    """Returns a stream to standard output that only the caller has.
+
+    Everything that other code prints to standard output, also from C, goes to standard error from then on.
+    """
     own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(2, 1)
     return own
@@ -124,7 +130,7 @@ def take_stdout() -> TextIO:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Discards what Python code prints and its warnings while the context lasts."""
+    """Discards the output and the warnings of Python code while the context lasts."""
     nowhere = _open_nowhere()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,12 +139,12 @@ def hushed() -> Iterator[None]:
 
 @functools.cache
 def _open_nowhere() -> TextIO:
-    """Returns a stream that is never closed, because libraries may keep it as their standard output."""
+    """Returns a stream to the null device, never closed, because libraries may keep it as their standard output."""
     return open(os.devnull, "w")
 
 
 def raise_on_signals() -> None:
-    """Makes SIGINT, SIGTERM and SIGHUP raise `KeyboardInterrupt`; those that are ignored, as under nohup, stay so."""
+    """Makes SIGINT, SIGTERM and SIGHUP raise `KeyboardInterrupt`; signals that are ignored, as under nohup, stay so."""
     for number in _STOPPING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _raise)
@@ -146,19 +152,19 @@ def raise_on_signals() -> None:
 
 
 def last_signal() -> int:
-    """Returns the number of the last signal that `raise_on_signals` raised for, SIGINT where there was none."""
+    """Returns the number of the last signal that raised `KeyboardInterrupt`; SIGINT if there was none."""
     return _last[0]
 
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], int | None]]:
-    """Holds back the first SIGINT, SIGTERM or SIGHUP while the context lasts; a second one acts at once.
+    """Holds back the first SIGINT, SIGTERM or SIGHUP while the context lasts; a second one takes effect at once.
 
     Signals that are ignored already, as under ``nohup``, stay ignored.
 
     Yields:
-        A function that returns the number of the signal that arrived, or ``None``. Outside the main thread, which
-        alone may handle signals, it always returns ``None``.
+        A function that returns the number of the signal that was held back, or ``None``. Python handles signals in the
+        main thread only; in other threads, the function always returns ``None``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -176,7 +182,7 @@ def deferred_signals() -> Iterator[Callable[[], int | None]]:
         received.append(number)
         restore()
         with contextlib.suppress(OSError):
-            # Not print: a handler may interrupt a print.
+            # Not print, because the signal may have interrupted a print, which is not reentrant.
             os.write(2, b"\nstopping at the next pause; again stops at once\n")
 
     for number in previous:
@@ -188,6 +194,7 @@ def deferred_signals() -> Iterator[Callable[[], int | None]]:
 
 
 def _remember_interrupt(lost: Any) -> None:
+    """Remembers a `KeyboardInterrupt` that Python has to discard, such as in a finaliser, for `deferred_signals`."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         _lost.append(_last[0])
     else:

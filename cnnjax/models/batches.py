@@ -1,28 +1,31 @@
-"""How a batch is cut on CPU, so that the outputs of a layer stay in the caches of a core. No JAX here.
+"""Cuts a batch into parts on CPU, so that the outputs of a layer stay in the caches of a core. No JAX here.
 
-The gradient of a mean over a batch is the mean of the gradients over its equal parts. So the parts can be computed one
-after the other, each so small that the outputs of a layer are still in the caches when the next layer, or the backward
-pass, reads them.
+The gradient of the mean loss of a batch is the mean of the gradients of its equal parts. So the parts can be computed
+one after the other. Each is so small that the outputs of a layer are still in the caches when the next layer or the
+backward pass reads them.
 """
 
 from cnnjax.models.network import Network, Shape
 
 PART_BYTES = 2 * 2**20
-"""Largest output of a layer for a part. Measured: 12.4 ms per step of the textbook network, against 13.9 uncut."""
+"""Largest output of a layer for one part, in bytes. A step of the textbook network then takes 12.4 ms, not 13.9."""
 EVALUATION_BATCH = 100
-"""Images that are evaluated at once."""
+"""Most images that are evaluated at once."""
 LEAST_PART = 10
-"""Images of the smallest part: matrix products of fewer images are slower."""
+"""Fewest images in a part that is cut: matrix products of fewer images are slower."""
 
 
 def count_fitting(network: Network, image_shape: Shape, classes: int) -> int:
-    """Returns the largest number of images of a part; the arguments are those of `count_parts`."""
+    """Returns how many images a part may have so that no layer's output is larger than `PART_BYTES`.
+
+    It is at least `LEAST_PART`. The arguments are those of `count_parts`.
+    """
     largest = max(layer.activation_bytes for layer in network.list_layers(image_shape, classes))
     return max(PART_BYTES // largest, LEAST_PART)
 
 
 def count_parts(network: Network, image_shape: Shape, classes: int, examples: int) -> int:
-    """Returns the number of equal parts of a batch; 1 for a network that couples examples.
+    """Returns the number of equal parts into which a batch is cut; 1 for a network that couples examples.
 
     Args:
         network: the network.

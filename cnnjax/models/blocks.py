@@ -1,9 +1,10 @@
-"""Per-block values: one value for every convolution block, or a list with one entry per block.
+"""Settings of convolution blocks: one value for all blocks, or a list with one entry per block.
 
-An entry is what one block needs: a window or stride is an integer (square) or a pair ``[height, width]``; a padding is
-``valid``, ``same``, the pixels on every side, or ``[[top, bottom], [left, right]]``. A list always means one entry per
-block, so a rectangular window is written ``[[5, 3], [5, 3]]``. `expand` gives every block its entry in full form, and
-`collapse` writes the entries back in the shortest form, so that equal networks have equal configurations.
+An entry is the value for one block. A window or stride is an integer (square) or a pair ``[height, width]``. A padding
+is ``valid``, ``same``, a number of pixels on every side, or ``[[top, bottom], [left, right]]``. A list always has one
+entry per block, so for two blocks a rectangular window is written ``[[5, 3], [5, 3]]``. `expand` returns the entry of
+every block in full form. `collapse` returns the shortest value for given entries, so that equal networks have equal
+configurations.
 """
 
 import math
@@ -23,13 +24,24 @@ Pool: TypeAlias = Literal["max", "avg", "none"]
 
 Entry = TypeVar("Entry")
 _LARGEST = 2**16
+"""Largest window, stride or padding, in pixels."""
 
 
 def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str) -> tuple[Entry, ...]:
-    """Returns the `count` entries that `value` stands for, each read (checked and put in full form) by `read`.
+    """Returns the entries of all blocks in full form.
+
+    Args:
+        value: one value for all blocks, or a list with one entry per block.
+        count: number of blocks.
+        read: checks an entry and returns its full form; it takes the entry and its name for messages.
+        where: name of the setting, such as ``model.padding``, for messages.
 
     Raises:
-        InputError: the list is not as long as there are blocks, or an entry is not legal.
+        InputError: the list has not one entry per block, or an entry is not legal.
+
+    Example:
+        >>> expand(5, 2, read_window, "model.kernel_size")
+        ((5, 5), (5, 5))
     """
     if not isinstance(value, list | tuple):
         return (read(value, where),) * count
@@ -42,9 +54,9 @@ def expand(value: Any, count: int, read: Callable[[Any, str], Entry], where: str
 
 
 def per_block(read: Callable[[Any, str], Any]) -> Reader:
-    """Returns how a setting is read that has one value for all blocks or one per block, however many blocks there are.
+    """Returns the reader of a setting that has one value for all blocks, or a list with any number of entries.
 
-    `read` takes one entry, as in `expand`; every entry is returned in its shortest form.
+    Every entry is checked by `read`, which is that of `expand`, and returned in its shortest form.
     """
 
     def read_entries(value: Any, where: str) -> Any:
@@ -56,7 +68,12 @@ def per_block(read: Callable[[Any, str], Any]) -> Reader:
 
 
 def collapse(entries: Sequence[Any]) -> Any:
-    """Returns the shortest value that `expand` turns into `entries`: square pairs as integers, equal entries as one."""
+    """Returns the shortest value that `expand` turns into `entries`.
+
+    Example:
+        >>> collapse([(5, 5), (5, 5)]), collapse([(5, 3), (5, 5)])
+        (5, ((5, 3), 5))
+    """
     short = tuple(_shorten(entry) for entry in entries)
     if len(set(short)) == 1 and not isinstance(short[0], tuple):
         return short[0]
@@ -64,7 +81,7 @@ def collapse(entries: Sequence[Any]) -> Any:
 
 
 def read_window(entry: Any, where: str) -> Pair:
-    """Reads a window or stride of at least one pixel as ``(height, width)``."""
+    """Reads a window or stride as ``(height, width)``, each at least 1."""
     return _read_pair(entry, where, 1)
 
 
@@ -101,9 +118,14 @@ Pools: TypeAlias = Annotated[Pool | tuple[Pool, ...], per_block(read_pool)]
 
 
 def pad_pixels(padding: str | Pixels, size: Pair, window: Pair, strides: Pair) -> Pixels:
-    """Returns ``((top, bottom), (left, right))``, the zeros put around an image of `size` before the window slides.
+    """Returns the padding in pixels, ``((top, bottom), (left, right))``, of an image of `size` (height, width).
 
-    ``same`` gives ``ceil(size / stride)`` outputs, the odd pixel going to the bottom and right (TensorFlow's rule).
+    ``same`` gives ``ceil(size / stride)`` outputs; if the padding is odd, the extra pixel is at the bottom or right, as
+    in TensorFlow.
+
+    Example:
+        >>> pad_pixels("same", size=(28, 28), window=(5, 2), strides=(1, 1))
+        ((2, 2), (0, 1))
     """
     if padding == "valid":
         return ((0, 0), (0, 0))

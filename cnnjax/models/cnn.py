@@ -1,8 +1,8 @@
-"""The CNN: its settings, and the layers that they make, by arithmetic alone.
+"""The CNN: its settings, and the shapes, parameters and FLOPs of its layers, by arithmetic alone.
 
-The formulas are closed forms, so thousands of networks can be sized, and impossible ones refused by name, in
-milliseconds and without JAX. The linen module (`cnnjax.models.module`) has the same layers under the same names; tests
-hold the two together.
+No JAX is needed, so thousands of networks can be sized in milliseconds, and a network that cannot exist is refused with
+the name of the layer. The linen module (`cnnjax.models.module`) has the same layers under the same names; tests compare
+the two.
 """
 
 import functools
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Block:
-    """One convolution block in full: convolution, batch normalisation if asked for, activation, pooling."""
+    """All settings of one convolution block: convolution, optional batch normalisation, activation, pooling."""
 
     filters: int
     kernel_size: Pair
@@ -55,6 +55,16 @@ class ModelConfig(Settings):
     """The network: convolution blocks, then hidden dense layers, then the classifier.
 
     A setting of the blocks is one value for all of them, or a list with one entry per block.
+
+    Raises:
+        InputError: a value is not legal, or a list has not one entry per block.
+
+    Example:
+        >>> config = ModelConfig(filters=(8, 16), kernel_size=(5, 3))
+        >>> [block.kernel_size for block in config.blocks]
+        [(5, 5), (3, 3)]
+        >>> ModelConfig(padding=0) == ModelConfig(padding="valid")
+        True
     """
 
     section = "model"
@@ -101,7 +111,7 @@ class ModelConfig(Settings):
 
     @functools.cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """The convolution blocks, each with its settings in full; pooling that is absent has the default window."""
+        """The convolution blocks with all their settings; a block without pooling has the default pooling window."""
 
         def entries(name: str, read: Callable[[Any, str], Any]) -> tuple[Any, ...]:
             return expand(getattr(self, name), len(self.filters), read, f"model.{name}")
@@ -122,21 +132,21 @@ class ModelConfig(Settings):
 
     @property
     def dense_activation(self) -> str:
-        """The activation of the hidden dense layers: the last block's, or the single value where there is no block."""
+        """The activation of the hidden dense layers: that of the last block, or `activation` if there are no blocks."""
         if self.blocks:
             return self.blocks[-1].activation
         return read_activation(self.activation, "model.activation")
 
     @classmethod
     def read_alone(cls, name: str, value: Any) -> Any:
-        """Returns the normal form of a value of the field `name`, for as many blocks as it has entries."""
+        """Returns the normal form of a value of the field `name`, of which a list may have any number of entries."""
         value = super().read_alone(name, value)
         is_per_block = isinstance(value, tuple) and name not in ("filters", "dense")
         return collapse(value) if is_per_block else value
 
     @property
     def couples_examples(self) -> bool:
-        """Whether there is dropout or batch normalisation, which are of the whole batch."""
+        """Whether there is dropout or batch normalisation, which act on the whole batch."""
         return bool(self.dropout) or self.batch_norm
 
     def list_layers(self, image_shape: Shape, classes: int | None) -> tuple[Layer, ...]:
@@ -144,11 +154,15 @@ class ModelConfig(Settings):
 
         Args:
             image_shape: (height, width, channels).
-            classes: outputs of the classifier; ``None`` stops after the last convolution block.
+            classes: number of outputs of the classifier; ``None`` stops after the last convolution block.
 
         Raises:
-            InputError: a window is larger than its input, by the name of the layer and the shapes; the network is
-                larger than any; or `image_shape` or `classes` is not positive.
+            InputError: a window is larger than its input (the message names the layer and the shapes), the network has
+                more than `LARGEST` parameters or FLOPs, or `image_shape` or `classes` is not positive.
+
+        Example:
+            >>> [layer.name for layer in ModelConfig(filters=(8,)).list_layers((28, 28, 1), classes=10)]
+            ['Conv_0', 'MaxPool_0', 'Flatten', 'Dense_0']
         """
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise InputError(f"input_shape={image_shape}: must be (height, width, channels), each >= 1")
@@ -165,7 +179,10 @@ class ModelConfig(Settings):
         return tuple(layers)
 
     def split(self) -> tuple["ModelConfig", dict[str, float]]:
-        """Returns the network that is compiled, of dropout only whether there is any, and the rate of dropout."""
+        """Returns the network to compile and the rate of dropout, which its program takes as data.
+
+        In the network to compile, the rate of dropout is 0 or, if there is dropout, always the same number.
+        """
         return replace(self, dropout=0.5 if self.dropout else 0.0), {"dropout": self.dropout}
 
     def build(self, classes: int, dtype: "jnp.dtype", axis: str | None = None, observed: bool = False) -> "nn.Module":
@@ -176,13 +193,14 @@ class ModelConfig(Settings):
 
 
 def _where_pooled(windows: tuple[Pair, ...], pools: tuple[str, ...]) -> tuple[Pair, ...]:
+    """Returns the windows, with the default window for blocks without pooling."""
     return tuple(window if pool != "none" else (2, 2) for window, pool in zip(windows, pools, strict=True))
 
 
 POOL_LAYERS = {"max": "MaxPool", "avg": "AvgPool"}
-"""What a pooling layer is called, without its number."""
+"""Names of the pooling layers, without their number."""
 LARGEST = 2**63 - 1
-"""Parameters or FLOPs that a store can hold."""
+"""Most parameters and most FLOPs of a network: SQLite, which stores them, has 64-bit integers."""
 
 
 def _block_layers(config: ModelConfig, block: Block, index: int, shape: Shape) -> list[Layer]:
@@ -244,6 +262,7 @@ def _check_size(layers: list[Layer]) -> None:
 
 
 def _slide(name: str, shape: Shape, padded: Shape, window: Pair, strides: Pair) -> Pair:
+    """Returns the numbers of rows and columns of outputs of a sliding window; `padded` is `shape` with its padding."""
     if window[0] > padded[0] or window[1] > padded[1]:
         with_padding = "" if padded == shape else f", {padded[0]}x{padded[1]} with its padding"
         raise InputError(

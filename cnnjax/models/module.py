@@ -1,7 +1,8 @@
 """CNN: the Flax linen module that a `ModelConfig` describes.
 
-Its parameter tree has the names, shapes and layout of one built from ``nn.Conv``, ``nn.Dense`` and ``nn.BatchNorm`` in
-the same order, so weights move both ways; only the arithmetic inside the convolution is ours.
+Its parameter tree has the names, shapes and layout of a module built from ``nn.Conv``, ``nn.Dense`` and
+``nn.BatchNorm`` in the same order, so weights can be exchanged between the two. Only the algorithms of convolution and
+pooling differ from Flax's.
 """
 
 import functools
@@ -31,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": lambda x: x,
 }
 MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear"})
-"""Activations that never fall, so that a maximum before them is the maximum after them."""
+"""Activations that never decrease, so that max-pooling before them gives the same as after them."""
 POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
     "max": max_pool,
     "avg": average_pool,
@@ -40,9 +41,18 @@ POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
 
 
 class Conv(nn.Module):
-    """A convolution with the parameters of ``nn.Conv``: ``kernel`` (height, width, channels, filters) and ``bias``.
+    """A convolution with the parameters of ``nn.Conv``.
 
-    With a `pool`, a window of a max-pooling with the same strides, it gives the maxima alone.
+    They are ``kernel`` (height, width, channels, filters) and ``bias`` (filters,), float32.
+
+    Attributes:
+        filters: number of filters.
+        kernel_size: window (height, width).
+        strides: strides (height, width).
+        padding: ``valid``, ``same``, or pixels ((top, bottom), (left, right)).
+        use_bias: whether there is a bias.
+        dtype: dtype of the arithmetic and the output.
+        pool: window of a max-pooling with equal strides, which is applied before the bias; ``None`` for no pooling.
     """
 
     filters: int
@@ -55,7 +65,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (height, width, batch, channels) to (rows, columns, batch, filters)."""
+        """Maps images (height, width, batch, channels) to feature maps (rows, columns, batch, filters)."""
         shape = (*self.kernel_size, images.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
         operands = images.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding
@@ -67,17 +77,23 @@ class Conv(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout as in ``nn.Dropout``, of a batch that may be divided among devices: each drops its share of the whole."""
+    """Dropout as in ``nn.Dropout``, also for a batch that is divided among devices.
+
+    The mask is drawn for the whole batch, and each device takes its share, so the number of devices does not change it.
+
+    Attributes:
+        axis: name of the mesh axis along which the batch is divided; ``None`` for one device.
+    """
 
     axis: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array | None) -> jax.Array:
-        """Zeroes values (batch, features) with probability `rate`, and scales the others to the same mean.
+        """Sets each value to zero with probability `rate`, and divides the others by ``1 - rate``.
 
         Args:
-            x: float (batch, features).
-            rate: in [0, 1); ``None``, outside training, leaves them as they are.
+            x: float (batch, features); on several devices, the share of this device.
+            rate: in [0, 1); ``None``, outside training, returns `x` as it is.
         """
         if rate is None:
             return x
@@ -93,13 +109,23 @@ class CNN(nn.Module):
     Kernels start Glorot-uniform (Glorot and Bengio, 2010), biases at zero.
 
     Attributes:
-        config: the network.
+        config: the settings of the network.
         classes: number of classes.
-        dtype: arithmetic of the layers; parameters are float32.
-        axis: of a mesh, along which the batch is divided in training.
-        dropout_is_data: in a network with dropout, its rate comes with every call instead of from `config`.
-        fuses_pooling: takes the maximum of a pooling inside the convolution before it where that gives the same, so
-            that the maps between the two are never made.
+        dtype: dtype of the arithmetic of the layers; parameters are float32.
+        axis: name of the mesh axis along which the batch is divided in training; ``None`` for one device.
+        dropout_is_data: whether the rate of dropout is passed with every call in training, instead of taken from
+            `config`.
+        fuses_pooling: whether max-pooling is done inside the convolution before it where the result is the same. The
+            feature maps between the two are then never stored.
+
+    Example:
+        >>> module = CNN(ModelConfig(filters=(4,)), classes=10)
+        >>> images = jnp.zeros((2, 28, 28, 1))
+        >>> variables = module.init(jax.random.key(0), images)
+        >>> variables["params"]["Conv_0"]["kernel"].shape
+        (5, 5, 1, 4)
+        >>> module.apply(variables, images).shape
+        (2, 10)
     """
 
     config: ModelConfig
@@ -115,18 +141,21 @@ class CNN(nn.Module):
     ) -> jax.Array:
         """Returns the logits.
 
-        Where the collection ``intermediates`` is mutable, sows the output of every layer as its entry `OUTPUTS`, by the
-        name in the layer table: maps (batch, rows, columns, channels) and units (batch, features). An activation
-        belongs to the layer before it, as in Keras.
+        If the collection ``intermediates`` is mutable, the output of every layer is sown in its entry `OUTPUTS`, under
+        the layer's name in the layer table: feature maps (batch, rows, columns, channels) and dense units (batch,
+        features). As in Keras, the output of a layer includes its activation.
 
         Args:
             images: (batch, height, width, channels), floats in [0, 1].
-            train: dropout is on, which needs the ``dropout`` key, and batch normalisation uses and updates the
-                statistics of the batch.
-            dropout: the rate, float32 (), in [0, 1); where `dropout_is_data`, needed in training.
+            train: whether dropout is applied, which needs a random key for ``dropout``, and batch normalisation uses
+                the statistics of the batch and updates the running ones.
+            dropout: the rate of dropout, float32 (), in [0, 1); must be given in training if `dropout_is_data`.
 
         Returns:
-            float32 logits (batch, classes).
+            The logits, float32 (batch, classes).
+
+        Raises:
+            TypeError: `dropout_is_data`, and the network has dropout, but its rate is not given in training.
         """
         chex.assert_rank(images, 4)
         config = self.config
@@ -156,7 +185,7 @@ class CNN(nn.Module):
             return x
 
         def finish(name: str, index: int, activation: str, x: jax.Array) -> jax.Array:
-            """Normalises and activates what the layer `name` gives, the `index`-th with parameters."""
+            """Applies batch normalisation `index`, if any, and the activation to the output of the layer `name`."""
             if config.batch_norm:
                 keep(name, x)
                 name, x = f"BatchNorm_{index}", norm()(x)
@@ -182,9 +211,10 @@ class CNN(nn.Module):
 
 
 def pools_first(block: Block, batch_norm: bool) -> bool:
-    """Whether a block gives the same if the maximum is taken right after the convolution, before bias and activation.
+    """Whether a block gives the same result if its max-pooling comes right after the convolution.
 
-    Adding a number and a monotone activation keep the order, also rounded; batch normalisation may turn it around.
+    Adding a bias and applying a monotone activation keep the order of values, also when rounded. Batch normalisation
+    reverses it if its scale is negative. The windows of the pooling must not overlap.
     """
-    in_tiles = block.pool == "max" and block.pool_size == block.pool_strides
-    return in_tiles and block.activation in MONOTONE and not batch_norm
+    is_disjoint = block.pool == "max" and block.pool_size == block.pool_strides
+    return is_disjoint and block.activation in MONOTONE and not batch_norm

@@ -1,8 +1,8 @@
-"""What the library needs of a network, on one page.
+"""The interface between a network and the rest of the library.
 
-Training, evaluation, prediction, inspection, planning and the commands see a network through `Network` alone. To train
-another one, write its settings as a frozen dataclass with these methods; `cnnjax.models.cnn.ModelConfig` is an example.
-No JAX here: a network is sized and refused before JAX has started.
+Training, evaluation, prediction, inspection, planning and the commands use a network only through `Network`. To train
+another network, write its settings as a frozen dataclass with these methods; `cnnjax.models.cnn.ModelConfig` is an
+example. No JAX here: a network is sized, and refused if it does not fit its images, before JAX has started.
 """
 
 import math
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 OUTPUTS = "outputs"
-"""Name of what an observed module sows in the collection ``intermediates``: the output of every layer, by its name."""
+"""Entry of the collection ``intermediates`` in which an observed module sows the outputs of its layers, by name."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its name in the parameter tree, its shapes for one image, and what it costs."""
+    """One layer.
+
+    Attributes:
+        name: name in the parameter tree, such as ``Conv_0``.
+        kind: kind of layer, such as ``Conv``.
+        output_shape: shape of the output for one image, without the batch.
+        trainable: number of trainable parameters.
+        non_trainable: number of other variables, such as the statistics of batch normalisation.
+        flops: of the forward pass of one image; only layers with matrix products have any.
+    """
 
     name: str
     kind: str
@@ -31,28 +40,28 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Trainable and non-trainable parameters."""
+        """Number of trainable and non-trainable parameters."""
         return self.trainable + self.non_trainable
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of the output for one image in float32."""
+        """Size in bytes of the output for one image in float32."""
         return 4 * math.prod(self.output_shape)
 
     @property
     def is_convolution(self) -> bool:
-        """Whether it multiplies, and gives maps (rows, columns, filters)."""
+        """Whether the layer has FLOPs and outputs feature maps (rows, columns, filters)."""
         return self.flops > 0 and len(self.output_shape) == 3
 
 
 class Network(Protocol):
-    """The settings of a network: frozen, hashable, equal where they mean the same network."""
+    """The settings of a network: frozen and hashable, and equal if they mean the same network."""
 
     @property
     def couples_examples(self) -> bool:
-        """Whether the output for one example depends on the others of its batch, or on its place among them.
+        """Whether, in training, the output for an example depends on the rest of its batch or its position in it.
 
-        Batch normalisation and dropout do this, so such a batch is never cut into parts.
+        So it is with batch normalisation and dropout. The batches of such a network are never cut into parts.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,29 +72,29 @@ class Network(Protocol):
 
         Args:
             image_shape: (height, width, channels).
-            classes: outputs of the classifier; ``None`` stops before it.
+            classes: number of outputs of the classifier; ``None`` stops before it.
 
         Raises:
-            InputError: the network cannot take such images, by the name of the layer and its shapes.
+            InputError: the network cannot take such images; the message names the layer and its shapes.
         """
 
     def split(self) -> tuple[Self, dict[str, float]]:
-        """Returns the network that is compiled, and the numbers that are data to its program.
+        """Returns the network to compile, and the settings that its program takes as data, by name.
 
-        Runs whose compiled networks are equal share one program, whatever their numbers are. The module takes the
-        numbers as keyword arguments in training.
+        Runs for which the network to compile is equal share one program, whatever these numbers are. In training, the
+        module takes the numbers as keyword arguments.
         """
 
     def build(self, classes: int, dtype: "jnp.dtype", axis: str | None = None, observed: bool = False) -> "nn.Module":
         """Returns the linen module.
 
-        It maps float images (batch, height, width, channels) in [0, 1] to float32 logits (batch, classes), is called
-        with ``train=True`` and the numbers of `split` in training, and takes random numbers from the stream
-        ``dropout``. Its fields `config`, `classes` and `axis` are this network and the arguments.
+        It maps float images (batch, height, width, channels) in [0, 1] to float32 logits (batch, classes). In training
+        it is called with ``train=True``, the numbers of `split` and a random key for ``dropout``. It has the fields
+        `config` (this network), `classes` and `axis` (the arguments).
 
         Args:
             classes: number of classes.
-            dtype: arithmetic of the layers; parameters are float32.
-            axis: of a mesh, along which the batch is divided in training.
-            observed: the module sows what every layer gives, with the batch first, as `OUTPUTS`.
+            dtype: dtype of the arithmetic of the layers; parameters are float32.
+            axis: name of the mesh axis along which the batch is divided in training; ``None`` for one device.
+            observed: whether the module sows the output of every layer, with the batch first, in `OUTPUTS`.
         """

@@ -1,4 +1,4 @@
-"""What a trained network answers to images, which need not be of its dataset."""
+"""Predictions of a trained network for any images of the right shape."""
 
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ class TrainedNetwork(NamedTuple):
     """A trained network.
 
     Attributes:
-        config: its settings.
-        precision: arithmetic of its layers, ``float32`` or ``bfloat16``.
-        variables: its ``params`` and ``batch_stats``.
-        image_shape: (height, width, channels) of the images it takes.
+        config: the settings of the network.
+        precision: dtype of the arithmetic of the layers, ``float32`` or ``bfloat16``.
+        variables: ``params`` and ``batch_stats``.
+        image_shape: (height, width, channels) of the images that it takes.
         classes: number of classes.
     """
 
@@ -32,11 +32,11 @@ class TrainedNetwork(NamedTuple):
     classes: int
 
     def build(self, observed: bool = False) -> nn.Module:
-        """Returns the linen module; an observed one sows what every layer gives."""
+        """Returns the linen module; an observed module sows the output of every layer."""
         return self.config.split()[0].build(self.classes, jnp.dtype(self.precision), observed=observed)
 
     def check_images(self, images: np.ndarray) -> None:
-        """Raises `InputError` where images are not uint8 (n, height, width, channels) of its shape."""
+        """Raises `InputError` if images are not uint8 (n, height, width, channels) of the network's image shape."""
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             shape = str(self.image_shape)[1:]
             raise InputError(f"images: must be uint8 (n, {shape}, not {images.dtype} {images.shape}")
@@ -54,8 +54,8 @@ def compute_logits(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
     size = EVALUATION_BATCH
     if jax.default_backend() == "cpu":
         size = min(size, count_fitting(network.config, network.image_shape, network.classes))
-    form = np.zeros((size, *network.image_shape), np.uint8)
-    program = compile_program(predict_logits, network.variables, form, model=network.build())
+    example = np.zeros((size, *network.image_shape), np.uint8)
+    program = compile_program(predict_logits, network.variables, example, model=network.build())
     rows = [np.zeros((0, network.classes), np.float32)]
     for start in range(0, len(images), size):
         batch = images[start : start + size]
@@ -65,7 +65,12 @@ def compute_logits(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
 
 
 def scale_images(images: jax.Array) -> jax.Array:
-    """Maps uint8 images to float32 in [0, 1]."""
+    """Maps uint8 images to float32 in [0, 1], with the same shape.
+
+    Example:
+        >>> scale_images(jnp.uint8([0, 255])).tolist()
+        [0.0, 1.0]
+    """
     return images.astype(jnp.float32) / 255
 
 

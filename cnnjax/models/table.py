@@ -1,8 +1,9 @@
-"""The layer table: what Keras's ``summary()`` shows, with FLOPs and activation bytes added.
+"""The layer table: Keras's ``summary()``, with FLOPs and activation bytes.
 
-Everything counts one image: FLOPs are those of the forward pass through convolutions and dense layers, a multiply-add
-being two; activation bytes are the layer's output in float32. The table keeps to 80 columns: what a large network has
-no room for, bytes first and then FLOPs, is left to the totals below it.
+All numbers are for one image. FLOPs are those of the forward pass through convolutions and dense layers; a multiply-add
+counts as two. Activation bytes are the size of a layer's output in float32. The table is at most 80 columns wide: if
+the numbers of a large network do not fit, the column of bytes is left out, then that of FLOPs; the totals below the
+table still show them.
 """
 
 import dataclasses
@@ -16,23 +17,23 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers of a network and their totals; ``str()`` is the table."""
+    """The layers of a network and their totals; ``str()`` returns the table."""
 
     layers: tuple[Layer, ...]
 
     @property
     def trainable(self) -> int:
-        """Parameters that the optimizer changes."""
+        """Number of parameters that the optimizer changes."""
         return sum(layer.trainable for layer in self.layers)
 
     @property
     def non_trainable(self) -> int:
-        """Statistics of batch normalisation."""
+        """Number of running statistics of batch normalisation."""
         return sum(layer.non_trainable for layer in self.layers)
 
     @property
     def parameters(self) -> int:
-        """Trainable and non-trainable parameters."""
+        """Number of trainable and non-trainable parameters."""
         return self.trainable + self.non_trainable
 
     @property
@@ -73,22 +74,22 @@ class Summary:
 
 @runtime_checkable
 class _HasNetwork(Protocol):
-    """Such as a `RunConfig`."""
+    """A configuration with a network, such as `RunConfig`."""
 
     @property
     def model(self) -> Network: ...
 
 
 def summarize(config: Network | _HasNetwork, input_shape: Shape = (28, 28, 1), classes: int | None = 10) -> Summary:
-    """Sizes every layer of a network; nothing is trained and no JAX is needed.
+    """Returns the layer table of a network, by arithmetic alone, without JAX.
 
     Args:
-        config: the network, or a run whose network is meant.
+        config: the settings of a network, or of a run.
         input_shape: ``(height, width, channels)`` of an image.
-        classes: outputs of the classifier; ``None`` ends the table after the last convolution block.
+        classes: number of outputs of the classifier; ``None`` ends the table after the last convolution block.
 
     Returns:
-        The table, which prints itself.
+        The summary; printing it shows the table.
 
     Raises:
         InputError: a window is larger than its input.

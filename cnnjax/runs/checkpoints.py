@@ -1,8 +1,8 @@
-"""Checkpoints: Orbax arrays and a progress record in one folder, which appears whole or not at all.
+"""Checkpoints: a folder each, with Orbax arrays and the progress as JSON, which is written completely or not at all.
 
-A checkpoint is written beside its place, with the SHA-256 of every file in ``manifest.json``, and renamed when it is
-complete. Reading verifies the hashes first, so a truncated or altered checkpoint is never taken for a whole one; the
-newest that verifies is used.
+A checkpoint is written to a temporary folder, with the SHA-256 of every file in ``manifest.json``, and renamed when it
+is complete. Reading verifies the hashes first, so a truncated or altered checkpoint is noticed; the newest intact one
+is used.
 """
 
 import contextlib
@@ -21,11 +21,19 @@ from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.machine.processes import quiet
 
 KEPT = 2
+"""Number of checkpoints that are kept; the older one is used if the newest is damaged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on: arrays by name, and JSON values; `skipped` tells of newer ones that were refused."""
+    """What a run needs to continue.
+
+    Attributes:
+        arrays: numpy arrays by name.
+        progress: JSON values.
+        path: folder of the checkpoint.
+        skipped: one message for each newer checkpoint that could not be used.
+    """
 
     arrays: dict[str, np.ndarray]
     progress: dict[str, Any]
@@ -37,9 +45,9 @@ class Checkpoints:
     """The checkpoints of one run, in ``<folder>/<run key>/<step>``.
 
     Args:
-        folder: of the checkpoints of all runs.
-        key: of the run.
-        dataset: content hash of the images it is trained on; ``None`` takes any.
+        folder: the folder with the checkpoints of all runs.
+        key: the run key.
+        dataset: content hash of the images that the run is trained on; ``None`` accepts checkpoints of any images.
     """
 
     def __init__(self, folder: str | os.PathLike[str], key: str, dataset: str | None = None) -> None:
@@ -47,10 +55,13 @@ class Checkpoints:
         self.folder = Path(folder).absolute() / key
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
-        """Writes a checkpoint; removes those of later steps, which are of an abandoned attempt, and all but `KEPT`.
+        """Writes a checkpoint, then removes old ones.
+
+        The newest `KEPT` checkpoints up to this step stay. Checkpoints of later steps are removed: they are of an
+        earlier attempt, which was abandoned.
 
         Args:
-            step: steps taken, which names the checkpoint.
+            step: number of steps taken, which names the checkpoint.
             arrays: numpy arrays by name.
             progress: JSON values.
 
@@ -74,7 +85,7 @@ class Checkpoints:
             _write_json(partial / "manifest.json", _hash_files(partial))
             _sync_files(partial)
             if final.exists():
-                # A folder cannot be replaced in one step.
+                # Renaming cannot replace a folder that has content, so the old one is moved away first.
                 final.rename(self.folder / f"{final.name}.replaced-{os.getpid()}")
             partial.rename(final)
             _sync(self.folder)
@@ -90,7 +101,7 @@ class Checkpoints:
         return final
 
     def check_writable(self) -> None:
-        """Raises `UnavailableError` where no checkpoint could be written, before there is anything to save."""
+        """Raises `UnavailableError` if no checkpoint could be written; called before training starts."""
         found = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
             raise UnavailableError(f"{found}: checkpoints cannot be written into it")
@@ -100,11 +111,11 @@ class Checkpoints:
         return bool(self._complete())
 
     def restore(self) -> Checkpoint | None:
-        """Returns the newest checkpoint that verifies, or ``None`` where there is none at all.
+        """Returns the newest intact checkpoint of this run and its images, or ``None`` if there are no checkpoints.
 
         Raises:
-            CorruptionError: there are checkpoints, and none of them verifies.
-            InputError: those that verify are of another configuration, or were trained on other images.
+            CorruptionError: there are checkpoints, but all of them are damaged.
+            InputError: the intact ones are of another configuration, or were trained on other images.
         """
         import orbax.checkpoint as ocp
 
@@ -117,13 +128,13 @@ class Checkpoints:
                 continue
             progress = _read_progress(path)
             if progress is None:
-                skipped.append(f"checkpoint {path} is corrupt (progress.json is no record of a run)")
+                skipped.append(f"checkpoint {path} is corrupt (progress.json has no run key)")
                 continue
             if progress["key"] != self.key:
                 skipped.append(f"checkpoint {path} is of another configuration, run {progress['key'][:12]}")
                 foreign = True
                 continue
-            seen = progress.get("dataset")  # which older checkpoints do not say
+            seen = progress.get("dataset")  # missing in checkpoints of older versions
             if seen and self.dataset and seen != self.dataset:
                 skipped.append(f"checkpoint {path} was trained on the images {seen[:12]}, not {self.dataset[:12]}")
                 foreign = True
@@ -151,7 +162,7 @@ class Checkpoints:
 
 
 def _own_process() -> Any:
-    """Has Orbax wait for no other process: each reads by itself, and one alone writes."""
+    """Returns options by which Orbax does not wait for other processes: each reads by itself, and only one writes."""
     import jax
     import orbax.checkpoint as ocp
 
@@ -160,7 +171,7 @@ def _own_process() -> Any:
 
 
 def _read_progress(path: Path) -> dict[str, Any] | None:
-    """Returns the progress record of a checkpoint, or ``None`` where it is none."""
+    """Returns the progress of a checkpoint, or ``None`` if the file is not JSON or has no run key."""
     try:
         progress = json.loads((path / "progress.json").read_text())
     except ValueError:
@@ -169,6 +180,7 @@ def _read_progress(path: Path) -> dict[str, Any] | None:
 
 
 def _find_damage(path: Path) -> str | None:
+    """Returns what is damaged in a checkpoint, or ``None`` if all files have the hashes of its manifest."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         found = _hash_files(path)

@@ -1,8 +1,8 @@
-"""What to run: frozen dataclasses that refuse what cannot exist, and the key that names a run.
+"""The configuration of a run, as frozen dataclasses that check their values, and the key that identifies a run.
 
-A `RunConfig` says everything that can change a result. Every value is checked where it is set and brought to one normal
-form, so configurations that mean the same are equal and share a run key; they travel as dicts, JSON and TOML. The
-defaults are the textbook network and its training. Nothing here imports JAX.
+A `RunConfig` holds all that can change a result. When a configuration is made, every value is checked and brought
+to one normal form, so configurations that mean the same are equal and share a run key. They can be written and read as
+dicts, JSON and TOML. The defaults are the textbook network and its training. Nothing here imports JAX.
 """
 
 import functools
@@ -22,7 +22,20 @@ from cnnjax.settings.schema import Schema
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """The training: how many epochs, by which optimizer, at which precision."""
+    """The training: how many epochs, by which optimizer, at which precision.
+
+    Raises:
+        InputError: a value is not legal, or would have no effect, such as momentum with adam.
+
+    Example:
+        >>> config = TrainConfig(epochs=3, optimizer="adam", learning_rate=0.001)
+        >>> config.epochs, config.batch_size
+        (3, 100)
+        >>> TrainConfig(epochs=0)
+        Traceback (most recent call last):
+            ...
+        cnnjax.errors.InputError: train.epochs=0: must be >= 1 and <= 2147483647
+    """
 
     section = "train"
 
@@ -79,7 +92,18 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """One run: the network, its training, its images and the seed of all randomness."""
+    """One run: the network, its training, its images and the seed of all randomness.
+
+    Raises:
+        InputError: a value is not legal.
+
+    Example:
+        >>> config = RunConfig(ModelConfig(filters=(8,)), TrainConfig(epochs=1), seed=3)
+        >>> RunConfig.from_dict(config.to_dict()) == config
+        True
+        >>> config.key == RunConfig(ModelConfig(filters=(8,)), TrainConfig(epochs=1), seed=4).key
+        False
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -90,12 +114,12 @@ class RunConfig(Settings):
     @classmethod
     @functools.cache
     def schema(cls) -> Schema:
-        """Returns the settings that a run is made of, by their paths."""
+        """Returns the schema of a run's settings, which knows them by their paths, such as ``train.epochs``."""
         return Schema((ModelConfig, TrainConfig, DataConfig))
 
     @functools.cached_property
     def key(self) -> str:
-        """The run key: SHA-256, in 64 hexadecimal digits, of the canonical JSON of all that can change the result."""
+        """The run key: the SHA-256 of the settings that can change the result, as canonical JSON; 64 hex digits."""
         values = self.to_dict()
         del values["data"]["manual_dir"]
         if self.data.sha256 is None:
@@ -105,21 +129,29 @@ class RunConfig(Settings):
 
 
 MOST_AT_ONCE = 64
-"""Runs of a signature in one program; more would fill no device better, and lose more when one of them fails."""
+"""Most runs in one program; with more, a device would be used no better, and a failure would lose more runs."""
 
 
 def static_signature(config: RunConfig) -> str:
-    """Returns a string that is equal for runs whose programs are the same.
+    """Returns a string that is equal for runs that can share their compiled programs and their images.
 
-    Seed, learning rate, momentum, weight decay, dropout rate, label smoothing and the patience of early stopping are
-    data, and so is the number of epochs under a constant schedule without warmup; whether there is any momentum, decay
-    or dropout is compiled in.
+    The programs take seed, learning rate, momentum, weight decay, dropout rate and label smoothing as data, so these
+    are not in the string, nor is the patience of early stopping; the number of epochs is not either, under a constant
+    schedule without warmup. Whether momentum, weight decay and dropout are zero is compiled in.
+
+    Example:
+        >>> first, second = (RunConfig(train=TrainConfig(learning_rate=rate)) for rate in (0.1, 0.2))
+        >>> static_signature(first) == static_signature(second)
+        True
     """
     return json.dumps(_list_static(config), sort_keys=True)
 
 
 def find_difference(config: RunConfig, other: RunConfig) -> tuple[str, Any, Any] | None:
-    """Returns a setting that gives runs programs of their own, and its values; ``None`` where they share them."""
+    """Returns the path of a setting because of which two runs cannot share programs, and its value in each run.
+
+    Returns ``None`` if the runs have the same static signature.
+    """
     ours, theirs = _list_static(config), _list_static(other)
     for section, values in ours.items():
         for name in values.keys() | theirs[section].keys():
@@ -143,14 +175,24 @@ def _list_static(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
-    """Returns how many of the training examples train, from their start, and how many validate, from their end.
+    """Returns the numbers of examples for training and for validation.
 
-    The validation examples are the same for every `train_size`, so learning curves are comparable.
+    Of the training examples of the dataset, the first ones are used for training and the last ones for validation. The
+    validation examples do not depend on `train_size`, so the points of a learning curve are comparable.
+
+    Args:
+        config: the run.
+        examples: number of training examples of the dataset.
 
     Raises:
-        InputError: a part would be empty, `train_size` is more than there are, or the steps are too many to count.
+        InputError: a part would be empty, `train_size` is larger than the first part, or the run has 2**31 steps or
+            more.
+
+    Example:
+        >>> split_sizes(RunConfig(train=TrainConfig(validation_split=0.1)), examples=60000)
+        (54000, 6000)
     """
-    # Rounded first: 60000 * (1 - 0.9) is a hair below 6000.
+    # The product is rounded before the floor, as 60000 * (1 - 0.9) is slightly below 6000 in floating point.
     rest = math.floor(round(examples * (1 - config.train.validation_split), 6))
     validation = examples - rest
     if rest == 0 or (config.train.validation_split and validation == 0):

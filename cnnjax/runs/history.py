@@ -1,4 +1,4 @@
-"""What a run reports while it trains: metrics of an epoch, progress within it, and who listens. No JAX here."""
+"""What a run reports while it trains: metrics of an epoch, progress within an epoch, and the observer. No JAX here."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,14 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """Metrics of one epoch: means over its training examples as they were seen, and over the validation examples."""
+    """Metrics of one epoch.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        loss, accuracy: means over the training examples, each as it was seen, before its step.
+        val_loss, val_accuracy: means over the validation examples after the epoch; ``None`` without validation.
+        seconds: wall time of the epoch.
+    """
 
     epoch: int
     loss: float
@@ -19,13 +26,22 @@ class EpochMetrics:
 
     @property
     def is_finite(self) -> bool:
-        """Whether its losses are numbers; the run has diverged where they are not."""
+        """Whether both losses are finite; if one is not, the run has diverged."""
         return math.isfinite(self.loss) and (self.val_loss is None or math.isfinite(self.val_loss))
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: `seen` of `examples` of epoch `epoch` (from 1) of `epochs`, with the means so far."""
+    """Progress of a running epoch.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        epochs: number of epochs of the run.
+        seen: examples seen in this epoch.
+        examples: examples in an epoch.
+        loss, accuracy: means over the examples seen in this epoch.
+        seconds: wall time of this epoch so far.
+    """
 
     epoch: int
     epochs: int
@@ -37,10 +53,10 @@ class Progress:
 
 
 class Observer(Protocol):
-    """Listens to a run."""
+    """Receives the progress of a run."""
 
     def note(self, message: str) -> None:
-        """Receives one line that the user should know."""
+        """Receives one line for the user, such as a warning."""
 
     def advance(self, progress: Progress) -> None:
         """Receives the progress after every piece of an epoch."""
@@ -49,7 +65,7 @@ class Observer(Protocol):
         """Receives the metrics at the end of every epoch."""
 
     def close(self) -> None:
-        """Learns that nothing more will come, whether the run ended or was stopped."""
+        """Is called once after everything else, whether the run ended or was stopped."""
 
 
 class Silence:
@@ -69,7 +85,13 @@ class Silence:
 
 
 def stopped_early(history: Sequence[EpochMetrics], patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought no validation loss below the best before them."""
+    """Whether none of the last `patience` epochs had a validation loss below the best of the epochs before them.
+
+    Example:
+        >>> history = [EpochMetrics(epoch, 0.1, 0.9, val, 0.9, 1.0) for epoch, val in enumerate([0.3, 0.2, 0.2], 1)]
+        >>> stopped_early(history, patience=1), stopped_early(history, patience=2)
+        (True, False)
+    """
     losses = [epoch.val_loss for epoch in history if epoch.val_loss is not None]
     if patience is None or len(losses) <= patience:
         return False

@@ -16,12 +16,12 @@ JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_
 
 
 def collect_provenance(dataset: DatasetInfo, execution: str = "solo", at_once: int = 1) -> dict[str, Any]:
-    """Returns JSON values that say what made a result: needed to reproduce it bit for bit, or to explain a difference.
+    """Returns what a result depends on, as JSON values: to reproduce it bit for bit, or to explain a difference.
 
     Args:
-        dataset: the images that were used.
-        execution: ``solo``, or how else the run was executed: divided among devices, or with others in one program.
-        at_once: runs of the program, whose times were shared among them.
+        dataset: the dataset of the run.
+        execution: mode of execution, such as ``solo``, ``2 devices`` or ``8 runs in one program``.
+        at_once: number of runs in the program; each has an equal share of the measured times.
     """
     import jax
 
@@ -53,7 +53,12 @@ def collect_provenance(dataset: DatasetInfo, execution: str = "solo", at_once: i
 
 
 def find_version(package: str) -> str | None:
-    """Returns the installed version of a package, ``None`` where there is none."""
+    """Returns the version of a package, or ``None`` if it is not installed.
+
+    Example:
+        >>> find_version("no-such-package") is None
+        True
+    """
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -62,7 +67,10 @@ def find_version(package: str) -> str | None:
 
 @functools.cache
 def describe_source() -> dict[str, Any]:
-    """Returns the commit of this package's repository, and whether files differ from it; ``None`` without one."""
+    """Returns the ``commit`` of this package's repository, and whether tracked files differ from it (``dirty``).
+
+    Both are ``None`` if the package is not in a git repository.
+    """
     root = Path(__file__).resolve().parent.parent
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     status = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
@@ -70,7 +78,8 @@ def describe_source() -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    # Inside a hook of another repository, these name that one.
+    """Returns what a git command printed, or ``None`` if it failed."""
+    # In a git hook of another repository, GIT_DIR and others point to that repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(root), *arguments]
     try:

@@ -1,4 +1,4 @@
-"""What is kept of a run: its record, and its arrays in numpy's npz format, which is compact and holds no code."""
+"""The record of a run and its arrays, and their packed form: numpy's npz format, which is compact and holds no code."""
 
 import dataclasses
 import io
@@ -19,28 +19,33 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 FINAL = ("completed", "diverged")
 """The statuses of a run that has a result."""
 LOST = ("diverged", "failed")
-"""The statuses of a run that ended without an accuracy."""
+"""The statuses of a run that was started and ended without a test accuracy."""
 STATUSES = (*FINAL, "failed", "invalid", "pruned")
-"""What can become of a run."""
+"""The statuses of a stored run."""
 TRIAL_STATUSES = (*STATUSES, "missing")
-"""What can be said of a trial; ``missing`` is not in the store."""
+"""The statuses of a trial; the run of a ``missing`` trial is not in the store."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """All that is said of a run, apart from its arrays.
+    """Everything that is stored about a run, apart from its arrays.
 
     Attributes:
-        config: what was run.
+        config: the configuration of the run.
         status: ``completed``, ``diverged``, ``failed``, ``invalid`` or ``pruned``.
-        reason: why it is not completed; ``None`` where it is.
+        reason: why the run was not completed; ``None`` for a completed run.
         parameters: number of parameters, trainable or not; ``None`` for an invalid network.
         flops: of the forward pass of one image; ``None`` for an invalid network.
-        test_loss, test_accuracy: on the test set; ``None`` where not completed.
-        history: metrics of every whole epoch.
+        test_loss, test_accuracy: on the test set; ``None`` unless completed.
+        history: metrics of every completed epoch.
         seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
         provenance: versions, device, source and dataset.
-        output: the last lines that a failed run printed; ``None`` where there are none.
+        output: the last lines that a failed run printed; ``None`` if there are none.
+
+    Example:
+        >>> record = Record.without_result(RunConfig(seed=1), "failed", "out of memory")
+        >>> record.status, record.config.seed, record.test_accuracy
+        ('failed', 1, None)
     """
 
     config: RunConfig
@@ -69,12 +74,25 @@ class Record:
         size: tuple[int, int] | None = None,
         output: str | None = None,
     ) -> "Record":
-        """Returns the record of a run that has no history, `size` being its parameters and FLOPs where it has any."""
+        """Returns the record of a run without metrics, times or provenance, such as a failed or an invalid one.
+
+        Args:
+            config: the configuration of the run.
+            status: ``failed``, ``invalid`` or ``pruned``.
+            reason: why there is no result.
+            size: numbers of parameters and of FLOPs; ``None`` if the network cannot be built.
+            output: the last lines that the run printed.
+        """
         parameters, flops = size or (None, None)
         return cls(config, status, reason, parameters, flops, None, None, (), {}, {}, output)
 
     def check(self, key: str) -> None:
-        """Raises `ValueError` where the record, as read from a store, is not one that was stored under `key`."""
+        """Checks a record that was read from a store.
+
+        Raises:
+            ValueError: the record is damaged: it has another key than `key`, an unknown status, values of a wrong type,
+                or gaps in its history.
+        """
         if self.key != key:
             raise ValueError(f"its configuration has the key {self.key[:12]}")
         if self.status not in STATUSES:
@@ -111,7 +129,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Record":
-        """Returns the record that `to_dict` gave, also after a passage through JSON."""
+        """Returns the record from the values that `to_dict` returned, also if they went through JSON."""
         config = RunConfig.from_dict(values["config"])
         history = tuple(EpochMetrics(**epoch) for epoch in values["history"])
         others = {name: value for name, value in values.items() if name != "key"}
@@ -123,10 +141,20 @@ class Run:
     """A run with its arrays, ready to predict.
 
     Attributes:
-        record: what is said of the run.
+        record: settings, status, metrics, times and provenance of the run.
         params: trainable parameters, nested dicts of float32 arrays named as in the linen module.
-        batch_stats: running statistics of batch normalisation, likewise.
-        predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` where not completed.
+        batch_stats: running statistics of batch normalisation, in the same form; empty without batch normalisation.
+        predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` unless completed.
+
+    Example:
+        >>> from cnnjax.models.module import CNN
+        >>> from cnnjax.training.step import make_state
+        >>> config = RunConfig()
+        >>> params = make_state(config, image_shape=(28, 28, 1), classes=10, steps=1).params  # not trained
+        >>> record = Record.without_result(config, "pruned", "an example")
+        >>> record.provenance["dataset"] = {"image_shape": [28, 28, 1], "classes": 10}
+        >>> Run(record, params, {}, None).predict(np.zeros((3, 28, 28, 1), np.uint8)).shape
+        (3,)
     """
 
     record: Record
@@ -141,11 +169,11 @@ class Run:
 
     @property
     def history(self) -> tuple[EpochMetrics, ...]:
-        """Metrics of every whole epoch."""
+        """Metrics of every completed epoch."""
         return self.record.history
 
     def rebuild(self) -> "TrainedNetwork":
-        """Returns the trained network."""
+        """Returns the trained network, as `inspection` takes it."""
         from cnnjax.models.prediction import TrainedNetwork
 
         config, dataset = self.record.config, self.record.provenance["dataset"]
@@ -154,13 +182,13 @@ class Run:
         return TrainedNetwork(config.model, config.train.precision, variables, shape, dataset["classes"])
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Returns the predicted classes of some images.
+        """Returns the predicted classes of images.
 
         Args:
-            images: uint8 (n, height, width, channels), of the shape of the dataset's images.
+            images: uint8 (n, height, width, channels), with the height, width and channels of the dataset's images.
 
         Returns:
-            int32 (n,).
+            The classes, int32 (n,).
 
         Raises:
             InputError: the images are not uint8 of that shape.
@@ -174,12 +202,12 @@ class Run:
 
 @dataclass(frozen=True)
 class PackedRun:
-    """A run as it is stored and sent: its record, and its arrays as bytes in numpy's npz format.
+    """A run as it is stored, and sent between processes: its record, and its arrays as bytes in numpy's npz format.
 
     Attributes:
-        record: what is said of the run.
-        variables: parameters and statistics; ``None`` for a run that has none.
-        predictions: compressed; ``None`` where not completed.
+        record: settings, status, metrics, times and provenance of the run.
+        variables: parameters and statistics of batch normalisation; ``None`` for a run without a network.
+        predictions: predicted classes of the test examples, compressed; ``None`` unless completed.
     """
 
     record: Record
@@ -195,10 +223,10 @@ def pack_run(run: Run) -> PackedRun:
 
 
 def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> Run:
-    """Returns the run whose arrays were packed.
+    """Returns a run from its record and the bytes that `pack_run` made.
 
     Raises:
-        CorruptionError: the bytes are not what was packed.
+        CorruptionError: the bytes are damaged, or the predictions of a completed run are missing.
     """
     if record.status == "completed" and predictions is None:
         raise CorruptionError(f"the predictions of run {record.key[:12]} are missing")
@@ -211,25 +239,25 @@ def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> R
 
 
 def unpack_predictions(key: str, predictions: bytes) -> np.ndarray:
-    """Returns the predicted classes of a run, uint8 or uint16 (n,).
+    """Returns the predicted classes of a run, uint8 or uint16 (n,), from the bytes that `pack_run` made.
 
     Raises:
-        CorruptionError: the bytes are not what was packed.
+        CorruptionError: the bytes are damaged.
     """
     try:
         classes = _unpack(predictions)["predictions"]
         if classes.ndim != 1 or classes.dtype.kind != "u":
-            raise ValueError(f"{classes.dtype} {classes.shape} in place of classes")
+            raise ValueError(f"must be unsigned integers (n,), not {classes.dtype} {classes.shape}")
     except _UNREADABLE as error:
         raise CorruptionError(f"the predictions of run {key[:12]} cannot be read: {error}") from None
     return classes
 
 
 def check_predictions(key: str, predictions: np.ndarray, images: int, classes: int) -> None:
-    """Raises `CorruptionError` where these are no predictions of so many images in so many classes."""
+    """Raises `CorruptionError` unless there are `images` predictions, all of them below `classes`."""
     if len(predictions) != images or predictions.max(initial=0) >= classes:
         raise CorruptionError(
-            f"the predictions of run {key[:12]} are {len(predictions)} up to class {predictions.max(initial=0)}; "
+            f"run {key[:12]} has {len(predictions)} predictions up to class {predictions.max(initial=0)}; "
             f"the dataset has {images} test images in {classes} classes"
         )
 
@@ -241,11 +269,11 @@ def _pack(arrays: dict[str, np.ndarray], compress: bool = False) -> bytes:
 
 
 def _unpack(blob: bytes) -> dict[str, np.ndarray]:
-    """Returns the arrays of an npz file; raises `ValueError` where the bytes are none."""
+    """Returns the arrays in the bytes of an npz file; raises `ValueError` if they are not one."""
     try:
         with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
             return dict(archive)
-    except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
+    except Exception as error:  # numpy reads headers as Python literals, so damage can raise nearly any exception
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Runs chosen from a store by their settings, and put side by side: two arms that differ in these settings alone."""
+"""Finds two arms in a store that differ in given settings alone, to compare them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +14,11 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Selectors:
-    """What was asked for.
+    """The settings that choose the two arms of a comparison.
 
     Attributes:
-        a, b: settings of the two arms; both have the same paths, a path that one side left out having its default.
-        shared: settings that both arms have.
+        a, b: the settings in which the arms differ, by path. A setting given for one arm has its default in the other.
+        shared: settings that both arms have in common, by path.
     """
 
     a: Settings
@@ -29,15 +29,21 @@ class Selectors:
         return self.a if side == "a" else self.b
 
     def name(self, side: str) -> str:
-        """Returns the settings of an arm as they are typed, such as ``model.padding=same``."""
+        """Returns the settings of arm ``a`` or ``b`` as a user types them, such as ``model.padding=same``."""
         return ", ".join(f"{path}={write_literal(value)}" for path, value in self[side].items())
 
 
 def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) -> Selectors:
-    """Returns what ``--a``, ``--b`` and ``--set`` ask for.
+    """Reads the settings given with ``--a``, ``--b`` and ``--set``.
 
     Raises:
-        InputError: one is none, ``--a`` or ``--b`` is missing, or a setting is given to an arm and to both.
+        InputError: a setting is not valid, ``--a`` or ``--b`` is missing, both mean the same configuration, or a
+            setting is given both to an arm and with ``--set``.
+
+    Example:
+        >>> selectors = read_selectors(["model.padding=same"], ["model.padding=valid"], shared=["train.epochs=3"])
+        >>> selectors.name("a"), dict(selectors.shared)
+        ('model.padding=same', {'train.epochs': 3})
     """
     given = {"--a": a, "--b": b, "--set": shared}
     seeds = "arms are paired by seed; the seeds are given with --seeds"
@@ -62,34 +68,34 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
 
 
 def configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig:
-    """Returns the configuration of an arm in a context, which says everything else.
+    """Returns the configuration of arm ``a`` or ``b``: that of `context`, with the settings of the arm.
 
     Raises:
-        InputError: there is none such.
+        InputError: such a configuration is not valid.
     """
     settings = {**flatten(context), **selectors.shared, **selectors[side]}
     return replace(RunConfig.from_dict(nest(settings)), seed=context.seed)
 
 
 def find_contexts(selectors: Selectors, records: Mapping[str, Record]) -> dict[RunConfig, dict[str, dict[int, Record]]]:
-    """Returns what is stored of the two arms, by context.
+    """Finds the runs of the two arms, grouped by their other settings.
 
-    A context is a configuration of the first arm, without its seed. Configurations whose settings are those of an arm
-    belong to it; both arms of a context differ in the settings of `selectors` alone.
+    Such a group is named by its context: the configuration of its first arm with seed 0. Within a group, the arms
+    differ in the settings of `selectors` alone.
 
     Args:
-        selectors: what was asked for.
-        records: all that is stored, by key.
+        selectors: the settings that choose the arms.
+        records: all records of the store, by key.
 
     Returns:
-        By context and arm (``a`` or ``b``), the records by seed.
+        For each context and each arm (``a`` and ``b``), the records by seed.
     """
     contexts: dict[RunConfig, dict[str, dict[int, Record]]] = {}
     for record in records.values():
         for side in ("a", "b"):
             own = _configure(selectors, side, record.config)
             if own is not None and own.key == record.key:
-                # Where the images were prepared from is no part of a run.
+                # data.manual_dir, a folder that TFDS prepares images from, is no part of the run key.
                 data = replace(record.config.data, manual_dir=selectors.shared.get("data.manual_dir"))
                 context = _configure(selectors, "a", replace(record.config, data=data, seed=0))
                 if context is not None:
@@ -99,10 +105,10 @@ def find_contexts(selectors: Selectors, records: Mapping[str, Record]) -> dict[R
 
 
 def choose_context(contexts: Mapping[RunConfig, Mapping[str, Mapping[int, Record]]]) -> RunConfig | None:
-    """Returns the context in which both arms have runs, or the only one there is; ``None`` where there is none.
+    """Returns the one context in which both arms have runs, or else the only context; ``None`` if there is none.
 
     Raises:
-        InputError: there are several; what they differ in is listed.
+        InputError: there are several; the message lists the settings in which they differ.
     """
     both = [context for context, found in contexts.items() if found["a"] and found["b"]]
     chosen = both or list(contexts)
@@ -115,14 +121,15 @@ def choose_context(contexts: Mapping[RunConfig, Mapping[str, Mapping[int, Record
 
 
 def list_differences(configs: Sequence[RunConfig]) -> str:
-    """Returns the settings in which configurations differ, such as ``model.padding (same, valid)``."""
+    """Returns the settings in which configurations differ, with their values: ``model.padding (same, valid)``."""
     values = [flatten(config) for config in configs]
     found = {path: dict.fromkeys(write_literal(each[path]) for each in values) for path in values[0]}
     return "; ".join(f"{path} ({', '.join(texts)})" for path, texts in found.items() if len(texts) > 1)
 
 
 def _configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig | None:
+    """Returns the configuration of an arm, or ``None`` if it is not valid."""
     try:
         return configure(selectors, side, context)
-    except InputError:  # such as one value a block too many for this network
+    except InputError:  # such as a list with more entries than this network has blocks
         return None

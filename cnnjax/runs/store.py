@@ -1,6 +1,6 @@
-"""The experiment store: one SQLite file with a row for each run, its epochs, parameters and predictions.
+"""The experiment store: one SQLite file with the record, the epochs, the parameters and the predictions of each run.
 
-A commit is in the file, and the folder that names the file is synced, before it returns: it survives a loss of power.
+A commit returns after the file and its folder have been synced to disk, so a stored run survives a loss of power.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from cnnjax.runs.record import FINAL, PackedRun, Record, Run, pack_run, unpack_p
 
 SCHEMA_VERSION = 2
 LONGEST_PATH = 504
-"""Bytes of the longest absolute path that SQLite opens; the path of its journal is 8 longer, and may have 512."""
+"""Longest absolute path, in bytes, of a store: SQLite's limit is 512, and the path of the journal is 8 bytes longer."""
 PHASES = ("load", "compile", "train", "evaluate", "total")
 _RUNS = """
 CREATE TABLE runs (
@@ -80,7 +80,7 @@ CREATE TABLE grid_trials (
     PRIMARY KEY (grid, position)
 ) WITHOUT ROWID;
 """
-# Version 1 knew no pruned runs, no output and no grids. A CHECK can only be changed by making the table anew.
+# Version 1 had no pruned runs, no output and no grids. SQLite cannot alter a CHECK, so the table is created anew.
 _FROM_1_TO_2 = f"""
 ALTER TABLE runs RENAME TO runs_of_version_1;
 {_RUNS}
@@ -91,6 +91,7 @@ DROP TABLE runs_of_version_1;
 {_GRIDS}
 """
 _STEPS = {0: _RUNS + _PARTS_OF_RUNS + _GRIDS, 1: _FROM_1_TO_2}
+"""The statements that bring a database of this version to `SCHEMA_VERSION`."""
 _ENVIRONMENT = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -102,10 +103,11 @@ _ENVIRONMENT = (
     sqlite3.SQLITE_AUTH,
     sqlite3.SQLITE_TOOBIG,
 )
+"""Errors of SQLite that come from the system, such as a full disk, and not from a damaged file."""
 
 
 class Outcome(NamedTuple):
-    """The outcome of a run: its status, when it was stored (ISO 8601, UTC), and its optional test accuracy."""
+    """The outcome of a run: its status, when it was stored (ISO 8601, UTC), and its test accuracy if it has one."""
 
     status: str
     stored_at: str
@@ -114,14 +116,14 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredGrid:
-    """The trials of a grid.
+    """A grid and its trials, as they are stored.
 
     Attributes:
-        name: of its study.
-        study: the study as TOML; empty for a grid that is part of another.
-        command: as it was typed.
+        name: name of the study.
+        study: the study as TOML; empty for a grid that is part of another grid.
+        command: the command that ran the grid, as it was typed.
         started_at: time of its last start, ISO 8601, UTC.
-        trials: the name of every trial by its run key, in the study's order.
+        trials: names of the trials by run key, in the order of the study.
     """
 
     name: str
@@ -132,39 +134,54 @@ class StoredGrid:
 
 
 class Store:
-    """The store in a folder: ``<folder>/runs.sqlite``."""
+    """The store in a folder: the file ``<folder>/runs.sqlite``. Reading a store that does not exist finds no runs.
+
+    Args:
+        folder: the output folder; nothing is written to it before a run is added.
+
+    Raises:
+        InputError: `folder` is not a path.
+        UnavailableError: `folder` starts with ``~``, and the home folder is not known.
+
+    Example:
+        >>> from cnnjax import Record
+        >>> store, config = Store("runs-of-an-example"), RunConfig(seed=7)
+        >>> store.add_all([PackedRun(Record.without_result(config, "failed", "out of memory"))])
+        >>> store.find(config.key).reason
+        'out of memory'
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = read_path(folder, "out") / "runs.sqlite"
 
     def create(self) -> None:
-        """Makes the folder and an empty store if there is none; brings an older store up to date.
+        """Makes the folder and an empty store if there is none; brings a store of an older version up to date.
 
         Raises:
-            CorruptionError: the file is not a store, or one of a newer version.
-            UnavailableError: the folder or the store cannot be written, as is tried here.
+            CorruptionError: the file is not a store, or it is one of a newer version.
+            UnavailableError: the folder or the store cannot be written, which this tries out.
         """
         with connect_for_writing(self.path) as connection:
             try_to_write(connection)
 
     def add(self, run: Run) -> None:
-        """Stores a run; when this returns, it survives a crash.
+        """Stores a run. Once this method has returned, the stored run survives a crash or a loss of power.
 
-        A run of the same key is replaced, unless that one has a result and this one has none.
+        A stored run with the same key is replaced, unless it has a result and the new one has none.
 
         Raises:
-            CorruptionError, UnavailableError: as for `create`; nothing of the run is stored.
+            CorruptionError, UnavailableError: as `create`; nothing of the run is stored.
         """
         self.add_all([pack_run(run)])
 
     def add_all(self, runs: Sequence[PackedRun]) -> None:
-        """Stores runs in one transaction, all of them or none; otherwise as `add`."""
+        """Stores several runs as `add` does, in one transaction: all of them or none."""
         with self._transaction() as connection:
             for run in runs:
                 _insert(connection, run)
 
     def find(self, key: str) -> Record | None:
-        """Returns the record of the run with this key, or ``None``."""
+        """Returns the record of the run with this key, or ``None`` if it is not stored."""
         return self.find_all([key]).get(key)
 
     def find_all(self, keys: Iterable[str] | None = None) -> dict[str, Record]:
@@ -172,7 +189,7 @@ class Store:
         with connect_existing(self.path) as connection:
             if connection is None:
                 return {}
-            connection.execute("BEGIN")  # rows and epochs of one moment
+            connection.execute("BEGIN")  # one transaction, so that the runs and their epochs are of the same moment
             condition = "" if keys is None else " WHERE key IN (SELECT value FROM json_each(?))"
             wanted = () if keys is None else (json.dumps([*keys]),)
             rows = connection.execute(f"SELECT key, * FROM runs{condition} ORDER BY rowid", wanted).fetchall()
@@ -199,7 +216,7 @@ class Store:
         return outcomes
 
     def add_grid(self, grid: StoredGrid) -> None:
-        """Stores the trials of a grid; a grid of the same name is replaced. Raises as `create` does."""
+        """Stores the trials of a grid; a grid with the same name is replaced. Raises the errors of `create`."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM grids WHERE name = ?", (grid.name,))
             row = (grid.name, grid.study, grid.command, grid.started_at)
@@ -208,7 +225,7 @@ class Store:
             connection.executemany("INSERT INTO grid_trials VALUES (?, ?, ?, ?)", trials)
 
     def list_grids(self) -> list[StoredGrid]:
-        """Returns the grids that were run on this store, the newest last."""
+        """Returns the grids that were run on this store, by the time of their last start, the latest last."""
         with connect_existing(self.path) as connection:
             if connection is None or find_version(connection) < 2:
                 return []
@@ -226,18 +243,18 @@ class Store:
         return grids
 
     def load(self, key: str) -> Run:
-        """Returns the run with this key, or with the one key that begins with it.
+        """Returns the run whose key is or begins with `key`.
 
         Raises:
-            InputError: no key, or more than one, begins with `key`.
-            CorruptionError: the row cannot be read.
+            InputError: no key or more than one begins with `key`, or the run has no network, as it has no result.
+            CorruptionError: the run cannot be read.
         """
         if not isinstance(key, str):
             raise InputError(f"key={key!r}: must be a string of hexadecimal digits")
         key = self._complete_key(key)
         record = self.find(key)
         if record is None:
-            raise CorruptionError(f"{self.path}: its index names run {key[:12]}, which no row has")
+            raise CorruptionError(f"{self.path}: run {key[:12]} is in the index, but its row is missing")
         with connect(self.path) as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
         if row is None and record.status not in FINAL:
@@ -253,7 +270,7 @@ class Store:
         """Returns the predictions of completed runs, uint8 or uint16 (test images,), by key.
 
         Raises:
-            CorruptionError: the store cannot be read, or has none of a run.
+            CorruptionError: the store cannot be read, or the predictions of a run are missing.
         """
         keys = list(keys)
         with connect(self.path) as connection:
@@ -279,21 +296,21 @@ class Store:
     def _check_texts(self, whose: str, *texts: Any) -> None:
         for text in texts:
             if not isinstance(text, str):
-                raise CorruptionError(f"{self.path}: {whose} is named or described by {text!r}, which is no text")
+                raise CorruptionError(f"{self.path}: {whose} has {text!r} where a text must be")
 
     def _check_time(self, text: str, whose: str) -> None:
         try:
             if datetime.fromisoformat(text).tzinfo is None:
                 raise ValueError
         except (ValueError, TypeError):
-            raise CorruptionError(f"{self.path}: {whose} has the time {text!r}, which is none") from None
+            raise CorruptionError(f"{self.path}: {whose} has {text!r} where a time with its zone must be") from None
 
     def _complete_key(self, beginning: str) -> str:
-        everything = self.list_keys()
-        keys = [key for key in everything if beginning and key.startswith(beginning)]
+        stored = self.list_keys()
+        keys = [key for key in stored if beginning and key.startswith(beginning)]
         if len(keys) != 1:
             found = f"{len(keys)} runs begin with it" if keys else "no run has it"
-            raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(everything)} keys")
+            raise InputError(f"key={beginning!r}: {found} in {self.path}; must be one of its {len(stored)} keys")
         return keys[0]
 
     def _read_record(self, row: sqlite3.Row, history: list[EpochMetrics]) -> Record:
@@ -310,7 +327,7 @@ class Store:
                 history=tuple(history),
                 seconds={phase: spent for phase, spent in seconds.items() if spent is not None},
                 provenance=json.loads(row["provenance"]),
-                output=dict(row).get("output"),  # which version 1 did not have
+                output=dict(row).get("output"),  # version 1 of the schema has no such column
             )
             record.check(row["key"])
             return record
@@ -331,13 +348,13 @@ def load_run(key: str, out: str | os.PathLike[str] = "runs") -> Run:
     """Returns a stored run with its parameters, ready to predict.
 
     Args:
-        key: the run key, or a beginning of it that no other run has.
-        out: the output folder it was stored in.
+        key: the run key, or as many of its first digits as tell it from other runs.
+        out: the output folder with the store.
 
     Raises:
-        InputError: there is no such run, or more than one.
-        CorruptionError: the store cannot be read.
-        UnavailableError: the store is locked, or may not be read.
+        InputError: no stored run or more than one has such a key, or the run has no network.
+        CorruptionError: the store or the run cannot be read.
+        UnavailableError: the store is locked, or this user may not read it.
 
     Example:
         >>> from cnnjax import DataConfig, RunConfig, TrainConfig, fit
@@ -380,17 +397,18 @@ def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
 
 @contextlib.contextmanager
 def connect(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a connection without implicit transactions while the context lasts; makes an empty file if there is none.
+    """Opens a connection without implicit transactions while the context lasts; creates an empty file if there is none.
 
     Raises:
-        CorruptionError: the file is not a database, or one of a newer version.
-        UnavailableError: it is locked for a minute, cannot be read or written, or the disk is full.
+        InputError: `path` is a symbolic link, or too long for SQLite.
+        CorruptionError: the file is not a database, or it is a store of a newer version.
+        UnavailableError: the file was locked for a minute, cannot be read or written, or the disk is full.
     """
     _check_path(path)
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
-            # EXTRA is FULL with the folder synced too, so a commit survives a loss of power.
+            # FULL syncs the file at each commit, and EXTRA its folder too, so a commit survives a loss of power.
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA foreign_keys = ON")
             version = find_version(connection)
@@ -398,7 +416,7 @@ def connect(path: Path) -> Iterator[sqlite3.Connection]:
                 raise CorruptionError(f"{path}: schema version {version} is not the known {SCHEMA_VERSION}")
             yield connection
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        # Errors of Python's own, such as text that is not UTF-8, have no code.
+        # Errors that Python raises itself, such as text that is not UTF-8, have no code of SQLite.
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _ENVIRONMENT:
             raise UnavailableError(f"{path}: {error}") from None
         raise CorruptionError(f"{path}: not a readable store: {error}") from None
@@ -406,10 +424,13 @@ def connect(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a connection to a database of today's version, made in a new folder or brought up to date if need be.
+    """Opens a connection to a store of the current version while the context lasts.
+
+    If there is no store, creates it and its folder; a store of an older version is brought up to date.
 
     Raises:
-        CorruptionError: as `connect`, or it is a database of something else.
+        InputError: as `connect`.
+        CorruptionError: as `connect`, or the database is not a store.
         UnavailableError: as `connect`, or the folder cannot be made.
     """
     _check_path(path)
@@ -418,7 +439,7 @@ def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
     except OSError as error:
         reason = error.strerror
         if path.parent.is_symlink() and not path.parent.exists():
-            reason = f"it is a link to {os.readlink(path.parent)}, which is not there"
+            reason = f"it is a link to {os.readlink(path.parent)}, which does not exist"
         raise UnavailableError(f"cannot create the output folder {path.parent}: {reason}") from None
     with connect(path) as connection:
         if find_version(connection) < SCHEMA_VERSION:
@@ -428,10 +449,12 @@ def connect_for_writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Opens a connection to a database that has tables, or yields ``None`` and makes nothing.
+    """Opens a connection to a store while the context lasts; yields ``None`` if there is no store, and creates nothing.
 
     Raises:
-        CorruptionError, UnavailableError: as `connect`, or the folder is none, or it is a database of something else.
+        InputError: as `connect`.
+        CorruptionError: as `connect`, or the database is not a store.
+        UnavailableError: as `connect`, or the parent of `path` is not a folder.
     """
     if path.parent.exists() and not path.parent.is_dir():
         raise UnavailableError(f"{path.parent} is not a folder")
@@ -447,14 +470,14 @@ def connect_existing(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def try_to_write(connection: sqlite3.Connection) -> None:
-    """Writes a value that the database holds already, and rolls back, so that a read-only database is noticed."""
+    """Raises the error of SQLite if the database is read-only; writes its version number again, and rolls back."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA user_version = {find_version(connection)}")
     connection.rollback()
 
 
 def find_version(connection: sqlite3.Connection) -> int:
-    """Returns the version of the schema, 0 where there are no tables."""
+    """Returns the version of the schema; 0 for a database without tables."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -469,7 +492,7 @@ def _check_path(path: Path) -> None:
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table takes no references along
+    connection.execute("PRAGMA legacy_alter_table = ON")  # references to a renamed table keep its old name
     connection.execute("BEGIN IMMEDIATE")
     version = find_version(connection)
     if version == 0:
@@ -483,6 +506,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises `CorruptionError` if a database without a schema version has tables, as it is then not a store."""
     others = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
     if others:
-        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is no store")
+        raise CorruptionError(f"{path}: holds other tables ({', '.join(others)}), so it is not a store of cnnjax")

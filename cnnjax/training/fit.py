@@ -1,10 +1,10 @@
-"""From a configuration to a stored run: look it up, check it, load, train, store.
+"""From a configuration to a stored run: look it up in the store, check it, load the images, train, store the result.
 
-`fit` trains one run. `fit_group` trains runs of one static signature: one by `fit`, several in one program. `fit_many`
-cuts any number of runs into such groups, and the workers of a grid train the groups that they are given.
+`fit` trains one run. `fit_group` trains runs with the same static signature: a single run by `fit`, several in one
+program. `fit_many` cuts any number of such runs into groups. A worker of a grid trains the groups that it is given.
 
-The order matters: nothing is written before the configuration is known to fit the dataset, and the store is known to be
-writable before hours are spent.
+The order of the steps matters: nothing is written before the configuration is known to fit the dataset, and training
+starts only once the store is known to be writable.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cnnjax.training.loop import Position, Prepared, TrainResult
 
 ObserverOf = Callable[[RunConfig], Observer]
-"""Makes the observer of a run."""
+"""A function that makes the observer of a run."""
 
 
 @named_losses()
@@ -51,34 +51,34 @@ def fit(
     observer: Observer | None = None,
     devices: int | None = None,
 ) -> Run:
-    """Trains the network of a run and stores the result; a run that is stored with a result is returned as it is.
+    """Trains the network of a run and stores the result; if the store already has a result, returns that one.
 
-    Ctrl-C, SIGTERM and SIGHUP are obeyed between pieces of an epoch, after a checkpoint has been saved. If several
-    processes have joined (`cnnjax.machine.distributed.join`), all of them call this with the same arguments; the first
-    one writes.
+    On Ctrl-C, SIGTERM or SIGHUP, training stops at the end of the current piece of an epoch, after saving a checkpoint.
+    If several processes have joined (`cnnjax.machine.distributed.join`), all of them call this function with the same
+    arguments, and the first one writes.
 
     Args:
         config: the run.
-        out: output folder with the store and the checkpoints; ``None`` keeps nothing on disk.
+        out: output folder with the store and the checkpoints; ``None`` writes nothing to disk.
         dataset: optional images, instead of those loaded by name: a `Dataset`, or ``((train images, train labels),
-            (test images, test labels))``, images (n, height, width[, channels]) and labels (n,). Unless
-            `config.data.name` alone means exactly these images, their content hash becomes part of the run's
-            configuration and key.
-        force: runs it again even if it is stored; the new result replaces the old one when it is complete.
+            (test images, test labels))``, images (n, height, width[, channels]) and labels (n,). Their content hash
+            becomes part of the run's configuration and key, unless `config.data.name` alone stands for exactly these
+            images.
+        force: trains the run even if it is stored; the new result replaces the old one when it is complete.
         resume: continues from the newest checkpoint of this configuration.
-        checkpoint_every: epochs between checkpoints; by default there is one only after a signal.
+        checkpoint_every: epochs between checkpoints; by default, a checkpoint is saved only on a signal.
         observer: receives progress and notes.
         devices: number of devices that share every batch, a divisor of `train.batch_size`: local devices, or all
-            devices of several processes. Default: all CPU devices that can have a fair share, or one accelerator.
-            ``jax.config.update("jax_num_cpu_devices", 2)``, before JAX starts, makes two devices of a CPU.
+            devices of several processes. Default: as many CPU devices as get 10 or more examples each, or one
+            accelerator. ``jax.config.update("jax_num_cpu_devices", 2)``, before JAX starts, makes two devices of a CPU.
 
     Returns:
-        The record, parameters (float32), history (times in seconds) and test predictions.
+        The run: its record, parameters (float32), history (times in seconds) and test predictions.
 
     Raises:
         InputError: the configuration does not fit the dataset or the devices, or the dataset is not known.
-        CorruptionError: the dataset, the store or every checkpoint is damaged.
-        UnavailableError: no disk space, network, permission or optional package.
+        CorruptionError: the dataset or the store is damaged, or `resume` finds only damaged checkpoints.
+        UnavailableError: disk space, memory, the network, a permission or an optional package is missing.
         Interrupted: a signal arrived; the message says what was saved.
 
     Example:
@@ -121,7 +121,7 @@ def _train_alone(
     observer: Observer,
     devices: int | None,
 ) -> Run:
-    """Trains a run whose network fits its images, and stores the result."""
+    """Trains a run that is not stored, and stores the result."""
     with all_or_none():
         prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices, start)
     images_hash = provenance["dataset"]["sha256"]
@@ -152,7 +152,7 @@ def _train_alone(
 def _prepare(
     config: RunConfig, dataset: Dataset | None, store: Store | None, devices: int | None, start: float
 ) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
-    """Returns the run ready to train, its layers, its provenance, and the seconds from `start` until it was loaded."""
+    """Returns the prepared run, its layers, its provenance, and the seconds from `start` until loading ended."""
     check_settings()
     import jax
 
@@ -198,31 +198,33 @@ def fit_many(
     at_once: int | None = None,
     make_observer: ObserverOf | None = None,
 ) -> list[Run]:
-    """Trains runs that share a static signature and stores each as it ends; stored runs are not run again.
+    """Trains runs with the same static signature and stores each as it ends; stored results are not computed again.
 
-    Such runs differ only in values that are data to a compiled program: seed, learning rate, label smoothing and early
-    stopping; momentum, weight decay and dropout rate, if each is zero in all of them or above zero in all; the number
-    of epochs under a constant schedule without warmup. They are compiled once, and several are trained at once in one
-    program where that is faster, as it is on accelerators.
+    Such runs may differ in the values that a compiled program takes as data: seed, learning rate, label smoothing and
+    the patience of early stopping; momentum, weight decay and dropout rate, each zero in all runs or above zero in all;
+    and, under a constant schedule without warmup, the number of epochs. Their programs are compiled once. On
+    accelerators, where it is faster, several runs are trained at once in one program.
 
-    After a signal the same call continues. A run that is trained alone continues from the checkpoint that the signal
-    saved, bit for bit; runs of one program have no checkpoints, and those that had not ended start again.
+    After a signal, the same call continues. A run that was trained alone continues from the checkpoint saved on the
+    signal, bit for bit. Runs in one program have no checkpoints; those that had not ended start again.
 
     Args:
         configs: the runs.
-        out: output folder with the store; ``None`` keeps nothing on disk.
+        out: output folder with the store; ``None`` writes nothing to disk.
         dataset: optional images, as for `cnnjax.fit`.
-        force: runs them again, from the beginning, even if they are stored.
-        at_once: runs in one program. Default: one on CPU, and as many as fit the memory of an accelerator, up to 64.
+        force: trains the runs from the beginning, even if they are stored.
+        at_once: number of runs in one program. Default: one on CPU; on an accelerator, as many as its memory holds, up
+            to 64.
         make_observer: makes the observer of a run, which receives its progress.
 
     Returns:
         The runs in the order of `configs`.
 
     Raises:
-        InputError: they do not share a static signature, or this process is one of several; otherwise as `cnnjax.fit`.
+        InputError: the runs do not share a static signature, or this process is one of several joined processes;
+            otherwise as `cnnjax.fit`.
         CorruptionError, UnavailableError: as `cnnjax.fit`.
-        Interrupted: a signal arrived; what had ended is stored, and the message says what was saved of the rest.
+        Interrupted: a signal arrived; runs that had ended are stored, and the message says what else was saved.
 
     Example:
         >>> from cnnjax import DataConfig, TrainConfig
@@ -265,7 +267,16 @@ def _check_alike(configs: Sequence[RunConfig]) -> None:
 def cut_runs(
     configs: Sequence[RunConfig], info: DatasetInfo, at_once: int | None = None
 ) -> Iterator[Sequence[RunConfig]]:
-    """Yields the runs, which share a static signature, in the groups that are to be trained in one program each."""
+    """Cuts runs with the same static signature into groups, each to be trained in one program.
+
+    Args:
+        configs: the runs.
+        info: their dataset.
+        at_once: largest number of runs in a group. Default: `choose_at_once`.
+
+    Raises:
+        InputError: this process is one of several joined processes.
+    """
     import jax
 
     if jax.process_count() > 1:
@@ -283,22 +294,22 @@ def fit_group(
     force: bool = False,
     devices: int | None = None,
 ) -> Iterator[Run]:
-    """Trains runs of one static signature: one by `fit`, several in one program on one device.
+    """Trains runs with the same static signature: a single run by `fit`, several in one program on one device.
 
     Args:
         configs: the runs, at least one.
         dataset: their images.
         make_observer: makes the observer of a run.
-        out: output folder with the store; ``None`` keeps nothing on disk.
-        force: runs a single run again, from the beginning, even if it is stored.
-        devices: number of devices of a single run, as for `fit`.
+        out: output folder with the store; ``None`` writes nothing to disk.
+        force: trains a single run from the beginning, even if it is stored; several runs are always trained.
+        devices: number of devices of a single run, as for `fit`; several runs use one.
 
     Yields:
-        Each run as it ends, after it was stored.
+        Each run when it has ended and been stored.
 
     Raises:
         UnavailableError: the device has too little memory; otherwise as `fit`.
-        Interrupted: a signal arrived.
+        Interrupted: a signal arrived; the message says how many runs had ended.
     """
     store = None if out is None else Store(out)
     if len(configs) == 1:
@@ -322,7 +333,7 @@ def fit_group(
 
 
 def _train_together(configs: Sequence[RunConfig], dataset: Dataset, make_observer: ObserverOf) -> Iterator[Run]:
-    """Trains runs of one static signature in one program on one device, and yields each as it ends."""
+    """Trains runs with the same static signature in one program on one device, and yields each as it ends."""
     from cnnjax.training.loop import prepare_together, train_together
 
     start = time.perf_counter()
@@ -345,7 +356,10 @@ def _train_together(configs: Sequence[RunConfig], dataset: Dataset, make_observe
 def _identify_images(
     configs: list[RunConfig], dataset: Dataset | Sequence[Any] | None
 ) -> tuple[list[RunConfig], Dataset | None]:
-    """Returns the runs, which mean the same images, with the identity of the images given to them, and these."""
+    """Returns the runs with the identity of the given images in their `data`, and the images as a `Dataset`.
+
+    Without given images, returns the runs as they are and ``None``. All runs must have the same `data`.
+    """
     if dataset is None or not configs:
         return configs, None
     images = read_dataset(dataset, configs[0].data.name)
@@ -353,20 +367,26 @@ def _identify_images(
 
 
 def _find_results(configs: Sequence[RunConfig], store: Store | None) -> set[str]:
-    """Returns the keys of the runs that are stored with a result."""
+    """Returns the keys of those runs that the store has a result of; none without a store."""
     records = store.find_all(config.key for config in configs) if store else {}
     return {key for key, record in records.items() if record.status in FINAL}
 
 
 def _size_layers(config: RunConfig, info: DatasetInfo) -> tuple[Layer, ...]:
-    """Returns the layers of the network, once it is known to fit the dataset as far as `info` tells."""
+    """Returns the layers of the network; raises `InputError` if the run does not fit the dataset.
+
+    The sizes of the splits are checked if `info` tells the number of training examples.
+    """
     if info.train_size is not None:
         split_sizes(config, info.train_size)
     return config.model.list_layers(info.image_shape, info.classes)
 
 
 def _find_checkpoints(store: Store, config: RunConfig, images_hash: str | None = None) -> Checkpoints:
-    """Returns the checkpoints of a run, beside its store; given the hash of the images, those trained on them alone."""
+    """Returns the checkpoints of a run, in the folder of its store.
+
+    Given the hash of the images, only checkpoints of training on these images are accepted.
+    """
     return Checkpoints(store.path.parent / "checkpoints", config.key, images_hash)
 
 
@@ -377,7 +397,7 @@ def _make_run(
     load_seconds: float,
     provenance: dict[str, Any],
 ) -> Run:
-    """Returns the run with this result, its arrays on the host."""
+    """Returns the run with the result of its training, with its arrays on the host."""
     import jax
 
     state = result.position.state
@@ -404,7 +424,7 @@ def _make_run(
 
 @contextlib.contextmanager
 def _named_memory_errors(advice: str = "use a smaller train.batch_size or network") -> Iterator[None]:
-    """Turns the error of a device that has too little memory into one that says what to change."""
+    """Turns JAX's out-of-memory errors into an `UnavailableError` that says what to change."""
     import jax
 
     try:

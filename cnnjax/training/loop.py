@@ -1,13 +1,14 @@
-"""The training loop: epochs with validation, early stopping and divergence, checkpoints, a final test.
+"""The training loop: epochs, validation, early stopping, divergence, checkpoints and the final test.
 
-One loop trains one run, or several of one static signature in one program, their states stacked and every step taken by
-all of them. Such runs share the images and the compiled program and nothing else: each has its own parameters, numbers
-(such as the learning rate) and order of the images. A run that ends before the others, by early stopping, divergence or
-fewer epochs, has its result then; its place in the program is computed and ignored until the last one ends.
+The loop trains one run, or several runs with the same static signature in one program. The states of several runs are
+stacked along a first axis, and each step updates all of them. The runs share the images and the compiled program; each
+has its own parameters, hyperparameters (such as the learning rate) and data order. A run that ends before the others,
+by early stopping, divergence or fewer epochs, gives its result at once. The program still computes its place in the
+stack until the last run ends, and that output is ignored.
 
-An epoch is cut into pieces of at most `PIECE` steps, between which progress is shown and signals are obeyed. The pieces
-are the same compiled program and the same arithmetic whether anybody watches or not. With the configuration, a
-`Position` is all that is needed to go on after any piece.
+An epoch is trained in pieces of at most `PIECE` steps. Between pieces, progress is shown and signals are obeyed. The
+programs and their arithmetic are the same with and without an observer. The configuration and a `Position` are all that
+is needed to continue after any piece.
 """
 
 import dataclasses
@@ -36,14 +37,14 @@ from cnnjax.training.step import Examples, Metrics, TrainState, make_state
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run is.
+    """The progress of a run after some step: what a checkpoint saves.
 
     Attributes:
-        state: after the last step.
-        metrics: sums of the epoch so far.
-        history: metrics of the epochs that are whole.
-        epoch_seconds: wall time of the epoch so far.
-        train_seconds: wall time of all training so far, over every session of the run.
+        state: the training state after that step.
+        metrics: sums over the current epoch so far.
+        history: metrics of the completed epochs.
+        epoch_seconds: wall time of the current epoch so far.
+        train_seconds: wall time of all training so far, with the time before an interruption.
     """
 
     state: TrainState
@@ -53,20 +54,23 @@ class Position:
     train_seconds: float = 0.0
 
     def spend(self, seconds: float) -> "Position":
-        """Returns the position with `seconds` more on its clocks."""
+        """Returns the position with `seconds` added to both of its times."""
         return dataclasses.replace(
             self, epoch_seconds=self.epoch_seconds + seconds, train_seconds=self.train_seconds + seconds
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what a checkpoint keeps as arrays, by path; the numbers of the network are beside its parameters."""
+        """Returns the arrays that a checkpoint saves, by path, such as ``state/params/Conv_0/kernel``.
+
+        The leaves of ``state.numbers`` are named ``state/<name>``, without ``numbers/``.
+        """
         return {
             jax.tree_util.keystr(path, simple=True, separator="/").replace("state/numbers/", "state/"): np.asarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree())
         }
 
     def progress(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps as JSON values."""
+        """Returns the history and the times, which a checkpoint saves as JSON."""
         return {
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "epoch_seconds": self.epoch_seconds,
@@ -74,20 +78,23 @@ class Position:
         }
 
     def save(self, checkpoints: Checkpoints) -> Path:
-        """Writes a checkpoint and returns its folder; raises `UnavailableError` where it cannot be written."""
+        """Writes a checkpoint and returns its folder; raises `UnavailableError` if it cannot be written."""
         return checkpoints.save(int(self.state.step), self.arrays(), self.progress())
 
     def restore(self, checkpoint: Checkpoint) -> "Position":
-        """Returns the position that `checkpoint` kept, this one giving the form and the random key.
+        """Returns the position saved in `checkpoint`.
+
+        The random key, which a checkpoint does not hold, and the devices of the arrays are those of this position.
 
         Raises:
-            InputError: the checkpoint is of another network or optimizer.
+            InputError: the arrays of the checkpoint have other names, shapes or dtypes than this position, as it is of
+                another network or optimizer.
         """
         expected = {name: (array.shape, array.dtype) for name, array in self.arrays().items()}
         if {name: (array.shape, array.dtype) for name, array in checkpoint.arrays.items()} != expected:
             raise InputError(f"checkpoint {checkpoint.path} does not fit this network and optimizer")
-        places, structure = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, self._tree()))
-        leaves = [place(checkpoint.arrays[name], where) for name, where in zip(expected, places, strict=True)]
+        shardings, structure = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, self._tree()))
+        leaves = [place(checkpoint.arrays[name], sharding) for name, sharding in zip(expected, shardings, strict=True)]
         tree = jax.tree.unflatten(structure, leaves)
         return Position(
             tree["state"].replace(key=self.state.key),
@@ -102,20 +109,20 @@ class Position:
 
 
 StopSignal = Callable[[], int | None]
-"""Gives the number of a signal that has arrived and asks to stop, or ``None``."""
+"""Returns the number of a signal to stop, such as SIGINT, if one has arrived; otherwise ``None``."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training produced.
+    """The result of training one run.
 
     Attributes:
         position: after the last step, with the parameters and the history.
-        diverged_at: the step, from 1, whose loss was not finite; ``None`` for a completed run.
+        diverged_at: the step, counted from 1, at which the loss was not finite; ``None`` for a completed run.
         test_loss, test_accuracy: on the test set; ``None`` for a diverged run.
         predictions: predicted class of every test example, int32 (n,); ``None`` for a diverged run.
-        seconds: wall time of ``compile`` (with the copy of the examples to the device), ``train`` (with validation,
-            over all sessions of a resumed run) and ``evaluate``; of several runs in one program, the share of each.
+        seconds: wall time of ``compile`` (with the copy of the examples to the device), ``train`` (with validation, and
+            with the time before an interruption) and ``evaluate``. Several runs in one program share these times.
     """
 
     position: Position
@@ -129,7 +136,14 @@ class TrainResult:
     def conclude(
         cls, position: Position, diverged_at: int | None, test: Evaluation | None, seconds: dict[str, float]
     ) -> "TrainResult":
-        """Returns the result of a run with this test; where its loss is not finite, the run has diverged there."""
+        """Returns the result of a run that has ended.
+
+        Args:
+            position: after the last step.
+            diverged_at: the step, counted from 1, at which the loss was not finite.
+            test: the evaluation on the test set. If its loss is not finite, the run has diverged at its last step.
+            seconds: wall times by phase.
+        """
         if test and diverged_at is None and not math.isfinite(test.loss):
             diverged_at = int(position.state.step)
         if test is None or diverged_at is not None:
@@ -139,14 +153,14 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One or several runs ready to train: their examples on the device, their programs compiled.
+    """One or several runs ready to train: their examples are on the device and their programs are compiled.
 
     Attributes:
         configs: the runs.
-        splits: examples by ``train``, ``validation`` (if there are any) and ``test``.
-        state: before the first step; of several runs, their states stacked.
-        programs: compiled for the shapes that occur.
-        compile_seconds: wall time of the preparation, nearly all of it compilation; the share of each run.
+        splits: the examples of ``train``, ``validation`` (if the run has any) and ``test``.
+        state: before the first step; the states of several runs are stacked.
+        programs: compiled for the shapes of these splits.
+        compile_seconds: wall time of the preparation, nearly all of it compilation, divided by the number of runs.
     """
 
     configs: tuple[RunConfig, ...]
@@ -157,12 +171,12 @@ class Prepared:
 
 
 def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Prepared:
-    """Puts the examples on the devices, makes the first state and compiles the programs.
+    """Copies the examples to the devices, makes the initial state and compiles the programs.
 
     Args:
         config: the run.
         dataset: its images.
-        mesh: devices among which every batch is divided.
+        mesh: the devices that share every batch; ``None`` for one device.
 
     Raises:
         InputError: the configuration does not fit the dataset.
@@ -176,7 +190,7 @@ def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Pr
 
 
 def prepare_together(configs: Sequence[RunConfig], dataset: Dataset) -> Prepared:
-    """Prepares runs of one static signature to be trained in one program, otherwise as `prepare`."""
+    """Does what `prepare` does, for several runs with the same static signature in one program on one device."""
     start = time.perf_counter()
     splits = take_splits(configs[0], dataset)
     states = [_make_state(config, dataset, splits) for config in configs]
@@ -198,17 +212,17 @@ def train(
     """Trains a prepared run to its end, then evaluates it once on the test set.
 
     Args:
-        prepared: from `prepare`; its state is used up.
-        observer: is told of progress.
-        checkpoints: where checkpoints go.
+        prepared: from `prepare`; its state is donated, so it cannot be used again.
+        observer: receives progress and notes.
+        checkpoints: the checkpoints of the run; ``None`` reads and writes none.
         checkpoint_every: epochs between checkpoints; ``None`` writes one only on a signal.
-        resume: goes on from the newest checkpoint, bit for bit as if never interrupted.
-        stop_signal: is asked after every piece of an epoch; a signal number, in any process, stops the run.
-        saves: whether checkpoints are written, as they are by one of several processes.
+        resume: continues from the newest checkpoint; the result is bit for bit that of an uninterrupted run.
+        stop_signal: called after every piece of an epoch; if it returns a number in any process, the run stops.
+        saves: whether this process writes checkpoints; of several processes, only the first does.
 
     Raises:
-        CorruptionError, InputError: there are checkpoints to resume from, but none that is whole and of this run.
-        Interrupted: `stop_signal` answered; a checkpoint was saved if `checkpoints` is given.
+        CorruptionError, InputError: there are checkpoints to resume from, but none is intact and of this run.
+        Interrupted: a signal arrived; a checkpoint was saved if `checkpoints` is given.
     """
     observer = observer or Silence()
     position = Position(prepared.state, prepared.programs.zero())
@@ -225,18 +239,19 @@ def train(
 def train_together(
     prepared: Prepared, observers: Sequence[Observer], stop_signal: StopSignal = lambda: None
 ) -> Iterator[tuple[int, TrainResult]]:
-    """Trains prepared runs to their ends, each evaluated on the test set at its own.
+    """Trains several prepared runs to their ends, and evaluates each on the test set when it ends.
 
     Args:
-        prepared: from `prepare_together`; its state is used up.
-        observers: one a run, told of its progress.
-        stop_signal: is asked after every piece of an epoch; a signal number stops the runs.
+        prepared: from `prepare_together`; its state is donated, so it cannot be used again.
+        observers: one for each run; receives its progress.
+        stop_signal: called after every piece of an epoch; if it returns a number, all runs stop.
 
     Yields:
-        The index of a run, and its result, as soon as it has ended. Its times are shares of the wall time.
+        The index and the result of each run, as soon as it ends. Runs that are trained together share the wall time
+        equally.
 
     Raises:
-        Interrupted: `stop_signal` answered; runs that had not ended are lost.
+        Interrupted: a signal arrived; runs that had not ended are lost.
     """
     start = Position(prepared.state, prepared.programs.zero())
     runs = enumerate(zip(prepared.configs, observers, strict=True))
@@ -245,7 +260,7 @@ def train_together(
 
 
 def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
-    """Returns the examples of a run by ``train``, ``validation`` (if there are any) and ``test``, on the device."""
+    """Returns the examples of ``train``, ``validation`` (if the run has any) and ``test``, on the default device."""
     size, validation = split_sizes(config, len(dataset.train))
     images, labels = dataset.train.images, dataset.train.labels
     splits = {"train": Examples(jnp.asarray(images[:size]), jnp.asarray(labels[:size]))}
@@ -280,14 +295,14 @@ def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer
 
 @dataclass(frozen=True)
 class _Saver:
-    """Saves the checkpoints of a run that is trained alone; without a folder it saves none."""
+    """Saves the checkpoints of a run that is trained alone; does nothing if `checkpoints` is ``None``."""
 
     observer: Observer
     checkpoints: Checkpoints | None
     every: int | None
 
     def end_epoch(self, position: Position) -> None:
-        """Saves a checkpoint where one is due; training goes on where it cannot be written."""
+        """Saves a checkpoint if one is due after this epoch; if it cannot be written, notes a warning and goes on."""
         if self.checkpoints is None or not self.every or len(position.history) % self.every:
             return
         try:
@@ -296,7 +311,7 @@ class _Saver:
             self.observer.note(f"warning: {error}; training goes on")
 
     def stop(self, position: Position, number: int, stopped: str) -> Interrupted:
-        """Returns what to raise on a signal, after saving a checkpoint."""
+        """Saves a checkpoint and returns the exception to raise on signal `number`; its message starts `stopped`."""
         if self.checkpoints is None:
             return Interrupted(stopped, number)
         try:
@@ -308,7 +323,7 @@ class _Saver:
 
 @dataclass
 class _Member:
-    """One of the runs that the loop trains: its progress so far."""
+    """One of the runs that the loop trains, with its history and times so far."""
 
     index: int
     config: RunConfig
@@ -319,18 +334,18 @@ class _Member:
 
     @classmethod
     def at(cls, position: Position, config: RunConfig, observer: Observer, index: int = 0) -> "_Member":
-        """Returns the run as it is at a position."""
+        """Returns the run with the history and the times of a position."""
         return cls(index, config, observer, position.history, position.epoch_seconds, position.train_seconds)
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has had its epochs, or stops early."""
+    def is_finished(self) -> bool:
+        """Whether the run has completed its last epoch or stops early."""
         train = self.config.train
         return len(self.history) == train.epochs or stopped_early(self.history, train.early_stopping_patience)
 
 
 class _Loop:
-    """The loop over epochs and their pieces; `going` are the runs that have not ended."""
+    """The loop over epochs and their pieces; `active` holds the runs that have not ended."""
 
     def __init__(
         self,
@@ -341,16 +356,16 @@ class _Loop:
         saver: _Saver | None = None,
     ) -> None:
         self.prepared, self.programs, self.splits = prepared, prepared.programs, prepared.splits
-        self.going, self.stop_signal, self.saver = members, stop_signal, saver
+        self.active, self.stop_signal, self.saver = members, stop_signal, saver
         self.state, self.metrics = start.state, start.metrics
-        self.steps_done = int(start.state.step.max())  # the same of all runs
+        self.steps_done = int(start.state.step.max())  # all runs have taken equally many
         self.examples = len(self.splits["train"].labels)
         self.steps_an_epoch = math.ceil(self.examples / self.programs.batch_size)
 
     def run(self) -> Iterator[tuple[int, TrainResult]]:
-        """Trains all runs to their ends; yields the index and the result of each as it ends."""
-        yield from self._conclude()
-        while self.going:
+        """Trains all runs to their ends; yields the index and the result of each when it ends."""
+        yield from self._end_finished()
+        while self.active:
             yield from self._train_epoch()
 
     def _train_epoch(self) -> Iterator[tuple[int, TrainResult]]:
@@ -360,11 +375,11 @@ class _Loop:
             start = time.perf_counter()
             self.state, self.metrics, losses = piece(self.state, self.metrics, self.splits["train"], order)
             broken = [np.flatnonzero(~np.isfinite(own)) for own in self.programs.by_run(losses)]
-            self._spend(time.perf_counter() - start)
+            self._add_time(time.perf_counter() - start)
             yield from self._diverge(
                 {index: self.steps_done + int(steps[0]) + 1 for index, steps in enumerate(broken) if steps.size}
             )
-            if not self.going:
+            if not self.active:
                 return
             self.steps_done += losses.shape[-1]
             self._report()
@@ -375,10 +390,10 @@ class _Loop:
     def _end_epoch(self) -> Iterator[tuple[int, TrainResult]]:
         start = time.perf_counter()
         validations = self._evaluate("validation") if "validation" in self.splits else {}
-        self._spend(time.perf_counter() - start)
+        self._add_time(time.perf_counter() - start)
         metrics, self.metrics = self.programs.by_run(self.metrics), self.programs.zero()
         diverged = {}
-        for member in self.going:
+        for member in self.active:
             validation = validations.get(member.index)
             val_loss, val_accuracy = (validation.loss, validation.accuracy) if validation else (None, None)
             loss, accuracy = metrics[member.index].means()
@@ -390,55 +405,57 @@ class _Loop:
             member.history, member.epoch_seconds = (*member.history, epoch), 0.0
             member.observer.end_epoch(epoch)
         yield from self._diverge(diverged)
-        if self.saver and self.going:  # what is saved is not lost; other runs have their results first
+        # On a signal, a run alone is saved before its test: resuming goes on from there. Runs in one program have no
+        # checkpoints, so those that have ended give their results first.
+        if self.saver and self.active:
             self._obey_signal()
-            self.saver.end_epoch(self._locate(self.going[0]))
-        yield from self._conclude()
-        if not self.saver and self.going:
+            self.saver.end_epoch(self._locate(self.active[0]))
+        yield from self._end_finished()
+        if not self.saver and self.active:
             self._obey_signal()
 
     def _diverge(self, steps: dict[int, int]) -> Iterator[tuple[int, TrainResult]]:
-        """Ends the runs that have diverged, at the steps given by their indices."""
-        for member in [member for member in self.going if member.index in steps]:
+        """Ends the runs that have diverged; `steps` maps their indices to the steps at which they diverged."""
+        for member in [member for member in self.active if member.index in steps]:
             yield self._end(member, steps[member.index], None, 0.0)
 
-    def _conclude(self) -> Iterator[tuple[int, TrainResult]]:
-        """Ends the runs that are over, with their test."""
-        over = [member for member in self.going if member.is_over]
-        if not over:
+    def _end_finished(self) -> Iterator[tuple[int, TrainResult]]:
+        """Tests and ends the runs that have finished their epochs or stop early."""
+        finished = [member for member in self.active if member.is_finished]
+        if not finished:
             return
         start = time.perf_counter()
         tests = self._evaluate("test")
-        seconds = (time.perf_counter() - start) / len(over)
-        for member in over:
+        seconds = (time.perf_counter() - start) / len(finished)
+        for member in finished:
             yield self._end(member, None, tests[member.index], seconds)
 
     def _end(
         self, member: _Member, diverged_at: int | None, test: Evaluation | None, seconds: float
     ) -> tuple[int, TrainResult]:
-        self.going.remove(member)
+        self.active.remove(member)
         shares = {"compile": self.prepared.compile_seconds, "train": member.train_seconds, "evaluate": seconds}
         return member.index, TrainResult.conclude(self._locate(member), diverged_at, test, shares)
 
     def _locate(self, member: _Member) -> Position:
-        """Returns the position of a run."""
+        """Returns the current position of a run."""
         state = self.programs.take(self.state, member.index)
         metrics = self.programs.by_run(self.metrics)[member.index]
         return Position(state, metrics, member.history, member.epoch_seconds, member.train_seconds)
 
     def _evaluate(self, split: str) -> dict[int, Evaluation]:
-        """Returns the evaluations of the runs that are going, by index."""
+        """Returns the evaluations of the active runs on a split, by index."""
         results = self.programs.evaluate(self.state, self.splits[split])
-        return {member.index: results[member.index] for member in self.going}
+        return {member.index: results[member.index] for member in self.active}
 
-    def _spend(self, seconds: float) -> None:
-        for member in self.going:
-            member.epoch_seconds += seconds / len(self.going)
-            member.train_seconds += seconds / len(self.going)
+    def _add_time(self, seconds: float) -> None:
+        for member in self.active:
+            member.epoch_seconds += seconds / len(self.active)
+            member.train_seconds += seconds / len(self.active)
 
     def _report(self) -> None:
         metrics = self.programs.by_run(self.metrics)
-        for member in self.going:
+        for member in self.active:
             own = metrics[member.index]
             loss, accuracy = own.means()
             epoch, epochs = len(member.history) + 1, member.config.train.epochs
@@ -453,5 +470,5 @@ class _Loop:
             return
         stopped = f"interrupted after step {self.steps_done}"
         if self.saver:
-            raise self.saver.stop(self._locate(self.going[0]), number, stopped)
+            raise self.saver.stop(self._locate(self.active[0]), number, stopped)
         raise Interrupted(stopped, number)

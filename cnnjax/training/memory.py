@@ -1,9 +1,9 @@
-"""How much memory a run takes: which runs are refused, and how many runs one program trains. No JAX at import.
+"""Estimates of the memory that a run needs, to refuse runs that cannot fit and to choose how many share one program.
 
-`estimate_least_bytes` is the least that a CPU holds at one moment, by arithmetic: the images, the parameters with the
-state of the optimizer, and the largest output of a layer for the images that are computed together. XLA takes more,
-several times more if activations are kept for the backward pass; `cnnjax.machine.compilation` checks the real amount
-against the same limit, once it is known.
+`estimate_least_bytes` is a lower bound for a CPU: the images, the parameters with the state of the optimizer, and the
+largest output of a layer for the images that are computed together. XLA takes more, several times more if activations
+are kept for the backward pass; `cnnjax.machine.compilation` checks the real amount against the same limit after
+compilation. This module imports JAX only when it asks for the device.
 """
 
 import math
@@ -14,15 +14,22 @@ from cnnjax.models.batches import EVALUATION_BATCH, LEAST_PART
 from cnnjax.runs.config import MOST_AT_ONCE, RunConfig, split_sizes
 
 _COPIES = {"sgd": 1, "adam": 3, "adamw": 3}
-"""Copies of the parameters by optimizer, its moments included; momentum adds one to sgd."""
+"""Copies of the parameters in memory, by optimizer: the parameters and its moments; momentum adds one to sgd."""
 MEMORY_SHARE = 0.6
-"""Share of the device's memory for runs, by `estimate_bytes`; the images and XLA's workspace need the rest."""
+"""Largest share of the device's memory for the runs of a program; the images and XLA's workspace need the rest."""
 UNKNOWN_MEMORY = 8 * 2**30
-"""Memory in bytes assumed of a device that does not report it."""
+"""Assumed memory, in bytes, of a device that does not report its memory."""
 
 
 def estimate_least_bytes(config: RunConfig, info: DatasetInfo) -> int:
-    """Returns the least memory in bytes with which a run can train on a CPU, over all devices of the CPU."""
+    """Returns a lower bound of the memory, in bytes, that a run needs on a CPU, over all devices of the CPU.
+
+    Example:
+        >>> from cnnjax.data.dataset import DatasetInfo
+        >>> info = DatasetInfo("mnist", "bundled", (28, 28, 1), 10, 60000, 10000, "file", None)
+        >>> round(estimate_least_bytes(RunConfig(), info) / 2**20)
+        46
+    """
     layers = config.model.list_layers(info.image_shape, info.classes)
     examples = split_sizes(config, info.train_size)[0] if info.train_size else 1
     batch = min(config.train.batch_size, examples)
@@ -35,17 +42,17 @@ def estimate_least_bytes(config: RunConfig, info: DatasetInfo) -> int:
 
 
 def check_memory(config: RunConfig, info: DatasetInfo, memory: float) -> None:
-    """Raises `UnavailableError` if a run needs more than so many bytes of memory."""
+    """Raises `UnavailableError` if a run needs more than `memory` bytes on a CPU, by `estimate_least_bytes`."""
     needed = estimate_least_bytes(config, info)
     if needed > memory:
         raise out_of_memory(needed, memory)
 
 
 def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
-    """Returns how many runs of one static signature a program should train.
+    """Returns how many runs with the same static signature should share a program.
 
-    On accelerators as many as fit the memory, at most `MOST_AT_ONCE`. On CPU one: 8 runs of 6,000 images took 13.5 s in
-    one program on a core, against 5.1 s one after the other.
+    On accelerators, as many as fit `MEMORY_SHARE` of the memory, at most `MOST_AT_ONCE`. On CPU, one: 8 runs of 6,000
+    images took 13.5 s in one program on one core, against 5.1 s one after the other.
 
     Args:
         config: one of the runs.
@@ -62,12 +69,18 @@ def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
 
 
 def estimate_bytes(config: RunConfig, image_shape: tuple[int, ...], classes: int) -> int:
-    """Returns about how many bytes a run holds at once, in training or evaluation, with convolutions by patches."""
+    """Returns about how many bytes a run needs, in training or evaluation, with convolutions by patches.
+
+    Args:
+        config: the run.
+        image_shape: (height, width, channels).
+        classes: number of classes.
+    """
     layers = config.model.list_layers(image_shape, classes)
     activations = sum(layer.activation_bytes for layer in layers)
-    # The patches of an output of a convolution hold as many numbers as the output takes multiplications.
+    # For one output of a convolution, the patch has as many numbers as computing the output takes multiplications.
     patches = sum(4 * layer.flops // (2 * layer.output_shape[-1]) for layer in layers if layer.is_convolution)
-    # In training: activations, their gradients and what is kept for the backward pass.
+    # Training holds the activations, their gradients, and what is kept for the backward pass.
     images = max(config.train.batch_size * (3 * activations + 2 * patches), EVALUATION_BATCH * (activations + patches))
-    # Parameters: with gradient, optimizer and a copy.
+    # 24 bytes per parameter: float32 values of the parameter, its gradient, the optimizer's state and a copy.
     return images + 24 * sum(layer.parameters for layer in layers)

@@ -1,7 +1,8 @@
 """The optax optimizer that a `TrainConfig` describes.
 
-Numbers that vary between trials (learning rate, momentum, weight decay) are injected into the optimizer state, where a
-compiled step reads them as data; only the form (which optimizer, which terms, which schedule) is compiled in.
+Learning rate, momentum and weight decay, which vary between trials, are kept in the optimizer state, where a compiled
+step reads them as data. Only the form is compiled in: which optimizer, whether it has momentum and decay, and which
+schedule.
 """
 
 import functools
@@ -16,15 +17,18 @@ from cnnjax.runs.config import TrainConfig
 
 
 def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of a run; runs of the same form share it, and `init_optimizer` gives each its numbers.
+    """Returns the optimizer of a run.
 
-    The update is ``-learning_rate * schedule(step) * direction``, the direction being the gradient with decay and
-    momentum (sgd) or Adam's (adam; adamw adds the decay after it). Only kernels decay: parameters of two dimensions or
-    more.
+    Runs of the same form share one optimizer; `init_optimizer` puts the learning rate, momentum and weight decay of
+    each run into its state.
+
+    The update is ``-learning_rate * schedule(step) * direction``. For sgd the direction is the gradient plus decay,
+    with momentum; for adam it is Adam's, of the gradient plus decay; adamw adds the decay to Adam's direction. Only
+    kernels decay: parameters with two or more dimensions.
 
     Args:
         config: the training.
-        steps: all steps of the run, over which the schedule spreads.
+        steps: number of steps of the whole run, for the schedule.
 
     References:
         Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013 (sgd);
@@ -43,28 +47,36 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
 
 
 def init_optimizer(optimizer: optax.GradientTransformation, config: TrainConfig, params: Any) -> Any:
-    """Returns the optimizer state before the first step, with the numbers of `config` in it as float32 ()."""
+    """Returns the optimizer state before the first step.
+
+    It holds the learning rate, momentum and weight decay of `config` as float32 ().
+    """
     state = optimizer.init(params)
-    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and the run says that it diverges
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and the run diverges
         numbers = {name: jnp.float32(getattr(config, name)) for name in state.hyperparams}
     return state._replace(hyperparams=numbers)
 
 
 def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
-    """Returns the factor in [0, 1] that multiplies the learning rate, as a function of the step.
+    """Returns a function from the step to a factor in [0, 1] that multiplies the learning rate.
 
     Args:
         kind: ``constant`` (1), ``cosine`` (from 1 to 0), or ``onecycle`` (cosine from 1/25 up to 1, then down to
             1/250,000).
-        warmup_share: share of the steps that rise to 1: linearly from 0, or as onecycle does.
-        steps: all steps of the run.
+        warmup_share: share of the steps over which the factor rises to 1: linearly from 0, or as onecycle does.
+        steps: number of steps of the whole run.
 
     References:
         Loshchilov and Hutter, "SGDR", 2017 (cosine); Smith and Topin, "Super-convergence", 2019 (onecycle).
+
+    Example:
+        >>> schedule = make_schedule("cosine", warmup_share=0.5, steps=4)
+        >>> [round(float(schedule(step)), 3) for step in range(5)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     warmup = round(warmup_share * steps)
     if kind == "onecycle":
-        # Half a step more than the whole steps of the rise, for optax rounds down; none would divide by zero.
+        # Half a step is added because optax rounds the product down; a rise of no steps would divide by zero.
         return optax.cosine_onecycle_schedule(steps, 1.0, pct_start=(max(warmup, 1) + 0.5) / max(steps, 2))
     main = optax.constant_schedule(1.0)
     if kind == "cosine":

@@ -1,9 +1,9 @@
-"""Training and evaluation as pure functions: a step, an epoch in one compiled scan, an evaluation.
+"""Training and evaluation as pure functions: a training step, a scan over the steps of an epoch, and an evaluation.
 
-The examples stay on the device as uint8. The order of an epoch is a permutation made there, from the seed and the epoch
-alone, so runs with the same seed see the same batches, whatever their network. Metrics are sums, divided once.
-`TrainState` holds everything that a step changes, and its step counter gives the position within an epoch, so a run can
-stop and continue after any step.
+The examples stay on the device as uint8. The data order of an epoch is a permutation made on the device from the seed
+and the epoch alone, so runs with the same seed see the same batches, whatever their network. Metrics are sums, divided
+once at the end. `TrainState` holds everything that a step changes, and its step counter gives the position within an
+epoch, so a run can stop and continue after any step.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
 
 _ORDER, _DROPOUT = 0, 1
-"""What the random key of a run is folded with, so that the order of an epoch and dropout draw independent numbers."""
+"""Folded into the random key of a run, so that the data order and dropout draw independent random numbers."""
 
 
 class Examples(NamedTuple):
@@ -35,7 +35,7 @@ class Examples(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Sums over examples: loss float32 (), correct int32 (), seen int32 ()."""
+    """Sums over examples: loss float32 (), number classified correctly int32 (), and number of examples int32 ()."""
 
     loss: jax.Array
     correct: jax.Array
@@ -43,7 +43,7 @@ class Metrics(NamedTuple):
 
     @classmethod
     def zero(cls) -> "Metrics":
-        """Returns zero metrics."""
+        """Returns the metrics of no examples."""
         return cls(jnp.float32(0), jnp.int32(0), jnp.int32(0))
 
     def means(self) -> tuple[float, float]:
@@ -57,15 +57,15 @@ class Metrics(NamedTuple):
 
 
 class TrainState(struct.PyTreeNode):
-    """All that a training step reads and changes.
+    """Everything that a training step reads and changes, apart from the batch.
 
     Attributes:
-        step: int32 (), steps taken.
+        step: int32 (), number of steps taken.
         params: trainable parameters, float32.
-        batch_stats: running statistics of batch normalisation, float32; empty without it.
+        batch_stats: running statistics of batch normalisation, float32; empty without batch normalisation.
         opt_state: state of the optimizer, which holds the learning rate, momentum and weight decay.
-        key: random key of the run, from which the order of an epoch and the dropout of a step derive.
-        numbers: settings of the network that are data to its program, such as the dropout rate: float32 ().
+        key: random key of the run, from which the data order of each epoch and the dropout of each step derive.
+        numbers: settings of the network that the program takes as data, such as the dropout rate, each float32 ().
         label_smoothing: float32 ().
         model: the linen module, as `Network.build` makes it (static).
         optimizer: the optax optimizer (static).
@@ -83,7 +83,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def axis(self) -> str | None:
-        """The mesh axis along which batches are divided."""
+        """Name of the mesh axis along which batches are divided; ``None`` on one device."""
         axis: str | None = self.model.axis
         return axis
 
@@ -97,8 +97,8 @@ def make_state(
         config: the run.
         image_shape: (height, width, channels).
         classes: number of classes.
-        steps: all steps of the run, over which the learning-rate schedule spreads.
-        axis: mesh axis along which batches are divided.
+        steps: number of steps of the whole run, for the learning-rate schedule.
+        axis: name of the mesh axis along which batches are divided; ``None`` for one device.
 
     Example:
         >>> state = make_state(RunConfig(), image_shape=(28, 28, 1), classes=10, steps=10)
@@ -124,7 +124,7 @@ def make_state(
 
 
 def init_variables(key: jax.Array, *, model: nn.Module, image_shape: tuple[int, ...]) -> Any:
-    """Returns the variables of an untrained network: ``params``, and ``batch_stats`` with batch normalisation."""
+    """Returns the initial variables of a network: ``params``, and ``batch_stats`` if it has batch normalisation."""
     return model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
 
 
@@ -134,11 +134,11 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
     Args:
         state: before the step.
         batch: at least one example; on several devices, the share of this device.
-        parts: number of equal parts of the batch, computed one after the other; must be 1 for a network that couples
-            examples (static).
+        parts: number of equal parts into which the batch is cut; they are computed one after the other. Must be 1 for a
+            network that couples examples (static).
 
     Returns:
-        The state after the step, and the metrics of the batch before it.
+        The state after the step, and the metrics of the batch under the parameters before the step.
 
     Example:
         >>> state = make_state(RunConfig(), image_shape=(28, 28, 1), classes=10, steps=10)
@@ -177,8 +177,8 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
             (loss, (correct, _)), gradients = differentiate(state.params, part)
             return jax.tree.map(jnp.add, sums, (loss, correct, gradients)), None
 
-        # One part after the other, so that the outputs of a layer are still in the caches when they are read again:
-        # 12.4 ms a step on a core, against 13.9 for the whole batch.
+        # The parts are computed one after the other, so that the outputs of a layer are still in the caches when they
+        # are read again: 12.4 ms per step on one core, against 13.9 for the whole batch.
         nothing = (jnp.float32(0), jnp.int32(0), jax.tree.map(jnp.zeros_like, state.params))
         cut = Examples(*(array.reshape(parts, -1, *array.shape[1:]) for array in batch))
         (loss, correct, gradients), _ = lax.scan(add_part, nothing, cut)
@@ -199,7 +199,7 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
 
 
 def shuffle(state: TrainState, examples: int, batch_size: int) -> jax.Array:
-    """Returns the order int32 (examples,) of the epoch that the state is in.
+    """Returns the data order of the current epoch, a permutation of the examples, int32 (examples,).
 
     Example:
         >>> state = make_state(RunConfig(), image_shape=(28, 28, 1), classes=10, steps=10)
@@ -220,21 +220,21 @@ def train_epoch(
     steps: int,
     parts: int = 1,
 ) -> tuple[TrainState, Metrics, jax.Array]:
-    """Trains on the next `steps` full batches of an epoch in one scan.
+    """Trains on the next `steps` full batches of the epoch in one scan.
 
     If `batch_size` does not divide the number of examples, `train_last_batch` trains on the last, smaller batch.
 
     Args:
         state: before the first of these steps.
-        metrics: sums of the epoch so far.
+        metrics: sums over the epoch so far.
         data: all training examples.
         order: int32 (examples,), from `shuffle`.
         batch_size: examples per step (static).
-        steps: number of steps, at most the full batches left in the epoch (static).
-        parts: number of parts of a batch, as for `train_step` (static).
+        steps: number of steps, at most as many as full batches remain in the epoch (static).
+        parts: number of parts into which a batch is cut, as for `train_step` (static).
 
     Returns:
-        The state, the sums, and the losses float32 (steps,) of the batches.
+        The state after these steps, the sums over the epoch so far, and the loss sum of each batch, float32 (steps,).
     """
     examples = len(order)
     position = state.step % -(-examples // batch_size)
@@ -253,34 +253,36 @@ def train_epoch(
 def train_last_batch(
     state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int, parts: int = 1
 ) -> tuple[TrainState, Metrics, jax.Array]:
-    """Trains on the last batch of an epoch, which is smaller than the others; otherwise as `train_epoch`."""
-    # A step of its own shape, not a masked one: gradient and batch statistics are exactly those of its examples.
+    """Trains on the last batch of an epoch, which is smaller than the others; otherwise like `train_epoch`."""
+    # The batch keeps its own shape instead of being padded and masked: so the gradient and the statistics of batch
+    # normalisation are exactly those of its examples.
     rows = order[-(len(order) % batch_size) :]
     model, axis = state.model, state.axis
     if axis is not None and len(rows) % lax.axis_size(axis):
-        state, axis = state.replace(model=model.clone(axis=None)), None  # no equal shares: all of it on every device
+        # The devices cannot take equal shares, so each computes the whole batch.
+        state, axis = state.replace(model=model.clone(axis=None)), None
     state, batch_metrics = train_step(state, _take(data, take_share(rows, axis)), parts=parts)
     return state.replace(model=model), _add(metrics, batch_metrics), batch_metrics.loss[None]
 
 
 def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
-    """Returns the sums of the plain cross-entropy and of correct answers over `data`, and the predicted classes.
+    """Returns the metrics of a network over `data`, and the predicted classes.
 
-    Every example counts exactly once, whatever the batch size.
+    The loss is the cross-entropy without label smoothing. Every example counts exactly once, whatever the batch size.
 
     Args:
         state: the network and its parameters.
-        data: at least one example.
-        batch_size: examples evaluated at once (static).
+        data: n examples, at least one.
+        batch_size: examples evaluated at once, over all devices (static).
 
     Returns:
-        The metrics, and the predictions int32 (n,).
+        The sums over `data`, and the predicted classes int32 (n,).
     """
     full = len(data.labels) // batch_size * batch_size
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     axis = state.axis
     if axis is not None and batch_size % lax.axis_size(axis):
-        axis = None  # no equal shares: every device evaluates all examples
+        axis = None  # the devices cannot take equal shares, so each evaluates all examples
 
     def body(total: Metrics, batch: Examples) -> tuple[Metrics, jax.Array]:
         logits = predict_logits(variables, batch.images, model=state.model)

@@ -1,6 +1,7 @@
-"""Runs told to other tools as they go, below the output folder: TensorBoard, MLflow, Weights & Biases.
+"""Trackers, which write the progress of runs for other tools: TensorBoard, MLflow, Weights & Biases.
 
-The store stays the truth. A tracker that fails is dropped with a note, and never stops or changes a run.
+Their files are in the output folder, beside the store, which remains the authoritative record. A tracker that fails is
+dropped with a warning; it never stops or changes a run.
 """
 
 import importlib.util
@@ -20,31 +21,31 @@ __all__ = ["TRACKERS", "Tracker", "TrackerName", "Tracking", "check_trackers", "
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 TRACKERS: tuple[TrackerName, ...] = typing.get_args(TrackerName)
-"""The names of the trackers, which are also those of the extras that install what they need."""
+"""Names of the trackers; the extras that install their packages have the same names."""
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """Raises where one of the trackers cannot be made; imports none of their packages.
+    """Checks that trackers can be made, without importing their packages.
 
     Raises:
-        InputError: there is no tracker of that name.
-        UnavailableError: its package is not installed.
+        InputError: there is no tracker with one of these names.
+        UnavailableError: the package of a tracker is not installed.
     """
     for name in names:
         choice(name, TRACKERS, "--log")
         package = _PACKAGES[name]
         spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:  # without origin: a mere folder of that name, as wandb makes them
+        if spec is None or spec.origin is None:  # no origin: just a folder of that name, such as wandb's output folder
             raise UnavailableError(f"--log {name}: needs the package {package}: pip install -e '.[{name}]'")
 
 
 def make_trackers(names: Iterable[str], folder: str | os.PathLike[str], config: RunConfig) -> dict[str, Tracker]:
-    """Returns the trackers of a run by name, each once; they write nothing before they are told of the run.
+    """Returns the trackers of a run, by name; nothing is written before their methods are called.
 
     Args:
-        names: any of `TRACKERS`.
-        folder: the output folder, in which each makes one of its own.
+        names: any of `TRACKERS`; a repeated name counts once.
+        folder: the output folder, in which each tracker makes a folder of its own.
         config: the run.
 
     Raises:

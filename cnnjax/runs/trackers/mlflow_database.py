@@ -1,7 +1,7 @@
-"""MLflow: a run of the experiment ``cnnjax`` in the database ``<out>/mlflow/mlflow.db``, without a server.
+"""MLflow: each run becomes a run of the experiment ``cnnjax`` in ``<out>/mlflow/mlflow.db``, without a server.
 
-A run that starts at its first epoch is a new one. A resumed run goes on with the one that was stopped: epochs that are
-there already are not written again, and epochs that are missing come with the record.
+Training that starts at the first epoch creates a new MLflow run. Resumed training continues the MLflow run that was
+stopped: epochs that it already has are not written again, and epochs that it lacks are written from the final record.
 
 References:
     https://mlflow.org/docs/latest/self-hosting/architecture/backend-store
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "cnnjax"
 MOST_AT_ONCE = 1000
-"""Metrics that MLflow takes in one call."""
+"""Most metrics that MLflow takes in one call."""
 
 
 class MlflowTracker(Silence):
     """Writes one run into the database."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
-        """Takes the output folder and the run; writes nothing yet."""
+        """Takes the output folder and the configuration of the run; writes nothing yet."""
         self._folder = folder.resolve() / "mlflow"
         self._config = config
         self._client: Any = None
@@ -43,7 +43,7 @@ class MlflowTracker(Silence):
         self._write_epochs([metrics])
 
     def finish(self, record: "Record") -> None:
-        """Writes the epochs that are missing, the result, and as tags where it comes from."""
+        """Writes the epochs that are missing, the result, and the key, status and provenance as tags."""
         if self._run is None:
             self._connect()
             newest = self._find_newest()
@@ -56,12 +56,12 @@ class MlflowTracker(Silence):
         self._end("FINISHED" if record.status == "completed" else "FAILED")
 
     def close(self) -> None:
-        """Marks a run that has not finished as stopped."""
+        """Marks the MLflow run as killed, unless it has finished."""
         if self._run is not None:
             self._end("KILLED")
 
     def _connect(self) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # which is read at the import
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads this when it is imported
         from mlflow import MlflowClient
 
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class MlflowTracker(Silence):
         return str(self._client.create_experiment(EXPERIMENT, (self._folder / "artifacts").as_uri()))
 
     def _find_newest(self) -> Any:
-        """Returns the newest run of this key, ``None`` where there is none."""
+        """Returns the newest MLflow run with this run key, or ``None``."""
         wanted = f"tags.key = '{self._config.key}'"
         newest = ["attributes.start_time DESC"]
         return next(iter(self._client.search_runs([self._find_experiment()], wanted, order_by=newest)), None)

@@ -1,11 +1,11 @@
-"""TensorBoard: event files in ``<out>/tensorboard/<key>``, a point an epoch, then the whole run once more.
+"""TensorBoard: event files in ``<out>/tensorboard/<key>`` with one point per metric and epoch.
 
-Every start of a run begins a file of its own with the mark of a restart, at which TensorBoard forgets the points from
-that epoch on: so an epoch that was repeated after a crash counts once. The last file has the whole history of the
-stored record, whatever the files before it say.
+Each time a run starts or resumes, it begins a new file with the event of a restart. On that event TensorBoard discards
+the points from that epoch on, so an epoch that was repeated after a crash is shown once. When the run has ended, a last
+file repeats the whole history from the stored record, whatever the earlier files say.
 
-The events are written here and now. A writer with a thread of its own would leave a run waiting forever for a thread
-that a full disk has ended.
+Events are written at once, by the calling thread. With a writer that has its own thread, a full disk would end that
+thread, and the run would wait for it forever.
 
 References:
     https://github.com/lanpa/tensorboardX writes the events, https://github.com/tensorflow/tensorboard reads them.
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from cnnjax.runs.record import Record
 
 EPOCHS, WHOLE = ".epochs", ".whole"
+"""Ends of the names of event files: written during training, and written from the stored record."""
 
 
 class TensorBoardTracker(Silence):
     """Writes the event files of one run."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
-        """Takes the output folder and the run; writes nothing yet."""
+        """Takes the output folder and the configuration of the run; writes nothing yet."""
         self._folder = folder / "tensorboard" / config.key[:12]
         self._writer: Any = None
 
@@ -41,7 +42,10 @@ class TensorBoardTracker(Silence):
         self._writer.flush()
 
     def finish(self, record: "Record") -> None:
-        """Writes the whole run: every epoch, the result, the settings and where it comes from."""
+        """Writes a file with the whole run: every epoch, the result, the settings, and key, status and provenance.
+
+        Does nothing if no epoch was written by this tracker and the newest file already has the whole run.
+        """
         from tensorboardX.summary import hparams, text
 
         if self._writer is None and self._is_whole():
@@ -62,7 +66,7 @@ class TensorBoardTracker(Silence):
         self.close()
 
     def close(self) -> None:
-        """Closes the file that is open."""
+        """Closes the open file, if any."""
         writer, self._writer = self._writer, None
         if writer:
             writer.close()
@@ -72,7 +76,10 @@ class TensorBoardTracker(Silence):
         return bool(names) and names[-1].endswith(WHOLE)
 
     def _open(self, first_step: int, kind: str) -> None:
-        """Begins a file, in whose name the time comes first, and forgets the points of older ones from a step on."""
+        """Begins a new file, and has TensorBoard discard the points of older files from `first_step` on.
+
+        The time comes first in the name of the file, so that files sort by time.
+        """
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 

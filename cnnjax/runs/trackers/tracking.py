@@ -1,4 +1,7 @@
-"""What a tracker says of a run: flat tables of numbers and words, under the names that the store uses."""
+"""The observer that passes the progress of a run to trackers, and the flat tables that trackers write.
+
+The names in these tables are those of the store.
+"""
 
 import contextlib
 import json
@@ -18,7 +21,7 @@ EPOCH_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
-    """Returns the values of nested tables under dotted names; lists as JSON, and ``None`` as ``none``.
+    """Flattens nested tables to dotted names; lists become JSON, and ``None`` becomes ``none``.
 
     Example:
         >>> flatten({"model": {"filters": [32, 64], "dropout": 0.0}, "seed": 1})
@@ -41,51 +44,52 @@ def list_settings(config: RunConfig) -> dict[str, Value]:
 
 
 def list_metrics(epoch: EpochMetrics) -> dict[str, float]:
-    """Returns the metrics of an epoch, those of validation where there are any."""
+    """Returns the metrics of an epoch by name, without those of validation if there is none."""
     values = {name: getattr(epoch, name) for name in EPOCH_METRICS}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def list_results(record: "Record") -> dict[str, float]:
-    """Returns the numbers of a whole run: test loss and accuracy where it has them, its size, and its times."""
+    """Returns the numbers of a run that has ended: test loss and accuracy if it has them, its size, and its times."""
     numbers = {name: getattr(record, name) for name in ("test_loss", "test_accuracy", "parameters", "flops")}
     times = {f"seconds.{phase}": spent for phase, spent in record.seconds.items()}
     return {name: float(value) for name, value in (numbers | times).items() if value is not None}
 
 
 def list_origins(record: "Record") -> dict[str, Value]:
-    """Returns the words of a whole run: its key, its status with the reason, and its provenance."""
+    """Returns the key, the status with its reason, and the provenance of a run that has ended."""
     return flatten(
         {"key": record.key, "status": record.status, "reason": record.reason, "provenance": record.provenance}
     )
 
 
 class Tracker(Observer, Protocol):
-    """Tells another tool of one run: of its epochs from the first, or from a later one where the run is resumed.
+    """An observer that writes one run for another tool.
 
-    What it raises ends the tracker, and not the run. `close` without `finish` means that the run was stopped.
+    The first epoch that it receives is a later one than the first if the run is resumed. `close` without `finish` means
+    that the run was stopped. If a method raises, the tracker is dropped, and the run goes on.
     """
 
     def finish(self, record: "Record") -> None:
-        """Receives the whole run once it is stored, also one that was stored before and is not run now.
+        """Receives the record of the run once it is stored, or if it was stored before and is not trained again.
 
-        Afterwards the tool has all its epochs, each once. A tool that has the whole run, and was told of no epoch of it
-        now, is left as it is.
+        Afterwards the tool has every epoch exactly once. If the tracker has received no epoch and the tool already has
+        the whole run, nothing is written.
         """
 
 
 class Tracking:
-    """An observer that passes all on to what shows the run and to trackers.
+    """An observer that passes everything on to a display and to trackers.
 
-    Its `close` closes the display alone, for a run tells its observer that it is over before its record is stored. The
-    trackers are closed at the end of a ``with`` statement, after `finish` or without it::
+    Its `close` closes only the display, because a run closes its observer before its record is stored. The trackers are
+    closed at the end of a ``with`` statement, with or without a call of `finish` before::
 
         with Tracking(shown, make_trackers(["tensorboard"], "runs", config)) as tracking:
             tracking.finish(fit(config, "runs", observer=tracking).record)
     """
 
     def __init__(self, shown: Observer, trackers: Mapping[str, Tracker]) -> None:
-        """Takes what shows the run, and is told of failures, and the trackers by their names."""
+        """Takes the display, which also shows warnings of trackers that fail, and the trackers by their names."""
         self._shown = shown
         self._trackers = dict(trackers)
 
@@ -110,7 +114,7 @@ class Tracking:
         self._tell(lambda tracker: tracker.end_epoch(metrics))
 
     def close(self) -> None:
-        """Closes the display; the trackers wait for the record."""
+        """Closes the display; the trackers stay open until the ``with`` statement ends."""
         self._shown.close()
 
     def finish(self, record: "Record") -> None:
@@ -128,7 +132,7 @@ class Tracking:
             try:
                 with hushed():
                     call(tracker)
-            except Exception as error:  # whatever goes wrong in another tool must not cost the run
+            except Exception as error:  # no error of another tool may end the run
                 self._drop(name, error)
 
     def _drop(self, name: str, error: Exception) -> None:
@@ -136,4 +140,4 @@ class Tracking:
         with contextlib.suppress(Exception), hushed():
             tracker.close()
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        self._shown.note(printable(f"warning: {name}: {reason}; it is told no more, and the run goes on"))
+        self._shown.note(printable(f"warning: {name}: {reason}; nothing more is written there, and the run goes on"))

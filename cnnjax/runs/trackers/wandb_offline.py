@@ -1,7 +1,7 @@
-"""Weights & Biases: an offline run in ``<out>/wandb``, to be uploaded by ``wandb sync`` or not at all.
+"""Weights & Biases: an offline run in ``<out>/wandb``, which ``wandb sync`` can upload.
 
-Of the offline runs of one name, an upload keeps the one that was uploaded last. A resumed run is therefore written as a
-whole when it has ended, under the name of the one that was stopped, rather than as the rest of it.
+If several offline runs have the same name, the one uploaded last replaces the others. So a resumed run is not written
+from where it continues: all of its epochs are written when it has ended, under the name of the run that was stopped.
 
 References:
     https://docs.wandb.ai/models/support/save_metrics_offline_sync_them_wb_later
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 PROJECT = "cnnjax"
 RECORD = "record.json"
-"""File of a run that is whole; nothing else on disk can be read to say so."""
+"""File in the folder of a finished run; no other file tells that a run is complete."""
 
 
 class WandbTracker(Silence):
     """Writes one offline run."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
-        """Takes the output folder and the run; writes nothing yet."""
+        """Takes the output folder and the configuration of the run; writes nothing yet."""
         self._folder = folder.resolve()
         self._config = config
         self._run: Any = None
         self._is_told = False
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
-        """Writes the metrics of the epoch, unless the run is a resumed one, which comes as a whole."""
+        """Writes the metrics of the epoch, unless the run is resumed: then `finish` writes all epochs."""
         self._is_told = True
         if metrics.epoch == 1:
             self._open()
         self._write(metrics)
 
     def finish(self, record: "Record") -> None:
-        """Writes the result, and of a run that was not written as it went also its epochs."""
+        """Writes the result, after all epochs if they were not written during training."""
         if self._run is None:
             if not self._is_told and self._is_whole():
                 return
@@ -55,7 +55,7 @@ class WandbTracker(Silence):
         self._end(0 if record.status == "completed" else 1)
 
     def close(self) -> None:
-        """Ends a run that was stopped."""
+        """Ends the W&B run as failed, unless it has finished."""
         self._end(1)
 
     def _is_whole(self) -> bool:
@@ -64,10 +64,10 @@ class WandbTracker(Silence):
         return newest is not None and (newest / "files" / RECORD).exists()
 
     def _open(self) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which is read at the import
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb reads this when it is imported
         import wandb
 
-        self._folder.mkdir(parents=True, exist_ok=True)  # wandb goes elsewhere where its folder is not there
+        self._folder.mkdir(parents=True, exist_ok=True)  # wandb writes elsewhere if its folder does not exist
         self._run = wandb.init(
             mode="offline",
             dir=self._folder,
