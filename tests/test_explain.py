@@ -21,7 +21,7 @@ from cnnjax.runs.record import Run, pack_run
 from cnnjax.runs.store import Store
 from experiments import explain
 from experiments.explanations import stored_run
-from experiments.explanations.stored_run import RunArguments, explain_run
+from experiments.explanations.stored_run import StoredRunArguments, explain_run
 from terminals import run_in_terminal
 
 ROOT = Path(__file__).parent.parent
@@ -306,7 +306,7 @@ def test_colour_images_and_names_of_classes_are_shown(tmp_path, monkeypatch, run
 def test_a_network_without_convolutions_shows_what_its_first_units_look_for(tmp_path, mnist):
     config = dataclasses.replace(CONFIG, model=ModelConfig(filters=(), dense=(8,)))
     cnnjax.fit(config, tmp_path / "runs", dataset=mnist)
-    explanation = explain_run(RunArguments(out=tmp_path / "runs"))
+    explanation = explain_run(StoredRunArguments(out=tmp_path / "runs"))
     assert set(explanation.figures) == {"filters-Dense_0", "layers", "saliency", "confusion", "confident", "hardest"}
 
 
@@ -330,7 +330,7 @@ def test_a_network_without_convolutions_shows_what_its_first_units_look_for(tmp_
         (["run", "--index", "1.5"], r"--index=1.5: must be an integer, not float"),
         (
             ["run", "--index", "1", "--image", "a.png"],
-            r"--index: is of a test image; give --index or --image, not both",
+            r"--index: chooses a test image; give --index or --image, not both",
         ),
         (["run", "--image", "absent.png"], r"--image absent.png: there is no such file"),
         (["run", "--invert"], r"--invert: changes a picture; needs --image"),
