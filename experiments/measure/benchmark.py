@@ -47,7 +47,7 @@ class BenchmarkArguments:
     """
 
     contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
-    """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; may be repeated. Default: all installed."""
+    """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; by default all that are installed."""
     steps: int = 100
     """Steps of 100 images per measurement, a multiple of 50."""
     repeats: int = 5
