@@ -1,7 +1,7 @@
-"""Shows what is inside: a stored run, a window sliding over an image, pooling, the tensors between layers.
+"""Explains a stored run, a sliding window, pooling, or the tensors between layers, in text and pictures.
 
-What a stored run has learned, sees in a test image, and gets wrong; what it makes of a picture of your own; without a
-run, the textbook's pictures for any size::
+For a stored run: its filters, its feature maps for a test image or a picture of your own, and its mistakes. The other
+three need no run and take any sizes::
 
     python -m experiments.explain run --where model.padding=same --seed 0
     python -m experiments.explain run --image my_seven.png
@@ -9,7 +9,7 @@ run, the textbook's pictures for any size::
     python -m experiments.explain pooling --pool avg
     python -m experiments.explain stack --model.filters '[16,32,64]'
 
-Without the name of a command, ``run`` is meant. Each has its own ``--help``.
+The default command is ``run``. Each command has its own ``--help``.
 """
 
 import json
@@ -31,20 +31,20 @@ from experiments.explanations.geometry import (
     explain_stack,
     explain_window,
 )
-from experiments.explanations.stored_run import RunArguments, explain_run
+from experiments.explanations.stored_run import StoredRunArguments, explain_run
 
 PROG = "python -m experiments.explain"
 
 
 class Command(NamedTuple):
-    """The options of a command, and what makes its explanation."""
+    """A command: the dataclass of its options, and the function that explains."""
 
     arguments: type[Any]
     explain: Callable[[Any], Explanation]
 
 
 COMMANDS = {
-    "run": Command(RunArguments, explain_run),
+    "run": Command(StoredRunArguments, explain_run),
     "window": Command(WindowArguments, explain_window),
     "pooling": Command(PoolingArguments, explain_pooling),
     "stack": Command(StackArguments, explain_stack),
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def _fit(text: str) -> str:
-    """Returns a text whose lines fit the terminal, where stdout is one."""
+    """Returns a text with its lines wrapped to the terminal, or as it is if stdout is none."""
     width = find_width()
     if width is None:
         return text

@@ -1,6 +1,7 @@
 """Trains a convolutional network and stores the result.
 
-The textbook network on MNIST, 5 epochs; a form that takes a dozen seconds; another network; its layer table alone::
+The textbook network on MNIST for 5 epochs; a shorter training of about twelve seconds; another network; the layer table
+of that network, without training::
 
     python -m experiments.train
     python -m experiments.train --train.epochs 1 --data.train-size 5000 --train.learning-rate 0.1
@@ -48,43 +49,47 @@ class TrainArguments:
     run: Annotated[RunConfig, Option(name="")] = field(default_factory=RunConfig)
     """The run."""
     set: Assignments = ()
-    """A setting, such as model.padding=same, which means what --model.padding same means; once for each of them."""
+    """A setting, such as model.padding=same: another way to write --model.padding same. May be repeated."""
     config: Path | None = None
-    """A .toml or .json file with the run; the other options change it."""
+    """A .toml or .json file with the run's configuration; the other options override its values."""
     out: Path = Path("runs")
     """Folder of the store and of the checkpoints."""
     force: bool = False
-    """Run again what is stored already; the new result replaces the old one."""
+    """Train even if the result is stored already, and replace that result."""
     resume: bool = False
-    """Go on from the newest checkpoint of this run."""
+    """Continue from the newest checkpoint of this run."""
     checkpoint_every: int | None = None
-    """Epochs between checkpoints; without it one is written only on Ctrl-C, SIGTERM or a closed terminal."""
+    """Epochs between checkpoints; by default one is written only on Ctrl-C, SIGTERM or a closed terminal."""
     log: tuple[TrackerName, ...] = ()
-    """Tell TensorBoard, MLflow or Weights & Biases (offline) too, in a folder below --out; once for each of them."""
+    """Also log to TensorBoard, MLflow or Weights & Biases (offline), in a folder below --out. May be repeated."""
     summary_only: bool = False
-    """Print the layer table and train nothing."""
+    """Print the layer table without training."""
     without_classifier: Annotated[bool, ADVANCED] = False
     """End the layer table after the last convolution block."""
     quiet: bool = False
-    """Print the last line only."""
+    """Print only the test accuracy."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
     devices: Annotated[int | None, ADVANCED] = None
-    """Devices among which every batch is divided, of each process; left out, the cores of a CPU, or one accelerator."""
+    """Devices of each process among which every batch is divided; by default the cores of a CPU, or one accelerator."""
     coordinator: Annotated[str | None, Option(metavar="HOST:PORT", advanced=True)] = None
-    """Address host:port of the first of several processes that train one run together, on one host or several."""
+    """Address of the first of several processes that train one run together, on one host or several."""
     num_processes: Annotated[int | None, ADVANCED] = None
-    """How many processes there are; each is started with the same arguments but for --process-id."""
+    """Number of processes; start each with the same arguments, except --process-id."""
     process_id: Annotated[int | None, ADVANCED] = None
-    """Which process this is, from 0; the first one writes and prints."""
+    """Index of this process, from 0; only process 0 writes and prints."""
     no_compilation_cache: Annotated[bool, ADVANCED] = False
-    """Compile anew, and keep no programs in the user's cache."""
+    """Compile every program again, and keep none in the user's cache."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 
 def parse(argv: list[str]) -> TrainArguments:
-    """Returns the arguments, on top of those of ``--config`` where it is given."""
+    """Returns the arguments; values that are not given come from the file of ``--config``, or are the defaults.
+
+    Raises:
+        InputError: an option or the configuration file is not valid.
+    """
     finder = argparse.ArgumentParser(prog=PROG, add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config", action="append", default=[])
     try:
@@ -127,13 +132,16 @@ def _check(arguments: TrainArguments) -> None:
 
 
 def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "Run":
-    """Starts JAX as the arguments say, and trains; what is interrupted says how to go on."""
+    """Starts JAX on the devices and processes of the arguments, and trains.
+
+    If training is interrupted after a checkpoint, the error says how to resume.
+    """
     keep_programs(not arguments.no_compilation_cache)
     offer_cpu_devices(arguments.devices)
     if arguments.coordinator is not None:
         assert arguments.num_processes is not None
         assert arguments.process_id is not None
-        sys.stdout = take_stdout()  # for Gloo prints greetings
+        sys.stdout = take_stdout()  # because Gloo, which connects the processes, prints greetings
         address = (arguments.coordinator, arguments.num_processes, arguments.process_id)
         join(*address, arguments.devices, note=lambda message: say(message, sys.stderr))
     from cnnjax.training.fit import fit
@@ -155,7 +163,7 @@ def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "R
 
 
 def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
-    """Prints what the arguments ask for; returns the exit code."""
+    """Prints the result in the form that the arguments ask for; returns the exit code."""
     record = run.record
     if arguments.json:
         say(json.dumps(record.to_dict(), allow_nan=False), sys.stdout)

@@ -1,4 +1,4 @@
-"""Layers by arithmetic: the sizes and costs that the linen module has, over many networks."""
+"""Layers by arithmetic: sizes and costs agree with the linen module, for many networks."""
 
 import itertools
 import math

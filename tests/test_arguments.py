@@ -1,4 +1,4 @@
-"""Command lines: what is typed means what it says, a mistake is one line in a terminal too, and help can be read."""
+"""Command lines: options are parsed to their values, errors are one line, and help fits the terminal."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def show(commands, **terminal):
     return {module: (shown, int(code)) for shown, module, code in parts}
 
 
-def test_every_command_is_tried_here():
+def test_every_command_is_covered_by_these_tests():
     files = [path for folder in ("experiments", "ablations") for path in (ROOT / folder).rglob("*.py")]
     commands = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -106,14 +106,14 @@ def test_the_help_of_every_command_fits_the_terminal(columns, most):
 
 
 @pytest.mark.parametrize("columns", [1, 3, 5])
-def test_a_terminal_of_no_width_hangs_nothing(columns):
+def test_a_terminal_of_zero_width_does_not_hang_a_command(columns):
     commands = {"experiments.train": ["--help"], "ablations.plan": ["padding"], "ablations.status": []}
     shown = show(commands, environment={"COLUMNS": str(columns)}, timeout=60)
     assert [code for _, code in shown.values()] == [0, 0, 0]
     assert len(shown["experiments.train"][0].splitlines()) < 300
 
 
-def test_the_help_of_training_is_short_and_folds_what_few_need():
+def test_the_help_of_training_is_short_and_leaves_out_advanced_options():
     shown = show({"experiments.train": ["--help"]})["experiments.train"][0]
     everything = show({"experiments.train": ["--help-all"]})["experiments.train"][0]
     assert len(shown.splitlines()) < 100
@@ -185,7 +185,7 @@ def parse(line, default=None):
         ("--seeds 3 --seeds 4", ("seeds", 4)),
     ],
 )
-def test_what_is_typed_means_what_it_says(line, value):
+def test_options_are_parsed_to_their_values(line, value):
     name, expected = value
     assert getattr(parse(line), name) == expected
 
@@ -216,7 +216,7 @@ def test_settings_change_the_configuration_that_they_are_on_top_of():
         ("--train.epochs 0", "train.epochs=0: must be >= 1"),
     ],
 )
-def test_a_mistake_is_one_line(line, message):
+def test_a_wrong_option_is_reported_in_one_line(line, message):
     with pytest.raises(InputError, match=message) as refusal:
         parse(line)
     assert "\n" not in str(refusal.value)
@@ -252,7 +252,7 @@ def assign(*words):
         (("--data.name", "mnist"), "data.name=mnist"),
     ],
 )
-def test_an_assignment_means_what_the_option_of_the_setting_means(option, assignment):
+def test_an_assignment_equals_the_option_of_the_same_setting(option, assignment):
     assert assign("--set", assignment) == assign(f"--set={assignment}") == assign(*option)
 
 
@@ -274,7 +274,7 @@ def test_assignments_and_options_make_one_configuration_together():
         (["--set", "train.nesterov=true"], "train.nesterov=True: needs train.momentum > 0"),
     ],
 )
-def test_a_wrong_assignment_is_one_line(words, message):
+def test_a_wrong_assignment_is_reported_in_one_line(words, message):
     with pytest.raises(InputError, match=message):
         assign(*words)
 

@@ -1,4 +1,4 @@
-"""JAX under settings of its own: a run is what its key says, or is refused before anything is written."""
+"""Environment settings of JAX: they do not change a run, or are refused before anything is written."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_a_setting_that_would_change_results_under_the_same_key_is_refused(tmp_p
     assert not any(tmp_path.iterdir())
 
 
-def test_a_grid_refuses_such_a_setting_too(tmp_path):
+def test_a_grid_refuses_a_setting_that_would_change_results(tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -69,7 +69,7 @@ def test_a_grid_refuses_such_a_setting_too(tmp_path):
     assert cnnjax.Store(tmp_path).list_keys() == []
 
 
-def test_other_random_generators_wider_numbers_and_exact_matrices_leave_a_run_as_it_is():
+def test_jax_settings_for_random_numbers_and_precision_do_not_change_a_run():
     plain = train()
     others = train(
         JAX_DEFAULT_PRNG_IMPL="rbg",

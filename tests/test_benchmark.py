@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and its table says what was measured."""
+"""The benchmark: its measurements, its tables, and how it refuses bad input."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def test_the_grids_have_a_table_of_their_own():
     )
 
 
-def test_without_ours_there_is_nothing_to_compare_with():
+def test_without_cnnjax_the_table_has_no_ratios():
     first, second = describe(RESULTS[:1], GRIDS[:1], [], peak=2e11).tables
     assert (first.rows[0][3], first.rows[0][8], second.rows[0][3]) == (None, None, None)
 
@@ -71,14 +71,14 @@ def test_bad_input_is_refused_before_anything_is_measured(words, message):
         main(words)
 
 
-def test_a_contestant_that_cannot_start_is_told_with_its_last_words():
+def test_a_contestant_that_cannot_start_is_reported_with_the_last_line_of_its_log():
     broken = CONTESTANTS["flax"].__class__("broken", "no_such_network", ())
     with pytest.raises(UnavailableError, match=r"broken has ended: .*No module named"), started([broken]):
         pass
 
 
 @pytest.mark.slow
-def test_ours_and_plain_flax_are_measured_and_both_learn():
+def test_cnnjax_and_flax_are_measured_and_both_learn():
     words = ["--contestant", "cnnjax", "--contestant", "flax", "--steps", "50", "--repeats", "2", "--json"]
     words += ["--grid", "100", "--grid-seeds", "1"]
     result = subprocess.run(
@@ -102,7 +102,7 @@ def test_ours_and_plain_flax_are_measured_and_both_learn():
     assert all(0.03 < each["accuracy"] < 0.5 for each in measured["grids"])  # one step is close to guessing
 
 
-def test_a_process_stays_with_its_network_then_takes_the_dearest_and_at_last_helps():
+def test_a_process_finishes_its_network_then_takes_the_most_expensive_one_and_finally_shares():
     queue = TrialQueue(3)
     dearest, second = sorted({network for network, _ in list_trials(1)}, key=count_flops, reverse=True)[:2]
     first = queue.take(None)

@@ -26,7 +26,7 @@ def _no_settings(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def test_the_users_folder_is_ours_or_that_of_the_system(monkeypatch, tmp_path):
+def test_the_cache_folder_follows_cnnjax_cache_dir_then_xdg_cache_home_then_home(monkeypatch, tmp_path):
     monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / "ours"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -38,7 +38,7 @@ def test_the_users_folder_is_ours_or_that_of_the_system(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("_no_settings")
-def test_what_the_user_has_set_stays(monkeypatch):
+def test_a_compilation_cache_set_by_the_user_is_kept(monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     keep_programs()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
@@ -48,7 +48,7 @@ def test_what_the_user_has_set_stays(monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_settings")
-def test_what_a_full_disk_has_left_of_a_program_is_removed(monkeypatch, tmp_path):
+def test_a_program_cut_off_by_a_full_disk_is_removed(monkeypatch, tmp_path):
     monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path))
     (tmp_path / "programs").mkdir()
     empty, whole = tmp_path / "programs/empty", tmp_path / "programs/whole"
@@ -58,7 +58,7 @@ def test_what_a_full_disk_has_left_of_a_program_is_removed(monkeypatch, tmp_path
     assert [*(tmp_path / "programs").iterdir()] == [whole]
 
 
-def test_without_a_home_folder_another_is_asked_for(monkeypatch):
+def test_without_a_home_folder_the_error_asks_for_cnnjax_cache_dir(monkeypatch):
     for name in ("CNNJAX_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without a name

@@ -1,4 +1,4 @@
-"""Simulated studies: their truth is what they say it is, and the command makes its tables of them."""
+"""Simulated studies: they have the differences and correlations asked for, and the command tabulates them."""
 
 import itertools
 
@@ -18,13 +18,13 @@ from experiments.measure.simulations import (
 
 
 @pytest.mark.parametrize("draw", list(dict.fromkeys(draw for draws in (NOISES | FAMILIES).values() for draw in draws)))
-def test_noise_has_a_mean_of_zero(draw):
+def test_every_kind_of_noise_has_mean_zero(draw):
     noise = draw(np.random.default_rng(0), (1_000_000,))
     assert abs(noise.mean()) < 5 * noise.std() / 1000
 
 
 @pytest.mark.parametrize(("noise", "times"), list(itertools.product(NOISES, (-1, 0, 1))))
-def test_arms_differ_by_what_they_are_to_differ_by(noise, times):
+def test_simulated_arms_differ_by_the_difference_asked_for(noise, times):
     differences = draw_differences(np.random.default_rng(1), NOISES[noise], times * MARGIN, 0.7, (2000, 20))
     assert differences.mean() == pytest.approx(times * MARGIN, abs=5 * differences.std() / 200)
     assert differences / STEP == pytest.approx(np.rint(differences / STEP), abs=1e-6)
@@ -35,7 +35,7 @@ def test_normal_arms_have_the_correlation_asked_for():
     assert np.corrcoef(first.ravel(), second.ravel())[0, 1] == pytest.approx(0.7, abs=0.02)
 
 
-def test_an_arm_that_loses_its_low_runs_is_rarely_better_without_a_qualification():
+def test_an_arm_that_loses_its_low_runs_is_rarely_called_better_without_a_qualification():
     for row in tabulate_losses(300).rows:
         share, seeds, looks_better, better, worse, *_ = row
         assert max(better, worse) < 0.05

@@ -1,4 +1,4 @@
-"""The Pareto front: by hand, and for any points."""
+"""The Pareto front: a hand-worked case, and its definition for any points."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from cnnjax.statistics import interquartile_mean, pareto_front
 points = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
 
 
-def test_a_front_by_hand():
+def test_the_pareto_front_of_a_hand_worked_case():
     sizes, accuracies = [10, 20, 20, 30, 40, 10], [0.90, 0.95, 0.94, 0.95, 0.97, 0.90]
     # 30 is no better than 20, and of the two of 20 one is worse; both of size 10 are alike.
     assert pareto_front(sizes, accuracies) == (0, 5, 1, 4)
@@ -25,7 +25,7 @@ def test_a_point_is_on_the_front_if_none_dominates_it(pairs):
     assert set(front) == {i for i, b in enumerate(pairs) if not any(dominates(a, b) for a in pairs)}
 
 
-def test_interquartile_means_by_hand():
+def test_interquartile_means_of_hand_worked_cases():
     assert interquartile_mean([1.0]) == 1.0
     assert interquartile_mean([1.0, 3.0]) == 2.0
     assert interquartile_mean([0.0, 1.0, 3.0, 100.0]) == 2.0

@@ -1,4 +1,4 @@
-"""Values against annotations: what fits comes back in its normal form, what does not is refused where it is wrong."""
+"""Values against annotations: valid ones come back in normal form, others are refused with the place of the error."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ FITS = [
 
 
 @pytest.mark.parametrize(("value", "annotation", "normal"), FITS)
-def test_what_fits_comes_back_in_its_normal_form(value, annotation, normal):
+def test_valid_values_are_returned_in_normal_form(value, annotation, normal):
     found = check(value, annotation, "x")
     assert found == normal
     assert type(found) is type(normal)
@@ -111,7 +111,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("value", "annotation", "message"), REFUSED)
-def test_what_does_not_fit_is_refused_where_it_is_wrong(value, annotation, message):
+def test_invalid_values_are_refused_with_the_place_of_the_error(value, annotation, message):
     with pytest.raises(InputError) as refusal:
         check(value, annotation, "x")
     assert str(refusal.value).startswith(message)

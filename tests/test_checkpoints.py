@@ -1,4 +1,4 @@
-"""A checkpoint is whole or refused, and a resumed run equals an uninterrupted one bit for bit."""
+"""A damaged checkpoint is refused, and a resumed run equals an uninterrupted one bit for bit."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def dataset():
     return Dataset("toy", "1.0.0", train, test, 3, content_hash(train, test), "file")
 
 
-def test_what_was_saved_is_restored(checkpoints):
+def test_a_restored_checkpoint_equals_the_saved_one(checkpoints):
     checkpoints.save(7, ARRAYS, {"history": [{"loss": 0.1 + 0.2}]})
     restored = checkpoints.restore()
     assert restored.progress["history"] == [{"loss": 0.1 + 0.2}]
@@ -54,7 +54,7 @@ def test_what_was_saved_is_restored(checkpoints):
         assert restored.arrays[name].dtype == array.dtype
 
 
-def test_there_is_nothing_to_restore_at_first(checkpoints):
+def test_an_empty_folder_has_no_checkpoint_to_restore(checkpoints):
     assert checkpoints.restore() is None
     assert not checkpoints.folder.exists()
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(checkpoints, tmp_path)
     assert "is of another configuration" in restored.skipped[0]
 
 
-def test_an_empty_manifest_proves_nothing(checkpoints):
+def test_a_checkpoint_with_an_empty_manifest_is_refused(checkpoints):
     path = checkpoints.save(1, ARRAYS, {})
     for file in [file for file in path.rglob("*") if file.is_file()]:
         file.unlink()

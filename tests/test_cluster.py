@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: the same rows as on this machine alone, whatever happens to workers and nodes."""
+"""Trials on a Ray cluster give the same rows as on this machine alone, whatever happens to workers and nodes."""
 
 import dataclasses
 import os
@@ -184,7 +184,7 @@ def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes)
     assert len(Store(tmp_path).list_keys()) == watcher.count("end") == 1
 
 
-def test_a_ray_of_ones_own_listens_on_the_loopback_interface_alone_and_says_nothing():
+def test_a_ray_started_here_listens_on_the_loopback_interface_only_and_prints_nothing():
     program = """
 import psutil
 from ablations.execution.ray_cluster import RayExecutor
@@ -214,7 +214,7 @@ def test_an_address_that_does_not_answer_is_told_at_once():
         RayExecutor(address)
 
 
-def test_what_answers_and_is_no_ray_is_refused_in_time(monkeypatch):
+def test_a_server_that_is_not_ray_is_refused_in_time(monkeypatch):
     monkeypatch.setattr("ablations.execution.ray_cluster.HEALTH_SECONDS", 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -222,7 +222,7 @@ def test_what_answers_and_is_no_ray_is_refused_in_time(monkeypatch):
             RayExecutor(address)
 
 
-def test_a_ray_of_ones_own_that_others_could_reach_is_not_kept():
+def test_a_ray_started_here_that_others_could_reach_is_stopped():
     program = """
 import ray
 from cnnjax import UnavailableError
@@ -250,7 +250,7 @@ def test_a_signal_stops_a_grid_on_ray_in_order(tmp_path, number):
     wait_until(lambda: not find_tasks())
 
 
-def test_no_cluster_to_be_found_is_told():
+def test_a_missing_cluster_is_reported():
     with pytest.raises(UnavailableError, match="Ray cannot be joined at auto: Could not find any running Ray"):
         RayExecutor("auto")
 

@@ -1,4 +1,4 @@
-"""The compare command: which runs belong to an arm, what it says of them, and how it refuses."""
+"""The compare command: which runs belong to an arm, its output, and how it refuses bad input."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def compare(capsys, folder, *arguments):
     return capsys.readouterr().out
 
 
-def test_the_terminal_says_who_is_better(folder, capsys):
+def test_the_terminal_says_which_arm_is_better(folder, capsys):
     text = compare(capsys, folder)
     assert text.startswith(
         "Is model.padding=same better than model.padding=valid?\n6 seeds, data.name mnist, train.epochs 1,"
@@ -106,7 +106,7 @@ def test_a_setting_that_one_side_names_has_its_default_on_the_other(folder, caps
         ([*A, *B, "--by", "validation"], r"--by validation: needs --set train.validation_split=0.1"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(folder, arguments, message):
+def test_invalid_arguments_are_refused(folder, arguments, message):
     before = (folder / "runs.sqlite").read_bytes()
     with pytest.raises(InputError, match=message):
         main([*arguments, "--out", str(folder)])
@@ -131,7 +131,7 @@ def test_a_comparison_starts_without_jax(folder):
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_trained_and_stored(tmp_path, capsys):
+def test_missing_runs_are_trained_and_stored(tmp_path, capsys):
     settings = ["--set", "train.epochs=1", "--set", "data.train_size=500", "--set", "model.filters=[4]"]
     arguments = [*A, *B, *settings, "--out", str(tmp_path / "runs"), "--run", "--seeds", "2", "--format", "json"]
     assert main(arguments) == 0

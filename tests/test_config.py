@@ -172,7 +172,7 @@ def wrap(config) -> RunConfig:
 
 
 @pytest.mark.parametrize(("kind", "one", "other"), SAME_MEANING)
-def test_equal_meanings_are_equal_and_share_hash_and_key(kind, one, other):
+def test_configurations_with_the_same_meaning_are_equal_and_share_hash_and_key(kind, one, other):
     first, second = kind(**one), kind(**other)
     assert first == second
     assert hash(first) == hash(second)
@@ -363,7 +363,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("kind", "values", "message"), REFUSED)
-def test_what_cannot_exist_is_refused_by_name_value_and_legal_set(kind, values, message):
+def test_invalid_settings_are_refused_with_name_value_and_legal_values(kind, values, message):
     with pytest.raises(InputError, match=message) as refusal:
         kind.from_dict(values)
     assert isinstance(refusal.value, ValueError)

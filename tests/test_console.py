@@ -1,4 +1,4 @@
-"""What a person sees: lines where there is no terminal, a bar where there is one, one line for an error."""
+"""Terminal output: a progress bar on a terminal, lines elsewhere, and one line for an error."""
 
 import os
 import re
@@ -28,7 +28,7 @@ EPOCH = EpochMetrics(2, 0.25, 0.9, None, None, 4.0)
 VALIDATED = EpochMetrics(3, 0.2, 0.95, 0.3, 0.92, 4.0)
 
 
-def test_a_line_an_epoch_where_there_is_no_terminal(capsys):
+def test_without_a_terminal_one_line_per_epoch_is_printed(capsys):
     observer = make_observer(quiet=False)
     assert isinstance(observer, LineObserver)
     observer.advance(PROGRESS)
@@ -40,7 +40,7 @@ def test_a_line_an_epoch_where_there_is_no_terminal(capsys):
     )
 
 
-def test_quiet_shows_notes_on_stderr_alone(capsys):
+def test_quiet_prints_only_notes_and_only_on_stderr(capsys):
     observer = make_observer(quiet=True)
     assert type(observer) is NoteObserver
     observer.advance(PROGRESS)
@@ -78,7 +78,7 @@ def test_the_bar_shows_all_its_numbers_and_gives_the_cursor_back(columns):
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0
 
 
-def test_a_stream_that_cannot_be_written_costs_nothing():
+def test_a_stream_that_cannot_be_written_raises_no_error():
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
@@ -108,7 +108,7 @@ def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys, monkey
     assert capsys.readouterr().err == line
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program"])
 
     def main(argv):
@@ -136,5 +136,5 @@ def test_the_bar_can_be_closed_twice():
         (float("nan"), "more than 100 years"),
     ],
 )
-def test_a_time_is_written_however_long(seconds, text):
+def test_any_duration_can_be_formatted(seconds, text):
     assert terminal.format_seconds(seconds) == text

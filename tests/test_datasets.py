@@ -317,7 +317,7 @@ class TestNames:
 
 
 class TestPreparing:
-    def test_a_missing_tensorflow_is_said_at_once(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_missing_tensorflow_is_reported_at_once(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(UnavailableError, match=r"'fashion_mnist' isn't prepared.*pip install 'cnnjax\[tfds\]'"):
             load("fashion_mnist")

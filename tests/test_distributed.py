@@ -1,4 +1,4 @@
-"""Two processes train one run together, and it is the run of one process with as many devices."""
+"""Two processes train one run together, with the result of one process that has as many devices."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def finish(processes):
     return [process.returncode for process in processes], outputs
 
 
-def test_they_train_the_run_of_two_devices_and_the_first_one_alone_writes_and_prints(tmp_path):
+def test_two_processes_train_the_run_of_two_devices_and_only_the_first_writes_and_prints(tmp_path):
     epochs = ["--train.epochs", "2", "--json"]
     codes, outputs = finish(start_both(*epochs, "--out", str(tmp_path / "two")))
     assert codes == [0, 0], outputs
@@ -63,7 +63,7 @@ def test_they_train_the_run_of_two_devices_and_the_first_one_alone_writes_and_pr
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_both_and_they_go_on_bit_for_bit(tmp_path):
+def test_a_signal_to_one_process_stops_both_and_they_resume_bit_for_bit(tmp_path):
     epochs = ["--train.epochs", "40"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     codes, outputs = finish(start_both(*epochs, "--quiet", "--out", str(whole)))
@@ -121,7 +121,7 @@ def test_processes_with_different_runs_do_not_train(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_where_one_is_killed_the_other_ends_and_both_go_on_from_the_last_checkpoint(tmp_path, killed):
+def test_if_one_process_is_killed_the_other_ends_and_both_resume_from_the_last_checkpoint(tmp_path, killed):
     epochs = ["--train.epochs", "4000", "--checkpoint-every", "1", "--out", str(tmp_path)]
     processes = start_both(*epochs)
     for line in processes[0].stdout:
@@ -145,7 +145,7 @@ def test_where_one_is_killed_the_other_ends_and_both_go_on_from_the_last_checkpo
 
 
 @pytest.mark.slow
-def test_where_one_fails_none_waits_for_it(tmp_path):
+def test_no_process_waits_for_one_that_failed(tmp_path):
     (tmp_path / "file").write_text("")
     codes, outputs = finish(start_both("--train.epochs", "1", outs=(tmp_path / "file/runs", tmp_path / "other")))
     assert codes == [4, 4], outputs
@@ -166,12 +166,12 @@ def test_where_one_fails_none_waits_for_it(tmp_path):
         (("a:1", 2, -1), "process_id=-1"),
     ],
 )
-def test_what_cannot_be_is_refused(given, message):
+def test_invalid_process_options_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         check_processes(*given)
 
 
-def test_what_is_waited_for_and_until_when_is_said_at_once():
+def test_a_waiting_process_says_at_once_what_it_waits_for_and_until_when():
     address = f"127.0.0.1:{find_port()}"
     expected = (f"2 other processes to come to {address}", f"the first process to answer at {address}")
     for index, waited in enumerate(expected):
@@ -184,12 +184,12 @@ def test_what_is_waited_for_and_until_when_is_said_at_once():
         assert re.fullmatch(rf"waiting for {waited}, until \d\d:\d\d:\d\d \(300 s\)\n", line)
 
 
-def test_all_or_none_are_given():
+def test_the_options_of_several_processes_must_be_given_together():
     check_processes(None, None, None)
     check_processes("[::1]:80", 1, 0)
 
 
-def test_the_devices_of_all_must_divide_the_batch(tmp_path):
+def test_the_number_of_all_devices_must_divide_the_batch(tmp_path):
     codes, outputs = finish(start_both("--train.epochs", "1", "--train.batch-size", "41", "--out", str(tmp_path)))
     assert codes == [2, 2], outputs
     assert "devices=2, those of all 2 processes: must divide train.batch_size=41" in outputs[0][1]

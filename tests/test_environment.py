@@ -1,4 +1,4 @@
-"""What the environment asks of JAX, matplotlib and Python changes no result, or is refused in one line."""
+"""Environment variables for JAX, matplotlib and Python change no result, or are refused in one line."""
 
 import dataclasses
 import hashlib

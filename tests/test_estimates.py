@@ -1,4 +1,4 @@
-"""Estimates agree with SciPy's own distributions, with values worked out by hand, and with chance itself."""
+"""Estimates agree with SciPy's distributions, with hand-worked values, and with simulations."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_the_interval_is_scipys_t_interval(values, confidence):
         assert (estimate.low, estimate.high) == pytest.approx(interval, rel=1e-6, abs=1e-6)
 
 
-def test_a_case_worked_by_hand():
+def test_the_interval_of_a_hand_worked_case():
     # mean 2, deviations -1, 0, 1: s = 1; t(0.975, 2) = 4.302653 from any table; half = 4.302653 / sqrt(3).
     estimate = estimate_mean([1.0, 2.0, 3.0])
     assert (estimate.n, estimate.mean, estimate.standard_deviation) == (3, 2.0, 1.0)
@@ -45,11 +45,11 @@ def test_one_value_has_no_spread_and_no_interval():
     assert estimate_mean([0.97]).half_width is None
 
 
-def test_equal_values_have_an_interval_of_no_width_where_they_have_no_steps():
+def test_equal_values_without_a_resolution_have_an_interval_of_zero_width():
     assert estimate_mean(np.full(4, 0.5)) == Estimate(4, 0.5, 0.0, 0.5, 0.5)
 
 
-def test_an_interval_is_never_narrower_than_the_steps_of_the_values_allow():
+def test_an_interval_is_never_narrower_than_the_resolution_allows():
     # t(0.975, 3) = 3.182446 from any table; a step of 0.01 has a standard deviation of 0.01 / sqrt(12).
     estimate = estimate_mean(np.full(4, 0.5), resolution=0.01)
     assert (estimate.standard_deviation, estimate.half_width) == (0.0, pytest.approx(3.182446 * 0.01 / 48**0.5))
@@ -58,7 +58,7 @@ def test_an_interval_is_never_narrower_than_the_steps_of_the_values_allow():
 
 
 @pytest.mark.parametrize(("mean", "n"), [(0.5, 3), (0.501, 5), (0.5049, 10)])
-def test_intervals_of_rounded_values_cover_as_often_as_they_say(mean, n):
+def test_intervals_of_rounded_values_have_the_stated_coverage(mean, n):
     samples = np.round(np.random.default_rng(n).normal(mean, 0.003, (2000, n)), 2)
     estimates_of_all = [estimate_mean(sample, resolution=0.01) for sample in samples]
     assert np.mean([each.low <= mean <= each.high for each in estimates_of_all]) > 0.94
@@ -74,30 +74,30 @@ def test_intervals_of_rounded_values_cover_as_often_as_they_say(mean, n):
         ([0.9], 0.0, r"confidence=0.0: must be > 0 and < 1"),
     ],
 )
-def test_values_that_have_no_mean_are_refused(values, confidence, message):
+def test_invalid_values_and_confidences_are_refused(values, confidence, message):
     with pytest.raises(InputError, match=message):
         estimate_mean(values, confidence)
 
 
 @given(st.lists(SAMPLES, min_size=1, max_size=6), st.floats(-100, 100))
-def test_the_typical_spread_does_not_see_the_means_of_the_groups(groups, shift):
+def test_the_typical_spread_does_not_depend_on_the_means_of_the_groups(groups, shift):
     moved = [[value + index * shift for value in group] for index, group in enumerate(groups)]
     assert typical_standard_deviation(moved) == pytest.approx(typical_standard_deviation(groups), rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
-def test_the_typical_spread_of_normal_groups_is_theirs(n):
+def test_the_typical_spread_of_normal_groups_is_their_standard_deviation(n):
     groups = np.random.default_rng(n).normal(size=(4001, n)) * 3
     assert typical_standard_deviation(groups) == pytest.approx(3, rel=0.05)
 
 
-def test_the_typical_spread_is_worked_out_by_hand():
+def test_the_typical_spread_of_a_hand_worked_case():
     # Variances 2, 1 and 8 with 1, 2 and 1 degrees of freedom; the medians of chi² are 0.4549 and 2 log 2.
     groups = [[0.0, 2.0], [1.0, 2.0, 3.0], [0.0, 4.0], [7.0], []]
     assert typical_standard_deviation(groups) == pytest.approx(math.sqrt(2 / 0.454936), rel=1e-5)
 
 
-def test_one_wild_group_does_not_carry_the_typical_spread_away():
+def test_one_extreme_group_hardly_changes_the_typical_spread():
     calm = [[0.96, 0.97, 0.965]] * 4
     assert typical_standard_deviation([*calm, [0.1, 0.9, 0.1]]) == typical_standard_deviation(calm)
 
@@ -127,14 +127,14 @@ def test_the_difference_has_its_power_at_the_levels_of_large_families(n):
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
-def test_statsmodels_finds_the_same_difference(n):
+def test_the_detectable_difference_agrees_with_statsmodels(n):
     power = pytest.importorskip("statsmodels.stats.power")
     expected = power.TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
     assert smallest_detectable_difference(0.01, n) == pytest.approx(0.01 * expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("n", "expected"), [(10, 0.996), (34, 0.4944), (100, 0.2829)])
-def test_published_tables_of_power_agree(n, expected):
+def test_the_detectable_difference_agrees_with_published_tables_of_power(n, expected):
     # A paired design with d = 0.5 needs 34 pairs for 80% power at 5% (Cohen 1988; G*Power).
     assert smallest_detectable_difference(1.0, n) == pytest.approx(expected, abs=1e-3)
 
@@ -171,6 +171,6 @@ def test_without_spread_every_difference_is_found_and_with_one_pair_none():
         ((0.1, 5, 0.05, 0.05), r"power=0.05: must be > alpha"),
     ],
 )
-def test_impossible_tests_are_refused(arguments, message):
+def test_levels_and_powers_out_of_range_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         smallest_detectable_difference(*arguments)

@@ -1,4 +1,4 @@
-"""One run from configuration to stored record: what is skipped, shared, refused and kept."""
+"""One run from configuration to stored record: when it is skipped or refused, what it shares, and what it keeps."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ class Recorder(Silence):
         self.closed += 1
 
 
-def test_a_stored_run_is_given_back_and_not_trained(tmp_path):
+def test_a_stored_run_is_returned_without_training(tmp_path):
     first, second = Recorder(), Recorder()
     run = fit(CONFIG, tmp_path, observer=first)
     again = fit(CONFIG, tmp_path, observer=second)
@@ -51,7 +51,7 @@ def test_a_stored_run_is_given_back_and_not_trained(tmp_path):
     assert "force=True" in note
 
 
-def test_a_failed_row_is_no_result_and_is_run_again(tmp_path):
+def test_a_failed_run_is_no_result_and_is_run_again(tmp_path):
     import sqlite3
 
     run = fit(CONFIG, tmp_path)
@@ -126,7 +126,7 @@ def test_arguments_that_would_be_ignored_are_refused(arguments, message):
         fit(CONFIG, None, **arguments)
 
 
-def test_seconds_add_up(tmp_path):
+def test_the_seconds_of_the_phases_add_up_to_the_total(tmp_path):
     seconds = fit(CONFIG, None).record.seconds
     assert seconds["total"] == pytest.approx(sum(seconds[phase] for phase in ("load", "compile", "train", "evaluate")))
 
@@ -161,7 +161,7 @@ def test_a_result_that_cannot_be_stored_is_kept_in_a_checkpoint(tmp_path, monkey
     assert run.record.test_accuracy == fit(CONFIG, None).record.test_accuracy
 
 
-def test_a_split_that_cannot_be_is_refused_before_the_store_is_made(tmp_path, monkeypatch):
+def test_an_impossible_validation_split_is_refused_before_the_store_is_created(tmp_path, monkeypatch):
     from cnnjax.data.loading import load_data_info
 
     def unknown_sizes(data):
@@ -195,7 +195,7 @@ def test_more_steps_than_can_be_counted_are_refused():
         fit(config, None)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted_as_settings():
     config = RunConfig(
         seed=np.int64(3), train=TrainConfig(learning_rate=np.float64(0.1)), model=ModelConfig(kernel_size=np.int32(3))
     )

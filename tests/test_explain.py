@@ -1,4 +1,4 @@
-"""The command that looks inside: what it says, what it draws, and how it refuses."""
+"""The explain command: what it prints, what it draws, and how it refuses bad input."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from cnnjax.runs.record import Run, pack_run
 from cnnjax.runs.store import Store
 from experiments import explain
 from experiments.explanations import stored_run
-from experiments.explanations.stored_run import RunArguments, explain_run
+from experiments.explanations.stored_run import StoredRunArguments, explain_run
 from terminals import run_in_terminal
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +72,7 @@ def command(*words, cwd=ROOT):
 # Without a run
 
 
-def test_the_window_of_the_textbook_is_told_in_letters_and_drawn(run_main, tmp_path):
+def test_the_textbook_window_is_printed_as_letters_and_drawn(run_main, tmp_path):
     code, said = run_main("window")
     assert code == 0
     parts = said.split("\n\n")
@@ -96,27 +96,27 @@ def test_the_window_takes_any_size_window_stride_and_padding(run_main):
     assert said.startswith("5x5 image, 3x3 window, stride 1, padding 1 above, 0 below, 2 left, 0 right: 4x5 output\n")
 
 
-def test_many_windows_are_not_all_written_out(run_main):
+def test_the_pixels_of_many_windows_are_not_printed(run_main):
     _, said = run_main("window", "--size", "20", "--kernel-size", "5")
     assert said.splitlines()[0] == "20x20 image, 5x5 window, stride 1, padding valid: 16x16 output"
     assert "/" not in said.split("Pictures:")[0]
 
 
-def test_the_seven_is_pooled(run_main, tmp_path):
+def test_pooling_prints_and_draws_the_pooled_seven(run_main, tmp_path):
     _, said = run_main("pooling", "--format", "svg")
     assert said.split("\n\n")[2] == ". 1 1 1 1 .\n. . . . 1 .\n. . . 1 1 .\n. . . 1 . .\n. . . 1 . .\n. . . 1 . ."
     assert list_names(tmp_path / "figures") == ["pooling.svg"]
     assert json.loads(run_main("pooling", "--pool", "avg", "--json")[1])["pooled"][0][1] == 0.5
 
 
-def test_settings_of_the_stack_are_assigned_as_everywhere(run_main):
+def test_the_stack_takes_settings_by_set_as_by_options(run_main):
     typed = run_main("stack", "--model.filters", "[8]", "--data.name", "mnist", "--json")[1]
     assert run_main("stack", "--set", "model.filters=[8]", "--set", "data.name=mnist", "--json")[1] == typed
     with pytest.raises(InputError, match=r"--set train.epochs: is no setting of this command; legal: model.filters, "):
         run_main("stack", "--set", "train.epochs=1")
 
 
-def test_the_stack_is_the_layer_table_and_a_picture(run_main, tmp_path):
+def test_the_stack_command_prints_the_layer_table_and_draws_it(run_main, tmp_path):
     _, said = run_main("stack", "--model.filters", "[8]", "--model.padding", "same")
     assert said.startswith(str(cnnjax.summarize(ModelConfig(filters=(8,), padding="same"))))
     assert list_names(tmp_path / "figures") == ["stack.png"]
@@ -137,7 +137,7 @@ def test_a_second_picture_replaces_the_first(run_main, tmp_path):
 # A stored run
 
 
-def test_a_stored_run_is_told_and_drawn(run_main, tmp_path, out, mnist):
+def test_a_stored_run_is_explained_in_text_and_pictures(run_main, tmp_path, out, mnist):
     code, said = run_main("run", "--out", out, "--index", "7")
     run = cnnjax.load_run(Store(out).list_keys()[0], out)
     wrong = int((run.predictions != mnist.test.labels).sum())
@@ -152,7 +152,7 @@ def test_a_stored_run_is_told_and_drawn(run_main, tmp_path, out, mnist):
     assert list_names(tmp_path / "figures") == sorted(f"{name}.png" for name in FIGURES_OF_A_RUN)
 
 
-def test_what_is_told_fits_a_terminal_and_is_whole(tmp_path, out, run_main):
+def test_the_explanation_fits_a_terminal_and_is_not_cut(tmp_path, out, run_main):
     code, shown = run_in_terminal("-m", "experiments.explain", "run", "--out", out, "--figures", tmp_path / "pictures")
     assert code == 0
     told = shown.split("Pictures:")[0]
@@ -162,7 +162,7 @@ def test_what_is_told_fits_a_terminal_and_is_whole(tmp_path, out, run_main):
     assert told.split() == piped.split()
 
 
-def test_the_answers_are_those_that_were_stored(run_main, out, mnist):
+def test_the_answers_shown_are_the_stored_predictions(run_main, out, mnist):
     values = json.loads(run_main("--out", out, "--json")[1])
     run = cnnjax.load_run(values["key"], out)
     matrix = np.array(values["confusion"])
@@ -199,7 +199,9 @@ def own_picture(tmp_path, mnist):
     return save
 
 
-def test_a_picture_of_ones_own_is_classified_whether_light_on_dark_or_not(run_main, out, own_picture, tmp_path):
+def test_a_users_picture_is_classified_alike_whether_light_on_dark_or_dark_on_light(
+    run_main, out, own_picture, tmp_path
+):
     told = {}
     for inverted in (False, True):
         values = json.loads(run_main("--out", out, "--image", own_picture(0, inverted), "--json")[1])
@@ -213,7 +215,7 @@ def test_a_picture_of_ones_own_is_classified_whether_light_on_dark_or_not(run_ma
     assert names == [f"image-{name}.png" for name in followed]
 
 
-def test_what_was_done_to_a_picture_is_said(run_main, out, own_picture):
+def test_every_change_to_a_users_picture_is_printed(run_main, out, own_picture):
     lines = run_main("--out", out, "--image", own_picture(3, True))[1].splitlines()
     assert lines[1].startswith(f"{own_picture(3, True)}: predicted ")
     assert lines[2] == "  280 x 280 pixels, made 28 x 28"
@@ -222,7 +224,7 @@ def test_what_was_done_to_a_picture_is_said(run_main, out, own_picture):
     assert lines[3] == "  light and dark were left as they are"
 
 
-def test_of_several_runs_the_newest_is_shown_and_others_are_chosen_by_their_settings(out, tmp_path, capsys):
+def test_the_newest_of_several_runs_is_shown_and_settings_choose_others(out, tmp_path, capsys):
     store = Store(tmp_path / "runs")
     store.create()
     first = Store(out).load(Store(out).list_keys()[0])
@@ -254,7 +256,7 @@ def test_of_several_runs_the_newest_is_shown_and_others_are_chosen_by_their_sett
         explain.main(["run", "--out", str(folder), "--run", "0", "--seed", "1"])
 
 
-def test_a_run_that_is_not_completed_has_nothing_to_show(tmp_path, out, run_main):
+def test_a_run_that_is_not_completed_is_refused(tmp_path, out, run_main):
     run = Store(out).load(Store(out).list_keys()[0])
     changes = {"status": "diverged", "reason": "loss not finite at step 3", "test_loss": None, "test_accuracy": None}
     store = Store(tmp_path / "runs")
@@ -277,7 +279,7 @@ def test_images_other_than_those_of_the_run_are_refused(out, mnist, monkeypatch,
         run_main("run", "--out", out)
 
 
-def test_colour_images_and_names_of_classes_are_shown(tmp_path, monkeypatch, run_main):
+def test_a_run_on_colour_images_is_explained_with_its_class_names(tmp_path, monkeypatch, run_main):
     random = np.random.default_rng(0)
     splits = [
         Split(random.integers(0, 256, (n, 12, 10, 3), np.uint8), random.integers(0, 3, n).astype(np.int32))
@@ -303,10 +305,10 @@ def test_colour_images_and_names_of_classes_are_shown(tmp_path, monkeypatch, run
     assert names[values["predicted"]] == names[run.predictions[5]]
 
 
-def test_a_network_without_convolutions_shows_what_its_first_units_look_for(tmp_path, mnist):
+def test_a_network_without_convolutions_shows_the_weights_of_its_first_dense_layer(tmp_path, mnist):
     config = dataclasses.replace(CONFIG, model=ModelConfig(filters=(), dense=(8,)))
     cnnjax.fit(config, tmp_path / "runs", dataset=mnist)
-    explanation = explain_run(RunArguments(out=tmp_path / "runs"))
+    explanation = explain_run(StoredRunArguments(out=tmp_path / "runs"))
     assert set(explanation.figures) == {"filters-Dense_0", "layers", "saliency", "confusion", "confident", "hardest"}
 
 
@@ -330,7 +332,7 @@ def test_a_network_without_convolutions_shows_what_its_first_units_look_for(tmp_
         (["run", "--index", "1.5"], r"--index=1.5: must be an integer, not float"),
         (
             ["run", "--index", "1", "--image", "a.png"],
-            r"--index: is of a test image; give --index or --image, not both",
+            r"--index: chooses a test image; give --index or --image, not both",
         ),
         (["run", "--image", "absent.png"], r"--image absent.png: there is no such file"),
         (["run", "--invert"], r"--invert: changes a picture; needs --image"),
@@ -339,7 +341,7 @@ def test_a_network_without_convolutions_shows_what_its_first_units_look_for(tmp_
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(words, message, run_main, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused_before_anything_is_written(words, message, run_main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         run_main(*words)
@@ -351,14 +353,14 @@ def test_an_index_beyond_the_test_images_is_refused(out, run_main):
         run_main("run", "--out", out, "--index", "10000")
 
 
-def test_a_folder_that_cannot_be_one_is_refused_early(run_main, tmp_path):
+def test_a_figures_path_that_cannot_be_a_folder_is_refused(run_main, tmp_path):
     (tmp_path / "file").write_text("")
     for figures in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"--figures .*file: .* is a file; must be a folder|is a file; must be"):
             run_main("window", figures=figures)
 
 
-def test_no_picture_takes_the_place_of_a_folder_or_of_the_users_own_file(run_main, tmp_path, out, own_picture):
+def test_no_picture_replaces_a_folder_or_the_users_own_file(run_main, tmp_path, out, own_picture):
     figures = tmp_path / "figures"
     (figures / "window.png").mkdir(parents=True)
     with pytest.raises(InputError, match=r"--figures .*window\.png: must be a file"):
@@ -371,7 +373,7 @@ def test_no_picture_takes_the_place_of_a_folder_or_of_the_users_own_file(run_mai
     assert list_names(figures) == ["image-layers.png", "window.png"]
 
 
-def test_help_and_refusals_start_neither_jax_nor_matplotlib():
+def test_help_imports_neither_jax_nor_matplotlib():
     code = (
         "import sys\nfrom experiments import explain\n"
         "for words in (['--help'], ['run', '--help'], ['window', '--help'], ['stack', '--help']):\n"
@@ -384,7 +386,7 @@ def test_help_and_refusals_start_neither_jax_nor_matplotlib():
     assert "--kernel-size" in result.stdout
 
 
-def test_windows_pooling_and_the_stack_need_no_jax(tmp_path):
+def test_the_window_pooling_and_stack_commands_import_no_jax(tmp_path):
     code = (
         "import sys\nfrom experiments import explain\n"
         f"for name in ('window', 'pooling', 'stack'):\n    explain.main([name, '--figures', {str(tmp_path)!r}])\n"
@@ -395,7 +397,7 @@ def test_windows_pooling_and_the_stack_need_no_jax(tmp_path):
     assert list_names(tmp_path) == ["pooling.png", "stack.png", "window.png"]
 
 
-def test_exit_codes_are_those_of_every_command(tmp_path):
+def test_exit_codes_are_0_for_success_2_for_bad_input_and_3_for_a_corrupt_store(tmp_path):
     good = command("window", "--figures", tmp_path)
     bad = command("window", "--kernel-size", "9", "--figures", tmp_path)
     assert (good.returncode, good.stderr) == (0, "")
@@ -408,7 +410,7 @@ def test_exit_codes_are_those_of_every_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_run(tmp_path):
+def test_the_commands_of_the_explain_page_run(tmp_path):
     page = (ROOT / "docs/explain.md").read_text()
     for line in re.findall(r"^python -m .*", "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)), re.MULTILINE):
         words = [sys.executable if word == "python" else word for word in shlex.split(line)]

@@ -1,4 +1,4 @@
-"""Factorial studies: effects by hand, shares of variance against statsmodels, and designs with holes."""
+"""Factorial studies: hand-worked effects, shares of variance against statsmodels, and designs with missing cells."""
 
 import itertools
 
@@ -55,7 +55,7 @@ def test_sums_of_squares_agree_with_statsmodels(lost):
         assert shares[factors].p == pytest.approx(table["PR(>F)"][row], rel=1e-6)
 
 
-def test_omega_squared_by_hand():
+def test_omega_squared_of_a_hand_worked_case():
     cells = {("a", "x"): {0: 1.0, 1: 2.0}, ("b", "x"): {0: 5.0, 1: 6.5}}
     # One factor that varies: differences 4 and 4.5 of two seeds, so SS 18.0625 of the factor, 0.0625 left, df 1 and 1.
     (share,) = analyze_variance(("f", "g"), cells)
@@ -67,7 +67,7 @@ def test_omega_squared_by_hand():
     assert share.p == pytest.approx(stats.f.sf(289, 1, 1))
 
 
-def test_the_interval_of_a_share_holds_the_truth():
+def test_the_interval_of_a_share_contains_the_true_share():
     random = np.random.default_rng(0)
     held = []
     for _ in range(200):
@@ -78,7 +78,7 @@ def test_the_interval_of_a_share_holds_the_truth():
     assert 0.9 <= np.mean(held) <= 0.99
 
 
-def test_a_design_with_a_hole_still_tells_its_factors():
+def test_a_design_with_a_missing_cell_still_gives_the_shares_of_its_factors():
     cells = simulate(interaction=0.0)
     del cells["s", "32"]
     shares = {share.factors: share for share in analyze_variance(FACTORS, cells)}
@@ -90,7 +90,7 @@ def test_a_design_with_a_hole_still_tells_its_factors():
 
 
 @pytest.mark.parametrize("cells", [{}, {("a", "x"): {0: 1.0}, ("b", "x"): {0: 2.0}}, {("a", "x"): {0: 1.0, 1: 1.0}}])
-def test_without_a_degree_of_freedom_nothing_is_said(cells):
+def test_without_degrees_of_freedom_for_the_error_there_are_no_shares(cells):
     assert analyze_variance(("f", "g"), cells) == ()
 
 
@@ -123,7 +123,7 @@ def test_effects_are_against_the_references_that_are_given():
     assert effects[1].contrast.comparison.mean == pytest.approx(-0.02, abs=0.002)
 
 
-def test_of_one_factor_the_effect_is_the_paired_comparison():
+def test_the_effect_in_a_study_of_one_factor_is_the_paired_comparison():
     cells = {("a",): {0: 0.9, 1: 0.92, 2: 0.91}, ("b",): {0: 0.95, 1: 0.94, 2: 0.95}}
     (effect,) = estimate_effects(("f",), cells)
     alone = compare_paired(cells["b",], cells["a",])
@@ -131,7 +131,7 @@ def test_of_one_factor_the_effect_is_the_paired_comparison():
     assert effect.contrast.adjusted_p == pytest.approx(alone.t_p)
 
 
-def test_an_effect_that_is_all_size_vanishes_at_equal_size():
+def test_an_effect_that_comes_from_size_alone_vanishes_at_equal_size():
     sizes = {
         (padding, width): 1000 * int(width) * factor
         for padding, factors in (("v", (1, 4, 1)), ("s", (3, 1, 5)))
@@ -147,7 +147,7 @@ def test_an_effect_that_is_all_size_vanishes_at_equal_size():
     assert [width.comparison.mean for width in widths] == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_a_size_that_the_levels_all_but_determine_is_not_told_apart():
+def test_effects_are_not_adjusted_if_the_levels_almost_determine_the_size():
     sizes = {cell: 1000 * int(cell[1]) * (2 if cell[0] == "s" else 1) for cell in itertools.product(*LABELS)}
     cells = simulate()
     assert adjust_for_size(FACTORS, cells, sizes) == ()
@@ -176,7 +176,7 @@ def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_sha
     assert (width.combinations, width.possible) == (2, 3)
 
 
-def test_levels_that_share_no_combination_are_said_to():
+def test_levels_without_a_common_combination_are_marked():
     gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("3", "16"): -0.02}
     cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
     effects = [

@@ -20,7 +20,7 @@ def draw_arms(means, n=6, spread=0.001, seed=0):
     }
 
 
-def test_holm_by_hand():
+def test_holms_procedure_on_a_hand_worked_case():
     levels, adjusted = holm([0.04, 0.01, None, 0.02], 0.05)
     # In order 0.01, 0.02, 0.04, none: 0.01 is below 0.05 / 4, 0.02 is above 0.05 / 3, so the rest is tested at that.
     assert levels == pytest.approx([0.05 / 3, 0.0125, 0.05 / 3, 0.05 / 3])
@@ -38,7 +38,7 @@ def test_holm_agrees_with_statsmodels(seed):
     assert [p <= level for p, level in zip(p_values, levels, strict=True)] == list(rejected)
 
 
-def test_of_one_comparison_nothing_is_adjusted():
+def test_a_single_comparison_is_not_adjusted():
     arms = draw_arms({"a": 0.002, "base": 0.0})
     alone = compare_paired(arms["a"], arms["base"], resolution=STEP)
     for (contrast,) in (compare_with_base(arms, "base", resolution=STEP), compare_all_pairs(arms, resolution=STEP)):
@@ -48,7 +48,7 @@ def test_of_one_comparison_nothing_is_adjusted():
 
 
 @pytest.mark.parametrize("n", [5, 12])
-def test_interval_and_verdict_say_the_same(n):
+def test_interval_and_verdict_agree(n):
     for seed in range(10):
         arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001, "c": -0.002, "d": 0.004}, n, seed=seed)
         contrasts = (
@@ -79,20 +79,20 @@ def find_level(differences):
     return level
 
 
-def test_of_one_arm_the_level_is_that_of_one_comparison():
+def test_the_level_of_one_arm_against_a_base_is_that_of_a_single_comparison():
     assert find_level(np.random.default_rng(0).standard_normal((1, 20))) == pytest.approx(0.05)
 
 
-def test_arms_that_are_nearly_one_arm_cost_little_more_than_one():
+def test_nearly_identical_arms_have_almost_the_level_of_one_comparison():
     random = np.random.default_rng(1)
     assert find_level(random.standard_normal(40) + 0.01 * random.standard_normal((9, 40))) > 0.04
 
 
-def test_independent_arms_cost_nearly_as_much_as_sidak_says():
+def test_independent_arms_have_almost_sidaks_level():
     assert find_level(np.random.default_rng(2).standard_normal((5, 200))) == pytest.approx(sidak(0.05, 5), rel=0.15)
 
 
-def test_arms_with_a_common_base_cost_what_dunnett_says():
+def test_arms_with_a_common_base_have_dunnetts_level():
     random = np.random.default_rng(3)
     base, arms = random.standard_normal(400), random.standard_normal((6, 400))
     # Dunnett's two-sided point for six arms and many degrees of freedom is 2.57 (Dunnett, 1964, table III).
@@ -109,7 +109,7 @@ def test_the_level_is_never_below_sidaks():
         assert contrast.comparison.t_p <= contrast.adjusted_p <= 1 - (1 - contrast.comparison.t_p) ** 8
 
 
-def test_arms_that_lack_different_seeds_have_sidaks_level():
+def test_arms_with_different_seeds_have_sidaks_level():
     arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001}, 10)
     del arms["a"][3], arms["b"][5]
     assert {contrast.level for contrast in compare_with_base(arms, "base", resolution=STEP)} == {sidak(0.05, 2)}

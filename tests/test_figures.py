@@ -1,4 +1,4 @@
-"""Pictures: every text is inside and by itself, every part is named, and the same numbers give the same bytes."""
+"""Figures: no text overlaps or leaves the page, and the same numbers give the same bytes."""
 
 import ast
 import re

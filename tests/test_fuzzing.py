@@ -1,4 +1,4 @@
-"""Whatever is damaged, every reader takes it or refuses it by an error of the product's own."""
+"""Every reader accepts a damaged input or refuses it with an error of `cnnjax.errors`."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ def test_some_thousand_damaged_inputs_are_read_or_refused(reader):
 
 
 @pytest.mark.parametrize("reader", sorted({*READERS} - {"cache entry", "worker messages"}))
-def test_damage_is_told_from_what_is_whole(reader):
+def test_every_reader_refuses_some_damaged_inputs(reader):
     assert fuzz(reader, 400).refused > 0
 
 
@@ -101,12 +101,12 @@ def test_a_list_within_itself_is_refused():
         read_dict({"title": "x", "sweep": {"grid": {"model.padding": endless}}}, "x")
 
 
-def test_what_is_typed_must_be_utf_8():
+def test_command_line_arguments_must_be_utf_8():
     with pytest.raises(InputError, match="must be UTF-8"):
         RunConfig.schema().read_assignment("model.padding=\udc80", "--set")
 
 
-def test_a_picture_of_an_endless_side_is_refused(tmp_path):
+def test_a_picture_with_a_very_long_side_is_refused(tmp_path):
     Image.new("L", (2, 40_000)).save(tmp_path / "narrow.png")
     with pytest.raises(InputError, match="is 2 x 40000 pixels; must be at most 16,384 on a side"):
         read_photo(tmp_path / "narrow.png", (28, 28, 1), np.zeros((1, 28, 28, 1), np.uint8))

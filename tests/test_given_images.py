@@ -1,4 +1,4 @@
-"""Images handed over in Python: a run is of their content, whatever they are called, here and in later processes."""
+"""Images given in Python: a run depends on their content and not only on their name, also in later processes."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def test_images_called_like_a_known_dataset_are_not_taken_for_it(tmp_path):
     assert identify(DataConfig(), load("mnist")) == DataConfig()
 
 
-def test_the_hash_that_a_configuration_asks_for_is_held_to():
+def test_images_must_have_the_hash_that_the_configuration_names():
     asked = DataConfig("mine", sha256=make_images(flip=True).sha256)
     with pytest.raises(InputError, match=r"dataset: has the sha256 .*, but the run's data\.sha256="):
         cnnjax.fit(replace(MINE, data=asked), None, dataset=make_images())

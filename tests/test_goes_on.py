@@ -1,4 +1,4 @@
-"""The same command goes on: stopped at any phase and typed again, it ends as one that was never stopped."""
+"""A command that is stopped in any phase and run again ends with the result of one that was never stopped."""
 
 import contextlib
 import os
@@ -111,7 +111,7 @@ HALVING = (
 """Of 8 trials in the first rung, 4 in the second and 2 in the last."""
 
 
-def test_halving_stopped_in_every_rung(whole, stopped):
+def test_halving_stopped_in_every_rung_continues_to_the_same_result(whole, stopped):
     total = len(COMPLETED.findall(whole.finish(HALVING)))
     assert total == 14
     shown = []
@@ -125,7 +125,7 @@ def test_halving_stopped_in_every_rung(whole, stopped):
     assert [record.status for record in stopped.store.find_all().values()].count("pruned") == 6
 
 
-def test_a_run_stopped_amid_its_epochs(whole, stopped):
+def test_a_run_stopped_within_an_epoch_continues_to_the_same_result(whole, stopped):
     line = (
         "experiments.train --train.epochs 10 --train.batch-size 4 --data.train-size 10000 --model.filters '[]' "
         "--model.dense '[8]' --model.dropout 0.2 --train.momentum 0.5 --train.validation-split 0.1 --resume"
@@ -158,7 +158,7 @@ def fail_all():
     return ScriptedExecutor(lambda config: ("out of luck",))
 
 
-def test_failures_whose_repetition_is_stopped(whole, stopped):
+def test_retries_of_failures_that_are_stopped_continue_to_the_same_result(whole, stopped):
     for terminal in (whole, stopped):
         (terminal.folder / "failing.toml").write_text(FAILING)
         study = load_study(str(terminal.folder / "failing.toml"))
@@ -177,7 +177,7 @@ def test_failures_whose_repetition_is_stopped(whole, stopped):
     assert stopped.read() == whole.read()
 
 
-def test_a_grid_on_ray_stopped_and_one_of_local_workers(whole, stopped):
+def test_a_stopped_grid_continues_to_the_same_result_on_ray_and_on_local_workers(whole, stopped):
     pytest.importorskip("ray")
     line = f"ablations.run --axis model.dense=[8],[16] --seeds 3 {SMALL} --set train.epochs=20 --workers 1"
     whole.finish(line)
@@ -189,7 +189,7 @@ def test_a_grid_on_ray_stopped_and_one_of_local_workers(whole, stopped):
     assert stopped.read() == whole.read()
 
 
-def test_a_comparison_stopped_while_it_trains(whole, stopped):
+def test_a_comparison_stopped_while_it_trains_continues_to_the_same_result(whole, stopped):
     line = (
         "experiments.compare --a model.dense=[8] --b model.dense=[16] --run --seeds 2 --set model.filters=[] "
         "--set train.epochs=4 --set train.batch_size=2 --set data.train_size=10000 --format json"

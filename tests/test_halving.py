@@ -58,7 +58,7 @@ def test_every_rung_is_stored_and_skipped_the_next_time(tmp_path):
     assert rungs == [[], [], []]
 
 
-def test_a_full_run_takes_up_what_was_pruned(tmp_path):
+def test_a_full_run_completes_the_pruned_trials(tmp_path):
     grid, store = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5), Store(tmp_path)
     halve(grid, store)
     assert +run_grid(grid, store, ScriptedExecutor(by_width), Watcher()).counts == Counter(completed=8)

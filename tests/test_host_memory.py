@@ -1,4 +1,4 @@
-"""What cannot fit the machine is refused before anything starts, and what can is not."""
+"""Runs that cannot fit the machine's memory or cores are refused before anything starts, and others are not."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def change(config, part, **values):
     return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **values)})
 
 
-def test_the_least_is_counted_by_hand():
+def test_the_least_memory_of_a_run_equals_a_hand_count():
     config = RunConfig(ModelConfig(filters=(4,), pool="none", dense=(7,)))
     output = 4 * 24 * 24 * 4
     parameters = sum(layer.parameters for layer in config.model.list_layers((28, 28, 1), 10))
@@ -44,7 +44,7 @@ def test_the_least_is_counted_by_hand():
 
 
 @pytest.mark.parametrize("settings", [{"batch_norm": True}, {"dense": (512,)}])
-def test_the_least_is_less_than_what_xla_takes(settings, monkeypatch):
+def test_the_least_memory_of_a_run_is_less_than_what_xla_uses(settings, monkeypatch):
     from cnnjax.machine import compilation
 
     taken = []
@@ -62,7 +62,7 @@ def test_the_least_is_less_than_what_xla_takes(settings, monkeypatch):
     compilation._compile.cache_clear()
 
 
-def test_what_needs_more_than_there_is_is_refused_with_both_figures():
+def test_a_run_that_needs_more_memory_than_there_is_is_refused_with_both_figures():
     check_memory(SMALL, INFO, find_memory())
     config = RunConfig(ModelConfig(**TOO_LARGE))
     with pytest.raises(UnavailableError, match=r"out of memory; .* at least [\d,]+\.\d GiB are needed, and there are "):
@@ -113,7 +113,7 @@ def test_more_devices_than_cores_are_refused_before_jax_makes_them(monkeypatch, 
     check_cpu_devices(too_many)
 
 
-def test_a_batch_larger_than_the_examples_is_all_of_them():
+def test_a_batch_size_beyond_the_training_set_trains_on_all_examples_at_once():
     whole, larger = (fit(change(SMALL, "train", batch_size=size), out=None) for size in (200, 2**31 - 1))
     assert larger.record.test_accuracy == whole.record.test_accuracy
     assert larger.history[0].loss == pytest.approx(whole.history[0].loss, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Text files that a person wrote: small, regular, shallow, whatever reads them."""
+"""Text files from users: size, nesting and kind of file are limited for every reader."""
 
 import os
 import time
@@ -58,7 +58,7 @@ def _nest(depth):
         (parse_json, '{{"it\'s [[[": {}}}'),
     ],
 )
-def test_brackets_are_counted_where_they_are_brackets(parse, text):
+def test_only_brackets_outside_strings_are_counted(parse, text):
     depth = DEEPEST - (parse is parse_json and len(text) > 2)
     parse(text.format(_nest(depth)) if "{}" in text else text)
     with pytest.raises(InputError, match="nested too deep"):

@@ -1,4 +1,4 @@
-"""Inside a network and inside a window: the numbers behind the pictures, as identities."""
+"""The numbers behind the pictures of a network and of a sliding window, checked by identities."""
 
 import contextlib
 import os
@@ -202,14 +202,14 @@ def test_windows_are_named_as_columns_of_a_spreadsheet():
     assert len(set(names)) == 4096
 
 
-def test_a_pooled_seven_is_a_seven():
+def test_the_max_pooled_seven_still_looks_like_a_seven():
     lines = ["".join(".#"[int(value)] for value in row) for row in pool(SEVEN).pooled]
     assert lines == [".####.", "....#.", "...##.", "...#..", "...#..", "...#.."]
 
 
 @pytest.mark.parametrize(("window", "strides"), [((2, 2), None), ((3, 2), None), ((3, 3), (2, 1))])
 @pytest.mark.parametrize(("kind", "layer"), [("max", max_pool), ("avg", average_pool)])
-def test_pooling_is_that_of_the_layers(kind, layer, window, strides):
+def test_explained_pooling_equals_the_pooling_layers(kind, layer, window, strides):
     picture = np.random.default_rng(4).random((12, 12)).astype(np.float32)
     expected = layer(picture[:, :, None, None], window, strides or window)[..., 0, 0]
     np.testing.assert_allclose(pool(picture, kind, window, strides).pooled, expected, rtol=1e-6)
@@ -243,7 +243,7 @@ def test_dark_on_light_is_inverted_for_images_that_are_light_on_dark(tmp_path):
     assert dark.remarks[-1].startswith("light and dark were exchanged: its border is on the other side of grey")
 
 
-def test_whether_to_invert_can_be_said(tmp_path):
+def test_the_user_can_decide_whether_to_invert(tmp_path):
     path = save(draw_seven(ink=0, ground=255), tmp_path / "dark.png")
     kept = read_photo(path, GREY, LIGHT_ON_DARK, invert=False)
     assert kept.pixels[0, 0, 0] == 255
@@ -277,7 +277,7 @@ def test_sixteen_bits_a_pixel_are_brought_to_eight(tmp_path):
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, "white"), (255, "black")])
-def test_a_drawing_on_nothing_gets_a_background_on_which_it_is_seen(tmp_path, ink, ground):
+def test_a_drawing_on_a_transparent_ground_gets_a_contrasting_background(tmp_path, ink, ground):
     opacity = draw_seven()
     drawing = Image.merge("LA", (Image.new("L", opacity.size, ink), opacity))
     picture = read_photo(save(drawing, tmp_path / "drawing.png"), GREY, LIGHT_ON_DARK)
@@ -295,7 +295,7 @@ def test_a_picture_keeps_its_proportions(tmp_path):
     assert "bands were added at its sides to keep its proportions" in picture.remarks
 
 
-def test_what_is_no_picture_is_refused_in_one_line(tmp_path):
+def test_a_file_that_is_no_picture_is_refused_in_one_line(tmp_path):
     whole = save(draw_seven(), tmp_path / "whole.png").read_bytes()
     contents = {"text.png": b"a text", "empty.png": b"", "cut.png": whole[: len(whole) // 2], "x.svg": b"<svg/>"}
     for name, content in contents.items():

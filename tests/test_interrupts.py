@@ -1,4 +1,4 @@
-"""The first signal is held back and told of, the second acts, and what was ignored stays ignored."""
+"""The first signal is held back and reported, the second acts at once, and ignored signals stay ignored."""
 
 import gc
 import os

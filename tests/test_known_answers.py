@@ -1,4 +1,4 @@
-"""Real runs whose comparison has a known answer: a network against itself, and against one that can see little."""
+"""Real runs whose comparison has a known answer: a network against itself, and against a much smaller one."""
 
 import pytest
 

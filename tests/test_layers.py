@@ -429,7 +429,7 @@ class TestPooling:
         assert pool(jnp.ones((5, 5, 1, 1), jnp.bfloat16), (2, 2), strides).dtype == jnp.bfloat16
 
 
-def test_slices_are_what_every_window_position_sees():
+def test_slices_hold_the_pixels_of_every_window_position():
     slices = slice_windows(NUMBERED, (2, 3), (3, 1))
     assert len(slices) == 6
     np.testing.assert_array_equal(slices[0][:, :, 0, 0], [[1, 2, 3], [16, 17, 18]])

@@ -1,4 +1,4 @@
-"""Values as they are typed: TOML literals and bare words."""
+"""Values as users type them: TOML literals and bare words."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_a_literal_reads_as_its_toml_value_and_a_bare_word_as_a_string(text, val
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: repr(text[:10]))
-def test_what_is_neither_is_refused_in_one_line_that_says_what_is_legal(text):
+def test_text_that_is_no_literal_is_refused_in_one_line_with_the_valid_forms(text):
     with pytest.raises(InputError, match=r"must be a number, a word, or a list of them such as \[32, 64\]") as refusal:
         read_literal(text)
     assert "\n" not in str(refusal.value)

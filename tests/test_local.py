@@ -1,4 +1,4 @@
-"""Worker processes: a crash, a hang, too much memory cost one trial, never the grid."""
+"""Worker processes: a crash, a hang or too much memory fails one trial, and never the grid."""
 
 import os
 import re
@@ -174,7 +174,7 @@ def test_a_diverged_trial_is_a_result_and_not_a_crash(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_rest_of_a_group_whose_worker_died_comes_back_unbegun(faulty_slots):
+def test_trials_that_a_dead_worker_had_not_begun_are_returned(faulty_slots):
     executor = LocalExecutor(faulty_slots[:1], group_size=3)
     group = tuple(make_grid(widths=(8,), seeds=(0, 101, 1)).trials)
     try:
@@ -320,7 +320,7 @@ def test_a_worker_ends_when_its_input_ends_even_in_the_middle_of_a_trial(tmp_pat
     executor.close()
 
 
-def test_there_is_a_slot_a_core_each_pinned(monkeypatch):
+def test_there_is_one_slot_per_core_and_each_is_pinned_to_it(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     cores = sorted(os.sched_getaffinity(0))
     assert [slot.core for slot in make_slots()] == cores

@@ -1,4 +1,4 @@
-"""A store is held by one grid at a time, and whoever comes second learns by whom."""
+"""A store is locked by one grid at a time, and a second grid is told which process holds it."""
 
 import multiprocessing
 import os
@@ -39,7 +39,7 @@ def test_a_held_store_names_its_holder(tmp_path, holder):
     assert read_owner(tmp_path).pid == holder.pid
 
 
-def test_a_killed_holder_holds_nothing(tmp_path, holder):
+def test_a_killed_process_releases_its_lock(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.join(10)
     assert read_owner(tmp_path) is None

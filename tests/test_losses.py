@@ -1,4 +1,4 @@
-"""Runs that were lost: what they could change, by hand, and that no claim stands on them unsaid."""
+"""Lost runs: their worst case in hand-worked comparisons, and the qualification of claims that depend on them."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def contrast(first, second):
     return found
 
 
-def test_the_worst_case_by_hand():
+def test_the_worst_case_of_a_hand_worked_comparison():
     # Seed 1 is lost by the first, seed 2 by the second, seed 3 by both; seed 4 has not ended on one side.
     first = {0: 0.9, 1: None, 2: 0.8, 3: None, 4: 0.9}
     second = {0: 0.7, 1: 0.6, 2: None, 3: None}
@@ -40,7 +40,7 @@ def make_runs(counts, images=10_000):
     return {seed: count / images for seed, count in enumerate(counts)}
 
 
-def test_a_run_is_at_chance_where_a_binomial_test_finds_no_more():
+def test_a_run_is_at_chance_unless_a_binomial_test_shows_that_it_is_better():
     # Of 10,000 images 1,135 have the most frequent class: the answer of a network that learned nothing.
     guess, limit = 0.1135, int(binom.isf(0.001, 10_000, 0.1135))
     counts = count_runs([make_runs([980, 1135, limit, limit + 2, 9700])], guess, STEP)
@@ -81,14 +81,14 @@ def test_without_losses_there_is_no_worst_case():
 
 
 @pytest.mark.parametrize("lost", [1, 5])
-def test_an_arm_that_lost_runs_is_better_of_those_that_completed(lost):
+def test_an_arm_that_lost_runs_is_called_better_only_of_the_runs_that_completed(lost):
     found = contrast(lose(draw(0.004), range(lost)), draw(0.0, seed=1))
     assert (found.first_runs, found.second_runs) == (Runs(10 - lost, lost), Runs(10, 0))
     assert (found.verdict.word, found.verdict.survives_losses) == ("better", False)
     assert found.verdict.label.startswith(f"better of the runs that completed ({10 - lost} of 10)")
 
 
-def test_exchanging_the_arms_exchanges_what_is_said():
+def test_exchanging_the_arms_exchanges_the_verdict():
     found = contrast(draw(0.0, seed=1), lose(draw(0.004), range(5)))
     assert (found.verdict.word, found.verdict.survives_losses) == ("worse", False)
     assert "worse of the runs that completed (10 of 10 against 5 of 10)" in found.verdict.label
@@ -104,7 +104,7 @@ def test_a_claim_that_holds_in_the_worst_case_is_made_without_a_qualification():
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_equivalence_with_a_lost_run_is_of_those_that_completed(side):
+def test_equivalence_with_a_lost_run_is_claimed_only_of_the_runs_that_completed(side):
     sides = [draw(0.0), draw(0.0, seed=1)]
     assert contrast(*sides).verdict.label == "equivalent"
     sides[side] = lose(sides[side], [0])
@@ -138,7 +138,7 @@ def test_an_arm_without_any_run_counts_in_the_size_of_the_family():
     assert looked.level == pytest.approx(sidak(0.05, 3))
 
 
-def test_looks_qualify_their_claims_as_well():
+def test_claims_at_a_look_are_qualified_too():
     arms = {"base": draw(0.0), "a": lose(draw(0.004, seed=1), [2])}
     (found,) = compare_in_looks(
         arms, "base", dict.fromkeys(arms, range(10)), range(10), (10,), resolution=STEP, chance=CHANCE

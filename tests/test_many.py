@@ -1,4 +1,4 @@
-"""Runs trained together in one program are those trained one by one, but for rounding."""
+"""Runs trained together in one program equal those trained one by one, up to rounding."""
 
 import dataclasses
 import os
@@ -63,7 +63,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_together_they_are_the_runs_of_fit():
+def test_runs_trained_together_equal_those_of_fit():
     together = fit_many(VARIED, out=None, at_once=len(VARIED))
     for config, run in zip(VARIED, together, strict=True):
         assert_same(run, fit(config, out=None))
@@ -71,20 +71,20 @@ def test_together_they_are_the_runs_of_fit():
     assert {run.record.seconds["compile"] for run in together} == {together[0].record.seconds["compile"]}
 
 
-def test_one_at_a_time_they_are_the_runs_of_fit_bit_for_bit():
+def test_runs_trained_one_at_a_time_equal_those_of_fit_bit_for_bit():
     runs = fit_many(VARIED[:2], out=None)
     for config, run in zip(VARIED, runs, strict=False):
         assert_equal(run, fit(config, out=None))
         assert run.record.provenance["execution"] == "solo"
 
 
-def test_repeated_they_are_the_same_bit_for_bit():
+def test_training_the_same_runs_again_gives_the_same_bits():
     first, second = (fit_many(VARIED[:3], out=None, at_once=3) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert_equal(one, other)
 
 
-def test_one_that_diverges_leaves_the_others_alone():
+def test_a_run_that_diverges_does_not_affect_the_others():
     plain = RunConfig(
         ModelConfig(filters=(3,), kernel_size=3), TrainConfig(epochs=2, batch_size=50), DataConfig(train_size=200)
     )
@@ -101,7 +101,7 @@ def test_one_that_diverges_leaves_the_others_alone():
                 assert (run.predictions, run.record.test_accuracy, run.history) == (None, None, alone.history)
 
 
-def test_each_stops_early_by_itself():
+def test_each_run_stops_early_on_its_own():
     configs = [
         vary(epochs=6, early_stopping_patience=1, learning_rate=rate, seed=seed)
         for seed, rate in enumerate((0.5, 1e-3, 0.05))
@@ -113,7 +113,7 @@ def test_each_stops_early_by_itself():
         assert_same(run, other, atol=1e-3)
 
 
-def test_other_numbers_compile_nothing():
+def test_runs_that_differ_only_in_numbers_compile_nothing_new():
     _compile.cache_clear()
     traced = chex.assert_max_traces(training_module.train_step, n=2)  # full batches, and the last, smaller one
     original, training_module.train_step = training_module.train_step, traced
@@ -139,13 +139,13 @@ def test_the_order_is_kept_repeats_are_one_run_and_what_is_stored_is_not_run_aga
     assert [run.record for run in again] == [run.record for run in runs]
 
 
-def test_force_runs_them_again(tmp_path):
+def test_force_trains_stored_runs_again(tmp_path):
     first = fit_many(VARIED[:2], tmp_path, at_once=2)
     second = fit_many(VARIED[:2], tmp_path, at_once=2, force=True)
     assert first[0].record.seconds != second[0].record.seconds
 
 
-def test_nothing_is_nothing():
+def test_no_configurations_give_no_runs():
     assert fit_many([], out=None) == []
 
 
@@ -171,7 +171,7 @@ class Interrupter(Silence):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_stops_them_and_what_had_ended_is_stored(tmp_path):
+def test_a_signal_stops_all_runs_and_keeps_those_that_had_ended(tmp_path):
     configs = [vary(seed=seed) for seed in range(4)]
 
     def watch(config):
@@ -192,7 +192,7 @@ class Late(Silence):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_run_that_ends_before_the_others_is_stored_then(tmp_path):
+def test_a_run_that_ends_before_the_others_is_stored_at_once(tmp_path):
     configs = [vary(epochs=1), vary(epochs=50, seed=1)]
     with pytest.raises(Interrupted, match="1 of 2 runs had ended and are stored"):
         fit_many(configs, tmp_path, at_once=2, make_observer=lambda config: Late())
@@ -221,7 +221,7 @@ def test_a_run_trained_alone_goes_on_from_what_the_signal_saved_bit_for_bit(tmp_
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_force_starts_over_where_a_checkpoint_is(tmp_path):
+def test_force_starts_over_in_spite_of_a_checkpoint(tmp_path):
     with pytest.raises(Interrupted):
         fit_many([vary()], tmp_path, make_observer=lambda config: Interrupter())
     notes = []

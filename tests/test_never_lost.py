@@ -1,4 +1,4 @@
-"""Nothing that was shown is ever lost: kill -9 at any moment, a full disk, two runs at once."""
+"""No result that was reported is lost: after kill -9 at any moment, on a full disk, with two runs at once."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""The two sources of noise: by hand, against statsmodels' analysis of variance, and where the truth is known."""
+"""The two sources of noise: hand-worked cases, statsmodels' analysis of variance, and simulations."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from cnnjax import InputError
 from cnnjax.statistics import compare_paired, mcnemar_p, split_noise
 
 
-def test_a_table_by_hand():
+def test_the_variance_components_of_a_hand_worked_table():
     # Rows (seeds) 1 1 0 0, 1 0 0 0, 1 1 1 0: means 2/4, 1/4, 3/4; columns 1, 2/3, 1/3, 0; mean 1/2.
     table = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]])
     (noise,) = split_noise([table])
@@ -65,13 +65,13 @@ def test_the_components_and_the_coverage_are_right_on_average():
     assert 0.88 <= np.mean([noise.bootstrap[0] <= 0 <= noise.bootstrap[1] for noise in noises]) <= 0.99
 
 
-def test_all_tables_get_one_draw():
+def test_all_tables_share_the_same_bootstrap_resamples():
     table = np.random.default_rng(1).integers(0, 2, (3, 50))
     first, second = split_noise([table, table])
     assert first == second
 
 
-def test_a_constant_table_has_no_noise_but_what_steps_of_one_image_hide():
+def test_a_constant_table_has_only_the_noise_that_steps_of_one_image_hide():
     (noise,) = split_noise([np.ones((3, 10), bool)])
     assert (noise.mean, noise.share_of_seeds, noise.bootstrap) == (1.0, None, (1.0, 1.0))
     assert noise.high - 1 == pytest.approx(stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(6) / math.sqrt(3))
@@ -93,12 +93,12 @@ def test_new_images_never_make_the_interval_narrower_than_new_seeds_alone(n, con
 
 
 @pytest.mark.parametrize("shapes", [[(1, 5)], [(5, 1)], [(2, 3), (3, 2)], [(4,)]])
-def test_other_shapes_are_refused(shapes):
+def test_tables_of_other_shapes_are_refused(shapes):
     with pytest.raises(InputError, match=r"tables: must be \(seeds, images\) of one shape, at least 2 x 2"):
         split_noise([np.zeros(shape) for shape in shapes])
 
 
-def test_mcnemar_by_hand():
+def test_mcnemars_test_on_a_hand_worked_case():
     first = np.array([1, 1, 1, 1, 0, 0, 1], bool)
     second = np.array([0, 0, 0, 1, 0, 1, 1], bool)
     # Three images are the first's alone and one the second's: 2 * (1 + 4) / 16.

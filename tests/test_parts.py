@@ -23,7 +23,7 @@ def test_a_batch_of_the_textbook_network_goes_in_quarters():
 
 
 @pytest.mark.parametrize("change", [{"dropout": 0.5}, {"batch_norm": True}])
-def test_what_needs_the_whole_batch_gets_it(change):
+def test_dropout_and_batch_normalisation_keep_the_batch_whole(change):
     assert count_parts(ModelConfig(**change), MNIST, CLASSES, 100) == 1
 
 

@@ -1,4 +1,4 @@
-"""Paths as people give them, and output folders that cannot be used: all is said before anything is trained."""
+"""Paths from users, and output folders that cannot be used: errors are reported before anything is trained."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(loop, "prepare", refuse)
 
 
-def test_the_home_folder_is_meant_by_a_tilde_wherever_a_path_is_given(monkeypatch, tmp_path, capsys):
+def test_a_tilde_means_the_home_folder_in_every_path_option(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.toml").write_text(CONFIG.to_toml())
@@ -44,7 +44,7 @@ OPTIONS = ["--model.filters", "[2]", "--model.kernel-size", "3", "--train.epochs
 
 
 @pytest.mark.parametrize("value", ["", "a\0b", b"runs", 5, None])
-def test_what_is_no_path_is_refused(value, tmp_path, monkeypatch):
+def test_an_invalid_path_is_refused(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^--out=.*: must be a path"):
         read_path(value, "--out")
@@ -59,7 +59,7 @@ def test_an_empty_output_folder_writes_nothing(tmp_path, monkeypatch, no_trainin
     assert [*tmp_path.iterdir()] == []
 
 
-def test_the_longest_path_that_is_said_to_be_opened_is_opened_and_no_longer_one(tmp_path, no_training):
+def test_the_longest_allowed_path_can_be_opened_and_a_longer_one_is_refused(tmp_path, no_training):
     folder = tmp_path
     while len(os.fsencode(folder / ("x" * 100) / "runs.sqlite")) < LONGEST_PATH - 2:
         folder = folder / ("x" * 100)
@@ -69,7 +69,7 @@ def test_the_longest_path_that_is_said_to_be_opened_is_opened_and_no_longer_one(
         fit(CONFIG, folder / ("x" * (left + 1)))
 
 
-def test_a_folder_that_is_a_link_to_nothing_is_said_to_be_one(tmp_path, no_training):
+def test_a_broken_link_in_place_of_a_folder_is_named(tmp_path, no_training):
     (tmp_path / "runs").symlink_to(tmp_path / "gone")
     with pytest.raises(UnavailableError, match=r"runs: it is a link to .*gone, which does not exist"):
         fit(CONFIG, tmp_path / "runs")

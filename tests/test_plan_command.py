@@ -1,4 +1,4 @@
-"""The plan of a study, as it is typed: it trains nothing, writes nothing, and says all there is to know."""
+"""The plan command: it trains nothing, writes nothing, and describes the whole study."""
 
 import dataclasses
 import json

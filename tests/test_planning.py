@@ -1,4 +1,4 @@
-"""A plan is arithmetic: what waits, how large it is, how long it takes, and what it can show."""
+"""The arithmetic of a plan: trials left, sizes, times, and detectable differences."""
 
 import dataclasses
 import math
@@ -225,7 +225,7 @@ def test_the_spread_is_the_typical_one_of_the_cells_of_the_study():
     assert found.basis == "typical of 2 configurations of this study, 0.0200 to 0.0200, 8 degrees of freedom"
 
 
-def test_else_it_is_that_of_the_same_data_and_epochs_and_else_assumed():
+def test_without_runs_of_the_study_the_spread_is_that_of_like_runs_or_assumed():
     grid = make_grid(widths=(8, 16), seeds=range(5))
     alike = spread_records(lambda seed: tiny(seed, (64,)), 0.01, range(9))
     longer = spread_records(lambda seed: tiny(seed, (64,), epochs=2), 0.3, range(9))

@@ -19,7 +19,7 @@ DEMSAR = np.array(
 """AUC of four variants of C4.5 on 14 datasets: Demsar, 2006, table 6. Both 0.975 of voting have ranks of their own."""
 
 
-def test_the_published_example():
+def test_ranks_agree_with_the_published_example():
     ranks = rank_arms(DEMSAR)
     assert ranks.mean == pytest.approx((3.143, 2.000, 2.893, 1.964), abs=5e-4)
     assert ranks.critical_difference == pytest.approx(1.25, abs=0.01)
@@ -28,26 +28,26 @@ def test_the_published_example():
     assert ranks.statistic == pytest.approx(9.28 * 70 / 63.5, abs=0.01)
 
 
-def test_the_statistic_is_that_of_scipy_with_ties():
+def test_friedmans_statistic_with_ties_agrees_with_scipy():
     statistic, p = stats.friedmanchisquare(*DEMSAR.T)
     ranks = rank_arms(DEMSAR)
     assert ranks.statistic == pytest.approx(statistic)
     assert ranks.p == pytest.approx(p, abs=0.01)
 
 
-def test_few_datasets_by_hand():
+def test_the_p_value_of_few_datasets_agrees_with_a_hand_worked_case():
     # Two datasets that agree on three arms: 6 of the 36 pairs of orders agree.
     ranks = rank_arms(np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]))
     assert ranks.p == pytest.approx(1 / 6, abs=0.02)
     assert ranks.critical_difference is None  # Friedman's test does not find that they differ
 
 
-def test_equal_values_everywhere_tell_nothing():
+def test_equal_values_everywhere_show_no_difference():
     ranks = rank_arms(np.ones((3, 4)))
     assert (ranks.mean, ranks.statistic, ranks.p) == ((2.5,) * 4, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("values", [np.ones(3), np.ones((1, 3)), np.ones((3, 1)), np.array([[1, np.nan], [1, 2]])])
-def test_other_values_are_refused(values):
+def test_values_of_another_shape_are_refused(values):
     with pytest.raises(InputError, match=r"values: must be finite \(datasets, arms\), at least 2 x 2"):
         rank_arms(values)

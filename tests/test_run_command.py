@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from ablations import run
-from ablations.execution.watching import LineObserver, LiveObserver
+from ablations.execution.watching import GridLineObserver, GridLiveObserver
 from ablations.execution.work import Work
 from cnnjax import InputError
 from cnnjax.runs.history import Progress
@@ -118,7 +118,7 @@ def watch(observer, grid):
 
 
 def test_lines_tell_of_every_trial(capsys):
-    watch(LineObserver(), make_grid())
+    watch(GridLineObserver(), make_grid())
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "0/4 trials: none yet; 4 to run"
     assert out.splitlines()[1].startswith(
@@ -130,7 +130,7 @@ def test_lines_tell_of_every_trial(capsys):
 def show_live(grid, width=80):
     from rich.console import Console
 
-    observer = LiveObserver()
+    observer = GridLiveObserver()
     console = Console(file=io.StringIO(), width=width)
     observer.begin(Work(stored=Counter(), invalid=(), waiting=grid.trials))
     console.print(observer._render())

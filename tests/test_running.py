@@ -1,4 +1,4 @@
-"""A grid is run once, whole, and every result is stored before anybody hears of it."""
+"""A grid runs every trial once, and stores every result before it is reported."""
 
 import os
 import signal
@@ -107,7 +107,7 @@ def test_fail_fast_stops_at_the_first_failure_for_good(tmp_path):
     assert len(executor.given) == 1
 
 
-def test_trials_that_come_back_unbegun_are_given_again(tmp_path):
+def test_trials_returned_before_they_began_are_handed_out_again(tmp_path):
     returned = set()
 
     def script(config):

@@ -1,4 +1,4 @@
-"""The store keeps a run whole, or not at all."""
+"""The store keeps a run completely, or not at all."""
 
 import dataclasses
 import json
@@ -341,7 +341,7 @@ def test_a_grid_is_kept_and_replaced_by_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("time", ["noon", "", "2026-01-01T00:00:00"])
-def test_a_time_that_is_none_is_refused(tmp_path, time):
+def test_an_invalid_time_is_refused(tmp_path, time):
     store, run = Store(tmp_path), make_run()
     store.add(run)
     with sqlite3.connect(store.path) as connection:

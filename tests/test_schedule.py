@@ -1,4 +1,4 @@
-"""Trials are given longest first, and to whom has their programs."""
+"""Trials are handed out longest first, and to workers that have compiled their programs."""
 
 from ablations.execution.work import Schedule
 from cnnjax.runs.config import static_signature
@@ -46,7 +46,7 @@ def test_every_trial_is_taken_once():
     assert sorted(t.key for trials in given.values() for t in trials) == sorted(t.key for t in grid.trials)
 
 
-def test_after_a_group_went_down_those_of_its_signature_are_half_as_large():
+def test_after_a_group_crashed_groups_of_its_signature_are_half_as_large():
     schedule = Schedule(make_grid(widths=(8, 16), seeds=range(5)).trials, cost)
     for trial in schedule.take("", 4):
         schedule.put_back(trial, together=4)

@@ -1,4 +1,4 @@
-"""Looks: published boundaries, the error of all looks together, and comparisons that stop."""
+"""Planned looks: published boundaries, the error rate of all looks together, and when comparisons stop."""
 
 import math
 
@@ -18,11 +18,11 @@ STEP = 1e-4
     ("first", "most", "looks"),
     [(5, 30, (5, 10, 20, 30)), (5, 10, (5, 10)), (5, 5, (5,)), (5, 6, (5, 6)), (3, 24, (3, 6, 12, 24)), (5, 3, (5,))],
 )
-def test_looks_double(first, most, looks):
+def test_every_look_doubles_the_seeds_up_to_the_maximum(first, most, looks):
     assert plan_looks(first, most) == looks
 
 
-def test_one_look_has_the_whole_level():
+def test_a_single_look_has_the_whole_level():
     assert spend((10,), 0.05) == pytest.approx((0.05,))
 
 
@@ -45,7 +45,7 @@ def test_boundaries_for_equal_looks_are_those_published():
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5, unique=True).map(sorted), st.floats(0.001, 0.2))
-def test_no_look_has_more_than_its_share(looks, alpha):
+def test_no_look_spends_more_than_its_share_of_the_level(looks, alpha):
     levels = spend(looks, alpha)
     assert all(0 < level <= alpha * 1.0001 for level in levels)
     assert levels[0] == pytest.approx(alpha * looks[0] / looks[-1], rel=1e-6)
@@ -74,7 +74,7 @@ def test_a_comparison_stops_at_the_look_that_decides():
     assert "as one of 2 comparisons, at look 1 of 4" in contrasts["worse"].verdict.reason
 
 
-def test_what_is_undecided_needs_the_next_look():
+def test_an_undecided_comparison_names_the_next_look():
     arms = make_arms({"near": 12}, 12)
     (contrast,) = compare(arms, (5, 10, 20)).values()
     assert (contrast.comparison.n, contrast.verdict.word, contrast.verdict.seeds_needed) == (10, "undecided", 20)

@@ -1,4 +1,4 @@
-"""A run divided among devices is the run of one device, but for rounding."""
+"""A run divided among devices equals the run on one device, up to rounding."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def run_program(*words, cpu_devices=None):
 
 
 @pytest.mark.parametrize("model", [{}, {"batch_norm": True, "dense": [8], "dropout": 0.5}], ids=["plain", "whole"])
-def test_on_2_4_and_8_devices_it_is_the_run_of_one_and_repeats_bit_for_bit(model):
+def test_a_run_on_2_4_or_8_devices_equals_that_on_one_and_repeats_bit_for_bit(model):
     result = run_program("-c", TRAIN, json.dumps(model), cpu_devices=8)
     assert result.returncode == 0, result.stderr
 
@@ -69,7 +69,7 @@ def test_the_command_divides_the_batch_and_says_so(tmp_path):
         ("0", "--devices=0: must be >= 1"),
     ],
 )
-def test_devices_that_cannot_be_are_refused_before_anything_is_written(tmp_path, devices, message):
+def test_an_invalid_number_of_devices_is_refused_before_anything_is_written(tmp_path, devices, message):
     result = run_program("-m", "experiments.train", *TINY, "--out", str(tmp_path / "out"), "--devices", devices)
     assert result.returncode == 2
     assert f"error: {message}" in result.stderr
@@ -82,7 +82,7 @@ def test_more_devices_than_the_process_has_are_refused():
     assert "InputError: devices=4: must be >= 1 and <= 2, the cpu devices of this process" in result.stderr
 
 
-def test_an_interrupted_run_on_two_devices_goes_on_bit_for_bit(tmp_path):
+def test_an_interrupted_run_on_two_devices_resumes_bit_for_bit(tmp_path):
     program = """
 import sys
 import numpy as np

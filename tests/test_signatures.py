@@ -49,13 +49,13 @@ def test_runs_of_one_signature_share_their_programs(first, second):
         dataclasses.replace(tiny(), data=dataclasses.replace(tiny().data, train_size=501)),
     ],
 )
-def test_runs_of_other_signatures_do_not(other):
+def test_runs_of_different_signatures_do_not_share_programs(other):
     compilation._compile.cache_clear()
     fit(tiny(), out=None)
     assert static_signature(other) != static_signature(tiny())
     assert compiled(other) > 0
 
 
-def test_where_the_images_were_prepared_from_does_not_matter():
+def test_the_signature_does_not_depend_on_where_images_were_prepared_from():
     elsewhere = dataclasses.replace(tiny(), data=dataclasses.replace(tiny().data, manual_dir="/downloads"))
     assert static_signature(elsewhere) == static_signature(tiny())

@@ -1,4 +1,4 @@
-"""What a command line says of a study: a name, a file, axes, and what is changed of it."""
+"""Studies from the command line: by name, from a file or from axes, with changes."""
 
 import re
 import subprocess
@@ -220,7 +220,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("argv", "message"), REFUSALS, ids=lambda value: "_".join(value)[:60])
-def test_what_cannot_be_meant_is_refused_in_one_line(argv, message):
+def test_an_invalid_command_line_is_refused_in_one_line(argv, message):
     with pytest.raises(InputError, match=message) as refusal:
         expand(read(*argv), parse(*argv).max_trials)
     assert "\n" not in str(refusal.value)

@@ -24,7 +24,7 @@ def make_config(validation_split=0.0, train_size=None):
         (0.0, 60000, (60000, 0)),
     ],
 )
-def test_sizes_are_those_of_keras(validation_split, train_size, sizes):
+def test_split_sizes_are_those_of_keras(validation_split, train_size, sizes):
     assert split_sizes(make_config(validation_split, train_size), 60000) == sizes
 
 

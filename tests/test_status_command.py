@@ -1,4 +1,4 @@
-"""The status command: how far every grid of a store is, from what is stored, disturbing nobody."""
+"""The status command: the progress of every grid in a store, without disturbing the grids that run."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_a_grid_at_work_is_named(store, tmp_path, capsys):
     assert found["grids"][0]["running"]
 
 
-def test_no_store_is_told_and_none_is_made(tmp_path, capsys):
+def test_a_missing_store_is_reported_and_not_created(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "nowhere")]) == 0
     assert "no grid runs now, there is no store yet" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The study language: what it means, what it refuses, and that all is refused at once."""
+"""The study language: its meaning, and its errors, which are all reported at once."""
 
 import re
 import tomllib

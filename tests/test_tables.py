@@ -223,5 +223,5 @@ def test_a_table_without_rows_keeps_its_headings():
     assert "model.kernel_size" in write_terminal(make_document(make_table([])))
 
 
-def test_a_word_to_be_copied_stays_whole():
+def test_a_word_to_be_copied_is_never_broken():
     assert fold("see /a/long/path.txt there", 8, hang="  ", cut_words=False) == ["see", "  /a/long/path.txt", "  there"]

@@ -1,4 +1,4 @@
-"""The coordinator and the store keep up with far more trials than any cluster ends, in the same memory."""
+"""The coordinator and the store handle many trials per second, in constant memory."""
 
 import re
 

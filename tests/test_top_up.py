@@ -1,4 +1,4 @@
-"""More seeds for what is undecided, and for nothing else; and the report of it."""
+"""Topping up: more seeds for undecided comparisons only, and the report on them."""
 
 import json
 import sqlite3
@@ -164,7 +164,7 @@ def test_seeds_are_extended_by_those_that_are_free():
         (["--alpha", "0.1"], r"--alpha 0.1: judges a comparison; give --top-up and --baseline"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_topped_up_is_refused(folder, arguments, message):
+def test_a_study_that_cannot_be_topped_up_is_refused(folder, arguments, message):
     with pytest.raises(InputError, match=message):
         run([str(folder / "widths.toml"), "--out", str(folder / "runs"), *arguments])
     assert Store(folder / "runs").list_keys() == []

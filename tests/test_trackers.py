@@ -1,4 +1,4 @@
-"""Trackers are told what the store has, cost a run nothing when they fail, and are never told anything twice."""
+"""Trackers receive what the store has, exactly once, and a tracker that fails does not affect the run."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The command a newcomer types: what it prints, what it stores, how it refuses, how it stops and goes on."""
+"""The train command: what it prints and stores, how it refuses bad input, and how it stops and resumes."""
 
 import json
 import os
@@ -120,7 +120,7 @@ def test_the_same_run_from_python_stores_the_same_row(trained, tmp_path):
     assert [epoch.loss for epoch in ours.history] == [epoch.loss for epoch in theirs.history]
 
 
-def test_a_run_that_keeps_nothing_writes_nothing(tmp_path, monkeypatch):
+def test_a_run_without_an_output_folder_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = cnnjax.RunConfig(
         model=cnnjax.ModelConfig(filters=()), train=cnnjax.TrainConfig(epochs=1), data=cnnjax.DataConfig(train_size=100)
@@ -206,7 +206,7 @@ def test_summary_only_prints_the_textbook_tables_and_trains_nothing(arguments, t
     assert not (tmp_path / "runs").exists()
 
 
-def test_words_that_look_like_nothing_are_values(tmp_path):
+def test_words_such_as_none_are_read_as_values(tmp_path):
     result = run("--summary-only", "--model.pool", "none", "--model.pool-strides", "None", "--data.train-size", "none")
     assert result.stdout == f"{cnnjax.summarize(cnnjax.ModelConfig(pool='none'))}\n"
 

@@ -59,10 +59,10 @@ def assert_alike(pieces, tolerance, reached):
         np.testing.assert_allclose(one, other, atol=1e-3)
 
 
-def test_the_first_steps_of_the_default_run():
+def test_the_first_steps_of_the_default_run_agree_with_flax():
     assert_alike(1, tolerance=1e-4, reached=2.25)
 
 
 @pytest.mark.slow
-def test_the_first_epoch_of_the_default_run():
+def test_the_first_epoch_of_the_default_run_agrees_with_flax():
     assert_alike(12, tolerance=1e-3, reached=0.5)

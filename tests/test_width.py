@@ -1,4 +1,4 @@
-"""What a person reads on a terminal of 80 columns: no line is longer, and no word is broken."""
+"""Output on a terminal of 80 columns: no line is longer, and no word is broken."""
 
 import fcntl
 import os
@@ -83,7 +83,7 @@ def show(folder, arguments, terminal):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_a_command_prints_fits_80_columns_and_breaks_no_word(folder, name):
+def test_output_fits_80_columns_and_breaks_no_word(folder, name):
     shown, whole = (show(folder, COMMANDS[name], terminal) for terminal in (True, False))
     assert max(map(len, shown.splitlines())) <= COLUMNS
     words = {word for word in whole.split() if len(word) <= 60 and set(word) != {"-"}}

@@ -47,7 +47,7 @@ def make_grid_observer(quiet: bool) -> GridObserver:
     """Returns an observer: only failures if `quiet`, else a live view if stdout is a terminal, else lines."""
     if quiet:
         return FailureObserver()
-    return LiveObserver() if sys.stdout.isatty() else LineObserver()
+    return GridLiveObserver() if sys.stdout.isatty() else GridLineObserver()
 
 
 class FailureObserver:
@@ -119,7 +119,7 @@ class FailureObserver:
         return f"{total - self.counts['waiting']}/{total} trials: {', '.join(named) or 'none yet'}"
 
 
-class LineObserver(FailureObserver):
+class GridLineObserver(FailureObserver):
     """Shows a line per trial."""
 
     def begin(self, work: Work) -> None:
@@ -137,7 +137,7 @@ class LineObserver(FailureObserver):
         say(f"{line}; ETA {self.estimate_rest()}", sys.stdout)
 
 
-class LiveObserver(FailureObserver):
+class GridLiveObserver(FailureObserver):
     """Shows a progress bar, the counts, the rate, the time left and the running trials.
 
     The view stays on the terminal when the grid has ended. A running trial is named by those factors alone that vary in

@@ -1,7 +1,7 @@
-"""The options that a dataclass of arguments stands for: one for every field, and for every setting of a configuration.
+"""Command-line options from a dataclass: one option for every field, and for every setting of a configuration.
 
-A field that is a `Settings` is a table of settings: ``model: ModelConfig`` has the options ``--model.padding`` and so
-on. `Option` says, in a field's annotation, what its name and type do not::
+A field whose type is a `Settings` becomes a group of options: ``model: ModelConfig`` gives ``--model.padding`` and so
+on. An `Option` in a field's annotation adds what the field's name and type do not say::
 
     out: Annotated[Path, Option(metavar="DIR")] = Path("runs")
 """
@@ -33,15 +33,15 @@ from cnnjax.settings.schema import read_literal, write_literal
 
 @dataclass(frozen=True)
 class Option:
-    """What an annotation says of an option.
+    """Properties of an option, given in the annotation of its field.
 
     Attributes:
-        metavar: stands for the value in the help.
-        name: in place of the field's; a table of settings with an empty name gives its settings no prefix.
-        aliases: further names.
-        positional: typed without a name.
-        advanced: listed by ``--help-all`` alone.
-        assigns: each value is a ``SETTING=VALUE`` that changes a configuration among the arguments.
+        metavar: placeholder for the value in the help.
+        name: name of the option, if not that of the field; an empty name of a `Settings` field leaves out its prefix.
+        aliases: further names, with their dashes.
+        positional: whether it is given without its name.
+        advanced: whether only ``--help-all`` lists it.
+        assigns: whether each value is a ``SETTING=VALUE`` that changes a configuration among the arguments.
     """
 
     metavar: str = ""
@@ -61,12 +61,12 @@ class Entry:
     """An option of a command.
 
     Attributes:
-        name: as it is typed, without the dashes before it: ``model.kernel-size``.
-        path: of the value, from the arguments on: ``("run", "model", "kernel_size")``.
-        hint: the annotation of the value.
-        default: the value where the option is not given.
-        owner: the class whose field it is.
-        option: what the annotation says of it.
+        name: name without the leading dashes: ``model.kernel-size``.
+        path: names of the fields that lead from the arguments to the value: ``("run", "model", "kernel_size")``.
+        hint: type annotation of the value, without its `Option`.
+        default: value if the option is not given.
+        owner: class that defines the field.
+        option: the `Option` of the field.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Entry:
 
     @property
     def is_setting(self) -> bool:
-        """Whether the value is part of a configuration, which checks it itself."""
+        """Whether the value belongs to a `Settings`, which checks it itself."""
         return issubclass(self.owner, Settings)
 
     @property
@@ -88,41 +88,41 @@ class Entry:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether the option may be given again, each time with one value."""
+        """Whether the option may be given several times, each time with one value."""
         return not self.is_setting and get_origin(self.hint) is tuple and get_args(self.hint)[-1] is ...
 
     @property
     def kinds(self) -> frozenset[Any]:
-        """The types, without their parameters, that the value may be of."""
+        """The types that the value may have, without their parameters."""
         return _list_kinds(self.hint)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that the value must be one of, where there are any."""
+        """The words that are allowed, if the value is a ``Literal``; else empty."""
         inner = get_args(self.hint)[0] if self.is_repeated else self.hint
         return get_args(inner) if get_origin(inner) is Literal else ()
 
     @property
     def values(self) -> int | None:
-        """How many words the value is, where it is always the same number of several."""
+        """Number of words that follow the option, if its value is a tuple of fixed length; else ``None``."""
         (kind, *others) = (part for part in get_args(self.hint) or (self.hint,) if part is not type(None))
         is_fixed = get_origin(kind) is tuple and not others and not self.is_setting
         return len(get_args(kind)) if is_fixed else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The option as it is typed, with its aliases."""
+        """The option with its dashes, and its aliases."""
         return (f"--{self.name}", *self.option.aliases)
 
     @property
     def negation(self) -> str | None:
-        """What turns off a setting that is a flag: ``--model.no-use-bias``."""
+        """The option that turns off a setting which is a flag: ``--model.no-use-bias``."""
         section, _, name = self.name.rpartition(".")
         return f"--{section}.no-{name}" if self.is_flag and self.is_setting else None
 
 
 def list_options(arguments: Any) -> tuple[Entry, ...]:
-    """Returns the options of a dataclass of arguments, whose values are the defaults, in the order of its fields."""
+    """Returns the options of a dataclass in the order of its fields; the values of `arguments` are the defaults."""
     return tuple(_list_fields(arguments, (), ""))
 
 
@@ -140,7 +140,7 @@ def _list_fields(values: Any, path: tuple[str, ...], prefix: str) -> Iterator[En
 
 
 def _split_hint(hint: Any) -> tuple[Any, Option]:
-    """Returns an annotation without its `Option`, and that."""
+    """Splits an annotation into the type and its `Option`."""
     if get_origin(hint) is not Annotated:
         return hint, Option()
     inner, *marks = get_args(hint)
@@ -150,6 +150,7 @@ def _split_hint(hint: Any) -> tuple[Any, Option]:
 
 
 def _find_owner(kind: type, name: str) -> type:
+    """Returns the class, `kind` or one of its bases, that defines a field."""
     return next(owner for owner in kind.__mro__ if name in inspect.get_annotations(owner))
 
 
@@ -171,11 +172,11 @@ def write_help(kind: type, entries: Sequence[Entry], prog: str, everything: bool
     """Returns the help of a command.
 
     Args:
-        kind: the dataclass of its arguments; its docstring says what the command does.
+        kind: the dataclass of its arguments, whose docstring describes the command.
         entries: its options.
-        prog: what is typed to start it.
-        everything: whether advanced options are listed.
-        width: columns of the terminal; 80 where there is none.
+        prog: the command without its options.
+        everything: whether to list advanced options too.
+        width: width of the terminal, in columns; ``None`` means 80. At most 100 are used.
     """
     width = min(width or WIDTH, 100)
     words = [entry.option.metavar for entry in entries if entry.option.positional]
@@ -192,7 +193,11 @@ def write_help(kind: type, entries: Sequence[Entry], prog: str, everything: bool
 
 
 def _group(kind: type, entries: Sequence[Entry]) -> list[tuple[type, list[Entry]]]:
-    """Returns the options by class: what the command is given first, then its own, then what commands share."""
+    """Returns the options by class, in the order of the help.
+
+    First come the settings of a run and positional arguments, then the command's own options, then those that several
+    commands share.
+    """
     groups: dict[type, list[Entry]] = {}
     for entry in entries:
         is_seed = len(entry.path) == 2 and entry.name == "seed"  # the one setting outside the tables of a run
@@ -207,7 +212,7 @@ def _group(kind: type, entries: Sequence[Entry]) -> list[tuple[type, list[Entry]
 
 
 def write_docstring(text: str, width: int) -> str:
-    """Returns a docstring as a terminal shows it: paragraphs filled, the lines of examples (after ``::``) kept."""
+    """Returns a docstring for a terminal: paragraphs are wrapped to `width`, example lines (after ``::``) are kept."""
     parts = text.strip().split("\n\n")
     examples = [False, *(part.endswith("::") for part in parts)]
     written = (
@@ -218,7 +223,7 @@ def write_docstring(text: str, width: int) -> str:
 
 
 def fill(text: str, width: int, indent: str = "") -> str:
-    """Returns a paragraph in lines of at most `width` columns; only a single word may be longer."""
+    """Returns a paragraph wrapped to `width` columns; only a single word may be longer."""
     return textwrap.fill(
         " ".join(text.split()), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
@@ -233,7 +238,7 @@ def _write_row(option: str, text: str, width: int) -> str:
 
 
 def _invoke(entry: Entry) -> str:
-    """Returns an option as it is typed, with its default, or a word for a value: ``--train.epochs 5``."""
+    """Returns an option with its default value, or with a placeholder: ``--train.epochs 5``, ``--seed N``."""
     if entry.option.positional:
         return entry.option.metavar
     if entry.is_flag:
@@ -252,7 +257,7 @@ def _name_value(entry: Entry) -> str:
 
 
 def _describe(entry: Entry) -> str:
-    """Returns what an option means, with its choices where they are not said."""
+    """Returns the help of an option: its docstring, and its choices if the docstring does not name them all."""
     text = _read_docs(entry.owner).get(entry.path[-1], "")
     if entry.negation and entry.default:
         text = f"Turn off: {text}"
@@ -263,10 +268,10 @@ def _describe(entry: Entry) -> str:
 
 @functools.cache
 def _read_docs(kind: type) -> dict[str, str]:
-    """Returns the docstrings under the fields of a class."""
+    """Returns the docstrings below the fields of a class, by field."""
     try:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    except OSError:  # there is no source, as in an archive of compiled modules
+    except OSError:  # the package was installed as compiled modules, without its source
         return {}
     assert isinstance(definition, ast.ClassDef)
     return {
@@ -283,7 +288,7 @@ _NEGATIVE = re.compile(r"-[\d.]")
 
 
 def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: Arguments) -> Arguments:
-    """Parses a command line into a dataclass; ``--help`` prints the help and ends the command.
+    """Parses a command line into a dataclass; ``--help`` prints the help and exits.
 
     Args:
         kind: the dataclass, whose fields and their docstrings become options and their help.
@@ -292,7 +297,8 @@ def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: 
         default: values of the options that are not given.
 
     Raises:
-        InputError: an unknown option, or a value that its field refuses.
+        InputError: an option is unknown, or a value is not valid.
+        SystemExit: after ``--help``.
     """
     entries = list_options(default)
     asked = [word for word in argv if word in HELP]
@@ -314,7 +320,7 @@ def read_config(path: Path) -> RunConfig:
     """Reads a run configuration from a ``.toml`` or ``.json`` file.
 
     Raises:
-        InputError: the file cannot be read, or what it says is not legal.
+        InputError: the file cannot be read, or its configuration is not valid.
     """
     try:
         text = read_text(path)
@@ -324,7 +330,7 @@ def read_config(path: Path) -> RunConfig:
 
 
 def _parse(entries: Sequence[Entry], argv: Sequence[str]) -> dict[str, Any]:
-    """Returns what was typed, by the name of the option: a text, a list of texts, or whether a flag is set."""
+    """Returns the options given, by name: the text after it, a list of texts, or for a flag whether it is set."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for entry in entries:
         if not entry.option.positional:
@@ -358,7 +364,7 @@ def _add_option(parser: argparse.ArgumentParser, entry: Entry) -> None:
 
 
 def _normalize(argv: Sequence[str]) -> list[str]:
-    """Writes ``--learning_rate -1e-3`` as ``--learning-rate=-1e-3``, which no parser takes for two options."""
+    """Rewrites ``--learning_rate -1e-3`` as ``--learning-rate=-1e-3``; argparse would take ``-1e-3`` for an option."""
     words: list[str] = []
     for word in argv:
         if words and words[-1].startswith("--") and "=" not in words[-1] and _NEGATIVE.match(word):
@@ -372,15 +378,16 @@ def _normalize(argv: Sequence[str]) -> list[str]:
 
 
 def _refuse(word: str, entries: Sequence[Entry]) -> NoReturn:
-    typed = [entry for entry in entries if not entry.option.positional]
-    names = [*HELP, *(name for entry in typed for name in (*entry.names, entry.negation) if name)]
+    """Raises `InputError` for an unknown option, with the nearest known one."""
+    named = [entry for entry in entries if not entry.option.positional]
+    names = [*HELP, *(name for entry in named for name in (*entry.names, entry.negation) if name)]
     same = [name for name in names if name.endswith(f".{word.lstrip('-')}")]
     nearest = f"; did you mean {same[0]!r}?" if same else near_match(word, names)
     raise InputError(f"{word}: there is no such option{nearest or '; --help lists them'}")
 
 
 def _convert(entry: Entry, given: Any) -> Any:
-    """Returns the value of an option from its texts."""
+    """Returns the value of an option from what `_parse` found for it."""
     if entry.is_flag:
         return given
     if entry.is_repeated:
@@ -400,7 +407,7 @@ def _convert(entry: Entry, given: Any) -> Any:
 def _read_assignments(
     texts: Sequence[str], entries: Sequence[Entry], given: Container[str], option: str
 ) -> list[tuple[Entry, Any]]:
-    """Returns the values that ``SETTING=VALUE`` gives to the options named as the settings."""
+    """Returns the settings assigned as ``SETTING=VALUE``, each with its option."""
     named = {entry.name.replace("-", "_"): entry for entry in entries if "." in entry.name}
     settings = RunConfig.schema().read_settings(texts, option, "the seed is given with --seed")
     for path in settings:
@@ -412,7 +419,7 @@ def _read_assignments(
 
 
 def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
-    """Returns the arguments with other values, and other settings in their configurations."""
+    """Returns `default` with the given values, including those of settings inside its configurations."""
     changes: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
     for entry, value in given:

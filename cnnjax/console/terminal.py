@@ -1,7 +1,7 @@
-"""What a person sees in a terminal: progress, tables, one-line errors and exit codes. No JAX here.
+"""Terminal output of the commands: progress, one-line errors and exit codes. No JAX here.
 
-A command's ``main`` returns its exit code or raises; `run_command` turns errors that a user can mend into one line on
-stderr. Output that can no longer be written (a closed pipe, a full disk) never stops a run.
+A command's ``main`` returns its exit code or raises an error. `run_command` prints expected errors as one line on
+stderr. A run continues even if its output can no longer be written (closed pipe, full disk).
 """
 
 import contextlib
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CENTURY = 100 * 365 * 86400.0
+"""In seconds; longer times are shown as "more than 100 years"."""
 LEAST_WIDTH, MOST_WIDTH = 40, 1000
-"""Columns of a terminal that output is made for; a narrower one wraps the lines itself."""
+"""Narrowest and widest output, in columns; a narrower terminal wraps the lines itself."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Escape sequence printed in place of each control character."""
 _lost: list[str] = []
+"""Errors of output that could not be written, other than to a closed pipe."""
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
-    """Runs a command on ``sys.argv`` and exits with its code; ``--debug`` adds the traceback to an error."""
+    """Runs a command on ``sys.argv`` and exits with its exit code; with ``--debug``, errors show their traceback."""
     _open_streams()
     warnings.showwarning = lambda message, *_args, **_kwargs: say(f"warning: {message}", sys.stderr)
     raise_on_signals()
@@ -44,16 +47,17 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         if "--debug" in sys.argv:
             traceback.print_exc()
         message, code = _explain(error)
-        lines = printable(message, keep="\n")  # the mistakes of a study have a line each
+        lines = printable(message, keep="\n")  # because a study's mistakes are listed one per line
         say(f"error: {lines}", sys.stderr)
     sys.exit(code)
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Prints `text` if it can still be printed; what a full disk swallows makes the command end with 4.
+    """Prints `text`, and does not raise if the stream can no longer be written.
 
-    Control characters, as a folder's name may have them, are printed as escapes. Notes and errors are folded to the
-    columns of a terminal; elsewhere each has one line.
+    A reader that closed its pipe is ignored; after any other write error, such as a full disk, the command ends with
+    exit code 4. Control characters, which names of folders may contain, are printed as escapes. On a terminal, lines
+    for stderr are wrapped to its width.
     """
     try:
         width = find_width(stream) if stream is sys.stderr else None
@@ -70,41 +74,41 @@ def _fold(line: str, width: int | None) -> str:
 
 
 def make_observer(quiet: bool) -> Observer:
-    """Returns what shows a run: a bar on a terminal, lines elsewhere; notes alone where `quiet`."""
+    """Returns the observer that shows training: a bar on a terminal, else lines; only notes if `quiet`."""
     if quiet:
         return NoteObserver()
     return BarObserver() if sys.stdout.isatty() else LineObserver()
 
 
 class NoteObserver(Silence):
-    """Shows notes, on stderr, and nothing else."""
+    """Prints notes on stderr, and nothing else."""
 
     def note(self, message: str) -> None:
-        """Shows a line on stderr."""
+        """Prints one line on stderr."""
         say(message, sys.stderr)
 
 
 class LineObserver(NoteObserver):
-    """Shows one line an epoch."""
+    """Prints one line per epoch."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
 
     def advance(self, progress: Progress) -> None:
-        """Keeps the progress for the end of the epoch."""
+        """Remembers the progress, whose rate is printed at the end of the epoch."""
         self._progress = progress
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
-        """Shows the epoch."""
+        """Prints the metrics of the epoch."""
         progress = self._progress
-        of, rate = (f"/{progress.epochs}", f", {_rate(progress)}") if progress else ("", "")
+        total, rate = (f"/{progress.epochs}", f", {_rate(progress)}") if progress else ("", "")
         named = zip(_HEADINGS[1:], _cells(metrics)[1:], strict=True)
         values = ", ".join(f"{name} {cell}" for name, cell in named if cell)
-        say(f"epoch {metrics.epoch}{of}: {values}{rate}", sys.stdout)
+        say(f"epoch {metrics.epoch}{total}: {values}{rate}", sys.stdout)
 
 
 class BarObserver(NoteObserver):
-    """Shows a progress bar an epoch, which stays when the epoch ends; nothing once the terminal is gone."""
+    """Shows one progress bar per epoch, which stays on screen afterwards; nothing once the terminal has closed."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -113,7 +117,7 @@ class BarObserver(NoteObserver):
         self._gone = False
 
     def note(self, message: str) -> None:
-        """Shows a line below the bar."""
+        """Ends the bar, and prints one line below it on stderr."""
         self.close()
         super().note(message)
 
@@ -128,7 +132,7 @@ class BarObserver(NoteObserver):
             self._update(completed=progress.seen, numbers=numbers)
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
-        """Leaves the bar, with the validation metrics in place of the rate: 80 columns cannot hold both."""
+        """Ends the bar; validation metrics replace the rate, because 80 columns cannot hold both."""
         numbers = f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}  {self._rate}"
         if metrics.val_loss is not None:
             loss, accuracy = f"{metrics.loss:.4f} (val {metrics.val_loss:.4f})", f"{metrics.accuracy:.4f}"
@@ -138,7 +142,7 @@ class BarObserver(NoteObserver):
         self.close()
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Ends the bar, which stays on screen as it is."""
         with self._tolerant():
             if self._bar is not None:
                 self._bar.stop()
@@ -162,6 +166,7 @@ class BarObserver(NoteObserver):
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
+        """Drops the bar for good if the terminal can no longer be written."""
         try:
             yield
         except OSError:
@@ -169,13 +174,13 @@ class BarObserver(NoteObserver):
 
 
 def find_width(stream: TextIO | None = None) -> int | None:
-    """Returns the columns to write in: those of the terminal that `stream` is, stdout by default; ``None`` without."""
+    """Returns the width of output to `stream` (by default stdout), in columns; ``None`` if it is no terminal."""
     is_terminal = (stream or sys.stdout).isatty()
     return min(max(shutil.get_terminal_size().columns, LEAST_WIDTH), MOST_WIDTH) if is_terminal else None
 
 
 def open_terminal() -> "Console":
-    """Returns rich's view of the terminal; it follows the columns of the terminal within the same bounds."""
+    """Returns rich's console; its width follows the terminal, within `LEAST_WIDTH` and `MOST_WIDTH`."""
     from rich.console import Console
 
     width = find_width()
@@ -183,14 +188,19 @@ def open_terminal() -> "Console":
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a time as hours, minutes and seconds: ``0:12:30``, ``2 days, 1:00:00``."""
+    """Returns a duration as hours, minutes and seconds.
+
+    Example:
+        >>> format_seconds(750), format_seconds(176400)
+        ('0:12:30', '2 days, 1:00:00')
+    """
     if not seconds < CENTURY:
         return "more than 100 years"
     return str(timedelta(seconds=round(max(seconds, 0.0))))
 
 
 def format_history(history: Sequence[EpochMetrics]) -> str:
-    """Returns the history as a table of plain text; columns without values are left out."""
+    """Returns the metrics of all epochs as a plain-text table, without columns that have no values."""
     rows = [_HEADINGS, *(_cells(metrics) for metrics in history)]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
@@ -211,7 +221,7 @@ def _rate(progress: Progress) -> str:
 
 
 def _open_streams() -> None:
-    """Gives a closed stream a place to write to, and one that cannot encode a character an escape for it."""
+    """Opens a closed stdout or stderr on the null device, and lets both escape characters they cannot encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -221,6 +231,7 @@ def _open_streams() -> None:
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
+    """Returns the message for an error, and the exit code."""
     if isinstance(error, CnnjaxError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -1,5 +1,5 @@
-"""Figures: numbers in, `matplotlib.figure.Figure` out, all in one style; without JAX and without the state of pyplot.
+"""Draws figures in one style: functions take numbers and return a `matplotlib.figure.Figure`. No JAX, no pyplot.
 
-Every function that draws is decorated with `style.styled()` and makes its figure by `style.new_figure`; its caller
-saves the figure by `style.save_figure`.
+Every drawing function is decorated with `style.styled()` and creates its figure with `style.new_figure`. The caller
+saves the figure with `style.save_figure`.
 """

@@ -1,4 +1,4 @@
-"""Arms compared: differences (the forest plot), pairs of seeds, accuracy against size, and ranks.
+"""Figures that compare arms: forest plot of differences, pairs of seeds, accuracy against size, and ranks.
 
 Accuracies and margins come in as fractions and are drawn in per cent or percentage points.
 """
@@ -39,7 +39,7 @@ MOST_PAIRS = 24
 MOST_GROUPS = 6
 """Largest number of groups that each have their own colour and marker."""
 _FAR = 4.0
-"""A row that reaches this many times as far as most others is cut off, so that the others stay readable."""
+"""A row is cut off if it extends this many times as far as three quarters of the rows, so that those stay readable."""
 _COLUMNS = 4
 """Panels of pairs in a row."""
 _RISE, _FALL, _LEVEL = (BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "D")
@@ -48,7 +48,7 @@ _RISE, _FALL, _LEVEL = (BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "D
 
 @styled()
 def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: float) -> "Figure":
-    """Draws a forest plot: differences of accuracy with their intervals, in percentage points, a row each.
+    """Draws a forest plot: one row per contrast, with its difference of accuracy and interval, in percentage points.
 
     A row shows the difference of every seed as a tick, the mean with its interval, and the numbers and the verdict in
     words. The grey band is the margin of equivalence.

@@ -1,4 +1,4 @@
-"""Factors of a study: their shares of the variance, the effects of their levels, and one factor against another."""
+"""Figures of the factors of a study: shares of the variance, effects of levels, and heat maps of two factors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _COLUMNS = 2
 
 
 class FactorEffects(NamedTuple):
-    """The effects of the levels of one factor, by label in the order of the study; the reference has ``None``."""
+    """Effects of the levels of one factor, by label in the order of the study; ``None`` for the reference level."""
 
     factor: str
     levels: Mapping[str, Contrast | None]
@@ -68,7 +68,7 @@ def draw_shares(names: Sequence[str], shares: Sequence[Share]) -> "Figure":
 
 @styled()
 def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figure":
-    """Draws the effect of every level against the reference of its factor, a panel per factor, all on one scale.
+    """Draws the effect of every level against the reference level, one panel per factor, all on one scale.
 
     Args:
         factors: the factors, at least one.
@@ -111,7 +111,7 @@ def _name_levels(axes: "Axes", labels: Sequence[str]) -> None:
 
 
 class HeatMap(NamedTuple):
-    """The cells of two factors: percentages, float (rows, columns), nan for missing ones, and the text of each cell."""
+    """The cells of two factors: accuracies in per cent, float (rows, columns) with nan if missing, and their texts."""
 
     title: str
     rows: Sequence[str]

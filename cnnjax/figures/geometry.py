@@ -1,4 +1,4 @@
-"""The geometry of a network, without any weights: a sliding window, pooling, and the stack of tensors."""
+"""Figures of a network's geometry, without weights: a sliding window, pooling, and the stack of tensors."""
 
 import math
 from collections.abc import Sequence
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_WINDOWS, MOST_BLOCKS = 4, 60
-"""Windows shown per side; tensors shown of a network."""
+"""Largest number of windows shown per side, and of tensors shown of a network."""
 _MOST_NUMBERED, _MOST_NUMBERED_SMALL = 16, 8
-"""Largest side of a grid whose cells have numbers, in a large grid and in a small one."""
+"""Cells per side up to which a large grid, and a small one, shows the number of every cell."""
 _SLOT, _ROW, _IN_A_ROW = 1.5, 2.6, 7
-"""Inches across and down for a block with its text; blocks in a row."""
+"""Width and height in inches for a block with its text; blocks in a row."""
 _TALLEST, _THICKEST, _THINNEST = 1.2, 0.55, 0.07
-"""Inches of the tallest block, the thickest and the thinnest."""
+"""Height of the tallest block, and thickness of the thickest and of the thinnest one, in inches."""
 _COLOURS = {"Conv": SKY, "MaxPool": ORANGE, "AvgPool": ORANGE, "BatchNorm": PURPLE, "Dense": GREEN, "Input": BLUE}
 
 
 @styled()
 def draw_window(sliding: Sliding) -> "Figure":
-    """Draws an image with its first two windows, what each window sees, and the output with a letter per window."""
+    """Draws an image with its first two windows, the pixels of each window, and the output with a letter per window."""
     rows, columns = (min(size, MOST_WINDOWS) for size in sliding.output)
     image_side, output_side = (_side(size) for size in (sliding.padded.shape, sliding.output))
     small = 1.05 if max(sliding.padded.shape) <= 5 else 1.4

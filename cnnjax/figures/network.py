@@ -1,4 +1,4 @@
-"""Inside a trained network: filters, feature maps, saliency, answers, and mistakes."""
+"""Figures of a trained network: filters, feature maps, saliency, class probabilities, and mistakes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_FILTERS, MOST_INPUTS = 64, 12
-"""Filters shown of a layer that sees the image; filters and inputs shown of a deeper layer."""
+"""Filters shown of the first layer; filters, and input channels of each, shown of a deeper layer."""
 MOST_MAPS, MOST_MAPS_OF_A_ROW, MOST_UNITS, MOST_LAYERS = 64, 8, 128, 40
-"""Maps shown of one layer by itself; maps of a layer among others; units of a dense layer; layers below each other."""
+"""Feature maps shown of one layer alone, and of a layer among others; units shown of a dense layer; layers shown."""
 MOST_CLASSES = 10
 """Number of the most probable classes whose probability is shown."""
 _MOST_NAMED = 25
@@ -47,10 +47,10 @@ _SHEET_WIDTH = 6.4
 
 @styled()
 def draw_filters(name: str, kernel: np.ndarray) -> "Figure":
-    """Draws the weights of the filters of a layer as small images, zero in the middle grey.
+    """Draws the weights of a layer's filters as small images; middle grey is zero.
 
-    With one input channel, every filter is a grey image; with three, an image in the colours that raise the output.
-    Otherwise rows are filters and columns are the input channels that they sum.
+    With one input channel, every filter is a grey image. With three, it is a colour image, in the colours that increase
+    the output. Otherwise each row is a filter and each column an input channel.
 
     Args:
         name: name of the layer.
@@ -205,11 +205,11 @@ def _scale(values: np.ndarray) -> dict[str, Any]:
 def draw_saliency(
     image: np.ndarray, saliency: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
 ) -> "Figure":
-    """Draws an image, how strongly each of its pixels changes the winning logit, and the probabilities.
+    """Draws an image, how strongly each of its pixels changes the largest logit, and the class probabilities.
 
     Args:
         image: uint8 (height, width, channels).
-        saliency: gradient of the winning logit with respect to the pixels, float (height, width, channels).
+        saliency: gradient of the largest logit with respect to the pixels, float (height, width, channels).
         probabilities: probabilities of the classes, float (classes,).
         class_names: names of the classes.
         title: description of the image.
@@ -246,7 +246,7 @@ def _plot_probabilities(axes: "Axes", probabilities: np.ndarray, class_names: Se
 
 
 def format_probability(value: float) -> str:
-    """Returns a probability as a percentage that is never rounded to certainty.
+    """Returns a probability as a percentage, which is never rounded to 0% or 100%.
 
     Example:
         >>> [format_probability(value) for value in (0.9824, 0.0002, 0.9999, 1)]

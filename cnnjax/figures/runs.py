@@ -1,4 +1,4 @@
-"""Runs of arms: learning curves, confusion matrices, and the test images that most runs get wrong."""
+"""Figures of the runs of arms: learning curves, confusion matrices, and the test images that most runs get wrong."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,10 @@ _TINY = 5.0
 
 
 class Curve(NamedTuple):
-    """An arm: the mean error of its runs after every epoch in %, with its band (nan if none), float (epochs,)."""
+    """Learning curve of an arm: mean error of its runs after every epoch, with its band, float (epochs,) in per cent.
+
+    The band is nan where there is none.
+    """
 
     name: str
     error: np.ndarray
@@ -51,7 +54,7 @@ class Curve(NamedTuple):
 
 @styled()
 def draw_curves(curves: Sequence[Curve], base: Curve | None, measured: str) -> "Figure":
-    """Draws learning curves, a panel per arm on common axes, with the curve of the base in grey for comparison.
+    """Draws learning curves, one panel per arm with common axes, each with the curve of the base in grey.
 
     Args:
         curves: the arms, at least one and at most `MOST_CURVES`.

@@ -1,1 +1,1 @@
-"""What is inside a trained network, and inside a convolution: numbers for the pictures of `cnnjax.figures`."""
+"""Numbers behind the pictures of `cnnjax.figures`: what a trained network computes, and how a window slides."""

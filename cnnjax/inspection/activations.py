@@ -1,6 +1,6 @@
-"""What every layer of a trained network gives, what the network answers, and which pixels its answer hangs on.
+"""Layer outputs, class probabilities and saliency maps of a trained network.
 
-Outputs go by the names of the layer table; dropout and flattening, which change no number, have none.
+Layer outputs are named as in the layer table. Dropout and flattening have none, because they change no numbers.
 """
 
 from typing import Any
@@ -15,18 +15,18 @@ from cnnjax.models.prediction import TrainedNetwork, compute_logits, scale_image
 
 
 def compute_outputs(network: TrainedNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what every layer gives for some images.
+    """Returns the output of every layer for some images.
 
     Args:
-        network: the network.
+        network: the trained network.
         images: uint8 (n, height, width, channels).
 
     Returns:
-        By name of the layer, from the image on, float32: maps (n, rows, columns, channels), then units (n, features);
-        the last are the logits.
+        Layer name to float32 output, from the first layer to the logits: feature maps are (n, rows, columns, channels),
+        outputs of dense layers (n, features).
 
     Raises:
-        InputError: the images are not uint8 of the network's shape.
+        InputError: the images are not uint8, or not of the shape that the network was trained on.
     """
     network.check_images(images)
     program = jax.jit(_apply_layers, static_argnames="model")
@@ -36,28 +36,35 @@ def compute_outputs(network: TrainedNetwork, images: np.ndarray) -> dict[str, np
 
 
 def compute_probabilities(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
-    """Returns the probabilities float32 (n, classes) that the network gives to the classes of uint8 images.
+    """Returns the class probabilities (softmax of the logits) of some images.
+
+    Args:
+        network: the trained network.
+        images: uint8 (n, height, width, channels).
+
+    Returns:
+        float32 (n, classes).
 
     Raises:
-        InputError: the images are not uint8 of the network's shape.
+        InputError: the images are not uint8, or not of the shape that the network was trained on.
     """
     logits = compute_logits(network, images)
-    odds = np.exp(logits - logits.max(-1, keepdims=True))
-    return odds / odds.sum(-1, keepdims=True)  # type: ignore[no-any-return]
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def compute_saliency(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
-    """Returns how the winning logit changes with the pixels of an image: ``d logit / d pixel``.
+    """Returns the gradient of the largest logit with respect to the pixels of an image.
 
     Args:
-        network: the network.
+        network: the trained network.
         image: uint8 (height, width, channels).
 
     Returns:
-        float32 (height, width, channels); the pixels are in [0, 1].
+        ``d logit / d pixel``, float32 (height, width, channels), for pixels scaled to [0, 1].
 
     Raises:
-        InputError: the image is not uint8 of the network's shape.
+        InputError: the image is not uint8, or not of the shape that the network was trained on.
 
     References:
         Simonyan, Vedaldi and Zisserman (2014), Deep inside convolutional networks.
@@ -65,15 +72,15 @@ def compute_saliency(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
     network.check_images(image[np.newaxis])
     model = network.build()
 
-    def win(pixels: jax.Array) -> jax.Array:
+    def find_largest_logit(pixels: jax.Array) -> jax.Array:
         logits = model.apply(network.variables, pixels[None])
         assert isinstance(logits, jax.Array)
         return logits[0].max()
 
-    return np.asarray(jax.jit(jax.grad(win))(scale_images(jnp.asarray(image))))
+    return np.asarray(jax.jit(jax.grad(find_largest_logit))(scale_images(jnp.asarray(image))))
 
 
 def _apply_layers(variables: Any, images: jax.Array, *, model: nn.Module) -> dict[str, jax.Array]:
-    """Returns what every layer gives, float32, with the batch first."""
-    _, kept = model.apply(variables, scale_images(images), mutable=["intermediates"])
-    return {name: output.astype(jnp.float32) for name, output in kept["intermediates"][OUTPUTS].items()}
+    """Returns the output of every layer by its name, float32, with the batch dimension first."""
+    _, state = model.apply(variables, scale_images(images), mutable=["intermediates"])
+    return {name: output.astype(jnp.float32) for name, output in state["intermediates"][OUTPUTS].items()}

@@ -1,4 +1,4 @@
-"""Where a network is wrong: who is taken for whom, how often, and which answers were the worst. No JAX here."""
+"""Where a network is wrong: confusion matrix, most confused classes and worst predictions. No JAX here."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network said of one test image: a class, and a probability that the ranking is about."""
+    """The prediction for one test image.
+
+    Attributes:
+        index: position of the image in the test set.
+        label: true class.
+        predicted: predicted class.
+        probability: the probability by which the answers were ranked, of the predicted or of the true class.
+    """
 
     index: int
     label: int
@@ -17,7 +24,7 @@ class Answer:
 
 
 class Confusion(NamedTuple):
-    """Examples of class `label` that were taken for class `predicted`: how often."""
+    """How many examples of class `label` were predicted as class `predicted`."""
 
     label: int
     predicted: int
@@ -33,53 +40,74 @@ def count_confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) 
         classes: number of classes.
 
     Returns:
-        int64 (classes, classes): examples by true class (down) and predicted class (across), n in all.
+        int64 (classes, classes): number of examples by true class (rows) and predicted class (columns).
+
+    Example:
+        >>> count_confusions(np.array([0, 1, 1]), np.array([0, 1, 0]), 2).tolist()
+        [[1, 0], [1, 1]]
     """
     pairs = labels.astype(np.int64) * classes + predictions.astype(np.int64)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def share_errors(matrix: np.ndarray) -> np.ndarray:
-    """Returns a confusion matrix in per cent of the true class, nan on the diagonal."""
+    """Returns the errors of a confusion matrix as percentages of their true class.
+
+    Args:
+        matrix: int (classes, classes), as `count_confusions` returns it.
+
+    Returns:
+        float64 (classes, classes), nan on the diagonal.
+
+    Example:
+        >>> share_errors(np.array([[8, 2], [0, 10]])).tolist()
+        [[nan, 20.0], [0.0, nan]]
+    """
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     return np.where(np.eye(len(matrix), dtype=bool), np.nan, shares)
 
 
 def list_confusions(matrix: np.ndarray, most: int) -> list[Confusion]:
-    """Returns the most frequent pairs of classes that were confused, at most `most`, the most frequent first."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [Confusion(int(t), int(p), int(wrong[t, p])) for t, p in pairs if wrong[t, p]]
+    """Returns the most frequent confusions, at most `most`, the most frequent first.
+
+    Example:
+        >>> list_confusions(np.array([[8, 2], [3, 10]]), most=1)
+        [Confusion(label=1, predicted=0, times=3)]
+    """
+    errors = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-errors, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(order, errors.shape), strict=True)
+    return [Confusion(int(t), int(p), int(errors[t, p])) for t, p in pairs if errors[t, p]]
 
 
 def find_confident_mistakes(
     probabilities: np.ndarray, labels: np.ndarray, predictions: np.ndarray, most: int
 ) -> list[Answer]:
-    """Returns the wrong answers that the network was surest of, with the probability of the class it said.
+    """Returns the wrong predictions that the network was most confident of.
 
     Args:
         probabilities: float (n, classes).
         labels: true classes, int (n,).
         predictions: predicted classes, int (n,).
-        most: answers to return; fewer where fewer are wrong.
+        most: largest number of answers to return.
 
     Returns:
-        The highest probability first, equal ones in the order of the examples.
+        Answers with the probability of the predicted class, the highest first; ties keep the order of the examples.
     """
-    said = probabilities[np.arange(len(labels)), predictions]
-    order = np.argsort(-said, kind="stable")
-    return _list_answers(order[labels[order] != predictions[order]][:most], labels, predictions, said)
+    confidence = probabilities[np.arange(len(labels)), predictions]
+    order = np.argsort(-confidence, kind="stable")
+    return _list_answers(order[labels[order] != predictions[order]][:most], labels, predictions, confidence)
 
 
 def find_hardest(probabilities: np.ndarray, labels: np.ndarray, predictions: np.ndarray, most: int) -> list[Answer]:
-    """Returns the examples whose true class got the lowest probability, with that probability, the lowest first.
+    """Returns the examples whose true class got the lowest probability, the lowest first.
 
-    Arguments are those of `find_confident_mistakes`; right answers may be among them.
+    The arguments are those of `find_confident_mistakes`. Each answer carries the probability of its true class.
+    Correct predictions may be among them.
     """
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    order = np.argsort(of_truth, kind="stable")[:most]
-    return _list_answers(order, labels, predictions, of_truth)
+    true_probability = probabilities[np.arange(len(labels)), labels]
+    order = np.argsort(true_probability, kind="stable")[:most]
+    return _list_answers(order, labels, predictions, true_probability)
 
 
 def _list_answers(

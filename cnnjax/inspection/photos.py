@@ -1,8 +1,8 @@
-"""A picture of the user's own, made into an image as the network knows them. No JAX here.
+"""Converts a picture of the user's own into an image like those of the dataset. No JAX here.
 
-Its transparent pixels get a background, it is made as long as it is wide as the dataset's images are (bands in the
-colour of its border fill what is missing), shrunk with antialiasing, and inverted where the dataset's images are light
-on dark and it is dark on light. Whatever was done to it is said.
+Transparent pixels get a background. Bands in the colour of the border bring the picture to the aspect ratio of the
+dataset. It is resized with antialiasing, and inverted if the dataset is light on dark and the picture dark on light.
+Every change is listed for the user.
 """
 
 import io
@@ -19,37 +19,44 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_BYTES = 2**28
-"""The largest file."""
+"""Bytes of the largest file that is read."""
 MOST_PIXELS = 50_000_000
+"""Pixels of the largest picture that is decoded."""
 LONGEST_SIDE = 16_384
+"""Pixels of the longest side that is decoded."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode for a number of channels."""
 _DARK, _LIGHT = 64, 191
-"""Mean of a border that is dark, or light, of 255."""
+"""A border is dark if its mean brightness (0 to 255) is below the first, light if it is above the second."""
 _TYPICAL = 0.9
-"""Share of a dataset's images whose border must be dark for it to be light on dark."""
+"""Share of a dataset's images that must have a dark border for the dataset to count as light on dark."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A picture as the network is given it, uint8 (height, width, channels), and what was done to it, a line each."""
+    """A picture as the network receives it.
+
+    Attributes:
+        pixels: uint8 (height, width, channels).
+        remarks: what was done to the picture, one line each.
+    """
 
     pixels: np.ndarray
     remarks: tuple[str, ...]
 
 
 def read_photo(path: Path, image_shape: tuple[int, ...], examples: np.ndarray, invert: bool | None = None) -> Photo:
-    """Reads a picture from a file.
+    """Reads a picture from a file and converts it to the shape of the dataset's images.
 
     Args:
-        path: of a PNG, JPEG, BMP, GIF or WebP file, of any size.
+        path: a PNG, JPEG, BMP, GIF or WebP file.
         image_shape: (height, width, channels) of the dataset.
-        examples: images of the dataset, uint8 (n, height, width, channels), by which it is known whether they are light
-            on dark.
-        invert: whether light and dark are exchanged; ``None`` decides by the border.
+        examples: images of the dataset, uint8 (n, height, width, channels), to tell whether they are light on dark.
+        invert: whether to exchange light and dark; ``None`` decides by `needs_inversion`.
 
     Raises:
-        InputError: there is no such file, or it is not a picture, or a very large one.
+        InputError: the file does not exist, is no picture, or is too large.
     """
     height, width, channels = image_shape
     opened = _open(path)
@@ -74,12 +81,18 @@ def read_photo(path: Path, image_shape: tuple[int, ...], examples: np.ndarray, i
 
 
 def needs_inversion(pixels: np.ndarray, examples: np.ndarray) -> bool:
-    """Whether a grey picture is dark on light where the dataset is light on dark, or the other way round.
+    """Whether a grey picture is dark on light and the dataset light on dark, or the other way round.
+
+    Always false for colour images, and for a dataset whose borders vary from image to image, as photographs' do.
 
     Args:
-        pixels: of the picture, uint8 (height, width, channels).
-        examples: of the dataset, uint8 (n, height, width, channels); where their borders vary, as those of photographs
-            do, or where they have colours, nothing is inverted.
+        pixels: the picture, uint8 (height, width, channels).
+        examples: images of the dataset, uint8 (n, height, width, channels).
+
+    Example:
+        >>> white, black = np.full((4, 4, 1), 255, np.uint8), np.zeros((4, 4, 1), np.uint8)
+        >>> needs_inversion(white, black[np.newaxis]), needs_inversion(black, black[np.newaxis])
+        (True, False)
     """
     if pixels.shape[-1] > 2:
         return False
@@ -103,7 +116,7 @@ def _invert(pixels: np.ndarray) -> np.ndarray:
 
 
 def _open(path: Path) -> "Image":
-    """Returns the picture upright, in one of the modes L, RGB and RGBA."""
+    """Returns the picture, rotated as its EXIF data says, in mode L, RGB or RGBA."""
     from PIL import Image, ImageOps
 
     try:
@@ -111,12 +124,12 @@ def _open(path: Path) -> "Image":
     except InputError as error:
         raise InputError(f"--image {path}: {error}") from None
     try:
-        # From memory: Pillow allocates what a damaged file says the length of a piece is before it reads the piece.
+        # From memory: given a file, Pillow would allocate as many bytes as a damaged length field asks for.
         with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             if file.width * file.height > MOST_PIXELS:
                 size = f"{file.width} x {file.height}"
                 raise InputError(f"--image {path}: is {size} pixels; must be at most {MOST_PIXELS:,} in all")
-            if max(file.size) > LONGEST_SIDE:  # for it is made as wide as it is high
+            if max(file.size) > LONGEST_SIDE:  # because bands may make a long narrow picture square
                 size = f"{file.width} x {file.height}"
                 raise InputError(f"--image {path}: is {size} pixels; must be at most {LONGEST_SIDE:,} on a side")
             picture = ImageOps.exif_transpose(file)
@@ -132,7 +145,10 @@ def _open(path: Path) -> "Image":
 
 
 def _fill_transparency(picture: "Image") -> tuple["Image", str]:
-    """Puts white behind a picture, or black behind one that is itself light; says which, or nothing if it is opaque."""
+    """Returns the picture on a background, and the name of its colour ("" if the picture is opaque).
+
+    The background is black if the visible pixels are light, else white.
+    """
     from PIL import Image
 
     pixels = np.asarray(picture)
@@ -146,7 +162,7 @@ def _fill_transparency(picture: "Image") -> tuple["Image", str]:
 
 
 def _widen(picture: "Image", aspect: float) -> "Image":
-    """Returns the picture in the middle of one that is `aspect` times as wide as it is high."""
+    """Returns the picture with bands at its sides, so that its width is `aspect` times its height."""
     from PIL import Image
 
     width, height = max(picture.width, round(picture.height * aspect)), picture.height

@@ -1,8 +1,7 @@
-"""A window sliding over an image, in numbers: what it sees at every place, and what pooling makes of it. No JAX here.
+"""A window that slides over an image: which pixels it covers at every position, and what pooling returns. No JAX here.
 
-The pixels of the image are numbered from 1 in reading order, zeros are padding, and every place of the window has a
-letter: the output of a convolution is a grid of these letters. How many places there are is the layer table's
-arithmetic.
+The pixels of the image are numbered from 1 in reading order; padding is 0. Every position of the window has a letter,
+so the output of a convolution is a grid of letters. The layer table computes the number of positions.
 """
 
 import math
@@ -33,20 +32,20 @@ SEVEN = np.array(
         )
     ]
 )
-"""A 7 of ones, int (12, 12)."""
+"""An image of the digit 7: int (12, 12), 1 where the digit is, else 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sliding:
-    """A window at all its places.
+    """A window at all its positions over a numbered image.
 
     Attributes:
         image: numbers of the pixels, int (height, width).
         padded: the image with its padding of zeros, int (padded height, padded width).
-        window: height and width of the window.
-        strides: steps of the window down and across.
-        padding: as it was asked for.
-        output: places down and across.
+        window: height and width of the window, in pixels.
+        strides: vertical and horizontal step of the window, in pixels.
+        padding: the padding that was asked for.
+        output: number of positions down and across.
     """
 
     image: np.ndarray
@@ -58,35 +57,35 @@ class Sliding:
 
     @property
     def letters(self) -> list[list[str]]:
-        """The letter of every place, row by row."""
+        """The letter of every position, row by row."""
         rows, columns = self.output
         return [[name_window(row * columns + column) for column in range(columns)] for row in range(rows)]
 
     def find_corner(self, position: Pair) -> Pair:
-        """Returns the row and column, in the padded image, of the upper left pixel of the window at a place."""
+        """Returns the row and column, in the padded image, of the window's upper left pixel at a position."""
         return position[0] * self.strides[0], position[1] * self.strides[1]
 
     def see(self, position: Pair) -> np.ndarray:
-        """Returns what the window sees at a place, int (window height, window width)."""
+        """Returns the pixels that the window covers at a position, int (window height, window width)."""
         top, left = self.find_corner(position)
         return self.padded[top : top + self.window[0], left : left + self.window[1]]
 
     def describe(self) -> str:
-        """Returns one line that names the sizes."""
+        """Returns one line with the sizes of image, window and output, the stride and the padding."""
         sizes = f"{_times(self.image.shape)} image, {_times(self.window)} window, {_name_strides(self.strides)}"
         return f"{sizes}, {_name_padding(self.padding)}: {_times(self.output)} output"
 
 
 @dataclass(frozen=True, eq=False)
 class Pooling:
-    """A picture and what pooling makes of it.
+    """A picture before and after pooling.
 
     Attributes:
         picture: float (height, width), in [0, 1].
         pooled: float (rows, columns).
         kind: ``max`` or ``avg``.
-        window: height and width of the window.
-        strides: steps of the window down and across.
+        window: height and width of the window, in pixels.
+        strides: vertical and horizontal step of the window, in pixels.
     """
 
     picture: np.ndarray
@@ -96,7 +95,7 @@ class Pooling:
     strides: Pair
 
     def describe(self) -> str:
-        """Returns one line that names the sizes."""
+        """Returns one line with the kind of pooling, the window and the stride."""
         strides = "" if self.strides == self.window else f", {_name_strides(self.strides)}"
         return f"{self.kind}-pooling, {_times(self.window)} window{strides}"
 
@@ -106,12 +105,12 @@ def slide(size: Pair, kernel_size: Size, strides: Size = 1, padding: Padding = "
 
     Args:
         size: height and width of the image.
-        kernel_size: of the window: one number, or height and width.
-        strides: of the window, written likewise.
+        kernel_size: size of the window: one number, or height and width.
+        strides: step of the window: one number, or vertical and horizontal.
         padding: ``valid``, ``same``, pixels on every side, or ``((top, bottom), (left, right))``.
 
     Raises:
-        InputError: the window is larger than its input, or a value is not legal.
+        InputError: the window is larger than the padded image, or a value is not valid.
 
     Example:
         >>> slide((5, 5), 3, 2).letters
@@ -139,11 +138,15 @@ def pool(picture: np.ndarray, kind: Pool = "max", pool_size: Size = 2, pool_stri
     Args:
         picture: numbers in [0, 1], (height, width).
         kind: ``max`` or ``avg``.
-        pool_size: of the window: one number, or height and width.
-        pool_strides: steps of the window; ``None`` takes the size of the window.
+        pool_size: size of the window: one number, or height and width.
+        pool_strides: step of the window; ``None`` takes the size of the window.
 
     Raises:
-        InputError: the window is larger than the picture, or a value is not legal.
+        InputError: the window is larger than the picture, or a value is not valid.
+
+    Example:
+        >>> pool(np.array([[0.0, 0.5], [0.25, 1.0]])).pooled.tolist()
+        [[1.0]]
     """
     strides = pool_size if pool_strides is None else pool_strides
     config = ModelConfig(
@@ -156,15 +159,19 @@ def pool(picture: np.ndarray, kind: Pool = "max", pool_size: Size = 2, pool_stri
     block, layer = config.blocks[0], config.list_layers((*picture.shape, 1), None)[-1]
     rows, columns, _ = layer.output_shape
     down, across = block.pool_strides
-    everywhere = np.lib.stride_tricks.sliding_window_view(picture.astype(np.float64), block.pool_size)
-    windows = everywhere[::down, ::across]
+    windows = np.lib.stride_tricks.sliding_window_view(picture.astype(np.float64), block.pool_size)[::down, ::across]
     pooled = windows.max((2, 3)) if kind == "max" else windows.mean((2, 3))
     assert pooled.shape == (rows, columns)
     return Pooling(picture.astype(np.float64), pooled, kind, block.pool_size, block.pool_strides)
 
 
 def name_window(index: int) -> str:
-    """Returns ``A`` to ``Z``, then ``AA``, ``AB`` and so on, as the columns of a spreadsheet go."""
+    """Returns the name of the window at an index from 0: ``A`` to ``Z``, then ``AA``, ``AB``, as in a spreadsheet.
+
+    Example:
+        >>> [name_window(index) for index in (0, 25, 26)]
+        ['A', 'Z', 'AA']
+    """
     name = ""
     index += 1
     while index:
@@ -174,7 +181,7 @@ def name_window(index: int) -> str:
 
 
 def _for_one_block(value: Any) -> Any:
-    """A list would mean one entry per block, so what is one entry goes into a list of one."""
+    """Returns a setting for one block: in a list of one entry, since a plain list means one entry per block."""
     return (value,)
 
 

@@ -1,7 +1,8 @@
-"""Settings: frozen dataclasses checked on construction, with dict, JSON and TOML forms that read back as they were.
+"""Base class of configurations: frozen dataclasses that are checked when built, and convert to dict, JSON and TOML.
 
-A subclass states its fields and their rules; `Settings` checks each value against its annotation, refuses unknown keys
-with the nearest legal one, and nests: a field that is itself a `Settings` is a table.
+A subclass declares its fields and their rules in annotations. `Settings` checks every value against its annotation, and
+suggests the nearest valid key for an unknown one. A field that is itself a `Settings` is a nested table. Converting a
+configuration to text and back gives an equal configuration.
 """
 
 import dataclasses
@@ -18,25 +19,28 @@ from cnnjax.settings.checking import check, check_keys, take_arrays
 
 
 class Settings:
-    """Base of the configurations: every field is checked against its annotation when one is built."""
+    """Base class of configurations: every field is checked against its annotation when an instance is built."""
 
     section: typing.ClassVar[str] = ""
-    """Name of the table that it is in a larger configuration."""
+    """Name of its table in a larger configuration."""
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
             self._set(entry.name, self._check(entry.name, getattr(self, entry.name)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain dicts, lists, strings, numbers, booleans and ``None``: what `from_dict` reads back."""
+        """Returns the configuration as dicts, lists, strings, numbers, booleans and ``None``, for `from_dict`."""
         return {entry.name: _plain(getattr(self, entry.name)) for entry in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds the configuration from `values`; what is left out keeps its default.
+        """Builds a configuration; settings that are left out take their defaults.
+
+        Args:
+            values: value by the name of the field; nested configurations are mappings.
 
         Raises:
-            InputError: an unknown key, a wrong type, or a value outside its legal set.
+            InputError: a key is unknown, or a value has the wrong type or is out of range.
         """
         where = cls.section or "configuration"
         if not isinstance(values, Mapping):
@@ -48,10 +52,10 @@ class Settings:
 
     @classmethod
     def read_alone(cls, name: str, value: Any) -> Any:
-        """Returns the normal form of a value of the field `name`, whatever the other fields are.
+        """Checks a value of one field without regard to the other fields, and returns it in normal form.
 
         Raises:
-            InputError: the field cannot have this value; the message starts with its path.
+            InputError: the value is not valid; the message starts with the dotted path of the field.
         """
         return cls._check(name, value)
 
@@ -61,16 +65,16 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote; raises `InputError` as `from_dict` does, or where the text is not JSON."""
+        """Builds a configuration from the JSON of `to_json`; raises `InputError` if it is not valid."""
         return cls._from_text(text, parse_json)
 
     def to_toml(self) -> str:
-        """Returns the configuration as TOML; settings that are ``None`` are left out."""
+        """Returns the configuration as TOML, without settings that are ``None``."""
         return write_toml(dict(sorted(self.to_dict().items(), key=lambda entry: isinstance(entry[1], dict))))
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """Reads what `to_toml` wrote; raises `InputError` as `from_dict` does, or where the text is not TOML."""
+        """Builds a configuration from the TOML of `to_toml`; raises `InputError` if it is not valid."""
         return cls._from_text(text, parse_toml)
 
     @classmethod
@@ -96,11 +100,19 @@ class Settings:
 
 
 def write_toml(values: Mapping[str, Any]) -> str:
-    """Returns `values` as TOML that reads back in the same order; those that are ``None`` are left out."""
+    """Returns `values` as TOML in the same order, without those that are ``None``.
+
+    Example:
+        >>> print(write_toml({"seed": 1, "model": {"padding": "same", "pool_strides": None}}), end="")
+        seed = 1
+        <BLANKLINE>
+        [model]
+        padding = "same"
+    """
     return "\n".join(_toml_lines(values, ())).lstrip("\n") + "\n"
 
 
-@functools.cache  # reading them takes most of the time of building a configuration
+@functools.cache  # without a cache, reading annotations takes most of the time of building a configuration
 def _read_hints(kind: type, include_extras: bool = False) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=include_extras)
 
@@ -121,7 +133,8 @@ def _plain(value: Any) -> Any:
 
 def _toml_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     entries = [(key, value) for key, value in table.items() if value is not None]
-    # What stands below a heading belongs to it, so only what has no plain value after it can have one.
+    # In TOML, every plain value below a heading belongs to that heading. So a table gets a heading of its own only if
+    # no plain value follows it; before that it is written inline.
     plain = max((index for index, (_, value) in enumerate(entries, 1) if not _has_heading(value, path)), default=0)
     yield from (f"{_toml_key(key)} = {_toml_value(value)}" for key, value in entries[:plain])
     for key, value in entries[plain:]:
@@ -156,5 +169,5 @@ def _toml_value(value: Any) -> str:
         return "".join(["[\n", *(f"    {_toml_value(part)},\n" for part in value), "]"])
     if isinstance(value, list):
         return f"[{', '.join(map(_toml_value, value))}]"
-    # Such a JSON value is a TOML value, but for the pairs of escapes beyond the basic plane, and DEL.
+    # JSON of a scalar is also TOML, with two exceptions: surrogate pairs of escapes (hence no ASCII escapes), and DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

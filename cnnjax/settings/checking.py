@@ -1,8 +1,8 @@
-"""Checking a value against a type annotation, with one clear line when it does not fit.
+"""Checks values against type annotations, with one clear line for a value that is not valid.
 
 A dataclass states each rule once, in the annotation of the field: ``epochs: Annotated[int, Interval(1)] = 5``. `check`
-refuses what the annotation does not allow and returns the value in its normal form (an integer given for a float
-becomes a float, a list given for a tuple becomes a tuple), so that equal meanings become equal values.
+raises an error for a value that the annotation does not allow. It returns the value in normal form (an integer given
+for a float becomes a float, a list given for a tuple becomes a tuple), so values that mean the same compare equal.
 """
 
 import collections.abc
@@ -22,7 +22,12 @@ from cnnjax.machine.files import DEEPEST
 
 @dataclass(frozen=True)
 class Interval:
-    """The legal range of a number: ``low <= x <= high``, an end being excluded where it is marked open."""
+    """The allowed range of a number: ``low <= x <= high``; an open end is not in the range itself.
+
+    Example:
+        >>> str(Interval(0, 1, open_high=True)), 1 in Interval(0, 1, open_high=True)
+        ('>= 0 and < 1', False)
+    """
 
     low: float
     high: float = math.inf
@@ -47,10 +52,10 @@ Fraction = Annotated[float, Interval(0, 1, open_high=True)]
 
 @dataclass(frozen=True)
 class Reader:
-    """A mark in an annotation: values are read by a function, for rules that types cannot say.
+    """A function in an annotation that checks values, for rules that types cannot express.
 
     Attributes:
-        read: takes the value and the name that an error shows; returns the normal form or raises `InputError`.
+        read: takes the value and the name to show in errors; returns the normal form or raises `InputError`.
     """
 
     read: Callable[[Any, str], Any]
@@ -59,18 +64,18 @@ class Reader:
 def check(value: Any, annotation: Any, where: str) -> Any:
     """Returns `value` in the normal form of `annotation`.
 
-    Nothing is converted but an integer given for a float, numpy's numbers, and lists and tuples into one another.
+    The only conversions are from an integer to a float, from numpy's numbers to Python's, and between lists and tuples.
 
     Args:
-        value: anything, as read from a dict, JSON, TOML or a caller.
+        value: any value, as read from a dict, JSON or TOML, or given by a caller.
         annotation: ``int``, ``float``, ``bool``, ``str``, ``None`` or ``Any``; a ``Literal``; a ``tuple``, ``list`` or
-            ``Sequence`` (whose values become tuples); a dataclass, given as an instance or a table of its fields; a
-            union, of which the first member that fits is taken; one of these ``Annotated`` with an `Interval` or a
-            `Reader`.
-        where: the dotted name that an error shows, such as ``train.epochs``.
+            ``Sequence`` (whose values become tuples); a dataclass, given as an instance or as a mapping of its fields;
+            a union, of which the first member that accepts the value is used; one of these ``Annotated`` with an
+            `Interval` or a `Reader`.
+        where: dotted name to show in errors, such as ``train.epochs``.
 
     Raises:
-        InputError: the value does not fit, or `annotation` is none of these.
+        InputError: the value is not valid, or `annotation` is none of these.
 
     Example:
         >>> check([3, [5, 3]], tuple[int | tuple[int, int], ...], "kernels")
@@ -99,10 +104,10 @@ def check(value: Any, annotation: Any, where: str) -> Any:
 
 
 def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
-    """Returns `value` with numpy's scalars and arrays, at any depth, as Python's numbers, strings and lists.
+    """Converts numpy's scalars and arrays, at any depth of `value`, to Python's numbers, strings and lists.
 
     Raises:
-        InputError: lists are nested deeper than `DEEPEST`, or for ever.
+        InputError: lists are nested deeper than `DEEPEST`, or contain themselves.
     """
     if depth > DEEPEST:
         raise InputError(f"{where}: nested too deep; must have at most {DEEPEST} lists inside one another")
@@ -115,7 +120,7 @@ def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def choice(value: Any, legal: Iterable[Any], where: str) -> Any:
-    """Returns `value` if it is one of the words in `legal`; raises `InputError` with the set and a near match."""
+    """Returns `value` if it is in `legal`; else raises `InputError` with all legal values and the nearest one."""
     legal = tuple(legal)
     for word in legal:
         if isinstance(value, type(word)) and isinstance(value, bool) == isinstance(word, bool) and value == word:
@@ -125,7 +130,7 @@ def choice(value: Any, legal: Iterable[Any], where: str) -> Any:
 
 
 def check_keys(table: Iterable[str], legal: Iterable[str], where: str) -> None:
-    """Raises `InputError` for the first key that is not legal, with the nearest one."""
+    """Raises `InputError` for the first key that is not in `legal`, and suggests the nearest one."""
     legal = tuple(legal)
     for key in table:
         if key not in legal:
@@ -133,13 +138,18 @@ def check_keys(table: Iterable[str], legal: Iterable[str], where: str) -> None:
 
 
 def near_match(word: Any, legal: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the nearest legal word, or nothing where none is near."""
+    """Returns the part of a message that suggests the nearest legal word, or "" if none is near.
+
+    Example:
+        >>> near_match("sme", ["valid", "same"])
+        "; did you mean 'same'?"
+    """
     matches = difflib.get_close_matches(str(word), list(legal), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def plural(noun: str, number: int) -> str:
-    """Returns a noun as it stands behind a number.
+    """Returns a noun in the form that follows a number.
 
     Example:
         >>> plural("seed", 1), plural("seed", 5)
@@ -212,7 +222,7 @@ def _describe_list(annotation: Any) -> str:
 
 
 def _list_parts(annotation: Any) -> tuple[tuple[Any, ...], int | None]:
-    """Returns the types of the entries, and their number: ``None`` for any number of one type."""
+    """Returns the types of a list's entries, and their number; ``None`` if any number of one type is allowed."""
     arguments = get_args(annotation)
     if get_origin(annotation) is tuple and not (len(arguments) == 2 and arguments[1] is ...):
         return arguments, len(arguments)
@@ -240,7 +250,7 @@ def _check_union(value: Any, annotation: Any, where: str) -> Any:
             return check(value, member, where)
         except InputError as error:
             refusals.append(error)
-    # One member may have refused a part of the value: that says more than what the whole must be.
+    # If one member of the union fits but for a part of the value, its error says more than what the whole must be.
     inner = [error for error in refusals if str(error).startswith((f"{where}[", f"{where}."))]
     if len(members) == 1 or len(inner) == 1:
         raise (refusals if len(members) == 1 else inner)[0]
@@ -284,7 +294,7 @@ def _check_scalar(value: Any, kind: Any, where: str) -> Any:
 
 
 def _as_builtin(value: Any, kind: type, where: str) -> Any:
-    """Turns numbers of other kinds, such as numpy's, into Python's; never a float into an integer."""
+    """Converts numbers of other types, such as numpy's, to Python's; never a float to an integer."""
     wanted = numbers.Integral if kind is int else numbers.Real
     if isinstance(value, bool) or not isinstance(value, wanted):
         return value

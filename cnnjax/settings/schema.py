@@ -1,9 +1,7 @@
-"""Settings by their dotted paths, and values as they are typed.
+"""Settings by their dotted paths, and values as a user types them.
 
-``model.padding`` is the field `padding` of the model. Typed values are TOML literals, or bare words as strings:
-
-``5``, ``0.1``, ``true``, ``[32, 64]`` and ``"valid"`` mean what they mean in TOML; ``valid`` needs no quotes, also
-inside a list: ``[same, valid]``.
+The path ``model.padding`` names the field `padding` of the model. Values are written as TOML literals: ``5``, ``0.1``,
+``true``, ``[32, 64]``, ``"valid"``. Strings of one word need no quotes, also inside a list: ``[same, valid]``.
 """
 
 import re
@@ -24,17 +22,17 @@ _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 
 
 def read_literal(text: str) -> Any:
-    """Returns the value that `text` stands for.
+    """Returns the value of a TOML literal, in which strings of one word need no quotes.
 
     Raises:
-        InputError: it is neither a TOML literal nor a bare word.
+        InputError: `text` is not such a literal.
 
     Example:
         >>> read_literal("[same, [[1, 2], [0, 0]]]")
         ['same', [[1, 2], [0, 0]]]
     """
     refusal = InputError(f"{text!r}: must be a number, a word, or a list of them such as [32, 64]")
-    if "\n" in text or "#" in _QUOTED.sub("", text):  # which would begin a comment
+    if "\n" in text or "#" in _QUOTED.sub("", text):  # in TOML, "#" begins a comment
         raise refusal
     quoted = _BARE_WORD.sub(lambda match: match[1] or f'"{match[2]}"', text)
     try:
@@ -44,15 +42,15 @@ def read_literal(text: str) -> Any:
 
 
 class Schema:
-    """The settings that a configuration is made of, each by its dotted path.
+    """All settings of a configuration, by their dotted paths.
 
-    A value is read on its own here, whatever the other settings are, so that every level of a factor can be checked,
-    and compared with another, before any cell is built. Lists are kept as tuples. As TOML has no word for nothing, a
-    setting that may be left out takes ``none``.
+    Each value is checked without regard to the other settings, so that the levels of a study's factors can be checked
+    and compared before any cell is built. Lists become tuples. TOML has no null, so an optional setting accepts the
+    word ``none``.
 
     Attributes:
-        sections: the class of every table, by its name.
-        paths: of all settings.
+        sections: the class of every table, by the table's name.
+        paths: dotted paths of all settings.
 
     Example:
         >>> from cnnjax import RunConfig
@@ -70,10 +68,14 @@ class Schema:
         self.paths = tuple(self._hints)
 
     def check_path(self, path: str, where: str) -> str:
-        """Returns `path` if it is that of a setting.
+        """Returns `path` if it names a setting.
+
+        Args:
+            path: a dotted path.
+            where: name to show in errors.
 
         Raises:
-            InputError: it is not; the nearest one is named.
+            InputError: there is no such setting; the message suggests the nearest one.
         """
         if path in self._hints:
             return path
@@ -84,35 +86,38 @@ class Schema:
         raise InputError(f"{where}: unknown setting {path!r}{nearest}; legal: {listed}")
 
     def suggest_path(self, word: str) -> str:
-        """Returns ``"; did you mean 'model.padding'?"`` for the setting nearest to `word`, or nothing."""
+        """Returns ``"; did you mean 'model.padding'?"`` for the setting nearest to `word`, or "" if none is near."""
         same = [path for path in self.paths if path.endswith(f".{word}")]
         return f"; did you mean {same[0]!r}?" if same else near_match(word, self.paths)
 
     def read_assignment(self, text: str, option: str, example: str = "train.epochs=1") -> tuple[str, Any]:
-        """Returns the path and the value that ``path=value`` gives, the value as `read_value` takes it.
+        """Splits ``path=value`` into the path and the value.
 
         Args:
-            text: as it was typed.
-            option: that it was given to, named in errors.
-            example: of what is legal.
+            text: the text ``path=value``.
+            option: command-line option to name in errors.
+            example: valid assignment to show in errors.
+
+        Returns:
+            The path, and the value of the literal; the value is not checked yet.
 
         Raises:
-            InputError: it has another form, or there is no such setting.
+            InputError: the text has another form, or there is no such setting.
         """
         path, value = split_assignment(text, option, example)
         self.check_path(path, option)
         return path, value if self._hints[path] in (str, str | None) else read_literal(value)
 
     def read_settings(self, texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
-        """Returns the settings that an option was given, such as ``model.padding=same``, by path.
+        """Reads assignments such as ``model.padding=same``; returns the values by path, in normal form.
 
         Args:
-            texts: as they were typed.
-            option: that they were given to, named in errors.
-            seeds: what an error says if ``seed`` is given, which is no setting of a table.
+            texts: the assignments.
+            option: command-line option to name in errors.
+            seeds: error message for an assignment to ``seed``, which is in no table.
 
         Raises:
-            InputError: a text is no such setting, or one is given twice.
+            InputError: an assignment is not valid, or a setting is assigned twice.
         """
         settings: dict[str, Any] = {}
         for text in texts:
@@ -125,20 +130,20 @@ class Schema:
         return settings
 
     def parse_value(self, path: str, value: Any) -> Any:
-        """Returns `value` as a level keeps it: lists as tuples, and ``none`` as nothing where nothing is legal."""
+        """Returns `value` with lists as tuples, and with ``none`` as ``None`` if the setting is optional."""
         optional = type(None) in typing.get_args(self._hints[path])
         return None if optional and value in ("none", "None") else freeze(value)
 
     def read_value(self, path: str, value: Any, where: str | None = None) -> Any:
-        """Returns the normal form of a value of one setting, whatever the others are.
+        """Checks a value of one setting without regard to the other settings, and returns it in normal form.
 
         Args:
-            path: of the setting.
-            value: as `parse_value` returns it.
-            where: what an error names in place of `path`.
+            path: dotted path of the setting.
+            value: a value, as `parse_value` returns it.
+            where: name to show in errors in place of `path`.
 
         Raises:
-            InputError: the setting cannot have this value.
+            InputError: the value is not valid.
         """
         section, _, name = path.partition(".")
         try:
@@ -148,7 +153,7 @@ class Schema:
             raise InputError((where or path) + message.removeprefix(path)) from None
 
     def list_defaults(self) -> dict[str, Any]:
-        """Returns the default of every setting."""
+        """Returns the default of every setting, by path."""
         tables = {section: kind().to_dict() for section, kind in self.sections.items()}
         return {
             f"{section}.{name}": freeze(value) for section, table in tables.items() for name, value in table.items()
@@ -156,19 +161,24 @@ class Schema:
 
 
 def freeze(value: Any) -> Any:
-    """Returns `value` with its lists as tuples."""
+    """Returns `value` with lists, at any depth, as tuples."""
     return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value
 
 
 def thaw(value: Any) -> Any:
-    """Returns `value` as TOML can hold it: tuples as lists, nothing as ``none``."""
+    """Returns `value` in the form for TOML: tuples as lists, ``None`` as the word ``none``."""
     if isinstance(value, tuple):
         return [thaw(part) for part in value]
     return "none" if value is None else value
 
 
 def write_literal(value: Any) -> str:
-    """Returns the shortest text that `read_literal` turns into `value`: ``same``, ``[16,32]``, ``0.01``, ``true``."""
+    """Returns the shortest text that `read_literal` reads as `value`.
+
+    Example:
+        >>> write_literal(("same", (16, 32))), write_literal(True)
+        ('[same,[16,32]]', 'true')
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
@@ -177,7 +187,7 @@ def write_literal(value: Any) -> str:
 
 
 def shorten_paths(paths: Sequence[str]) -> dict[str, str]:
-    """Returns the last part of every path, ``padding`` for ``model.padding``, where no other ends alike.
+    """Shortens every path to its last part, such as ``padding``, unless several paths end with it.
 
     Example:
         >>> shorten_paths(["model.padding", "data.name", "model.name"])
@@ -189,7 +199,7 @@ def shorten_paths(paths: Sequence[str]) -> dict[str, str]:
 
 
 def split_assignment(text: str, option: str, example: str) -> tuple[str, str]:
-    """Returns the two sides of ``name=value``; raises `InputError` where it is not of that form."""
+    """Returns both sides of ``name=value``; raises `InputError` if the text has another form."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -201,7 +211,7 @@ def split_assignment(text: str, option: str, example: str) -> tuple[str, str]:
 
 
 def flatten(config: Settings) -> dict[str, Any]:
-    """Returns the value of every setting of a configuration, by its path."""
+    """Returns the value of every setting of a configuration, by its dotted path."""
     return {
         f"{section}.{name}": freeze(value)
         for section, table in config.to_dict().items()
@@ -211,7 +221,12 @@ def flatten(config: Settings) -> dict[str, Any]:
 
 
 def nest(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the settings as the tables of a configuration."""
+    """Returns the tables of a configuration from settings by path.
+
+    Example:
+        >>> nest({"model.padding": "same", "train.epochs": 2})
+        {'model': {'padding': 'same'}, 'train': {'epochs': 2}}
+    """
     tables: dict[str, dict[str, Any]] = {}
     for path, value in settings.items():
         section, _, name = path.partition(".")
@@ -220,10 +235,15 @@ def nest(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def unnest(table: Mapping[str, Any], names: Iterable[str] = ()) -> list[tuple[str, Any]]:
-    """Returns the entries of a table under their dotted paths.
+    """Returns the entries of a table by their dotted paths.
 
-    ``{model: {padding: x}}`` and ``{"model.padding": x}`` are both ``[("model.padding", x)]``; the keys in `names` are
-    left as they are.
+    Args:
+        table: settings in nested tables, or by dotted path.
+        names: keys whose tables are kept as values.
+
+    Example:
+        >>> unnest({"model": {"padding": "same"}, "train.epochs": 2})
+        [('model.padding', 'same'), ('train.epochs', 2)]
     """
     entries: list[tuple[str, Any]] = []
     for key, value in table.items():

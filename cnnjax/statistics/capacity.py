@@ -1,4 +1,4 @@
-"""Accuracy against size: which networks no smaller one beats, and what is left of an effect at equal size."""
+"""Accuracy against size: the Pareto front of networks, and effects of levels adjusted to equal size."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,17 +11,21 @@ from cnnjax.statistics.paired import compare_paired
 from cnnjax.statistics.verdicts import Criteria
 
 MOST_INFLATION = 10.0
-"""Beyond it the slope would rest on what little the levels leave of the size, and on how their effects add up."""
+"""Largest variance inflation factor of the size for which effects are adjusted.
+
+Above it the levels almost determine the size, so the data cannot separate the effect of the size from theirs.
+"""
 
 
 def pareto_front(sizes: Sequence[float], accuracies: Sequence[float]) -> tuple[int, ...]:
-    """Returns the indices of the points that no other dominates, by size.
+    """Returns the indices of the points on the Pareto front, smallest size first.
 
-    A point is dominated by one that is at least as accurate and no larger, and better in one of the two.
+    A point is on the front unless another one dominates it: one that is at least as accurate and no larger, and is
+    better in one of the two.
 
     Args:
-        sizes: parameters or FLOPs; the smaller the better.
-        accuracies: the higher the better.
+        sizes: parameters or FLOPs of the points; smaller is better.
+        accuracies: accuracies of the points; higher is better.
 
     Example:
         >>> pareto_front([100, 200, 300], [0.90, 0.95, 0.94])
@@ -50,15 +54,15 @@ def adjust_for_size(
     effects add up and that the slope is the same everywhere.
 
     Args:
-        factors: their names.
-        cells: outcomes of the cells by seed; seeds that a cell lacks are left out, and cells without any value.
-        parameters: of every cell.
-        references: the label of a factor that its others are compared with; left out, the first that occurs.
-        criteria: of all effects together.
+        factors: names of the factors.
+        cells: outcomes of the cells by seed. Cells without an accuracy, and seeds that another cell lacks, are ignored.
+        parameters: number of parameters of every cell.
+        references: label of the reference level by factor; by default the first level that occurs.
+        criteria: level, margin and power of the family of all effects.
 
     Returns:
-        Nothing where the levels all but determine the size, so that it cannot be told apart from them: where the
-        variance inflation factor of the size is above `MOST_INFLATION`.
+        One contrast for every level other than the references. Empty if the levels almost determine the size, that is,
+        if the variance inflation factor of the size is above `MOST_INFLATION`.
 
     Example:
         >>> cells = {("8",): {0: 0.960, 1: 0.962}, ("16",): {0: 0.968, 1: 0.969}}
@@ -94,7 +98,7 @@ def adjust_for_size(
 
 
 def _find_losses(cells: Cells, index: int, level: str, reference: str) -> Losses:
-    """Returns the runs at a level and at its reference; how far lost ones move the fit is not worked out."""
+    """Returns the runs at a level and at its reference; how far lost runs could move the fit is left unknown."""
     first, second = (
         count_runs((outcomes for cell, outcomes in cells.items() if cell[index] == label), 0.0)
         for label in (level, reference)
@@ -103,7 +107,10 @@ def _find_losses(cells: Cells, index: int, level: str, reference: str) -> Losses
 
 
 def _inflate(design: np.ndarray) -> float:
-    """Returns the variance inflation factor of the size, the second column: its variance over what the others leave."""
+    """Returns the variance inflation factor of the size, which is the second column of the design.
+
+    It is the variance of the size divided by the part of it that the other columns do not explain.
+    """
     size, others = design[:, 1], np.delete(design, 1, axis=1)
     left = size - others @ np.linalg.lstsq(others, size, rcond=None)[0]
     return float(np.sum((size - size.mean()) ** 2) / max(np.sum(left**2), np.finfo(float).tiny))

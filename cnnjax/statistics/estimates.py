@@ -1,7 +1,7 @@
-"""Repeated runs: their mean with its interval, a typical spread, and the smallest difference that they can show.
+"""Repeated runs: mean with confidence interval, typical spread, and the smallest difference that they can detect.
 
-Pure functions, numbers in, numbers out; SciPy underneath. Runs that differ only in their seeds are treated as
-independent draws from one normal distribution.
+Pure functions of numbers, based on SciPy. Runs that differ only in their seeds are treated as independent draws from
+one normal distribution.
 """
 
 import math
@@ -15,18 +15,18 @@ from cnnjax.errors import InputError
 from cnnjax.settings.checking import Interval, check
 
 LEAST_FOR_INTERVAL = 3
-"""Fewest accuracies for an interval of their mean."""
+"""Fewest accuracies for which an interval of their mean is given."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and how sure it is.
+    """A mean with its confidence interval.
 
     Attributes:
         n: number of values.
-        mean: of the values.
-        standard_deviation: of the values, with ``n - 1`` in the denominator; ``None`` for one value.
-        low, high: ends of the interval of the mean; ``None`` where there is none.
+        mean: mean of the values.
+        standard_deviation: standard deviation of the values, with ``n - 1`` in the denominator; ``None`` for one value.
+        low, high: ends of the interval of the mean; ``None`` if there are too few values.
     """
 
     n: int
@@ -37,24 +37,24 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the interval; ``None`` for one value."""
+        """Distance from the mean to the upper end of the interval; ``None`` without an interval."""
         return None if self.high is None else self.high - self.mean
 
 
 def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None) -> Estimate:
     """Estimates the mean of a normal distribution, with Student's interval ``mean ± t * s / sqrt(n)``.
 
-    `t` is the quantile ``(1 + confidence) / 2`` of Student's distribution with ``n - 1`` degrees of freedom. A few
-    values that happen to be equal do not show that there is no spread: for the interval, `s` is at least the spread
-    that rounding to the resolution hides.
+    `t` is the quantile ``(1 + confidence) / 2`` of Student's distribution with ``n - 1`` degrees of freedom, and `s` is
+    the standard deviation. A few values that happen to be equal do not prove that the runs do not vary, so `s` is taken
+    to be at least the standard deviation that rounding to the resolution could hide.
 
     Args:
         values: finite numbers, at least one.
-        confidence: how often such intervals cover the true mean, > 0 and < 1.
-        resolution: the step of the values, such as one over the number of test images; ``None`` where it is not known.
+        confidence: share of such intervals that contain the true mean, > 0 and < 1.
+        resolution: step between possible values, such as one over the number of test images; ``None`` if unknown.
 
     Returns:
-        The estimate; of one value, without spread and interval.
+        The estimate; for a single value, without standard deviation and interval.
 
     Raises:
         InputError: there is no value, one is not finite, or the confidence is out of range.
@@ -83,10 +83,10 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resoluti
 def estimate_accuracy(
     values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None
 ) -> Estimate:
-    """Estimates a mean accuracy: as `estimate_mean`, with an interval that ends where accuracies do, at 0 and 1.
+    """Estimates a mean accuracy, as `estimate_mean` does, with an interval that is cut off at 0 and 1.
 
-    Two values say next to nothing of the spread: the interval would be 13 standard errors wide to both sides, so fewer
-    than `LEAST_FOR_INTERVAL` have none.
+    Fewer than `LEAST_FOR_INTERVAL` values have no interval: two values say so little about the spread that it would
+    reach 13 standard errors to both sides.
 
     Example:
         >>> estimate = estimate_accuracy([0.99, 0.98, 0.94])
@@ -102,7 +102,8 @@ def estimate_accuracy(
 def interquartile_mean(values: Iterable[float]) -> float:
     """Returns the mean of the middle half of the values.
 
-    A quarter of the weight is cut off at each end, in part of one value where a quarter of ``n`` is no whole number.
+    A quarter of the values is cut off at each end; if ``n / 4`` is not a whole number, one value at each end counts in
+    part.
 
     Args:
         values: finite numbers, at least one.
@@ -123,16 +124,17 @@ def interquartile_mean(values: Iterable[float]) -> float:
 
 
 def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | None:
-    """Estimates the spread within a typical group, whatever the means, and however wild a minority of the groups is.
+    """Estimates the standard deviation within a typical group.
 
-    The median over groups of ``s_i² v_i / median(chi²(v_i))``, with ``v_i = n_i - 1`` degrees of freedom: for normal
-    groups of one variance every term has that variance as its median. The result is the square root.
+    The groups may have different means, and a few groups with extreme spreads hardly change the result: it is the
+    square root of the median over groups of ``s_i² v_i / median(chi²(v_i))``, with ``v_i = n_i - 1`` degrees of
+    freedom. For normal groups of equal variance, that variance is the median of every term.
 
     Args:
-        groups: finite numbers each, such as the accuracies of a cell's seeds; groups of fewer than two say nothing.
+        groups: finite numbers, such as the accuracies of a cell's seeds; groups of fewer than two values are ignored.
 
     Returns:
-        The standard deviation; ``None`` where no group has two values.
+        The standard deviation; ``None`` if no group has two values.
 
     Raises:
         InputError: a value is not finite.
@@ -149,17 +151,17 @@ def typical_standard_deviation(groups: Iterable[Iterable[float]]) -> float | Non
 def smallest_detectable_difference(
     standard_deviation: float, n: int, alpha: float = 0.05, power: float = 0.8
 ) -> float | None:
-    """Returns the true mean difference that a two-sided paired t test would find with probability `power`.
+    """Returns the true mean difference that a two-sided paired t test detects with probability `power`.
 
     The test statistic of `n` differences with mean `d` has the noncentral t distribution with ``n - 1`` degrees of
     freedom and noncentrality ``d * sqrt(n) / standard_deviation``; Brent's method finds the `d` whose statistic falls
     outside ``±t``, Student's quantile ``1 - alpha / 2``, with probability `power`.
 
     Args:
-        standard_deviation: of the differences, >= 0.
+        standard_deviation: standard deviation of the differences, >= 0.
         n: number of pairs.
-        alpha: how often the test finds a difference where there is none, >= 1e-7 (for two pairs 0.0001) and < 1.
-        power: > alpha and < 1.
+        alpha: level of the test, >= 1e-7 (for two pairs 0.0001) and < 1.
+        power: power of the test, > alpha and < 1.
 
     Returns:
         The difference, in the unit of `standard_deviation`; ``None`` for fewer than two pairs.
@@ -188,7 +190,7 @@ def _solve_noncentrality(freedom: int, alpha: float, power: float) -> float:
 
     def lack(noncentrality: float) -> float:
         missed = ncfdtr(1, freedom, noncentrality**2, critical)
-        return float(power - 1 + np.nan_to_num(missed))  # nan is how SciPy says that it is too small for a float
+        return float(power - 1 + np.nan_to_num(missed))  # SciPy returns nan for a probability too small for a float
 
     high = 1.0
     while lack(high) > 0:
@@ -197,12 +199,12 @@ def _solve_noncentrality(freedom: int, alpha: float, power: float) -> float:
 
 
 def rounding_deviation(resolution: float | None) -> float:
-    """Returns the standard deviation that rounding to steps of the resolution adds, and may hide: a step over √12."""
+    """Returns the standard deviation of rounding errors, ``resolution / √12``: as much spread as rounding may hide."""
     return (resolution or 0.0) / math.sqrt(12)
 
 
 def read_sample(values: Iterable[float]) -> np.ndarray:
-    """Returns the values as float64 (n,); raises `InputError` where there is none or one is not finite."""
+    """Returns the values as float64 (n,); raises `InputError` if there are none or one is not finite."""
     sample = np.array(tuple(values), float)
     if not len(sample) or not np.isfinite(sample).all():
         shown = np.array2string(sample, threshold=8, separator=", ")

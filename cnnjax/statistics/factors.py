@@ -1,10 +1,9 @@
-"""What the factors of a study do: shares of the variance, effects of levels, interactions.
+"""Analysis of the factors of a study: shares of the variance, effects of levels, and interactions.
 
-Shares are those of a model with a mean for every seed (the arms of one seed share its batches), an effect of every
-level of each factor, and one of every pair of levels of two factors. Sums of squares are of type II: the share of a
-factor is how much it improves the model that has everything but what contains it. So the design need be neither
-balanced nor complete. Effects are paired differences between levels, averaged over the combinations of the other
-factors that both levels have.
+The shares come from an analysis of variance with a mean for every seed (runs with the same seed share their batches),
+main effects, and interactions of two factors. Sums of squares are of type II: a term is tested by how much it improves
+the model of all terms that do not contain it. So the design may be unbalanced or incomplete. Effects are paired
+differences between levels, averaged over those combinations of the other factors that both levels have.
 """
 
 import math
@@ -21,29 +20,29 @@ from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.verdicts import SIGNS, Criteria
 
 Labels = tuple[str, ...]
-"""A cell: the labels of its levels, in the order of the factors."""
+"""A cell, as the labels of its levels, in the order of the factors."""
 Accuracies = Mapping[Labels, Mapping[int, float]]
-"""Accuracy by seed of every cell."""
+"""Accuracies of every cell, by seed."""
 Cells = Mapping[Labels, Outcomes]
-"""Outcomes by seed of every cell."""
+"""Outcomes of every cell, by seed."""
 Term = tuple[int, ...]
-"""A factor, or two that interact, by index."""
+"""Index of one factor (main effect), or of two (interaction)."""
 Block = Sequence[tuple[Labels, int]]
-"""Cells that differ only in the chosen factors, each with its sign in an effect."""
+"""Cells that differ only in the chosen factors, each with its sign (+1 or -1) in the effect."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one term explains.
+    """Share of the variance that one term explains.
 
     Attributes:
-        factors: one, or the two that interact.
+        factors: name of the factor, or names of the two that interact.
         freedom: degrees of freedom.
         squares: sum of squares of type II.
-        F, p: of the test that the term has no effect at all.
-        omega_squared: estimated share of the whole variance, at least 0.
-        partial: estimated share of the variance that is left when the other terms have explained theirs, at least 0.
-        low, high: interval of the partial share.
+        F, p: F statistic and p value of the test of no effect.
+        omega_squared: estimated share of the total variance, at least 0.
+        partial: estimated share of the variance that the other terms do not explain, at least 0.
+        low, high: confidence interval of the partial share.
     """
 
     factors: tuple[str, ...]
@@ -58,21 +57,21 @@ class Share:
 
 
 def analyze_variance(factors: Sequence[str], cells: Accuracies, confidence: float = 0.95) -> tuple[Share, ...]:
-    """Returns the share of every factor and of every interaction of two that the design can tell, largest first.
+    """Returns the shares of all factors, and of those interactions of two that the design can estimate, largest first.
 
     With error mean square ``e``, ``omega² = (SS - df e) / (SS_total + e)`` and ``partial omega² = df (F - 1) /
     (df (F - 1) + N)`` for `N` values; the interval is that of the noncentrality `l` of F, as ``l / (l + N)``.
 
     Args:
-        factors: their names.
-        cells: values of the cells.
-        confidence: of the intervals.
+        factors: names of the factors.
+        cells: accuracies of the cells, by seed.
+        confidence: confidence of the intervals.
 
     Returns:
-        Nothing where no degree of freedom is left for the error, or all values are equal.
+        One share per term; empty if no degree of freedom is left for the error, or all values are equal.
 
     Raises:
-        InputError: a cell has another number of labels than there are factors.
+        InputError: the number of labels of a cell is not the number of factors.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
@@ -100,7 +99,7 @@ def analyze_variance(factors: Sequence[str], cells: Accuracies, confidence: floa
 
 
 class _Design:
-    """The values as one column, and the columns of the terms that explain it."""
+    """The accuracies as one column, to be fitted by the indicator columns of seeds and terms."""
 
     def __init__(self, cells: Accuracies) -> None:
         rows = [(labels, seed, value) for labels, values in cells.items() for seed, value in values.items()]
@@ -109,12 +108,12 @@ class _Design:
         self.seeds = _indicate([seed for _, seed, _ in rows])
 
     def fit(self, terms: Sequence[Term]) -> tuple[float, int]:
-        """Returns the sum of squares that the terms and the seeds leave, and its degrees of freedom."""
+        """Fits seeds and terms; returns the residual sum of squares, and its degrees of freedom."""
         columns = [_indicate([tuple(labels[index] for index in term) for labels in self.labels]) for term in terms]
         matrix = np.hstack([self.seeds, *columns])
         left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
         kept = left[:, singular > 1e-9 * singular.max(initial=0.0)]
-        centred = self.values - self.values.mean()  # the seeds span the constant, and small numbers keep their digits
+        centred = self.values - self.values.mean()  # for precision; the seeds' columns contain the constant
         residual = centred - kept @ (kept.T @ centred)
         return float(residual @ residual), len(self.values) - kept.shape[1]
 
@@ -161,7 +160,7 @@ def _share(
 
 
 def _noncentralities(ratio: float, freedom: int, error_freedom: int, confidence: float) -> Iterator[float]:
-    """Yields the ends of the interval of the noncentrality of F."""
+    """Yields the lower and the upper end of the confidence interval of the noncentrality of F."""
     from scipy.optimize import brentq
     from scipy.special import ncfdtr
 
@@ -178,19 +177,19 @@ def _noncentralities(ratio: float, freedom: int, error_freedom: int, confidence:
 
 @dataclass(frozen=True)
 class Effect:
-    """The effect of levels, against the reference of each factor.
+    """The effect of a level of one factor, or of a pair of levels of two, against the reference levels.
 
     Attributes:
-        factors: one, or the two that interact.
-        labels: of the levels, one for each factor.
-        references: of the factors.
-        combinations: of the other factors, over which the mean is taken.
-        possible: combinations of the other factors that the study has: where it is more than `combinations`, the
-            factors were tried, or have results, in a part of the study only.
-        is_common: whether the other levels of these factors are compared over the same combinations.
-        unpaired: seeds that some of its cells have no value for, which are left out.
-        contrast: with the effect as its difference, as one of all effects of its kind; its first runs are those of the
-            cells that enter with a plus.
+        factors: name of the factor, or names of the two that interact.
+        labels: label of the level of each factor.
+        references: label of the reference level of each factor.
+        combinations: number of combinations of the other factors' levels that the effect is averaged over.
+        possible: number of such combinations in the study. If it is larger than `combinations`, the levels were tried,
+            or have results, in a part of the study only.
+        is_common: whether all levels of these factors are compared over the same combinations.
+        unpaired: seeds that are left out because some of the cells have no accuracy for them.
+        contrast: the comparison, whose difference is the effect, as one of the family of all effects of its order; the
+            runs of its first side are those of cells with the sign +1.
     """
 
     factors: tuple[str, ...]
@@ -204,7 +203,7 @@ class Effect:
 
     @property
     def name(self) -> str:
-        """Such as ``model.padding: same - valid``."""
+        """Name of the effect, such as ``model.padding: same - valid``."""
         changes = (f"{a}: {b} - {c}" for a, b, c in zip(self.factors, self.labels, self.references, strict=True))
         return " x ".join(changes)
 
@@ -222,16 +221,17 @@ def estimate_effects(
     """Returns the effects of all levels, or of all pairs of levels of two factors, with verdicts by Holm's procedure.
 
     Args:
-        factors: their names.
-        cells: outcomes of the cells by seed; one without any counts in the size of the family all the same.
+        factors: names of the factors.
+        cells: outcomes of the cells by seed; effects of cells without outcomes still count in the size of the family.
         order: 1 for main effects, 2 for interactions.
-        references: the label that the others of a factor are compared with; left out, the first that occurs.
-        criteria: of all effects together.
-        resolution: the step of the values.
-        chance: the accuracy of guessing, the least that a lost run counts as.
+        references: label of the reference level by factor; by default the first level that occurs.
+        criteria: level, margin and power of the family of all effects.
+        resolution: step between possible accuracies, as for `compare_paired`.
+        chance: the accuracy of guessing, which is the worst case of a lost run.
 
     Returns:
-        The effects that some combination of the other factors, with a seed in common, can tell.
+        The effects that can be estimated: those with completed runs of a common seed, in some combination of the other
+        factors' levels.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
@@ -274,7 +274,15 @@ def estimate_effects(
 
 @dataclass(frozen=True)
 class _Plan:
-    """An effect to estimate: over the blocks that the study has for it, and those of them that have results."""
+    """An effect to estimate.
+
+    Attributes:
+        chosen: indices of its factors.
+        labels: label of the level of each factor.
+        blocks: the blocks of the study that the effect is about.
+        used: those blocks that have results, over which the effect is averaged.
+        possible, is_common: as in `Effect`.
+    """
 
     chosen: tuple[int, ...]
     labels: Labels
@@ -285,7 +293,7 @@ class _Plan:
 
 
 def _plan(cells: Cells, chosen: tuple[int, ...], references: Labels) -> Iterator[_Plan]:
-    """Yields the effects of all labels of the chosen factors of which none is the reference."""
+    """Yields the effects of the chosen factors: one for every tuple of levels without a reference level."""
     blocks: dict[Labels, dict[Labels, Block]] = {}
     for cell in cells:
         labels = tuple(cell[index] for index in chosen)
@@ -316,7 +324,7 @@ def _leave_out(cell: Labels, chosen: Sequence[int]) -> Labels:
 
 
 def _compare(plan: _Plan, cells: Cells, resolution: float | None) -> PairedComparison | None:
-    """Returns the effect by seed as a comparison with zero; ``None`` where no seed has all of its cells."""
+    """Compares the effect of each seed with zero; returns ``None`` if no seed has accuracies in all the cells."""
     values = _combine(plan.used, cells)
     if not values:
         return None
@@ -328,12 +336,12 @@ def _compare(plan: _Plan, cells: Cells, resolution: float | None) -> PairedCompa
 
 
 def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | None = None) -> dict[int, float]:
-    """Returns the effect by seed, over the seeds that all cells have.
+    """Returns the effect by seed, for the seeds that all cells of the blocks have.
 
     Args:
-        blocks: over which the mean is taken.
+        blocks: blocks that the effect is averaged over.
         cells: outcomes of the cells.
-        fill: what lost runs count as, by the sign of their cell; left out, they count as nothing.
+        fill: accuracy assumed for lost runs, by the sign of their cell; by default lost runs are left out.
     """
     sides = [
         (
@@ -350,7 +358,7 @@ def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | 
 
 
 def _find_losses(blocks: Sequence[Block], cells: Cells, chance: float, resolution: float | None) -> Losses:
-    """Returns the runs of the cells that enter with a plus and with a minus, and how far lost ones move the effect."""
+    """Returns the runs of the cells with sign +1 and with sign -1, and how far lost runs could move the effect."""
     sides = [dict.fromkeys(cell for block in blocks for cell, sign in block if sign == side) for side in (1, -1)]
     first, second = (count_runs((cells[cell] for cell in side), chance, resolution) for side in sides)
     if not first.lost + second.lost:
@@ -366,7 +374,7 @@ def _list_unpaired(blocks: Sequence[Block], cells: Cells, compared: PairedCompar
 
 
 def _list_corners(cell: Labels, chosen: Sequence[int], references: Sequence[str]) -> Iterator[tuple[Labels, int]]:
-    """Yields the cell with every subset of the chosen factors at its reference, and the sign it enters with."""
+    """Yields the cell with every subset of the chosen factors set to its reference, and its sign in the effect."""
     for size in range(len(chosen) + 1):
         for subset in combinations(zip(chosen, references, strict=True), size):
             changed = dict(subset)

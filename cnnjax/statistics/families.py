@@ -1,7 +1,6 @@
-"""Many comparisons at once: a family errs no more often than one comparison would.
+"""Families of comparisons: the probability of any false claim in a family is at most that of a single comparison.
 
-A `Contrast` is two arms compared as one of a family: its level, its intervals, what became of the runs, and the
-verdict.
+A `Contrast` is a comparison of two arms as a member of a family, with its level, intervals, lost runs and verdict.
 """
 
 import functools
@@ -18,27 +17,29 @@ from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.verdicts import Criteria, Verdict, decide, equivalence_p
 
 LEAST_FOR_FLIPS = 8
-"""Fewest pairs for which the largest of several t values is found by flips of signs."""
+"""Fewest pairs for which the distribution of the largest of several t values is found by random sign flips."""
 FLIPS = 9_999
+"""Number of random sign flips."""
 DEFAULT = Criteria()
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two arms of a family.
+    """Two arms compared as a member of a family.
 
     Attributes:
-        first, second: their names.
-        first_runs, second_runs: how many of their runs completed, and how many were lost.
-        comparison: first less second, of the runs that completed.
-        level: at which a difference is tested.
+        first, second: names of the arms.
+        first_runs, second_runs: counts of their completed and lost runs.
+        comparison: the paired comparison, first minus second, of the completed runs.
+        level: level of the test of a difference.
         low, high: Student's interval of the mean difference with confidence ``1 - level``; ``None`` without a spread.
-        equivalence_level: at which each of the two one-sided tests of equivalence is made.
+        equivalence_level: level of each of the two one-sided tests of equivalence.
         equivalence_low, equivalence_high: Student's interval with confidence ``1 - 2 * equivalence_level``, which must
             lie within the margin for arms to be equivalent; ``None`` without a spread.
-        adjusted_p: of the difference, to be held against the level of the family; ``None`` without a spread.
-        equivalence_p: of the two one-sided tests, by themselves; ``None`` without a spread.
-        verdict: of the first against the second, as one of the family.
+        adjusted_p: p value of the difference, adjusted for the family: to compare with the level of the whole family;
+            ``None`` without a spread.
+        equivalence_p: p value of the two one-sided tests, not adjusted; ``None`` without a spread.
+        verdict: verdict on the first arm against the second, as a member of the family.
     """
 
     first: str
@@ -58,7 +59,7 @@ class Contrast:
 
     @property
     def decisive_interval(self) -> tuple[float | None, float | None]:
-        """The interval that the verdict rests on: that of equivalence where this is the verdict, else `low`, `high`."""
+        """The interval that the verdict is based on: that of equivalence if the verdict is, else `low` and `high`."""
         if self.verdict.word == "equivalent":
             return self.equivalence_low, self.equivalence_high
         return self.low, self.high
@@ -72,24 +73,25 @@ def compare_with_base(
     resolution: float | None = None,
     chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
-    """Compares every other arm with one of them, by simultaneous intervals.
+    """Compares every other arm with the base, by simultaneous intervals.
 
-    From eight common seeds on, the level of each comparison is found from the largest t value of all under flips of
-    signs, those of one seed together, which keeps what the arms have in common: Dunnett's idea, without his equal
-    spreads. Of fewer seeds, and where arms lack some, it is Sidak's ``1 - (1 - alpha) ** (1 / k)`` for `k` comparisons.
+    With at least eight common seeds, the level of each comparison comes from the distribution of the largest t value
+    under random sign flips. All arms of one seed flip together, which keeps the correlation between arms: Dunnett's
+    method without his assumption of equal variances. With fewer seeds, or if arms have different seeds, the level is
+    Sidak's ``1 - (1 - alpha) ** (1 / k)`` for `k` comparisons.
 
     Args:
-        arms: the outcomes of each arm by seed; one without any counts in the size of the family all the same.
-        base: the name of the arm that the others are compared with.
-        criteria: of the family.
-        resolution: the step of the values, as for `compare_paired`.
-        chance: the accuracy of guessing, the least that a lost run counts as.
+        arms: outcomes of each arm by seed; arms without outcomes still count in the size of the family.
+        base: name of the arm that the others are compared with.
+        criteria: level, margin and power of the family.
+        resolution: step between possible values, as for `compare_paired`.
+        chance: the accuracy of guessing, which is the worst case of a lost run.
 
     Returns:
-        One contrast for each other arm that has completed a seed that the base has completed, in the order of `arms`.
+        One contrast for each other arm that shares a completed seed with the base, in the order of `arms`.
 
     Raises:
-        InputError: there is no such arm, or as `compare_paired` and `decide`.
+        InputError: `base` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
@@ -119,7 +121,7 @@ def compare_all_pairs(
     resolution: float | None = None,
     chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
-    """Compares all pairs of arms by Holm's procedure; otherwise as `compare_with_base`.
+    """Compares all pairs of arms, by Holm's procedure; arguments and errors are those of `compare_with_base`.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
@@ -145,15 +147,15 @@ def contrast_all(
     *,
     labels: Mapping[str, str] | None = None,
 ) -> tuple[Contrast, ...]:
-    """Returns comparisons as the members of one family, by Holm's procedure.
+    """Returns the contrasts of comparisons that form one family, by Holm's procedure.
 
     Args:
-        pairs: the names of the two sides of each.
+        pairs: names of the two sides of each comparison.
         compared: the comparisons.
-        losses: of each.
-        k: how many were planned, those that could not be made included.
-        criteria: of the family.
-        labels: as for `decide`.
+        losses: runs of each comparison.
+        k: number of planned comparisons, including those that could not be made.
+        criteria: level, margin and power of the family.
+        labels: labels of verdicts, as for `decide`.
     """
     levels, adjusted = holm(_pad([each.t_p for each in compared], k), criteria.alpha)
     return _contrast(pairs, compared, losses, levels, adjusted, criteria, k, labels)
@@ -189,16 +191,16 @@ def make_contrast(
     criteria: Criteria,
     **options: Any,
 ) -> Contrast:
-    """Returns a comparison with its verdict.
+    """Returns a comparison with its intervals and verdict.
 
     Args:
         pair: names of the two sides.
         compared: the comparison.
-        losses: of its runs.
-        levels: of a difference, and of each of the one-sided tests of equivalence.
-        adjusted_p: p value of the difference as one of its family.
-        criteria: of the family.
-        options: further ones of `decide`.
+        losses: runs of both sides.
+        levels: level of the test of a difference, and of each of the one-sided tests of equivalence.
+        adjusted_p: p value of the difference, adjusted for the family.
+        criteria: margin and power of the verdict.
+        options: further arguments of `decide`.
     """
     level, narrow = levels
     low, high = compared.interval(1 - level)
@@ -225,7 +227,7 @@ def make_contrast(
 
 
 def _find_pairs(arms: Mapping[str, Outcomes], planned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Returns the pairs that have completed a seed in common."""
+    """Returns the pairs of arms that share a completed seed."""
     return [(a, b) for a, b in planned if complete(arms[a]).keys() & complete(arms[b]).keys()]
 
 
@@ -236,12 +238,17 @@ def _compare(
 
 
 def _pad(p_values: Sequence[float | None], k: int) -> list[float | None]:
-    """Returns the p values of `k` comparisons, of which the last could not be made."""
+    """Returns the p values of `k` comparisons: those given, then ``None`` for those that could not be made."""
     return [*p_values, *[None] * (k - len(p_values))]
 
 
 def sidak(alpha: float, k: int) -> float:
-    """Returns the level of each of `k` comparisons with which all of them err with probability `alpha` at most."""
+    """Returns the level of each of `k` comparisons for which the whole family has level `alpha`.
+
+    Example:
+        >>> f"{sidak(0.05, 5):.4f}"
+        '0.0102'
+    """
     return float(1 - (1 - alpha) ** (1 / max(k, 1)))
 
 
@@ -250,6 +257,10 @@ def holm(p_values: Sequence[float | None], alpha: float) -> tuple[list[float], l
 
     The smallest of `m` is tested at ``alpha / m``, the next at ``alpha / (m - 1)``, and so on until one is larger than
     its level; all that follow share that level. ``None`` counts as a p value of 1.
+
+    Example:
+        >>> holm([0.01, 0.04], alpha=0.05)
+        ([0.025, 0.05], [0.02, 0.04])
     """
     values = np.array([1.0 if p is None else p for p in p_values])
     order = np.argsort(values, kind="stable")
@@ -264,19 +275,19 @@ def holm(p_values: Sequence[float | None], alpha: float) -> tuple[list[float], l
 
 
 def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> tuple[float, np.ndarray | None]:
-    """Returns the level of each comparison with a base, and the draws of the largest ``|t|`` that it is from.
+    """Returns the level of each comparison with a base, and the draws of the largest ``|t|`` behind it.
 
-    The level is that at which the largest ``|t|`` is significant with probability `alpha`; never below Sidak's, which
-    needs no draws, nor above `alpha`.
+    At that level, the largest ``|t|`` is significant with probability `alpha` if no arm differs. It is at least Sidak's
+    level, and at most `alpha`.
 
     Args:
-        differences: to the base, float64 (k, seeds); ``None`` where arms lack seeds that others have.
+        differences: differences to the base, float64 (k, seeds); ``None`` if the arms have different seeds.
         k: number of comparisons.
-        alpha: of all of them together.
+        alpha: level of the whole family.
 
     Returns:
-        Sidak's level and ``None`` where there are no differences, fewer than `LEAST_FOR_FLIPS` seeds, or an arm does
-        not vary.
+        The level and the draws; Sidak's level and ``None`` without differences, with fewer than `LEAST_FOR_FLIPS`
+        seeds, or if the differences of an arm are all equal.
     """
     from scipy.special import stdtr
 
@@ -289,13 +300,16 @@ def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> t
 
 
 def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Returns draws of the largest ``|t|`` of several arms where none differs, (flips,).
+    """Draws the largest ``|t|`` of several arms under the hypothesis that none differs from the base.
 
-    The differences, less the means of their arms, get signs at random, one a seed for all arms.
+    In every draw, the differences minus the mean of their arm get random signs, one per seed for all arms.
 
     Args:
-        differences: float64 (arms, seeds).
-        seed: of the signs.
+        differences: differences to the base, float64 (arms, seeds).
+        seed: seed of the signs.
+
+    Returns:
+        float64 (`FLIPS`,).
     """
     n = differences.shape[1]
     residuals = (differences - differences.mean(1, keepdims=True)) * np.sqrt(n / (n - 1))
@@ -312,7 +326,7 @@ def _draw_signs(n: int, seed: int) -> np.ndarray:
 
 
 def _adjust(p: float | None, statistic: float | None, largest: np.ndarray | None, k: int) -> float | None:
-    """Returns the p value as one of `k`, between that of the test alone and Sidak's, as levels are."""
+    """Returns the p value adjusted for `k` comparisons: at least the unadjusted one, and at most Sidak's."""
     if p is None or statistic is None:
         return None
     highest = 1 - (1 - p) ** k

@@ -1,9 +1,9 @@
-"""Runs that ended without an accuracy, and what they could change.
+"""Lost runs, which ended without an accuracy, and how much they could change a comparison.
 
-A comparison is about the runs that completed. What the others would have reached is not known, and they may well be
-those that would have ended low. So a claim is put to its worst case: every lost run of the arm that it favours counts
-as chance, every lost run of the other arm as the best accuracy that either has shown. Only what is true even then is
-said without a qualification.
+A comparison uses the runs that completed. The accuracy of the lost runs is unknown, and it may have been low for the
+same reason that they were lost. So every claim is checked in its worst case: lost runs of the arm that it favours count
+as chance, lost runs of the other arm as the best accuracy of either arm. A claim that fails in the worst case is
+labelled as holding only for the runs that completed.
 
 References:
     Horowitz and Manski, "Nonparametric analysis of randomized experiments with missing covariate and outcome data",
@@ -14,20 +14,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 CHANCE_LEVEL = 0.001
-"""Level of the test of a run against guessing: of a thousand runs that guess, one passes it."""
+"""Level of the test of a run against guessing: one in a thousand runs that guess passes it."""
 Outcomes = Mapping[int, float | None]
-"""Accuracy by seed of every run that has ended; ``None`` for one that was lost, having diverged or failed."""
+"""Accuracy by seed of every run that has ended; ``None`` for a lost run, which diverged or failed."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What became of the runs of one side of a comparison that have ended.
+    """Counts of the runs on one side of a comparison.
 
     Attributes:
-        completed: how many have an accuracy.
-        lost: how many diverged or failed.
-        at_chance: how many of those that completed are not shown to do better than guessing: a one-sided binomial test
-            of their accuracy over the test images against `chance` is not significant at `CHANCE_LEVEL`.
+        completed: runs that have an accuracy.
+        lost: runs that diverged or failed.
+        at_chance: completed runs that are not shown to do better than guessing: a one-sided binomial test of their
+            accuracy on the test images against the accuracy of guessing is not significant at `CHANCE_LEVEL`.
     """
 
     completed: int
@@ -40,12 +40,12 @@ class Runs:
 
 @dataclass(frozen=True)
 class Losses:
-    """The runs of both sides of a comparison, and how far the lost ones could move it.
+    """The runs of both sides of a comparison, and how far the lost runs could move it.
 
     Attributes:
-        first, second: the runs of each side.
-        lowest, highest: the differences by seed, first less second, if lost runs count as badly and as well as they can
-            for the first side; ``None`` where no run was lost, empty where it cannot be told.
+        first, second: counts of the runs of each side.
+        lowest, highest: differences by seed, first minus second, in the worst and in the best case for the first side;
+            ``None`` if no run was lost, empty if the cases cannot be computed.
     """
 
     first: Runs
@@ -60,7 +60,7 @@ class Losses:
 
 
 def complete(outcomes: Outcomes) -> dict[int, float]:
-    """Returns the accuracies of the runs that have one, by seed.
+    """Returns the accuracies of the completed runs, by seed.
 
     Example:
         >>> complete({0: 0.97, 1: None})
@@ -75,7 +75,8 @@ def count_runs(sides: Iterable[Outcomes], chance: float, resolution: float | Non
     Args:
         sides: outcomes of the arms.
         chance: the accuracy of guessing.
-        resolution: one over the number of test images; left out, a run is at chance where it is not above it.
+        resolution: one over the number of test images. Without it there is no test: a run is at chance if its accuracy
+            is at most `chance`.
     """
     values = [value for outcomes in sides for value in outcomes.values()]
     completed = [value for value in values if value is not None]
@@ -93,12 +94,12 @@ def _is_at_chance(accuracy: float, chance: float, resolution: float | None) -> b
 
 
 def find_losses(first: Outcomes, second: Outcomes, chance: float, resolution: float | None = None) -> Losses:
-    """Returns the runs of two arms, and how far the lost ones could move their difference.
+    """Returns the runs of two arms, and how far the lost runs could move their difference.
 
     Args:
-        first, second: outcomes of the arms; at least one run completed.
-        chance: the accuracy of guessing, the least that a lost run counts as.
-        resolution: the step of the accuracies, as for `count_runs`.
+        first, second: outcomes of the arms; at least one run of either completed.
+        chance: the accuracy of guessing, which is the worst case of a lost run.
+        resolution: one over the number of test images, as for `count_runs`.
 
     Example:
         >>> losses = find_losses({0: 0.97, 1: None}, {0: 0.96, 1: 0.98}, chance=0.1)

@@ -1,7 +1,7 @@
-"""Where the noise of an accuracy comes from: from training, that is the seeds, and from the test set, its images.
+"""Splits the noise of an accuracy into the part from training (the seeds) and the part from the test images.
 
-The table of which run got which image right has a row a seed and a column an image. Both are draws: of trainings, and
-of the images that one might have tested on. The difference between two arms has such a table, too, of -1, 0 and 1.
+The input is a table of correct answers, with a row per seed and a column per test image. Both are random draws: of
+trainings, and of images that one might have tested on. The difference of two arms is a table as well, of -1, 0 and 1.
 """
 
 import math
@@ -19,15 +19,15 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Noise:
-    """The mean of a table and the variance it has from its two sources.
+    """The mean of a table, and the variance of that mean by source.
 
     Attributes:
-        seeds, images: rows and columns.
-        mean: of the table.
-        from_seeds, from_images, from_both: variance of the mean that comes from the choice of seeds, of images, and
-            from what a seed does to single images; at least 0.
-        low, high: interval of the mean for new seeds and new images alike; never narrower than Student's for new seeds.
-        bootstrap: the same by resampling seeds and images; a little wide, and too narrow for a handful of seeds.
+        seeds, images: number of rows and of columns.
+        mean: mean of the table.
+        from_seeds, from_images, from_both: variance of the mean that comes from the choice of seeds, from the choice of
+            images, and from the interaction of seeds with single images; at least 0.
+        low, high: interval of the mean for new seeds and new images; never narrower than Student's for new seeds alone.
+        bootstrap: the same interval by resampling seeds and images; slightly too wide, but too narrow for few seeds.
     """
 
     seeds: int
@@ -42,27 +42,28 @@ class Noise:
 
     @property
     def share_of_seeds(self) -> float | None:
-        """Share of the variance of the mean that more seeds would lessen; ``None`` where there is no variance."""
+        """Share of the variance of the mean that more seeds would reduce; ``None`` if there is no variance."""
         total = self.from_seeds + self.from_images + self.from_both
         return (self.from_seeds + self.from_both) / total if total else None
 
 
 def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: int = 0) -> tuple[Noise, ...]:
-    """Splits the variance of the mean of every table into what seeds and what images contribute.
+    """Splits the variance of the mean of every table into the parts from seeds and from images.
 
-    The mean squares of rows, columns and rest of the two-way table give the components of variance by their
-    expectations. The interval joins the half width for new seeds, with Student's quantile, and the one that images add,
-    with the normal quantile, as the sides of a right angle: ``sqrt(t² MS_seed + z² max(MS_image - MS_rest, 0))``, over
-    ``sqrt(n m)``. `MS_seed` is at least what means in steps of one image leave open, as for `compare_paired`. The
-    bootstrap resamples rows and columns independently, the same ones in every table.
+    The components of variance follow from the mean squares of rows, columns and residuals of the two-way table. The
+    interval's half width is ``sqrt(t² MS_seed + z² max(MS_image - MS_rest, 0)) / sqrt(n m)``, with Student's quantile
+    `t` for the seeds and the normal quantile `z` for the images. `MS_seed` has a lower bound, because means in steps of
+    one image may hide some spread, as in `compare_paired`. The bootstrap resamples rows and columns independently, and
+    uses the same resamples for every table.
 
     Args:
-        tables: (seeds, images) each, of one shape, at least 2 x 2: correct or not, or differences of these.
-        confidence: of the intervals.
-        seed: of the bootstrap.
+        tables: bool or numbers (seeds, images), at least 2 x 2 and of one shape: whether each answer is correct, or
+            differences of two such tables.
+        confidence: confidence of the intervals.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: the tables are not of that form.
+        InputError: the tables have other shapes.
 
     Example:
         >>> (noise,) = split_noise([np.random.default_rng(0).random((3, 100)) < 0.9])
@@ -85,13 +86,13 @@ def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: in
 
 
 def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the exact two-sided p value of McNemar's test: do two networks err on equally many of the same images?
+    """Returns the exact two-sided p value of McNemar's test of whether two networks are equally accurate.
 
-    Given how many images exactly one of the networks gets right, the number of the first's is binomial with
-    probability one half.
+    Of the images that exactly one of the networks gets right, the number that the first gets right is binomial with
+    probability one half if they are.
 
     Args:
-        first, second: correct or not, bool (images,).
+        first, second: whether each network is right about each of the same images, bool (images,).
 
     Example:
         >>> first = np.array([True] * 8 + [False, False])

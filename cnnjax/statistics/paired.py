@@ -1,6 +1,6 @@
-"""Two arms with common seeds: the differences by seed, their mean, tests of significance, and intervals.
+"""Paired comparison of two arms with common seeds: differences by seed, their mean, tests and intervals.
 
-Tests that assume a normal distribution stand beside tests that resample the differences.
+There are tests that assume a normal distribution, and tests that resample the differences.
 """
 
 import math
@@ -15,39 +15,42 @@ from cnnjax.settings.checking import Interval, check
 from cnnjax.statistics.estimates import rounding_deviation
 
 ALL_FLIPS = 20
-"""Most nonzero values of which all ``2**n`` flips of signs are tried."""
+"""Largest number of nonzero values for which all ``2**n`` sign flips are tried."""
 FLIPS, RESAMPLES = 99_999, 9_999
-"""Flips drawn at random for more values, and resamples of the bootstrap."""
+"""Number of random sign flips for more values, and of resamples of the bootstrap."""
 LEAST_FOR_BOOTSTRAP = 10
-"""Fewest values for a bootstrap: intervals of fewer cover far less than they say, as three have ten resamples."""
+"""Fewest values for a bootstrap; with fewer, intervals cover far too rarely (three values have only ten resamples)."""
 SIGNIFICANT = 12
-"""Digits to which differences are rounded without a resolution, so that equal ones are equal."""
+"""Significant digits to which differences without a resolution are rounded, so that equal ones compare equal."""
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """What is known of the mean difference between two arms, first less second.
+    """Differences between two arms, first minus second, with tests and intervals of their mean.
 
     Attributes:
-        seeds: of the pairs.
-        unpaired: seeds that one of the arms alone has a value for, which are left out.
-        differences: first less second, for each of `seeds`.
-        mean: of the differences.
-        standard_deviation: of the differences, with ``n - 1`` in the denominator; ``None`` for one pair.
-        spread: the standard deviation that interval and t test go by: no less than the resolution of the values allows;
-            ``None`` for one pair, and where all differences are equal and no resolution is given.
+        seeds: seeds of the pairs.
+        unpaired: seeds that only one of the arms has a value for; they are left out.
+        differences: first minus second, for each of `seeds`.
+        mean: mean of the differences.
+        standard_deviation: standard deviation of the differences, with ``n - 1`` in the denominator; ``None`` for one
+            pair.
+        spread: standard deviation used for the interval and the t test: at least as large as rounding to the resolution
+            may hide; ``None`` for one pair, and if all differences are equal and no resolution is given.
         low, high: Student's interval of the mean; ``None`` without a spread.
-        t_p: two-sided p value of the paired t test, the one that verdicts go by; ``None`` without a spread.
+        t_p: two-sided p value of the paired t test, on which verdicts are based; ``None`` without a spread.
         sign_flip_p: two-sided p value of the sign-flip permutation test.
-        least_sign_flip_p: the smallest that these pairs can give.
-        wilcoxon_p: two-sided p value of the signed-rank test, by flips of the signs.
-        bootstrap: bias-corrected and accelerated bootstrap interval of the mean; ``None`` for fewer than ten pairs.
-        effect_size: mean over standard deviation of the differences, corrected for few pairs (``d_z``), which depends
-            on the pairing; ``None`` for fewer than three pairs and without a spread.
-        correlation: of the two arms over the seeds; ``None`` for fewer than three pairs, or where one is constant.
-        wins: share of the seeds at which the first arm is better, ties counting half.
-        probability_of_improvement: how often a run of the first arm beats one of the second with whatever seed, ties
-            counting half.
+        least_sign_flip_p: smallest p value that this test can give for so many pairs.
+        wilcoxon_p: two-sided p value of Wilcoxon's signed-rank test, by sign flips.
+        bootstrap: bias-corrected and accelerated bootstrap interval of the mean; ``None`` for fewer than ten pairs, and
+            if all differences are equal.
+        effect_size: ``d_z``, the mean divided by the standard deviation of the differences, corrected for few pairs;
+            ``None`` for fewer than three pairs, and if all differences are equal.
+        correlation: correlation of the two arms over the seeds; ``None`` for fewer than three pairs, or if an arm is
+            constant.
+        wins: share of the seeds at which the first arm is better; ties count half.
+        probability_of_improvement: share of all pairs of runs, of any two seeds, in which the first arm is better; ties
+            count half.
     """
 
     seeds: tuple[int, ...]
@@ -75,11 +78,11 @@ class PairedComparison:
 
     @property
     def statistic(self) -> float | None:
-        """Student's t of the mean; ``None`` without a spread."""
+        """Student's t statistic of the mean; ``None`` without a spread."""
         return None if self.spread is None else self.mean / self.spread * math.sqrt(self.n)
 
     def interval(self, confidence: float) -> tuple[float, float] | tuple[None, None]:
-        """Returns Student's interval of the mean; two times ``None`` without a spread."""
+        """Returns Student's interval of the mean; ``(None, None)`` without a spread."""
         from scipy.special import stdtrit
 
         if self.spread is None:
@@ -97,21 +100,21 @@ def compare_paired(
     least: float | None = None,
     resampling_seed: int = 0,
 ) -> PairedComparison:
-    """Compares two arms by their differences, seed by seed.
+    """Compares two arms by their differences at common seeds.
 
-    Accuracies come in steps of one over the number of test images. A few differences that happen to be equal do not
-    show that there is no spread, so with a `resolution` the spread is taken to be at least ``resolution / sqrt(6)``.
+    Accuracies are multiples of one over the number of test images. A few differences that happen to be equal do not
+    prove that the arms do not vary, so with a `resolution` the spread is taken to be at least ``resolution / sqrt(6)``.
 
     Args:
-        first, second: values of the arms by seed; finite, at least one seed in common.
-        confidence: of the intervals, > 0 and < 1.
-        resolution: the step of the values, > 0; ``None`` where they are continuous.
-        least: lower bound of the spread; by default that of two values of the resolution.
-        resampling_seed: of flips and bootstrap, >= 0.
+        first, second: finite values of the arms by seed, with at least one seed in common.
+        confidence: confidence of the intervals, > 0 and < 1.
+        resolution: step between possible values, > 0; ``None`` if they are continuous.
+        least: lower bound of the spread; by default that of the difference of two values of this resolution.
+        resampling_seed: seed of sign flips and bootstrap, >= 0.
 
     Raises:
-        InputError: the arms have no seed in common, a value is not finite or no multiple of the resolution, or another
-            argument is out of range.
+        InputError: the arms have no seed in common, a value is not finite, a difference is not a multiple of the
+            resolution, or another argument is out of range.
 
     Example:
         >>> comparison = compare_paired({0: 0.972, 1: 0.975, 2: 0.971}, {0: 0.970, 1: 0.971, 2: 0.968})
@@ -160,10 +163,7 @@ def compare_paired(
 
 
 def least_spread(resolution: float | None) -> float:
-    """Returns the standard deviation that differences of values of this resolution have at least.
-
-    Both values are rounded, each by itself.
-    """
+    """Returns the standard deviation of the rounding error of a difference, both of whose values are rounded."""
     return math.sqrt(2) * rounding_deviation(resolution)
 
 
@@ -176,7 +176,7 @@ def _read(values: Mapping[int, float], seeds: list[int], name: str) -> np.ndarra
 
 
 def _subtract(a: np.ndarray, b: np.ndarray, resolution: float | None) -> np.ndarray:
-    """Returns the differences without the rounding of binary fractions, so that equal ones are equal."""
+    """Returns the differences without floating-point rounding errors, so that equal ones compare equal."""
     if resolution is None:
         largest = max(np.abs(a).max(), np.abs(b).max())
         digits = SIGNIFICANT - math.ceil(math.log10(largest)) if largest else 0
@@ -198,18 +198,23 @@ def _student(mean: float, spread: float, n: int, confidence: float) -> tuple[flo
 
 
 def _hedges(freedom: int) -> float:
-    """Returns the factor that makes a standardised mean difference unbiased, of at least two degrees of freedom."""
+    """Returns Hedges' factor, which makes a standardised mean difference unbiased; needs two degrees of freedom."""
     return math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
 
 
 def flip_signs(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """Returns the two-sided p value of the sign-flip permutation test, and the least that so many values can give.
+    """Returns the two-sided p value of the sign-flip permutation test, and the smallest that so many values can give.
 
-    The p value is the share of all flips of the signs whose sum is at least as far from zero. Zeros have no sign.
+    The p value is the share of all sign flips whose sum is at least as far from zero as that of the values. Zeros are
+    ignored. Sums that differ only by rounding count as equal.
 
     Args:
-        values: differences or signed ranks, float64 (n,); sums that differ by rounding alone count as equal.
-        seed: of the flips, where not all are tried.
+        values: differences or signed ranks, float64 (n,).
+        seed: seed of the random flips, if there are more than `ALL_FLIPS` nonzero values.
+
+    Example:
+        >>> flip_signs(np.array([0.01, 0.02, 0.03]), seed=0)
+        (0.25, 0.25)
 
     References:
         Fisher, The Design of Experiments, 1935, section 21; Phipson and Smyth, "Permutation p-values should never be
@@ -220,17 +225,21 @@ def flip_signs(values: np.ndarray, seed: int) -> tuple[float, float]:
     reached = abs(nonzero.sum()) - tolerance
     if len(nonzero) <= ALL_FLIPS:
         sums = np.zeros(1)
-        for value in nonzero[1:]:  # the sign of the first one stays: the other half mirrors this one
+        for value in nonzero[1:]:  # the first sign is kept, because flipping all signs gives the same distance
             sums = np.concatenate([sums + value, sums - value])
         sums = sums + nonzero[:1].sum()
         return float(np.mean(np.abs(sums) >= reached)), 2.0 ** (1 - max(len(nonzero), 1))
     signs = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), (FLIPS, len(nonzero)))
-    count = np.count_nonzero(np.abs(signs @ nonzero) >= reached) + 1  # the values as they are, which is a flip, too
+    count = np.count_nonzero(np.abs(signs @ nonzero) >= reached) + 1  # the unflipped values count as one flip
     return float(count / (FLIPS + 1)), max(2.0 ** (1 - len(nonzero)), 1 / (FLIPS + 1))
 
 
 def signed_ranks(values: np.ndarray) -> np.ndarray:
-    """Returns the ranks of the sizes of the nonzero values, with their signs; equal sizes share the mean rank.
+    """Returns the ranks of the absolute nonzero values, with their signs; equal ones share their mean rank.
+
+    Example:
+        >>> signed_ranks(np.array([0.3, -0.1, 0.0, 0.3])).tolist()
+        [2.5, -1.0, 2.5]
 
     References:
         Wilcoxon, "Individual comparisons by ranking methods", 1945.
@@ -243,7 +252,9 @@ def signed_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_mean(values: np.ndarray, confidence: float, seed: int) -> tuple[float, float] | None:
-    """Returns the bias-corrected and accelerated bootstrap interval of the mean; ``None`` where it would mislead.
+    """Returns the bias-corrected and accelerated bootstrap interval of the mean.
+
+    ``None`` for fewer than `LEAST_FOR_BOOTSTRAP` values, and if all values are equal.
 
     References:
         Efron, "Better bootstrap confidence intervals", 1987.

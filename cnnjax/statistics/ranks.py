@@ -1,4 +1,4 @@
-"""Arms ranked within datasets: does one do better on most of them?"""
+"""Ranks of arms within each dataset, and tests of whether their mean ranks differ."""
 
 import math
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Ranks:
 
     Attributes:
         mean: mean rank of each arm; 1 is best, equal values share their mean rank.
-        statistic: of Friedman's test, corrected for ties; 0 where all values of every dataset are equal.
-        p: how often ranks at random give a statistic as large.
-        critical_difference: of two mean ranks, by Nemenyi's test at the level asked for; ``None`` where Friedman's test
-            does not reject at that level, for then no two arms are compared.
+        statistic: statistic of Friedman's test, corrected for ties; 0 if all arms are equal on every dataset.
+        p: p value of Friedman's test: how often random ranks give a statistic at least as large.
+        critical_difference: smallest significant difference of two mean ranks, by Nemenyi's test; ``None`` if
+            Friedman's test is not significant, because then arms are not compared in pairs.
     """
 
     mean: tuple[float, ...]
@@ -29,17 +29,17 @@ class Ranks:
 
 
 def rank_arms(values: np.ndarray, alpha: float = 0.05, seed: int = 0) -> Ranks:
-    """Ranks arms by Friedman's test, with Nemenyi's critical difference where it finds that they differ.
+    """Compares arms over datasets by Friedman's test and, if it is significant, Nemenyi's critical difference.
 
-    The p value is of a permutation test, as the chi-squared distribution is a poor approximation for few datasets.
+    The p value comes from a permutation test, because the chi-squared approximation is poor for few datasets.
 
     Args:
-        values: (datasets, arms), the higher the better; at least 2 x 2.
+        values: accuracies, float (datasets, arms), at least 2 x 2; higher is better.
         alpha: level of both tests.
-        seed: of the permutations.
+        seed: seed of the permutations.
 
     Raises:
-        InputError: the values are not of that form.
+        InputError: the values have another shape, or one is not finite.
 
     Example:
         >>> rank_arms(np.array([[0.97, 0.95, 0.90], [0.88, 0.86, 0.80]])).mean
@@ -68,7 +68,7 @@ def rank_arms(values: np.ndarray, alpha: float = 0.05, seed: int = 0) -> Ranks:
 
 
 def _friedman(ranks: np.ndarray) -> np.ndarray:
-    """Returns the statistic for each of many tables of ranks, (tables, blocks, arms)."""
+    """Returns Friedman's statistic of many tables of ranks, (tables, datasets, arms)."""
     _, blocks, k = ranks.shape
     between = np.sum((ranks.sum(1) - blocks * (k + 1) / 2) ** 2, axis=1)
     within = np.sum((ranks - (k + 1) / 2) ** 2, axis=(1, 2))

@@ -1,8 +1,8 @@
-"""Looking more than once: the level of every look, so that all looks together err no more often than one would.
+"""Group-sequential comparisons: tests at several planned looks, with the error rate of a single test.
 
-How often one will look, and after how many seeds, is settled before the first look: at the seeds of the study, at twice
-as many, and so on up to a maximum. The level is spent in proportion to the seeds seen (Lan and DeMets' function
-``alpha * t``), and a comparison that was decided at one look is not asked again.
+The looks are fixed before the first one: after the seeds of the study, after twice as many, and so on up to a maximum.
+The level is spent in proportion to the seeds seen (Lan and DeMets' spending function ``alpha * t``). A comparison that
+is decided at one look is not tested again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ _NODES = 200
 
 
 def plan_looks(first: int, most: int) -> tuple[int, ...]:
-    """Returns the numbers of seeds at which one looks: `first`, its doubles below `most`, and `most`.
+    """Returns the number of seeds at each look: `first`, doubled while below `most`, and finally `most`.
 
     Example:
         >>> plan_looks(5, 30)
@@ -35,13 +35,13 @@ def plan_looks(first: int, most: int) -> tuple[int, ...]:
 def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
     """Returns the two-sided level at which to test at each look.
 
-    For the sum of independent normal differences, the probability of having crossed a boundary by look ``i`` is
-    ``alpha * looks[i] / looks[-1]``. The levels of these normal boundaries serve the t tests; `docs/statistics.md`
-    shows how well.
+    The levels are those of boundaries for sums of independent normal differences: the probability of having crossed one
+    by look ``i`` is ``alpha * looks[i] / looks[-1]``. The t tests use these levels too;
+    `docs/statistics.md` shows how well that works.
 
     Args:
-        looks: numbers of seeds, ascending.
-        alpha: of all looks together.
+        looks: number of seeds at each look, ascending.
+        alpha: level of all looks together.
 
     Example:
         >>> [f"{level:.4f}" for level in spend((5, 10, 20), alpha=0.05)]
@@ -56,7 +56,7 @@ def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
 
     levels: list[float] = []
     unit, quadrature = np.polynomial.legendre.leggauss(_NODES)
-    sums, weights, before = np.zeros(1), np.ones(1), 0  # where the sum may be that has crossed no boundary yet
+    sums, weights, before = np.zeros(1), np.ones(1), 0  # distribution of the sum that has crossed no boundary
     for look in looks:
         step = np.sqrt(look - before)
         bound = brentq(_exceed, 0, 10 * np.sqrt(look), (sums, weights, step, 1 - alpha * look / looks[-1]), xtol=1e-12)
@@ -77,24 +77,24 @@ def compare_in_looks(
     resolution: float | None = None,
     chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
-    """Compares every other arm with one of them at planned looks, and stops at the first that decides.
+    """Compares every other arm with the base at planned looks, and stops at the first look that decides.
 
-    Each comparison has Sidak's level for so many, which its looks spend.
+    Each comparison has Sidak's level for the number of comparisons, which is spent over its looks.
 
     Args:
-        arms: the outcomes of each arm by seed.
-        base: the name of the arm that the others are compared with.
-        ended: the seeds at which each arm has a result, be it without a value.
-        seeds: all that may be run, in their order; a look has the first so many.
-        looks: from `plan_looks`.
+        arms: outcomes of each arm by seed.
+        base: name of the arm that the others are compared with.
+        ended: seeds at which each arm has a result, with or without an accuracy.
+        seeds: all seeds that may be run, in order; a look uses as many of the first ones as it has seeds.
+        looks: number of seeds at each look, from `plan_looks`.
         criteria, resolution, chance: as for `compare_with_base`.
 
     Returns:
-        One contrast for each other arm that has reached its first look with a seed in common with the base; at the
-        look that decided it, or the last that it has reached. `seeds_needed` of an undecided one is the next look.
+        One contrast for each other arm that has reached its first look and shares a completed seed with the base: that
+        of the look that decided it, or of the last look reached. If undecided, its `seeds_needed` is the next look.
 
     Raises:
-        InputError: there is no such arm, or as `compare_paired` and `decide`.
+        InputError: `base` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
 
     Example:
         >>> arms = {"valid": {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, "same": {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}}
@@ -122,7 +122,7 @@ def compare_in_looks(
                 (name, base), compared, losses, (level, level), None, criteria, scope=scope, plans=False
             )
             if contrast.verdict.word != "undecided" or losses.both_at_chance:
-                break  # more seeds of networks that learn nothing would tell nothing
+                break  # more seeds would not help, because neither network learns
             further = looks[number] if number < len(looks) else None
             what = f"the next look is at {further} seeds" if further else "it was the last look"
             reason = f"{contrast.verdict.reason}; {what}"
@@ -132,7 +132,7 @@ def compare_in_looks(
 
 
 def _exceed(bound: float, sums: np.ndarray, weights: np.ndarray, step: float, wanted: float) -> float:
-    """Returns by how much the probability of staying within the bound exceeds the one wanted."""
+    """Returns the probability that the sum stays within the bound, minus the wanted probability."""
     from scipy.special import ndtr
 
     return float(weights @ (ndtr((bound - sums) / step) - ndtr((-bound - sums) / step)) - wanted)

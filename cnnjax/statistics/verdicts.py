@@ -1,7 +1,7 @@
-"""What a comparison says in one word, and why: better, worse, equivalent or undecided.
+"""Verdicts on comparisons: better, worse, equivalent or undecided, each with its reason.
 
-`Criteria` are the level, the margin and the power by which comparisons are decided. The power functions tell how many
-seeds decide a difference.
+`Criteria` are the level, the margin and the power by which comparisons are decided. The power functions compute how
+many seeds are needed to decide.
 """
 
 import math
@@ -18,14 +18,17 @@ from cnnjax.statistics.losses import Losses
 from cnnjax.statistics.paired import PairedComparison
 
 MARGIN = 0.002
-"""Default margin: differences of accuracy below 0.2 points make no difference."""
+"""Default margin of equivalence: differences of accuracy below 0.2 percentage points count as none."""
 MOST_SEEDS = 1000
+"""Largest number of seeds that is planned for."""
 LEAST_SEEDS = 3
+"""Fewest common seeds for a verdict."""
 REASONABLE_SEEDS = 40
-"""Seeds for which a wider margin is suggested if the given one is out of reach, or twice those that there are."""
+"""If the margin needs more than `MOST_SEEDS`, the margin that this many seeds (or twice those run) decide is given."""
 FLIPS_DECIDE = 6
 """Fewest pairs with which a distribution-free test can reach 5%: ``2 ** (1 - 6)`` is 0.03."""
 _NODES = 400
+"""Quantiles of chi over which the power of equivalence is integrated."""
 Word = Literal["better", "worse", "equivalent", "undecided"]
 SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
 """Labels of interactions, which have a sign but are neither better nor worse."""
@@ -37,8 +40,8 @@ class Criteria:
 
     Attributes:
         alpha: probability of any false claim of a difference, and of any false claim of equivalence.
-        margin: differences of accuracy below it make no difference.
-        power: probability that the planned seeds decide.
+        margin: margin of equivalence: smaller differences of accuracy count as none.
+        power: probability with which the planned seeds decide.
     """
 
     alpha: float = 0.05
@@ -51,16 +54,16 @@ class Verdict:
     """A decision.
 
     Attributes:
-        word: of the first arm against the second, for programs.
-        label: the same for readers, with what must be said in the same breath: that it holds for the runs that
-            completed alone, that it is not shown to be more than the margin, or that both arms are at chance.
-        reason: one sentence.
-        survives_losses: whether it holds whatever the lost runs would have reached; true where none was lost.
-        seeds_needed: how many seeds in all would find a true difference as large as the margin, and show that there is
-            none, with the power asked for each, if the spread seen is the true one; for an undecided comparison of at
-            least three pairs; ``None`` where more than `MOST_SEEDS` would.
-        seeds_for_seen: how many would find a true difference as large as the one seen; ``None`` likewise.
-        decidable_margin: where `seeds_needed` is ``None``, the margin that `REASONABLE_SEEDS` would decide so.
+        word: verdict on the first arm against the second, for programs.
+        label: the verdict for readers, with its qualifications: that it holds only for the runs that completed, that
+            the difference is not shown to exceed the margin, or that both arms are at chance.
+        reason: one sentence that gives the reason.
+        survives_losses: whether the verdict holds whatever the lost runs would have reached; true if none was lost.
+        seeds_needed: for an undecided comparison, total number of seeds that would detect a true difference as large as
+            the margin, and would show equivalence if there is none, each with the given power and if the observed
+            spread is the true one; ``None`` if that takes more than `MOST_SEEDS`.
+        seeds_for_seen: likewise, number of seeds that would detect a true difference as large as the observed one.
+        decidable_margin: if `seeds_needed` is ``None``, the margin that `REASONABLE_SEEDS` would decide.
     """
 
     word: Word
@@ -89,21 +92,21 @@ def decide(
     scope: str = "",
     plans: bool = True,
 ) -> Verdict:
-    """Decides by Student's paired t test, and two one-sided ones for equivalence, each at level `alpha`.
+    """Decides by Student's paired t test for a difference, and two one-sided t tests for equivalence.
 
-    For independent, normally distributed differences, a difference is claimed where there is none at most with
-    probability `alpha`, and so is equivalence where the difference is the margin.
+    For independent, normally distributed differences, the probability of claiming a difference where there is none is
+    at most `alpha`. So is that of claiming equivalence where the true difference is as large as the margin.
 
     Args:
-        comparison: of accuracies, from `compare_paired`.
-        alpha: the level, > 0 and < 0.5.
+        comparison: comparison of accuracies, from `compare_paired`.
+        alpha: level of the tests, > 0 and < 0.5.
         margin: margin of equivalence, in units of accuracy, > 0.
-        power: probability that `seeds_needed` seeds decide, > alpha and < 1.
+        power: probability with which `seeds_needed` seeds decide, > alpha and < 1.
         equivalence_alpha: level of the one-sided tests; by default `alpha`.
-        losses: the runs of both arms that ended without an accuracy; by default none.
-        labels: other labels for words, such as `SIGNS`.
-        scope: the family of the levels, such as ``as one of 14 comparisons``; becomes part of the reason.
-        plans: whether to say how many seeds would decide an undecided comparison.
+        losses: runs of both arms, including lost ones; by default none was lost.
+        labels: labels that replace the words, such as `SIGNS`.
+        scope: what the levels are adjusted for, such as ``as one of 14 comparisons``; becomes part of the reason.
+        plans: whether the reason of an undecided comparison says how many seeds would decide it.
 
     Raises:
         InputError: an argument is out of range.
@@ -166,7 +169,7 @@ def _leave_open(reason: str, label: str = "undecided", **plan: Any) -> Verdict:
 def _plan(
     comparison: PairedComparison, spread: float, levels: tuple[float, float], margin: float, power: float
 ) -> Verdict:
-    """Returns an undecided verdict whose reason says what more seeds would show."""
+    """Returns an undecided verdict whose reason says how many seeds would decide."""
     n, mean = comparison.n, abs(comparison.mean)
     needed = plan_seeds(spread, margin, levels[0], power, levels[1])
     for_seen = plan_detection(spread, mean, levels[0], power) if mean else None
@@ -190,7 +193,7 @@ def _plan(
 
 
 def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns half the widths of the interval of a difference and of the one that shows equivalence.
+    """Returns the half widths of two intervals of the mean: that for a difference, and that for equivalence.
 
     Args:
         spread: standard deviation of the differences.
@@ -205,26 +208,27 @@ def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: flo
 
 
 def judge(mean: np.ndarray, halves: tuple[np.ndarray, np.ndarray], margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns whether a difference is found, and whether equivalence is; where both are, equivalence is the verdict.
+    """Returns whether the tests find a difference, and whether they find equivalence, which takes precedence.
+
+    A difference is found if the first interval excludes zero; equivalence, if the second lies within the margin.
 
     Args:
-        mean: of the differences.
-        halves: from `half_widths`: zero must not be within the first of the mean, the second must leave the interval
-            within the margin.
-        margin: of equivalence.
+        mean: mean of the differences.
+        halves: half widths of the two intervals, from `half_widths`.
+        margin: margin of equivalence.
     """
     wide, narrow = halves
     return np.abs(mean) > wide, np.abs(mean) + narrow < margin
 
 
 def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: float) -> bool:
-    """Returns whether a claim holds in the worst case of the lost runs, by the tests that it was found with.
+    """Returns whether a claim also holds in the worst case of the lost runs, by the same tests.
 
     Args:
         word: the claim, not ``undecided``.
-        losses: of the comparison.
-        levels: of a difference, and of each of the one-sided tests of equivalence.
-        margin: of equivalence.
+        losses: runs of the comparison.
+        levels: level of the test of a difference, and of each of the one-sided tests of equivalence.
+        margin: margin of equivalence.
     """
     if losses.lowest is None or losses.highest is None:
         return True
@@ -239,7 +243,7 @@ def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: fl
 
 
 def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
-    """Returns the p value of the two one-sided tests: the larger of theirs; ``None`` without a spread."""
+    """Returns the p value of equivalence: the larger one of the two one-sided tests; ``None`` without a spread."""
     from scipy.special import stdtr
 
     if comparison.spread is None:
@@ -276,18 +280,18 @@ def _remark(comparison: PairedComparison, losses: Losses | None, scope: str) -> 
 def plan_seeds(
     spread: float, margin: float, alpha: float = 0.05, power: float = 0.8, equivalence_alpha: float | None = None
 ) -> int | None:
-    """Returns the fewest seeds that find a difference as large as the margin, and show that none is smaller than it.
+    """Returns the fewest seeds that detect a difference as large as the margin, and show equivalence if there is none.
 
     Args:
         spread: standard deviation of the differences, > 0.
-        margin: of equivalence, > 0.
-        alpha: level of the t test, and of the one-sided ones where these have no other.
-        power: probability, at the difference `margin`, that the t test finds it, and, at no difference, that the two
-            one-sided tests find equivalence.
-        equivalence_alpha: level of the one-sided tests.
+        margin: margin of equivalence, > 0.
+        alpha: level of the t test.
+        power: probability with which the t test detects a true difference of `margin`, and with which the two one-sided
+            tests find equivalence if there is no difference.
+        equivalence_alpha: level of the one-sided tests; by default `alpha`.
 
     Returns:
-        At least 3; ``None`` where `MOST_SEEDS` are too few.
+        At least 3; ``None`` if `MOST_SEEDS` are too few.
     """
     for n in range(3, MOST_SEEDS + 1):
         finds = power_of_difference(margin, spread, n, alpha) >= power
@@ -297,13 +301,16 @@ def plan_seeds(
 
 
 def plan_detection(spread: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """Returns the fewest seeds, at least 3, whose t test finds a true difference; ``None`` beyond `MOST_SEEDS`."""
+    """Returns the fewest seeds, at least 3, with which the t test detects a true difference with this power.
+
+    ``None`` if `MOST_SEEDS` are too few.
+    """
     seeds = range(3, MOST_SEEDS + 1)
     return next((n for n in seeds if power_of_difference(difference, spread, n, alpha) >= power), None)
 
 
 def find_margin(spread: float, n: int, alpha: float, power: float, equivalence_alpha: float) -> float:
-    """Returns the smallest margin that `n` seeds decide, as `plan_seeds` says."""
+    """Returns the smallest margin that `n` seeds decide, in the sense of `plan_seeds`."""
     from scipy.optimize import brentq
 
     def lack(margin: float) -> float:
@@ -320,16 +327,17 @@ def power_of_difference(difference: float, spread: float, n: int, alpha: float =
     """Returns the probability that the two-sided paired t test finds a true mean difference."""
     from scipy.special import ncfdtr, stdtrit
 
-    # The square of a noncentral t is a noncentral F; nan is how SciPy says that it is too small for a float.
+    # The square of a noncentral t is a noncentral F. SciPy returns nan for a probability too small for a float.
     missed = ncfdtr(1, n - 1, n * (difference / spread) ** 2, stdtrit(n - 1, 1 - alpha / 2) ** 2)
     return float(1 - np.nan_to_num(missed))
 
 
 def power_of_equivalence(difference: float, spread: float, n: int, margin: float, alpha: float = 0.05) -> float:
-    """Returns the probability that two one-sided t tests find a true mean difference smaller than the margin.
+    """Returns the probability that the two one-sided t tests find equivalence, given the true mean difference.
 
-    Given the sample's standard deviation, which is distributed as chi with ``n - 1`` degrees of freedom, both tests
-    reject where the mean lies within what is left of the margin; that is integrated over quantiles of chi.
+    For a given sample standard deviation, both tests reject if the sample mean is far enough inside the margin. The
+    probability of that is integrated over quantiles of the standard deviation, which has a chi distribution with
+    ``n - 1`` degrees of freedom.
 
     References:
         Phillips, "Power of the two one-sided tests procedure in bioequivalence", 1990.

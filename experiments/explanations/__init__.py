@@ -1,4 +1,4 @@
-"""What `experiments.explain` can explain, a module each, and what their commands share."""
+"""The commands of `experiments.explain`: one module for stored runs, one for geometry, and here what they share."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PictureArguments:
-    """Where pictures go."""
+    """Options for the pictures."""
 
     figures: Path = Path("figures")
-    """Folder of the pictures, made where it is not there; files of the same names are replaced."""
+    """Folder for the pictures, created if missing; files of the same names are replaced."""
     format: Literal["png", "svg"] = "png"
-    """Of the pictures."""
+    """File format of the pictures."""
     json: bool = False
     """Print one JSON object and nothing else on stdout."""
     debug: Annotated[bool, ADVANCED] = False
@@ -30,7 +30,13 @@ class PictureArguments:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An explanation: as text, as JSON values, and as pictures by their names."""
+    """What a command explains.
+
+    Attributes:
+        text: the explanation for the terminal.
+        values: the same facts for ``--json``.
+        figures: pictures by the name of their file, without its ending.
+    """
 
     text: str
     values: dict[str, Any]
@@ -38,15 +44,19 @@ class Explanation:
 
 
 def write_pictures(explanation: Explanation, arguments: PictureArguments, kept: Path | None = None) -> list[str]:
-    """Writes the pictures, after every one of them is known to have a place.
+    """Writes the pictures; checks first that every one of them can be written.
 
     Args:
-        explanation: what to write of.
-        arguments: where to.
-        kept: a file that must not be replaced.
+        explanation: whose pictures are written.
+        arguments: their folder and format.
+        kept: the user's own picture, which must not be overwritten.
 
     Returns:
         The paths of the files.
+
+    Raises:
+        InputError: a picture would overwrite `kept`, or its path cannot be a file.
+        UnavailableError: the folder cannot be created.
     """
     from cnnjax.figures.style import encode_figure
 
@@ -66,14 +76,20 @@ def write_pictures(explanation: Explanation, arguments: PictureArguments, kept: 
 
 
 def align(rows: list[list[str]]) -> str:
-    """Returns words as lines whose columns are set to the right."""
+    """Returns a table of words as text, with its columns aligned to the right.
+
+    Example:
+        >>> print(align([["1", "10"], ["100", "2"]]))
+          1  10
+        100   2
+    """
     width = max(len(word) for row in rows for word in row)
     return "\n".join(" ".join(word.rjust(width) for word in row) for row in rows)
 
 
 @contextlib.contextmanager
 def blamed(option: str) -> Iterator[None]:
-    """Has an error that names a layer of the network behind a picture name the option instead."""
+    """Rewords an error about a layer so that it names the option, since the user has named no layer."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Pictures that need no run: a window sliding over an image, pooling, the tensors between layers. No JAX here."""
+"""Pictures that need no stored run: a sliding window, pooling, and the tensors between layers. No JAX here."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from experiments.explanations import Explanation, PictureArguments, align, blame
 
 @dataclass(frozen=True)
 class PoolingArguments(PictureArguments):
-    """Shows what pooling leaves of a 7 of ones, 12 x 12::
+    """Shows a 12 x 12 image of the digit 7 before and after pooling::
 
     python -m experiments.explain pooling --pool avg --pool-size 3
 
@@ -27,13 +27,17 @@ class PoolingArguments(PictureArguments):
     pool: Literal["max", "avg"] = "max"
     """max or avg."""
     pool_size: Size = 2
-    """Window of the pooling."""
+    """Size of the pooling window."""
     pool_strides: Size | None = None
-    """Steps of the window; left out, they equal --pool-size."""
+    """Steps of the window; by default equal to --pool-size."""
 
 
 def explain_pooling(arguments: PoolingArguments) -> Explanation:
-    """Returns the 7 before and after, as text and as a picture."""
+    """Returns the digit before and after pooling, as text and as a picture.
+
+    Raises:
+        InputError: the window is larger than the image, or a value is not valid.
+    """
     pool_size = read_window(arguments.pool_size, "--pool-size")
     strides = arguments.pool_strides
     pool_strides = None if strides is None else read_window(strides, "--pool-strides")
@@ -51,13 +55,14 @@ def _write_values(values: np.ndarray) -> str:
 
 
 LARGEST = 64
+"""Pixels of the longest side of an image, and of the widest padding, that is drawn."""
 MOST_LISTED = 36
-"""Windows whose pixels are listed as text."""
+"""With more windows than this, the pixels of each are not printed."""
 
 
 @dataclass(frozen=True)
 class WindowArguments(PictureArguments):
-    """Shows a window sliding over a numbered image: every output has the letter of the window that made it::
+    """Shows a window sliding over an image of numbered pixels, with one letter for every output of the window::
 
     python -m experiments.explain window --size 5 --kernel-size 3 --strides 2
 
@@ -65,9 +70,9 @@ class WindowArguments(PictureArguments):
     """
 
     size: Size = 5
-    """Of the image, in pixels."""
+    """Size of the image, in pixels."""
     kernel_size: Annotated[Size, Option(aliases=("--kernel",))] = 3
-    """Of the window."""
+    """Size of the window, in pixels."""
     strides: Size = 1
     """Steps of the window."""
     padding: Padding = "valid"
@@ -75,7 +80,11 @@ class WindowArguments(PictureArguments):
 
 
 def explain_window(arguments: WindowArguments) -> Explanation:
-    """Returns the window at all its places, as letters and as a picture."""
+    """Returns the window at all its positions, as text and as a picture.
+
+    Raises:
+        InputError: the window is larger than the padded image, the image is too large to draw, or a value is not valid.
+    """
     size, kernel_size, strides = (
         read_window(value, option)
         for value, option in (
@@ -97,8 +106,8 @@ def explain_window(arguments: WindowArguments) -> Explanation:
 
 
 def _list_values(sliding: Sliding) -> dict[str, Any]:
-    places = [(row, column) for row in range(sliding.output[0]) for column in range(sliding.output[1])]
-    windows = {sliding.letters[row][column]: sliding.see((row, column)).tolist() for row, column in places}
+    positions = [(row, column) for row in range(sliding.output[0]) for column in range(sliding.output[1])]
+    windows = {sliding.letters[row][column]: sliding.see((row, column)).tolist() for row, column in positions}
     return {"output_shape": [*sliding.output], "letters": sliding.letters, "windows": windows}
 
 
@@ -118,21 +127,25 @@ class StackArguments(PictureArguments):
 
     python -m experiments.explain stack --model.padding same
 
-    Options of the model are those of experiments.train.
+    The options --model.* are those of experiments.train.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     set: Assignments = ()
-    """A setting, such as model.padding=same, which means what --model.padding same means; once for each of them."""
+    """A setting, such as model.padding=same: another way to write --model.padding same. May be repeated."""
     data: Annotated[str, Option(name="data.name")] = "mnist"
-    """Dataset whose images go in: mnist, or the name of a TensorFlow Datasets set."""
+    """Dataset that gives the size of the images: mnist, or a name from TensorFlow Datasets."""
     without_classifier: bool = False
-    """End after the last convolution block."""
+    """Stop after the last convolution block."""
 
 
 def explain_stack(arguments: StackArguments) -> Explanation:
-    """Returns the layer table, and the stack of tensors as a picture."""
+    """Returns the layer table, and the stack of tensors as a picture.
+
+    Raises:
+        InputError: the network does not fit the images of the dataset.
+    """
     from cnnjax.figures.geometry import draw_stack
 
     info = load_info(arguments.data)

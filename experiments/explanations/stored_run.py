@@ -1,4 +1,4 @@
-"""Which stored run is meant, and the images it saw."""
+"""Explains a stored run: its filters, feature maps and saliency for one image, and its mistakes on the test set."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 
 def find_run(out: Path, key: str | None, settings: Mapping[str, Any] | None = None, seed: int | None = None) -> Run:
-    """Returns a completed run with its network: the one that is named, or the newest of those with these settings.
+    """Returns a completed run with its parameters: the one with this key, or the newest with these settings and seed.
 
     Args:
         out: folder of the store.
-        key: of the run, or its beginning.
-        settings: values that the configuration has, by path; used where there is no key.
-        seed: of the run; used where there is no key.
+        key: key of the run, or its beginning.
+        settings: required settings by their dotted path; ignored if a key is given.
+        seed: required seed; ignored if a key is given.
 
     Raises:
-        InputError: there is no such run, or none that is completed; the line says what there is.
+        InputError: no completed run matches; the message lists the settings and seeds that the store has.
         CorruptionError: the store cannot be read.
     """
     store = Store(out)
@@ -62,37 +62,41 @@ def load_images(run: Run) -> Dataset:
     """Returns the dataset that a run was trained and tested on.
 
     Raises:
-        UnavailableError: the dataset of that name is another one now.
+        UnavailableError: the dataset of that name has other images now than when the run was made.
     """
     data = run.record.config.data
     dataset = load_data(data)
-    known = run.record.provenance.get("dataset", {}).get("sha256")
-    if known != dataset.sha256:
+    recorded = run.record.provenance.get("dataset", {}).get("sha256")
+    if recorded != dataset.sha256:
         raise UnavailableError(
             f"data.name={data.name!r}: its images are not those of run {run.key[:12]} (SHA-256 {dataset.sha256[:12]}, "
-            f"not {str(known)[:12]}), so nothing can be said of its answers; run it again"
+            f"not {str(recorded)[:12]}), so its answers cannot be explained; run it again"
         )
     return dataset
 
 
 def _choose(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
+    """Returns the key of the newest completed run with these settings and this seed."""
     outcomes = store.list_outcomes()
     completed = {key: record for key, record in store.find_all().items() if record.status == "completed"}
     if not completed:
         raise InputError(f"--out: no completed run is in {store.path}; make one with: python -m experiments.train")
     wanted = {path: write_literal(value) for path, value in settings.items()}
-    fitting = [key for key, record in completed.items() if _has(record, wanted, seed)]
-    if not fitting:
+    matching = [key for key, record in completed.items() if _matches(record, wanted, seed)]
+    if not matching:
         raise InputError(
             f"--where, --seed: no completed run in {store.path} has these; there are {_list_choices(completed)}"
         )
-    if len(fitting) > 1:
-        others = _list_choices({key: completed[key] for key in fitting})
-        say(f"the newest of {len(fitting)} completed runs; --where and --seed choose among {others}", sys.stderr)
-    return max(fitting, key=lambda key: outcomes[key].stored_at)
+    if len(matching) > 1:
+        others = _list_choices({key: completed[key] for key in matching})
+        say(
+            f"showing the newest of {len(matching)} completed runs; --where and --seed choose among {others}",
+            sys.stderr,
+        )
+    return max(matching, key=lambda key: outcomes[key].stored_at)
 
 
-def _has(record: Record, wanted: Mapping[str, str], seed: int | None) -> bool:
+def _matches(record: Record, wanted: Mapping[str, str], seed: int | None) -> bool:
     values = flatten(record.config)
     is_wanted = all(write_literal(values[path]) == text for path, text in wanted.items())
     return is_wanted and seed in (None, record.config.seed)
@@ -105,37 +109,38 @@ def _list_choices(records: Mapping[str, Record]) -> str:
 
 
 MOST_MISTAKES = 24
+"""Mistakes, and hardest images, that a picture shows."""
 _LISTED = 5
-"""Confusions, mistakes and classes that are written; the pictures show more."""
+"""Confusions, mistakes and hardest images that are printed."""
 
 
 @dataclass(frozen=True)
-class RunArguments(PictureArguments):
-    """Shows what a stored run has learned, what its layers see in one image, and where it is wrong::
+class StoredRunArguments(PictureArguments):
+    """Shows the filters of a stored run, its feature maps for one image, and its mistakes on the test images::
 
     python -m experiments.explain run --where model.padding=same --seed 0
     """
 
     where: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
-    """A setting of the run, such as model.padding=same; may be given again. The newest run that has them is shown."""
+    """A setting of the run, such as model.padding=same. May be repeated; the newest run that has them all is shown."""
     seed: int | None = None
-    """Seed of the run; left out, that of the newest."""
+    """Seed of the run; by default any."""
     run: Annotated[str | None, Option(metavar="KEY")] = None
-    """Key of the run, or its beginning, in place of --where and --seed."""
+    """Key of the run, or the beginning of it, instead of --where and --seed."""
     out: Path = Path("runs")
     """Folder of the store."""
     index: int | None = None
-    """Test image that is followed through the layers, from 0; left out, the first one."""
+    """Index of the test image whose feature maps are shown, from 0; by default the first one."""
     image: Path | None = None
-    """A picture of your own (PNG, JPEG, BMP, GIF or WebP), which is classified and followed instead."""
+    """A picture of your own (PNG, JPEG, BMP, GIF or WebP) to classify and show in place of a test image."""
     invert: bool = False
     """Exchange light and dark in that picture."""
     no_invert: bool = False
-    """Leave light and dark as they are; left out both, they are exchanged where the dataset needs it."""
+    """Leave light and dark as they are. By default they are exchanged if the dataset needs it."""
 
 
 class _Followed(NamedTuple):
-    """An image, uint8 (height, width, channels), what the layers make of it, and the answer."""
+    """An image, uint8 (height, width, channels), with its layer outputs, saliency and class probabilities."""
 
     image: np.ndarray
     outputs: dict[str, np.ndarray]
@@ -143,8 +148,13 @@ class _Followed(NamedTuple):
     probabilities: np.ndarray
 
 
-def explain_run(arguments: RunArguments) -> Explanation:
-    """Returns what is to be said of a stored run and a test image, or of a picture of the user's own."""
+def explain_run(arguments: StoredRunArguments) -> Explanation:
+    """Explains a stored run on one of its test images, or on a picture of the user's own.
+
+    Raises:
+        InputError: the options contradict each other, or no completed run, test image or picture matches them.
+        UnavailableError: the dataset has other images now than when the run was made.
+    """
     _check(arguments)
     settings = RunConfig.schema().read_settings(arguments.where, "--where", "the seed is given with --seed")
     keep_programs()
@@ -154,7 +164,7 @@ def explain_run(arguments: RunArguments) -> Explanation:
 
 
 @jax_started()
-def _explain(arguments: RunArguments, run: Run, dataset: Dataset) -> Explanation:
+def _explain(arguments: StoredRunArguments, run: Run, dataset: Dataset) -> Explanation:
     class_names = find_class_names(run.record.config.data, dataset.classes)
     network = run.rebuild()
     if arguments.image is not None:
@@ -166,13 +176,13 @@ def _explain(arguments: RunArguments, run: Run, dataset: Dataset) -> Explanation
     return _explain_run(run, network, dataset, class_names, index)
 
 
-def _check(arguments: RunArguments) -> None:
+def _check(arguments: StoredRunArguments) -> None:
     check(arguments.index, Annotated[int, Interval(0)] | None, "--index")
     check(arguments.seed, Annotated[int, Interval(0)] | None, "--seed")
     if arguments.run is not None and (arguments.where or arguments.seed is not None):
         raise InputError("--run: names one run; leave out --where and --seed")
     if arguments.image is not None and arguments.index is not None:
-        raise InputError("--index: is of a test image; give --index or --image, not both")
+        raise InputError("--index: chooses a test image; give --index or --image, not both")
     if arguments.invert and arguments.no_invert:
         raise InputError("--invert: give --invert or --no-invert, not both")
     if arguments.image is None and (arguments.invert or arguments.no_invert):
@@ -182,7 +192,7 @@ def _check(arguments: RunArguments) -> None:
 
 
 def _explain_picture(
-    arguments: RunArguments, run: Run, network: "TrainedNetwork", dataset: Dataset, class_names: Sequence[str]
+    arguments: StoredRunArguments, run: Run, network: "TrainedNetwork", dataset: Dataset, class_names: Sequence[str]
 ) -> Explanation:
     assert arguments.image is not None
     invert = True if arguments.invert else False if arguments.no_invert else None
@@ -253,7 +263,7 @@ def _follow(network: "TrainedNetwork", image: np.ndarray) -> _Followed:
 
 
 def _draw_filters(network: "TrainedNetwork", run: Run) -> dict[str, "Figure"]:
-    """Returns the filters of every convolution, or, without any, those of the dense layer that sees the image."""
+    """Returns pictures of the filters of every convolution, or, if there is none, of the first dense layer."""
     from cnnjax.figures.network import draw_filters
 
     layers = [layer for layer in network.config.list_layers(network.image_shape, network.classes) if layer.flops]
@@ -284,8 +294,8 @@ def _draw_mistakes(
 
     figures = {"confusion": draw_confusion(matrix, class_names, f"test images of {dataset.name}, run {key}")}
     titles = {
-        "confident": f"run {key}: the mistakes it was surest of, with the probability of what it said",
-        "hardest": f"run {key}: the hardest test images, with the probability of what they are",
+        "confident": f"run {key}: the most confident mistakes, with the probability of the predicted class",
+        "hardest": f"run {key}: the hardest test images, with the probability of the true class",
     }
     for name, listed in answers.items():
         if listed:
@@ -299,8 +309,8 @@ def _name_best(probabilities: np.ndarray, class_names: Sequence[str]) -> str:
 
     best, *others = (-probabilities).argsort(kind="stable")[:3]
     rest = ", ".join(f"{class_names[i]} ({format_probability(probabilities[i])})" for i in others)
-    said = f"predicted {class_names[best]} ({format_probability(probabilities[best])})"
-    return f"{said}, then {rest}" if rest else said
+    first = f"predicted {class_names[best]} ({format_probability(probabilities[best])})"
+    return f"{first}, then {rest}" if rest else first
 
 
 def _list_answer(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

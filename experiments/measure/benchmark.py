@@ -1,7 +1,7 @@
-"""Times the training of the textbook network against other libraries, in one run, side by side.
+"""Times the training of the textbook network in cnnjax and in other libraries, side by side in one run.
 
-All that are installed (``pip install -e '.[bench]'``), in ten minutes; two of them, in one; a grid as well, of twelve
-networks with five seeds each, in half an hour; the README's table::
+All installed libraries (``pip install -e '.[bench]'``) take ten minutes, and two of them one minute. A grid of twelve
+networks with five seeds each takes half an hour more. The last command makes the table of the README::
 
     python -m experiments.measure.benchmark
     python -m experiments.measure.benchmark --contestant cnnjax --contestant torch --steps 50 --repeats 3
@@ -47,19 +47,19 @@ class BenchmarkArguments:
     """
 
     contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
-    """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; left out, all that are installed."""
+    """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; by default all that are installed."""
     steps: int = 100
-    """Steps of 100 images in a measurement, a multiple of 50."""
+    """Steps of 100 images per measurement, a multiple of 50."""
     repeats: int = 5
-    """Measurements of each, in turn."""
+    """Measurements of each contestant; the contestants take turns."""
     grid: int | None = None
-    """Time a grid of twelve networks, too, each trained on so many images, a multiple of 100."""
+    """Also time a grid of twelve networks, each trained on this number of images, a multiple of 100."""
     grid_contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
-    """Which of the contestants run the grid; left out, all of them."""
+    """A contestant that runs the grid. May be repeated; by default all contestants."""
     grid_seeds: int = 5
     """Seeds of each network of the grid."""
     grid_repeats: int = 1
-    """Measurements of each grid, in turn."""
+    """Measurements of the grid of each contestant; the contestants take turns."""
     markdown: Path | None = None
     """File for the tables in Markdown."""
     chart: Path | None = None
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     chart = arguments.chart and check_output(arguments.chart, "--chart")
     peak = measure_dot()
     results = measure(contestants, arguments.steps, arguments.repeats)
-    peak = max(peak, measure_dot())  # what else the machine does makes it look slower, never faster
+    peak = max(peak, measure_dot())  # other load can only make it slower, so the faster measurement is closer
     on_cpu = all(result.device == "cpu" for result in results)
     grids = (
         measure_grids(
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(arguments: BenchmarkArguments) -> list[Contestant]:
-    """Returns the contestants, where everything can be measured and written."""
+    """Checks the arguments; returns the contestants."""
     check(arguments.steps, Count, "--steps")
     if arguments.steps % 50:
         raise InputError(f"--steps={arguments.steps}: must be a multiple of 50")
@@ -122,7 +122,7 @@ def _check(arguments: BenchmarkArguments) -> list[Contestant]:
 
 
 def _choose_grid(contestants: Sequence[Contestant], arguments: BenchmarkArguments) -> list[Contestant]:
-    """Returns those of the contestants that run the grid."""
+    """Returns the contestants that run the grid."""
     for name in arguments.grid_contestant:
         choice(name, [contestant.name for contestant in contestants], "--grid-contestant")
     names = arguments.grid_contestant or [contestant.name for contestant in contestants]

@@ -1,6 +1,6 @@
-"""Simulates studies of which the truth is known, and counts how often the statistics are wrong.
+"""Simulates studies whose true differences are known, and counts how often the statistics are wrong.
 
-Three minutes; fewer studies, in half a minute; the tables of the documentation::
+The default takes three minutes, 200 studies half a minute. The last command writes the tables of the documentation::
 
     python -m experiments.measure.calibration
     python -m experiments.measure.calibration --studies 200
@@ -53,7 +53,7 @@ class CalibrationArguments:
     """
 
     studies: int = 2000
-    """Simulated studies of each kind."""
+    """Number of simulated studies of each kind."""
     markdown: Path | None = None
     """File for the tables in Markdown."""
     debug: Annotated[bool, ADVANCED] = False
@@ -73,10 +73,10 @@ def main(argv: list[str]) -> int:
 
 
 def calibrate(studies: int) -> Document:
-    """Returns the rates of all simulated situations.
+    """Returns the tables of error rates in all simulated situations.
 
     Args:
-        studies: of each kind.
+        studies: number of simulated studies of each kind.
     """
     error = 1.96 * np.sqrt(0.05 * 0.95 / studies)
     facts = (f"{studies:,} studies each", f"a rate of 5% is known to ±{100 * error:.1f} points")

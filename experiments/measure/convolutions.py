@@ -1,6 +1,6 @@
-"""Times the algorithms of a convolution on one core, by shape: the measurements behind the rule that chooses one.
+"""Times the convolution algorithms on one core, for many shapes: the measurements behind the rule that chooses one.
 
-About two minutes; fewer images, in half a minute::
+The default takes about two minutes, the second command half a minute::
 
     python -m experiments.measure.convolutions
     python -m experiments.measure.convolutions --batch 25 --repeats 3
@@ -49,15 +49,15 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class ConvolutionsArguments:
-    """Times the algorithms of a convolution on one core: the outputs and both gradients, in milliseconds::
+    """Times the convolution algorithms on one core: outputs and both gradients, in milliseconds::
 
     python -m experiments.measure.convolutions --batch 25 --repeats 3
     """
 
     batch: int = 50
-    """Images."""
+    """Images in a batch."""
     repeats: int = 7
-    """Measurements of each, of which the median is shown."""
+    """Measurements of each algorithm and shape; the median is shown."""
     markdown: Path | None = None
     """File for the table in Markdown."""
     debug: Annotated[bool, ADVANCED] = False
@@ -130,7 +130,7 @@ def _make_pass(algorithm: str, stride: int, images: Any, kernel: Any) -> Callabl
 
 
 def _time(function: Callable[..., Any], images: Any, kernel: Any, repeats: int) -> float:
-    """Returns the median milliseconds of a call, after one that compiles."""
+    """Returns the median time of a call in milliseconds, without the first call."""
     import jax
 
     seconds = []

@@ -1,6 +1,6 @@
-"""Trains the textbook network with Keras, on the same recipe and images, and compares it with the stored runs of ours.
+"""Trains the textbook network with Keras, with the same recipe and images, and compares it with stored cnnjax runs.
 
-Needs ``pip install tensorflow-cpu keras`` by hand, and our runs of the same seeds in the store::
+Needs ``pip install tensorflow-cpu keras``, and cnnjax runs of the same seeds in the store::
 
     for seed in 0 1 2 3 4 5 6 7 8 9; do python -m experiments.train --quiet --seed $seed; done
     python -m experiments.measure.keras_reference --seeds 10
@@ -28,15 +28,15 @@ PROG = "python -m experiments.measure.keras_reference"
 
 @dataclass(frozen=True)
 class KerasArguments:
-    """Compares test accuracy with Keras on the textbook recipe: the mean of each, and the difference of means::
+    """Compares the test accuracy of the textbook recipe in cnnjax and in Keras::
 
     python -m experiments.measure.keras_reference --seeds 10
     """
 
     seeds: int = 5
-    """Number of seeds, from 0."""
+    """Number of seeds, counted from 0."""
     out: Path = Path("runs")
-    """Folder of the store with our runs."""
+    """Folder of the store with the cnnjax runs."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 

@@ -1,13 +1,14 @@
-"""Damages what is read, and disturbs what is written, at every place; says what came of it.
+"""Tests reliability: reads damaged inputs, and kills commands or fills the disk while they write.
 
-Some minutes; a million damaged inputs, as in the documentation; every place, in hours; damaged inputs alone::
+The default takes some minutes. The other commands: a million damaged inputs, as in the documentation; an interruption
+at every write, which takes hours; damaged inputs only::
 
     python -m experiments.measure.reliability
     python -m experiments.measure.reliability --inputs 1000000 --points 10 --markdown docs/reliability.md
     python -m experiments.measure.reliability --points none
     python -m experiments.measure.reliability --inputs 100000 --points 0
 
-Exit code 1: something was lost, doubled, taken for what it is not, or ended in an error that is not the product's own.
+The exit code is 1 if a fault was found: something was lost, stored twice or misread, or ended in an unexpected error.
 """
 
 import platform
@@ -62,18 +63,18 @@ _SURROUNDINGS: dict[str, Callable[[], list[str]]] = {
 
 @dataclass(frozen=True)
 class ReliabilityArguments:
-    """Damages what is read, and disturbs what is written; says what came of it::
+    """Reads damaged inputs, and kills commands or fills the disk while they write; counts the faults::
 
     python -m experiments.measure.reliability
     python -m experiments.measure.reliability --inputs 100000 --points 0
     """
 
     inputs: int = 10_000
-    """Damaged inputs, shared among the readers by what each costs."""
+    """Total number of damaged inputs; readers that are slow get fewer of them."""
     first_seed: int = 0
-    """Number of the first input of each reader."""
+    """Seed of the first damaged input of each reader."""
     points: int | None = 5
-    """Places at which each command is disturbed, spread evenly; none is all of them, 0 leaves it out."""
+    """Writes at which each command is interrupted, spread evenly; none means every write, 0 means no interruptions."""
     markdown: Path | None = None
     """File for the tables, as Markdown."""
     debug: Annotated[bool, ADVANCED] = False
@@ -120,7 +121,7 @@ def _disturb_all(points: int | None) -> list[KillTally]:
 
 
 def _meet_surroundings() -> dict[str, list[str]]:
-    """Returns what was wrong in each of the surroundings that could be made here."""
+    """Returns the faults found in each environment that could be set up on this machine."""
     met: dict[str, list[str]] = {}
     for name, meet in _SURROUNDINGS.items():
         try:

@@ -1,4 +1,4 @@
-"""Studies of which the truth is known, and how often the statistics are wrong about them."""
+"""Simulated studies whose true differences are known, and tables of how often the statistics are wrong about them."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -13,11 +13,11 @@ from cnnjax.statistics.paired import least_spread
 from cnnjax.statistics.verdicts import MARGIN, Word, half_widths, judge, plan_seeds, survives
 
 STEP = 1e-4
-"""Accuracies are multiples of it: those of 10,000 test images."""
+"""Step between accuracies: one of 10,000 test images."""
 SPREAD = 0.002
-"""Standard deviation of the noise of a run, where its name does not say otherwise."""
+"""Standard deviation of the accuracies of an arm, unless the name of the noise says otherwise."""
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-"""Draws noise in units of `SPREAD`."""
+"""A function that draws noise of a given shape, in units of `SPREAD`."""
 
 
 def draw_normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -26,28 +26,28 @@ def draw_normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
 
 
 def draw_heavy(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws Student's t of three degrees of freedom, of unit variance."""
+    """Draws noise from Student's t distribution with three degrees of freedom, scaled to unit variance."""
     noise: np.ndarray = random.standard_t(3, shape) / np.sqrt(3)
     return noise
 
 
 def draw_skewed(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws exponential noise with its long tail below."""
+    """Draws exponential noise whose long tail is towards low accuracies."""
     return 1 - random.exponential(1, shape)
 
 
 def draw_wide_skewed(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws such noise three times as wide."""
+    """Draws the noise of `draw_skewed`, three times as wide."""
     return 3 * draw_skewed(random, shape)
 
 
 def draw_small(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws noise of half a step: most accuracies of an arm are equal."""
+    """Draws normal noise with a standard deviation of half a step, so that many accuracies of an arm are equal."""
     return random.standard_normal(shape) * 0.5 * STEP / SPREAD
 
 
 def collapse(share: float) -> Draw:
-    """Returns normal noise in which a share of the runs ends ten standard deviations lower."""
+    """Returns a function that draws normal noise, with a share of the runs ten standard deviations lower."""
 
     def draw(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return np.where(random.random(shape) < share, -10.0, 0.0) + 10 * share + random.standard_normal(shape)
@@ -67,7 +67,7 @@ NOISES: dict[str, tuple[Draw, Draw]] = {
     "one arm collapses 1 run in 20": (RARELY, draw_normal),
     "one arm collapses 1 run in 10": (OFTEN, draw_normal),
 }
-"""Noise of the first and of the second arm, by what it is like."""
+"""Noise of the first and of the second arm, by its name in the tables."""
 FAMILIES: dict[str, tuple[Draw, Draw]] = {
     **{name: draws for name, draws in NOISES.items() if not name.startswith("one arm")},
     "arms skewed": (draw_skewed, draw_normal),
@@ -77,19 +77,19 @@ FAMILIES: dict[str, tuple[Draw, Draw]] = {
     "base collapses 1 run in 20": (draw_normal, RARELY),
     "base collapses 1 run in 10": (draw_normal, OFTEN),
 }
-"""Noise of the arms and of their base."""
+"""Noise of the arms and of their base, by its name in the tables."""
 
 
 def draw_accuracies(
     random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, correlation: float, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the accuracies of two arms, (studies, seeds) each, in whole steps.
+    """Returns the accuracies of two arms, float64 (studies, seeds) each, rounded to whole steps.
 
     Args:
-        random: the source of all noise.
-        draws: noise of the arms.
-        difference: by which the mean of the first is above that of the second.
-        correlation: of normal arms over the seeds.
+        random: random generator.
+        draws: noise of the first and of the second arm.
+        difference: true mean of the first arm minus that of the second.
+        correlation: correlation of the arms over the seeds, if both are normal.
         shape: (studies, seeds).
     """
     common = draws[1](random, shape)
@@ -101,14 +101,14 @@ def draw_accuracies(
 def draw_differences(
     random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, correlation: float, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Returns the differences between two arms, (studies, seeds), in whole steps; arguments as `draw_accuracies`."""
+    """Returns the differences of two arms, (studies, seeds), rounded to whole steps; arguments as `draw_accuracies`."""
     first, second = draw_accuracies(random, draws, difference, correlation, shape)
     differences: np.ndarray = np.rint((first - second) / STEP) * STEP
     return differences
 
 
 def summarize(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the means and the spreads of studies, as `compare_paired` has them."""
+    """Returns the mean and the spread of the differences of every study, as `compare_paired` computes them."""
     return differences.mean(-1), np.maximum(differences.std(-1, ddof=1), least_spread(STEP))
 
 
@@ -118,7 +118,7 @@ LOOKS = ((3, 24), (5, 40), (10, 40))
 
 
 def tabulate_verdicts(studies: int) -> Table:
-    """Returns the rates at which verdicts of two arms are wrong, and right."""
+    """Tabulates how often verdicts on two arms are wrong, and how often they are right."""
     columns = (
         Column("noise"),
         Column("correlation", right=True),
@@ -150,7 +150,7 @@ def tabulate_verdicts(studies: int) -> Table:
 
 
 def tabulate_power(studies: int) -> Table:
-    """Returns how often the planned seeds decide."""
+    """Tabulates how often the planned number of seeds decides."""
     columns = (
         Column("spread of differences, points", ".2f", True),
         Column("planned seeds", right=True),
@@ -174,7 +174,7 @@ def tabulate_power(studies: int) -> Table:
 
 
 def tabulate_pilots(studies: int) -> Table:
-    """Returns how far a plan by the spread of a few seeds is off."""
+    """Tabulates how far a planned number of seeds is off if the spread is estimated from a few seeds."""
     columns = (
         Column("seeds of the pilot", right=True),
         Column("planned seeds, 10% of studies below", right=True),
@@ -191,7 +191,7 @@ def tabulate_pilots(studies: int) -> Table:
 
 
 def tabulate_looks(studies: int) -> Table:
-    """Returns how often looking again with more seeds is wrong."""
+    """Tabulates how often comparisons at several looks are wrong."""
     columns = (
         Column("noise"),
         Column("looks"),
@@ -219,7 +219,7 @@ def tabulate_looks(studies: int) -> Table:
 
 
 def _look(differences: np.ndarray, looks: tuple[int, ...], levels: tuple[float, ...]) -> tuple[float, float]:
-    """Returns how often the first look that decides finds a difference, and how often equivalence."""
+    """Returns how often the first look that decides finds a difference, and how often it finds equivalence."""
     decided = np.zeros(len(differences), bool)
     rates = np.zeros(2)
     for found, same in _judge_looks(differences, looks, levels):
@@ -240,7 +240,7 @@ ARMS = 14
 
 
 def tabulate_families(studies: int) -> Table:
-    """Returns how often any verdict of a family is wrong; of half as many studies, for each takes milliseconds."""
+    """Tabulates how often any verdict of a family is wrong; uses half as many studies, because each takes longer."""
     columns = (
         Column("noise"),
         Column("seeds", right=True),
@@ -266,7 +266,7 @@ def tabulate_families(studies: int) -> Table:
 
 
 def _draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, n: int) -> np.ndarray:
-    """Returns the differences of all arms to the base, (arms, seeds), in whole steps."""
+    """Returns the differences of all arms to the base, (arms, seeds), rounded to whole steps."""
     arms = difference + SPREAD * draws[0](random, (ARMS, n)) * np.linspace(0.5, 3, ARMS)[:, None]
     base = SPREAD * draws[1](random, (1, n))
     differences: np.ndarray = (np.rint((0.97 + arms) / STEP) - np.rint((0.97 + base) / STEP)) * STEP
@@ -274,7 +274,7 @@ def _draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], differen
 
 
 def _judge_family(differences: np.ndarray) -> tuple[bool, bool]:
-    """Returns whether any difference is claimed, and whether any interval misses the truth, which is no difference."""
+    """Returns whether any difference is claimed, and whether any interval misses the true difference, which is zero."""
     mean, spread = summarize(differences)
     level, _ = find_family_level(differences, ARMS, ALPHA)
     found, same = judge(mean, half_widths(spread, differences.shape[1], level, ALPHA / ARMS), MARGIN)
@@ -287,7 +287,7 @@ IMAGES = 400
 
 
 def tabulate_losses(studies: int) -> Table:
-    """Returns how often two arms are misjudged of which the first loses its lowest runs."""
+    """Tabulates how often verdicts on two arms are wrong if the first arm loses its lowest runs."""
     columns = (
         Column("runs lost"),
         Column("seeds", right=True),
@@ -352,7 +352,7 @@ def _judge_one(first: np.ndarray, second: np.ndarray, lost: np.ndarray) -> tuple
 
 
 def tabulate_images(studies: int) -> Table:
-    """Returns how often the interval for new seeds and images covers; of an eighth of the studies, as they are slow."""
+    """Tabulates the coverage of intervals for new seeds and images; uses an eighth of the studies, as each is slow."""
     columns = (
         Column("share of the variance from images", ".0%", True),
         Column("seeds", right=True),
@@ -377,7 +377,7 @@ def tabulate_images(studies: int) -> Table:
 
 
 def _draw_table(random: np.random.Generator, share: float, n: int) -> np.ndarray:
-    """Returns a table of seeds by images, the variance of whose mean comes from images by a share."""
+    """Returns a table of seeds by images; `share` is the part of the variance of its mean that comes from images."""
     seeds, images, both = (0.8 * (1 - share) * n, share * IMAGES, 0.2 * (1 - share) * n * IMAGES)
     return (
         random.normal(0, np.sqrt(seeds), (n, 1))

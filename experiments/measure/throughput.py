@@ -1,7 +1,8 @@
-"""Measures how many trials a second the coordinator and the store keep up with, and what memory it takes.
+"""Measures how many trials per second the coordinator and the store can handle, and the memory that they need.
 
-The trials are instant and their results made by hand, of the size of the default network's on MNIST, so that all the
-time is the grid's own; 10,000 of them in a temporary folder; a commit for every one; fewer, on the disk of a folder::
+The trials end at once, with made-up results of the same size as those of the default network on MNIST, so the time is
+that of the coordinator and the store alone. The commands: 10,000 trials in a temporary folder; the same with one commit
+per trial; fewer trials, in a store on the disk of a given folder::
 
     python -m experiments.measure.throughput
     python -m experiments.measure.throughput --slots 1
@@ -40,25 +41,25 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class ThroughputArguments:
-    """Measures how many trials a second the coordinator and the store keep up with::
+    """Measures how many trials per second the coordinator and the store can handle::
 
     python -m experiments.measure.throughput
     python -m experiments.measure.throughput --trials 500 --out .
     """
 
     trials: int = 10_000
-    """How many trials."""
+    """Number of trials."""
     slots: int = 64
-    """How many of them end at a time, and are stored by one commit."""
+    """Number of trials that end together, and are stored by one commit."""
     out: Path | None = None
-    """Folder on the disk to measure; the store in it is deleted afterwards. Left out, the system's temporary folder."""
+    """Folder for the store, which is deleted afterwards; by default the system's temporary folder."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was measured: trials, seconds, and resident memory in bytes before, halfway and after."""
+    """The measurements: trials, seconds, and resident memory in bytes before, halfway and after."""
 
     trials: int
     seconds: float
@@ -71,7 +72,7 @@ class Throughput:
 
 
 class InstantExecutor:
-    """Ends every trial at once; notes the memory used when half of them have ended."""
+    """An executor whose trials end at once; it notes the memory used when half of them have ended."""
 
     group_size = 1
 
@@ -82,15 +83,15 @@ class InstantExecutor:
         self.memory_halfway = 0
 
     def free_slots(self) -> dict[int, str]:
-        """Returns the slots that have no trial."""
+        """Returns the free slots."""
         return dict.fromkeys(range(self._slots - len(self._waiting)), "")
 
     def submit(self, slot: int, group: tuple[Trial, ...]) -> None:
-        """Takes a trial."""
+        """Accepts a trial."""
         self._waiting.extend(group)
 
     def poll(self, seconds: float) -> list[Event]:
-        """Returns the result of every trial that was taken."""
+        """Returns the results of the accepted trials."""
         if self._ended <= self._halfway < self._ended + len(self._waiting):
             self.memory_halfway = _measure_memory()
         self._ended += len(self._waiting)
@@ -128,7 +129,7 @@ def measure_throughput(trials: int, slots: int, out: Path) -> Throughput:
 
 
 def make_result(config: RunConfig) -> PackedRun:
-    """Returns a result of the size of a real one on MNIST, made by hand."""
+    """Returns a made-up result of the size of a real one on MNIST."""
     summary = summarize(config, (28, 28, 1), 10)
     random = np.random.default_rng(0)
     history = [EpochMetrics(epoch + 1, 0.1, 0.97, None, None, 8.0) for epoch in range(config.train.epochs)]

@@ -1,4 +1,4 @@
-"""The textbook network and a grid of its relatives, in other libraries, each trained by a process of its own."""
+"""The textbook network and a grid of similar networks in several libraries, each trained in its own process."""
 
 import itertools
 import threading
@@ -10,7 +10,7 @@ from cnnjax.models.cnn import ModelConfig
 
 @dataclass(frozen=True)
 class Network:
-    """Two blocks of convolution, ReLU and 2x2 max-pooling, then ten outputs."""
+    """A network of two blocks (convolution, ReLU, 2x2 max-pooling) and a dense layer of ten outputs."""
 
     filters: tuple[int, int] = (32, 64)
     window: int = 5
@@ -23,19 +23,19 @@ PADDINGS: tuple[Literal["valid", "same"], ...] = ("valid", "same")
 
 
 def list_trials(seeds: int) -> list[tuple[Network, int]]:
-    """Returns the networks of the grid, twelve, with so many seeds each."""
+    """Returns the trials of the grid: twelve networks, with this number of seeds each."""
     networks = [Network(*choice) for choice in itertools.product(FILTERS, WINDOWS, PADDINGS)]
     return [(network, seed) for network in networks for seed in range(seeds)]
 
 
 class TrialQueue:
-    """The trials of the grid, taken by several processes as each becomes free.
+    """Queue of the trials of the grid for several processes.
 
-    A process stays with its network, which it has compiled, while there are seeds of it; then it takes the dearest
-    network that nobody has begun, and at last it helps with one that another has.
+    A process first gets the remaining seeds of the network that it has compiled, then the most expensive network that
+    no process has begun, and finally seeds of a network that another process has begun.
 
     Args:
-        seeds: of each network.
+        seeds: number of seeds of each network.
     """
 
     def __init__(self, seeds: int) -> None:
@@ -45,7 +45,7 @@ class TrialQueue:
         self._lock = threading.Lock()
 
     def take(self, last: Network | None) -> tuple[Network, int] | None:
-        """Returns the next trial of a process whose last network is given; ``None`` where all are taken."""
+        """Returns the next trial for a process whose last network was `last`; ``None`` if no trial is left."""
         with self._lock:
             waiting = [network for network, seeds in self._left.items() if seeds]
             if not waiting:
@@ -58,6 +58,6 @@ class TrialQueue:
 
 
 def count_flops(network: Network) -> int:
-    """Returns the floating-point operations of an image, forward."""
+    """Returns the floating-point operations of the forward pass of one image."""
     model = ModelConfig(network.filters, network.window, padding=network.padding)
     return sum(layer.flops for layer in model.list_layers((28, 28, 1), 10))

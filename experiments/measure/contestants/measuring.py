@@ -1,4 +1,4 @@
-"""Contestants measured in turn, again and again, so that what else the machine does meets all alike; and the tables."""
+"""Measures contestants in turn, many times, so that other load on the machine affects all alike; makes the tables."""
 
 import contextlib
 import importlib.util
@@ -31,11 +31,11 @@ class Contestant:
     """A library, or a way of using it.
 
     Attributes:
-        name: as the table shows it.
-        module: of this package, which is run.
+        name: name in the tables.
+        module: module of this package that is run.
         needs: packages that must be installed.
-        options: for the module.
-        environment: beyond that of this process.
+        options: command-line options of the module.
+        environment: additional environment variables.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Contestant:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def is_installed(self) -> bool:
-        """Whether all packages are there."""
+        """Whether all packages that it needs are installed."""
         return all(importlib.util.find_spec(package) for package in self.needs)
 
 
@@ -68,15 +68,15 @@ class Process:
     """A contestant's process, ready to train.
 
     Args:
-        contestant: whose.
-        core: the only one to run on, with one thread; ``None`` leaves it all of them.
+        contestant: the contestant to start.
+        core: core to run on, with one thread; ``None`` allows all cores.
 
     Attributes:
-        device: what it trains on.
-        start_seconds: from the start of the process to the end of its first step.
+        device: device that it trains on.
+        start_seconds: seconds from the start of the process to the end of its first step.
 
     Raises:
-        UnavailableError: it cannot start; its last words are told.
+        UnavailableError: the process cannot start; the message ends with the last line of its log.
     """
 
     def __init__(self, contestant: Contestant, core: int | None = None) -> None:
@@ -100,12 +100,12 @@ class Process:
         self.start_seconds = time.perf_counter() - start
 
     def ask(self, steps: int) -> None:
-        """Has it begin that many steps."""
+        """Requests a number of steps, without waiting for them."""
         assert self._process.stdin
         print(steps, file=self._process.stdin, flush=True)
 
     def receive(self) -> dict[str, Any]:
-        """Waits for its answer."""
+        """Waits for the next answer, and returns it."""
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
@@ -114,7 +114,7 @@ class Process:
         return json.loads(line)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Ends it."""
+        """Kills the process."""
         self._process.kill()
         self._process.communicate()
         self._log.close()
@@ -122,7 +122,7 @@ class Process:
 
 @contextlib.contextmanager
 def started(contestants: Sequence[Contestant], cores: Sequence[int | None] = (None,)) -> Iterator[list[list[Process]]]:
-    """Starts a process on each of the cores for every contestant, one after the other, and ends them all."""
+    """Starts one process per contestant and core, one after the other; kills them all at the end."""
     with contextlib.ExitStack() as stack:
         yield [
             [stack.enter_context(contextlib.closing(Process(contestant, core))) for core in cores]
@@ -131,10 +131,10 @@ def started(contestants: Sequence[Contestant], cores: Sequence[int | None] = (No
 
 
 def run_trials(contestant: Contestant, steps: int, seeds: int, cores: Sequence[int | None]) -> list[float]:
-    """Has a contestant train the grid of `networks.list_trials`, a process on each core; returns the accuracies.
+    """Trains the grid of `list_trials` with a contestant, in one process per core; returns the test accuracies.
 
     Raises:
-        UnavailableError: a process has ended badly.
+        UnavailableError: a process failed.
     """
     queue = TrialQueue(seeds)
     running: list[subprocess.Popen[str]] = []
@@ -157,7 +157,7 @@ def _run_queue(
     environment: dict[str, str],
     running: list[subprocess.Popen[str]],
 ) -> list[float]:
-    """Has one process, added to those `running`, train what it takes from the queue; returns the accuracies."""
+    """Trains trials of the queue in one process, which is added to `running`; returns the test accuracies."""
     words = [*_make_command(contestant, core), "--grid", str(steps)]
     accuracies: list[float] = []
     with tempfile.TemporaryFile("w+") as log:
@@ -185,10 +185,10 @@ def _run_queue(
 
 
 def run_grid(images: int, seeds: int, workers: int) -> list[float]:
-    """Has cnnjax train the same grid as a user would, by one command; returns the accuracies.
+    """Trains the same grid with cnnjax, by one command as a user would; returns the test accuracies.
 
     Raises:
-        UnavailableError: the command has ended badly.
+        UnavailableError: the command failed.
     """
     axes = {"model.filters": FILTERS, "model.kernel_size": WINDOWS, "model.padding": PADDINGS}
     with tempfile.TemporaryDirectory() as folder:
@@ -219,29 +219,29 @@ def _make_command(contestant: Contestant, core: int | None) -> list[str]:
 
 
 def measure_dot() -> float:
-    """Returns the floating-point operations a second of a large matrix product in JAX, in a process of its own."""
+    """Returns the floating-point operations per second of a large matrix product in JAX, in a separate process."""
     words, environment = python_command("-m", "experiments.measure.contestants.dot_peak"), python_environment()
     result = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=environment, check=True)
     return float(json.loads(result.stdout))
 
 
 EPOCH = 60_000
-"""Images."""
+"""Images of an epoch."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a contestant.
+    """Measurements of a contestant.
 
     Attributes:
-        name: of the contestant.
-        device: it trained on.
-        start_seconds: from the start of its process to the end of its first step, with what it keeps of earlier ones.
-        epochs: seconds an epoch, of each measurement, in one process with all cores or one device.
-        pair_epochs: seconds an epoch of each measurement of two processes side by side, each with a core of its own;
-            an epoch of both counts as two. Empty without two cores, or on an accelerator.
-        memory: most bytes resident in the one process.
-        loss: of its last batch, which shows that it has learnt.
+        name: name of the contestant.
+        device: device that it trained on.
+        start_seconds: seconds from the start of its process to the end of its first step, with its caches filled.
+        epochs: seconds per epoch in every measurement, in one process with all cores or one device.
+        pair_epochs: seconds per epoch in every measurement of two processes side by side, each on its own core; an
+            epoch of both counts as two. Empty without two cores, or on an accelerator.
+        memory: peak resident memory of the one process, in bytes.
+        loss: loss of its last batch, which shows that it has learnt.
     """
 
     name: str
@@ -255,13 +255,13 @@ class Result:
 
 @dataclass(frozen=True)
 class GridResult:
-    """What was measured of a contestant's grid.
+    """Measurements of a contestant's grid.
 
     Attributes:
-        name: of the contestant.
-        seconds: from its start to its last result, of each measurement.
-        trials: how many there were.
-        accuracy: mean over all trials on the test set.
+        name: name of the contestant.
+        seconds: seconds from the start to the last result, in every measurement.
+        trials: number of trials.
+        accuracy: mean test accuracy of all trials.
     """
 
     name: str
@@ -274,15 +274,15 @@ def measure(contestants: Sequence[Contestant], steps: int, repeats: int) -> list
     """Measures the training of one network.
 
     Args:
-        contestants: which are installed.
-        steps: of a measurement.
-        repeats: measurements of each.
+        contestants: installed contestants.
+        steps: steps per measurement.
+        repeats: measurements of each contestant.
 
     Raises:
         UnavailableError: one of them cannot train.
     """
     with started(contestants):
-        pass  # what a library compiles or caches at its first start is there at the second
+        pass  # a first start, so that libraries have filled their caches before the start that is timed
     with started(contestants) as alone:
         answers = _repeat(alone, steps, repeats)
         devices = [process.device for (process,) in alone]
@@ -310,14 +310,14 @@ def measure(contestants: Sequence[Contestant], steps: int, repeats: int) -> list
 def measure_grids(
     contestants: Sequence[Contestant], images: int, seeds: int, repeats: int, on_cpu: bool
 ) -> list[GridResult]:
-    """Measures a grid of twelve networks: cnnjax's by its own command, the others' in a loop in as many processes.
+    """Times a grid of twelve networks: cnnjax by its own command, the others in a loop, with as many processes.
 
     Args:
-        contestants: which are installed.
-        images: that each trial trains on, once; a multiple of 100.
-        seeds: of each network.
-        repeats: measurements of each.
-        on_cpu: a process on each of two cores; otherwise one process has the device.
+        contestants: installed contestants.
+        images: images that each trial trains on, once; a multiple of 100.
+        seeds: number of seeds of each network.
+        repeats: measurements of each contestant.
+        on_cpu: whether to run one process on each of two cores; otherwise one process has the device.
 
     Raises:
         UnavailableError: one of them cannot train.
@@ -341,13 +341,13 @@ def measure_grids(
 
 
 def _find_pair() -> Sequence[int]:
-    """Returns two cores, where there are two that a process can be pinned to."""
+    """Returns two cores that processes can be pinned to; empty if there are not two."""
     cores = [core for core in list_cores() if core is not None][:2]
     return cores if len(cores) == 2 else ()
 
 
 def _repeat(groups: list[list[Process]], steps: int, repeats: int) -> list[list[dict[str, Any]]]:
-    """Returns the answers of every group, the seconds being those until all of its processes have answered."""
+    """Returns the answers of every group; their seconds are those until all processes of the group have answered."""
     answers: list[list[dict[str, Any]]] = [[] for _ in groups]
     for repeat in range(repeats + 1):
         for group, own in zip(groups, answers, strict=True):
@@ -364,13 +364,13 @@ PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "keras", "tensorflow", "
 
 
 def describe(results: Sequence[Result], grids: Sequence[GridResult], notes: Sequence[str], peak: float) -> Document:
-    """Returns the tables, the fastest first, with the machine below them.
+    """Returns the tables, with the fastest contestant first and a description of the machine below.
 
     Args:
-        results: of one network.
-        grids: of the grid; none where it was not measured.
-        notes: how it was measured, a line each.
-        peak: floating-point operations a second of one large matrix product.
+        results: measurements of one network.
+        grids: measurements of the grid; empty if it was not measured.
+        notes: how it was measured, one line each.
+        peak: floating-point operations per second of one large matrix product.
     """
     flops = count_flops()
     remarks = (
@@ -386,14 +386,14 @@ def describe(results: Sequence[Result], grids: Sequence[GridResult], notes: Sequ
 
 
 def count_flops() -> int:
-    """Returns the floating-point operations of the textbook network an image, forward and backward."""
+    """Returns the floating-point operations of the textbook network per image, forward and backward."""
     layers = summarize(ModelConfig()).layers
-    # Backward, every layer has a gradient for its kernel and one for its input, but the images need none.
+    # The backward pass computes two gradients per layer, for its kernel and for its input; the images need none.
     return 3 * sum(layer.flops for layer in layers) - layers[0].flops
 
 
 def write_machine(device: str) -> str:
-    """Returns a line: the machine, the versions of what is installed, and the commit."""
+    """Returns one line with the machine, the versions of the installed packages, and the commit."""
     machine = describe_machine()
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return (
@@ -403,7 +403,7 @@ def write_machine(device: str) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Returns JSON values: processor, cores, and versions of what is installed."""
+    """Returns the processor, the number of cores, and the versions of Python and of the packages, as JSON values."""
     source = describe_source()
     commit = (source["commit"] or "unknown")[:12] + (" with changes" if source["dirty"] else "")
     return {
@@ -416,7 +416,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def draw(results: Sequence[Result]) -> bytes:
-    """Returns a PNG with the seconds an epoch as bars, and the range of the measurements."""
+    """Returns a PNG of a bar chart: seconds per epoch, with the range of the measurements."""
     from matplotlib.figure import Figure
 
     ordered = sorted(results, key=lambda result: -statistics.median(result.epochs))
@@ -507,7 +507,7 @@ def _tabulate_grids(grids: Sequence[GridResult]) -> Table:
 
 
 def _compare(seconds: float, ours: Sequence[Sequence[float]]) -> float | None:
-    """Returns how many times as long as cnnjax's median something took; ``None`` where that was not measured."""
+    """Returns a time divided by the median of cnnjax; ``None`` if cnnjax was not measured."""
     return seconds / statistics.median(ours[0]) if ours else None
 
 

@@ -1,8 +1,8 @@
-"""The inside of a contestant's process: it trains as it is asked to, on standard input.
+"""The main loop of a contestant's process: it reads requests from standard input, trains, and answers.
 
-Answers are lines of JSON on standard output: first the device and the seconds spent on the first step, then for every
-request the seconds it took, the loss of its last batch, and the most memory the process has used so far. Of a grid a
-request is a network with a seed, and the answer its test accuracy.
+Answers are lines of JSON on standard output. The first one names the device, after the first step. Then every request
+is a number of steps, and its answer has the seconds they took, the loss of the last batch, and the peak memory of the
+process in bytes. In a grid, a request is a network with a seed, and its answer the test accuracy.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cnnjax.machine.processes import ONE_THREAD, take_stdout
 from experiments.measure.contestants import TEXTBOOK, Network
 
 BATCH, RATE = 100, 0.01
-"""Of the recipe: examples a step, and the learning rate of plain SGD."""
+"""Batch size, and learning rate of plain SGD, in all libraries."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Trainer:
     """A network being trained.
 
     Attributes:
-        device: that trains it, in words.
-        train: takes that many steps, waits for them, and returns the loss of the last batch.
+        device: name of the device that it is trained on.
+        train: trains for a number of steps, waits for the result, and returns the loss of the last batch.
         evaluate: returns the accuracy on the test images.
     """
 
@@ -42,7 +42,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Options:
-    """How a process is to train: on one core with one thread, or with all there is; and in which layout."""
+    """How a process trains: on one core with one thread, or on all cores; and whether channels come last."""
 
     single_thread: bool
     channels_last: bool
@@ -52,15 +52,15 @@ MakeTrainer = Callable[[Options, Network, int], Trainer]
 
 
 def main(make_trainer: MakeTrainer) -> None:
-    """Does what the command line asks of a contestant.
+    """Runs a contestant as its command line says.
 
     Args:
         make_trainer: makes a trainer from the options, the network and the seed.
     """
     parser = argparse.ArgumentParser()
-    parser.add_argument("--core", type=int, help="the only one to run on, with one thread")
+    parser.add_argument("--core", type=int, help="core to run on, with one thread")
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--grid", type=int, metavar="STEPS", help="of each trial that is asked for")
+    parser.add_argument("--grid", type=int, metavar="STEPS", help="steps of each trial of a grid")
     words = parser.parse_args()
     if words.core is not None:
         os.sched_setaffinity(0, {words.core})  # before any library counts the cores
@@ -101,6 +101,6 @@ def _run_trials(make_trainer: MakeTrainer, options: Options, steps: int) -> None
 
 
 def _take_stdout() -> Callable[..., None]:
-    """Returns what prints an answer; whatever libraries print goes to standard error."""
+    """Returns a function that prints an answer on standard output; libraries print on standard error from now on."""
     answers = take_stdout()
     return lambda **values: print(json.dumps(values), file=answers, flush=True)

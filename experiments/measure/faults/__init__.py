@@ -1,4 +1,4 @@
-"""Damaged inputs, kills at every write, and a hostile environment: the parts of the reliability measurements."""
+"""Parts of the reliability measurements: damaged inputs, kills at every write, and a hostile environment."""
 
 import copy
 import random
@@ -19,7 +19,7 @@ CONFIG = RunConfig(
 
 
 def make_run(config: RunConfig = CONFIG) -> Run:
-    """Returns a small completed run of a configuration, made without training."""
+    """Returns a small completed run of a configuration, made up without training."""
     chance = np.random.default_rng(config.seed)
     history = tuple(EpochMetrics(epoch + 1, 0.5, 0.8, 0.6, 0.7, 0.1) for epoch in range(config.train.epochs))
     seconds = {"load": 0.1, "compile": 0.2, "train": 0.3, "evaluate": 0.1, "total": 0.7}
@@ -44,7 +44,7 @@ def mutate_bytes(content: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_value(value: Any, chance: random.Random) -> Any:
-    """Returns a copy of JSON values in which one or two, at any depth, were replaced, dropped or renamed."""
+    """Returns a copy of JSON values in which one or two values, at any depth, are replaced, dropped or renamed."""
     damaged = copy.deepcopy(value)
     for _ in range(chance.choice((1, 1, 2))):
         places = list(_list_places(damaged))

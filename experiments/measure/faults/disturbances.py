@@ -1,4 +1,4 @@
-"""Disturbances of a command that writes: kills at every write, full disks, other processes, missing permission."""
+"""Disturbs commands that write: kills at every write, full disks, concurrent processes, missing permission."""
 
 import dataclasses
 import importlib.resources
@@ -31,20 +31,19 @@ _SMALL = ("train.epochs=2", "train.learning_rate=0.1", "data.train_size=200", "m
 _NETWORK = ["--train.epochs", "2", "--train.learning-rate", "0.1", "--data.train-size", "200", "--model.filters", "[]"]
 _GRID = ["--axis", "model.dense=[4],[8]", "--seeds", "1", *(word for s in _SMALL for word in ("--set", s))]
 ROWS = 3
-"""That ``store`` adds."""
+"""Number of rows that the command ``store`` adds."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command that writes, and what is to come of it.
+    """A command that writes, and how to check what it wrote.
 
     Attributes:
-        name: in the table of results.
-        words: of the command, of which ``{folder}`` is where it writes.
-        read: returns what the folder holds, as values that can be compared; raises an error of the product's own where
-            it holds what is damaged.
-        acknowledged: returns the keys of `read` that the command had said to be stored, from what it printed.
-        first: the words of a command that must have been run before.
+        name: name in the table of results.
+        words: arguments of the command; ``{folder}`` stands for the folder that it writes into.
+        read: returns the content of the folder as values that can be compared; raises a `CnnjaxError` if it is damaged.
+        acknowledged: returns the keys of `read` that the command reported as stored, from its output.
+        first: arguments of a command that must be run before.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Scenario:
     first: tuple[str, ...] = ()
 
     def command(self, folder: Path) -> list[str]:
-        """Returns the command that writes into a folder."""
+        """Returns the command line for a folder."""
         return python_command(*(word.replace("{folder}", str(folder)) for word in self.words))
 
 
@@ -150,7 +149,7 @@ SCENARIOS = (
 
 
 def main(argv: list[str]) -> int:
-    """Writes into a folder, and prints a line for each thing that is there for good; returns 0.
+    """Writes into a folder, and prints one line for every item once it is stored; returns 0.
 
     Args:
         argv: ``store`` or ``cache``, the folder, and the first seed of the rows that are stored (default 0).
@@ -182,13 +181,13 @@ TIMEOUT = 300
 
 @dataclass
 class KillTally:
-    """What came of a command that was disturbed.
+    """Results of disturbing a command.
 
     Attributes:
-        scenario: its name.
-        operations: how many writes and the like it does undisturbed.
-        tried: how often it was disturbed, by how.
-        faults: what was wrong afterwards, each with where and how the command was disturbed.
+        scenario: name of the scenario.
+        operations: number of writes, syncs, renames, truncations and removals of the undisturbed command.
+        tried: number of disturbances, by kind.
+        faults: the faults found, each with the operation and the kind of the disturbance.
     """
 
     scenario: str
@@ -218,7 +217,7 @@ def built_shim() -> Iterator[Path]:
 
 
 def disturb(scenario: Scenario, shim: Path, points: int | None = None) -> KillTally:
-    """Disturbs a command at each of its operations, or at so many of them, spread evenly, in every way."""
+    """Disturbs a command in every way at each of its operations, or at `points` operations that are spread evenly."""
     tally = KillTally(scenario.name)
     with tempfile.TemporaryDirectory() as place:
         expected, kinds = _play_undisturbed(scenario, shim, Path(place))
@@ -235,7 +234,7 @@ def disturb(scenario: Scenario, shim: Path, points: int | None = None) -> KillTa
 
 
 def _play_undisturbed(scenario: Scenario, shim: Path, place: Path) -> tuple[dict[str, Any], str]:
-    """Returns what an undisturbed command leaves, and the kinds of its operations, a letter each."""
+    """Runs the command undisturbed; returns what it stored, and the kinds of its operations, one letter each."""
     if scenario.first:
         first = [word.replace("{folder}", str(place / "first")) for word in scenario.first]
         _run(python_command(*first), place, {})
@@ -263,7 +262,7 @@ def _choose(kinds: str, points: int | None) -> Iterator[tuple[int, str]]:
 def _disturb_once(
     scenario: Scenario, shim: Path, folder: Path, at: int, how: str, expected: dict[str, Any]
 ) -> str | None:
-    """Returns what is wrong after a command was disturbed and typed again; ``None`` where nothing is."""
+    """Disturbs the command once and runs it again; returns the fault found, or ``None``."""
     setting = _set_shim(shim, folder, FAULT_AT=str(at), FAULT_HOW=how)
     disturbed = _run(scenario.command(folder), folder.parent, setting)
     if how == "full" and disturbed.returncode not in (0, 4) and "Error" in disturbed.stderr:
@@ -290,7 +289,7 @@ def _set_shim(shim: Path, folder: Path, **settings: str) -> dict[str, str]:
 
 
 def _run(words: list[str], place: Path, setting: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Runs a command on one core; compiled programs are kept for the next one."""
+    """Runs a command on one core; compiled programs are cached for the next one."""
     own = {"JAX_PLATFORMS": "cpu", "CNNJAX_CACHE_DIR": str(place / "user's cache")}
     environment = {**python_environment(), **own, **setting}
     return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=TIMEOUT, check=False)
@@ -301,7 +300,7 @@ _PLAY = ("-m", "experiments.measure.faults.disturbances", "store")
 
 
 def crowd() -> list[str]:
-    """Returns what is wrong after so many processes have stored rows in one new store, their own and the same ones."""
+    """Lets `PROCESSES` processes store rows in one new store at once, each row twice; returns the faults found."""
     with tempfile.TemporaryDirectory() as folder:
         started = [_start(folder, str(index // 2 * ROWS)) for index in range(PROCESSES)]  # two of each
         ended = [(process.communicate(timeout=300), process.returncode) for process in started]
@@ -314,10 +313,12 @@ def crowd() -> list[str]:
 
 
 def write_protected() -> list[str]:
-    """Returns what is wrong after a command has met a store that it may read and not write.
+    """Runs a command on a store that can be read but not written; returns the faults found.
+
+    The store is on a file system that is mounted read-only, which even root cannot write.
 
     Raises:
-        PermissionError: this process may not mount a file system, which is what cannot be written even by root.
+        PermissionError: this process may not mount a file system.
     """
     with tempfile.TemporaryDirectory() as folder, _mounted(Path(folder)):
         _start(folder).communicate(timeout=300)

@@ -1,4 +1,4 @@
-"""Damaged inputs for every reader, read within limits of time and memory, and what came of them."""
+"""Reads damaged inputs with every reader, within limits of time and memory, and counts the results."""
 
 import contextlib
 import functools
@@ -47,7 +47,7 @@ from cnnjax.runs.store import Store, StoredGrid
 from experiments.measure.faults import CONFIG, WORDS, make_run, mutate_bytes, mutate_value
 
 Read = Callable[[random.Random], None]
-"""Damages an input by these chances, and reads it."""
+"""A function that damages an input at random, and reads it."""
 
 _ROW_COLUMNS = (
     *("key", "status", "reason", "output", "dataset", "seed", "parameters", "flops", "test_loss", "test_accuracy"),
@@ -121,7 +121,7 @@ def read_command_line(folder: Path) -> Read:
 
 
 def read_idx_file(folder: Path) -> Read:
-    """A compressed IDX file, its hash being that of the damaged bytes."""
+    """A compressed IDX file, whose expected hash is that of the damaged bytes."""
     path = folder / "images.gz"
     whole = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (3, 5, 4)) + bytes(range(60))
 
@@ -165,7 +165,7 @@ def read_parameters(folder: Path) -> Read:
 
 
 def read_row(folder: Path) -> Read:
-    """A store in which one value of one row is another."""
+    """A store in which one value of one row is replaced."""
     whole, store, run = _make_store(folder)
 
     def read(chance: random.Random) -> None:
@@ -194,7 +194,7 @@ def read_store(folder: Path) -> Read:
 
 
 def read_checkpoint(folder: Path) -> Read:
-    """A checkpoint of which one file is damaged, its manifest agreeing with it or not."""
+    """A checkpoint with one damaged file, whose manifest does or does not match the damage."""
     from cnnjax.runs.checkpoints import Checkpoints
 
     checkpoints = Checkpoints(folder / "checkpoints", CONFIG.key)
@@ -223,7 +223,7 @@ def read_checkpoint(folder: Path) -> Read:
 
 
 def read_cache(folder: Path) -> Read:
-    """An entry of the cache of decoded datasets: its metadata and its arrays, the check being right or not."""
+    """An entry of the cache of decoded datasets, with damaged metadata or arrays; its hash may or may not match."""
     split = Split(np.arange(64, dtype=np.uint8).reshape(4, 4, 4, 1), np.arange(4, dtype=np.int32))
     dataset = make_dataset("letters", "1.0.0", split, split, 4, "tfds")
     with _cache_root(folder):
@@ -252,7 +252,7 @@ def read_cache(folder: Path) -> Read:
 
 
 class _Heard(WorkerProcess):
-    """A worker of which only the messages are there."""
+    """A worker without a process, which only receives messages."""
 
     def __init__(self, trials: list[Trial]) -> None:
         self.signature, self.has_begun = "", False
@@ -261,12 +261,12 @@ class _Heard(WorkerProcess):
         self._verdict: str | None = None
 
     def kill(self, reason: str) -> None:
-        """Remembers why."""
+        """Remembers the reason."""
         self._verdict = reason
 
 
 def read_worker_messages(folder: Path) -> Read:
-    """What a worker sends: lines of JSON with bytes after them, damaged as bytes or as values."""
+    """The messages of a worker, lines of JSON followed by bytes, damaged as bytes or as JSON values."""
     del folder
     trial = Trial(Cell({}, CONFIG), CONFIG)
     packed = pack_run(make_run())
@@ -309,7 +309,7 @@ READERS: dict[str, tuple[Callable[[Path], Read], float]] = {
     "cache entry": (read_cache, 0.03),
     "worker messages": (read_worker_messages, 0.15),
 }
-"""What makes each reader in a folder of its own, and its share of all inputs, by what an input costs."""
+"""By name of the reader: the function that prepares it in a folder, and its share of all inputs, less if it is slow."""
 
 
 def _read_text(path: Path, whole: list[bytes], read: Callable[[Path], Any], chance: random.Random) -> None:
@@ -325,7 +325,7 @@ def _make_store(folder: Path) -> tuple[bytes, Store, Run]:
 
 
 def _read_store(store: Store, key: str) -> None:
-    """Reads all that a store can be asked; a refusal of one question is no reason not to ask the next."""
+    """Calls every reading method of a store, even after one of them has refused."""
     questions: tuple[Callable[[], Any], ...] = (
         *(store.list_outcomes, store.find_all, store.list_grids, store.list_keys),
         *(lambda: store.load(key), lambda: store.load_predictions([key])),
@@ -365,23 +365,23 @@ def _cache_root(folder: Path) -> Any:
 
 
 LONGEST_SECONDS = 10
-"""That reading one input may take."""
+"""Longest time that reading one input may take."""
 MOST_MEMORY = 2 * 2**30
-"""Bytes by which reading may grow the process."""
+"""Bytes of memory that reading may add to the process."""
 CHUNK = 2_000
-_MEMORY = "/dev/shm"  # where files take no disk
+_MEMORY = "/dev/shm"  # files there are kept in memory
 
 
 @dataclass
 class Tally:
-    """What came of damaged inputs.
+    """Results of reading damaged inputs.
 
     Attributes:
-        reader: which read them.
-        accepted, refused: how many were taken, and how many were refused by an error of the product's own.
-        slowest: seconds of the input that took longest.
-        escapes: how often every other error was raised, by what it says and where it came from.
-        examples: the seed of one such input for each of these.
+        reader: name of the reader.
+        accepted, refused: number of inputs that were read, and that were refused with a `CnnjaxError`.
+        slowest: seconds that the slowest input took.
+        escapes: number of other errors, by a description of the error.
+        examples: the seed of one input for each of these.
     """
 
     reader: str
@@ -393,11 +393,11 @@ class Tally:
 
     @property
     def inputs(self) -> int:
-        """How many were read."""
+        """Total number of inputs."""
         return self.accepted + self.refused + self.escapes.total()
 
     def add(self, other: "Tally") -> None:
-        """Adds what came of others."""
+        """Adds the results of other inputs of the same reader."""
         self.accepted, self.refused = self.accepted + other.accepted, self.refused + other.refused
         self.slowest = max(self.slowest, other.slowest)
         self.escapes += other.escapes
@@ -405,7 +405,7 @@ class Tally:
 
 
 def fuzz_reader(reader: str, seeds: range) -> Tally:
-    """Reads one damaged input for each of the seeds, in this process."""
+    """Reads one damaged input per seed, in this process."""
     tally = Tally(reader)
     with tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as folder, _quiet():
         read = READERS[reader][0](Path(folder))
@@ -426,7 +426,7 @@ def fuzz_reader(reader: str, seeds: range) -> Tally:
 
 
 def fuzz_all(inputs: int, processes: int, first_seed: int = 0) -> Iterator[Tally]:
-    """Yields, for every reader, what came of its share of so many inputs, read in processes of limited memory."""
+    """Yields the results of every reader on its share of the inputs, read in processes with limited memory."""
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_limit_memory) as pool:
         for reader, (_, share) in READERS.items():
             seeds = range(first_seed, first_seed + max(round(inputs * share), 1))
@@ -438,7 +438,7 @@ def fuzz_all(inputs: int, processes: int, first_seed: int = 0) -> Iterator[Tally
 
 
 class _TooLong(BaseException):
-    """Reading an input takes longer than it may."""
+    """Reading an input took longer than `LONGEST_SECONDS`."""
 
 
 @contextmanager
