@@ -15,7 +15,7 @@ from jax import lax
 from cnnjax.errors import InputError
 from cnnjax.models.blocks import pad_pixels
 from cnnjax.models.layers import average_pool, convolve, convolve_and_pool, max_pool
-from cnnjax.models.layers.convolution import Plan, convolve_on_accelerator
+from cnnjax.models.layers.convolution import ConvolutionPlan, convolve_on_accelerator
 from cnnjax.models.layers.minimal_filtering import count_multiplications, make_transforms
 from cnnjax.models.layers.patches import is_worth_pooling_patches
 from cnnjax.models.layers.pooling import slice_windows
@@ -209,7 +209,7 @@ class TestConvolve:
         expected = differentiate(reference_valid, images, kernel)
         for plan in itertools.permutations(TOLERANCES):
             assert_close(
-                differentiate(functools.partial(convolve, algorithm=Plan(*plan)), images, kernel),
+                differentiate(functools.partial(convolve, algorithm=ConvolutionPlan(*plan)), images, kernel),
                 expected,
                 TOLERANCES["tiles"],
             )

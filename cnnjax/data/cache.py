@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A cached dataset, of which only the metadata has been read.
 
     Attributes:
@@ -57,13 +57,13 @@ def cache_folder() -> Path:
     return cache_root() / "datasets"
 
 
-def find_entry(reference: Reference) -> Entry | None:
+def find_entry(reference: Reference) -> CacheEntry | None:
     """Returns the cached entry with the highest version among those that answer to the name, or None."""
     found = [entry for entry in _entries(reference.name) if str(reference) in entry.answers]
     return max(found, key=lambda entry: [int(part) for part in entry.info.version.split(".")], default=None)
 
 
-def load_entry(entry: Entry) -> Dataset | None:
+def load_entry(entry: CacheEntry) -> Dataset | None:
     """Returns the dataset of an entry, with memory-mapped, read-only arrays; None if they are missing or damaged."""
     info = entry.info
     try:
@@ -92,12 +92,12 @@ def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
         OSError: the cache folder cannot be written (permission, disk full); no partial entry is left.
     """
     name, _, config = dataset.name.partition("/")
-    entry = Entry(cache_folder() / name / (config or "_") / dataset.version, dataset.info, answers)
+    entry = CacheEntry(cache_folder() / name / (config or "_") / dataset.version, dataset.info, answers)
     _store(dataset, entry)
     return load_entry(entry) or dataset
 
 
-def find_given(sha256: str) -> Entry | None:
+def find_given(sha256: str) -> CacheEntry | None:
     """Returns the entry of images that were given in Python, by their content hash, or None; it may lack the arrays."""
     path = _given_folder(sha256) / "metadata.json"
     try:
@@ -118,21 +118,21 @@ def store_given(dataset: Dataset) -> None:
     """
     entry = find_given(dataset.sha256)
     if entry is None or not entry.has_arrays or load_entry(entry) is None:
-        _store(dataset, Entry(_given_folder(dataset.sha256), dataset.info, ()))
+        _store(dataset, CacheEntry(_given_folder(dataset.sha256), dataset.info, ()))
 
 
 def store_given_info(info: DatasetInfo) -> None:
     """Writes the metadata of images that were given in Python, unless it is there already; raises as `store_given`."""
     assert info.sha256 is not None
     if find_given(info.sha256) is None:
-        _store(None, Entry(_given_folder(info.sha256), info, ()))
+        _store(None, CacheEntry(_given_folder(info.sha256), info, ()))
 
 
 def _given_folder(sha256: str) -> Path:
     return cache_root() / "images" / sha256
 
 
-def _store(dataset: Dataset | None, entry: Entry) -> None:
+def _store(dataset: Dataset | None, entry: CacheEntry) -> None:
     entry.folder.parent.mkdir(parents=True, exist_ok=True)
     draft = entry.folder.parent / f".{entry.folder.name}.{uuid.uuid4().hex}"
     draft.mkdir()
@@ -145,7 +145,7 @@ def _store(dataset: Dataset | None, entry: Entry) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _entries(name: str) -> Iterator[Entry]:
+def _entries(name: str) -> Iterator[CacheEntry]:
     for path in cache_folder().glob(f"{name}/*/[0-9]*/metadata.json"):
         try:
             entry = _read_metadata(path)
@@ -156,7 +156,7 @@ def _entries(name: str) -> Iterator[Entry]:
             _log.warning("the cached copy in %s is damaged and will be made again: %s", path.parent, error)
 
 
-def _read_metadata(path: Path) -> Entry:
+def _read_metadata(path: Path) -> CacheEntry:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.pop("check", None) != _check(content):
         raise CorruptionError("metadata.json is not what was written")
@@ -166,7 +166,7 @@ def _read_metadata(path: Path) -> Entry:
         raise CorruptionError(f"metadata.json states the version {info.version!r}")
     if isinstance(info.classes, bool) or not isinstance(info.classes, int):
         raise CorruptionError(f"metadata.json states {info.classes!r} classes")
-    return Entry(path.parent, info, answers)
+    return CacheEntry(path.parent, info, answers)
 
 
 def _check(content: dict[str, Any]) -> str:
@@ -191,7 +191,7 @@ def _write_arrays(folder: Path, dataset: Dataset) -> None:
             np.save(file, array, allow_pickle=False)
 
 
-def _write_metadata(folder: Path, entry: Entry) -> None:
+def _write_metadata(folder: Path, entry: CacheEntry) -> None:
     content = asdict(entry.info) | {"answers": entry.answers}
     with _durable(folder / "metadata.json") as file:
         file.write(json.dumps(content | {"check": _check(content)}, indent=1).encode())
@@ -206,7 +206,7 @@ def _durable(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
-def _put_in_place(draft: Path, entry: Entry) -> None:
+def _put_in_place(draft: Path, entry: CacheEntry) -> None:
     """Renames the draft to the folder of the entry; keeps an entry that is there already, if it is not damaged."""
     for _ in range(3):
         try:

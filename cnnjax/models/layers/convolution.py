@@ -34,7 +34,7 @@ Algorithm = Literal["xla", "patches", "tiles"]
 """XLA's own convolution; a matrix product of patches (im2col); tiles by minimal filtering (Winograd), stride 1 only."""
 
 
-class Plan(NamedTuple):
+class ConvolutionPlan(NamedTuple):
     """The algorithm of each mode of a convolution."""
 
     outputs: Algorithm
@@ -47,7 +47,7 @@ def convolve(
     kernel: jax.Array,
     strides: Pair = (1, 1),
     padding: str | Pixels = "valid",
-    algorithm: Algorithm | Plan | None = None,
+    algorithm: Algorithm | ConvolutionPlan | None = None,
 ) -> jax.Array:
     """Convolves images with a kernel: ``y[i, j, n, f] = sum x[i*s + a, j*t + b, n, c] * kernel[a, b, c, f]``.
 
@@ -56,7 +56,7 @@ def convolve(
         kernel: (window height, window width, channels, filters), of the same dtype.
         strides: ``(s, t)``, steps of the window down and across.
         padding: ``valid``, ``same`` or ``((top, bottom), (left, right))`` zeros.
-        algorithm: one for all modes, or a `Plan`; by default chosen by shape and backend.
+        algorithm: one for all modes, or a `ConvolutionPlan`; by default chosen by shape and backend.
 
     Returns:
         (rows, columns, batch, filters), of the same dtype.
@@ -72,7 +72,7 @@ def convolve(
     """
     padded = _pad(images, kernel, strides, padding)
     if algorithm is not None:
-        plan = Plan(algorithm, algorithm, algorithm) if isinstance(algorithm, str) else algorithm
+        plan = ConvolutionPlan(algorithm, algorithm, algorithm) if isinstance(algorithm, str) else algorithm
         _check_plan(plan, size_of(kernel), strides)
         return _convolve(padded, kernel, strides, plan)
     on_cpu = functools.partial(_convolve, strides=strides, plan=choose_plan(padded, kernel, strides))
@@ -130,7 +130,7 @@ def _pad(images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pix
     return padded
 
 
-def _check_plan(plan: Plan, window: Pair, strides: Pair) -> None:
+def _check_plan(plan: ConvolutionPlan, window: Pair, strides: Pair) -> None:
     for algorithm in plan:
         choice(algorithm, get_args(Algorithm), "algorithm")
         if algorithm == "tiles" and strides != (1, 1):
@@ -154,15 +154,15 @@ def _widen(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[j
     return run
 
 
-def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> Plan:
+def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> ConvolutionPlan:
     """Returns the algorithms that measure fastest on CPU; only shapes and dtype of the padded arguments matter."""
     # Tiles as soon as they save any multiplication: the fastest in 16 of the 17 shapes of docs/convolutions.md. One
     # algorithm for all modes, because a mode reuses what another has transformed.
     if _is_worth_tiling(images, kernel, strides):
-        return Plan("tiles", "tiles", "tiles")
+        return ConvolutionPlan("tiles", "tiles", "tiles")
     if can_be_patches(images, kernel, strides):
-        return Plan("patches", "patches", "patches")
-    return Plan("xla", "xla", "xla")
+        return ConvolutionPlan("patches", "patches", "patches")
+    return ConvolutionPlan("xla", "xla", "xla")
 
 
 def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group: Pair = (1, 1)) -> bool:
@@ -189,18 +189,18 @@ def count_saved(images: jax.Array, kernel: jax.Array, group: Pair = (1, 1)) -> f
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(images: jax.Array, kernel: jax.Array, strides: Pair, plan: Plan) -> jax.Array:
+def _convolve(images: jax.Array, kernel: jax.Array, strides: Pair, plan: ConvolutionPlan) -> jax.Array:
     return _ALGORITHMS[plan.outputs](images, kernel, strides)
 
 
 def _forward(
-    images: jax.Array, kernel: jax.Array, strides: Pair, plan: Plan
+    images: jax.Array, kernel: jax.Array, strides: Pair, plan: ConvolutionPlan
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _convolve(images, kernel, strides, plan), (images, kernel)
 
 
 def _backward(
-    strides: Pair, plan: Plan, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    strides: Pair, plan: ConvolutionPlan, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = operands
     # What an algorithm shares with the forward pass, such as transformed images, XLA computes once.

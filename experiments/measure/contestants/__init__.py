@@ -9,7 +9,7 @@ from cnnjax.models.cnn import ModelConfig
 
 
 @dataclass(frozen=True)
-class Network:
+class Architecture:
     """A network of two blocks (convolution, ReLU, 2x2 max-pooling) and a dense layer of ten outputs."""
 
     filters: tuple[int, int] = (32, 64)
@@ -17,14 +17,14 @@ class Network:
     padding: Literal["valid", "same"] = "valid"
 
 
-TEXTBOOK = Network()
+TEXTBOOK = Architecture()
 FILTERS, WINDOWS = ((16, 32), (32, 64), (64, 128)), (3, 5)
 PADDINGS: tuple[Literal["valid", "same"], ...] = ("valid", "same")
 
 
-def list_trials(seeds: int) -> list[tuple[Network, int]]:
+def list_trials(seeds: int) -> list[tuple[Architecture, int]]:
     """Returns the trials of the grid: twelve networks, with this number of seeds each."""
-    networks = [Network(*choice) for choice in itertools.product(FILTERS, WINDOWS, PADDINGS)]
+    networks = [Architecture(*choice) for choice in itertools.product(FILTERS, WINDOWS, PADDINGS)]
     return [(network, seed) for network in networks for seed in range(seeds)]
 
 
@@ -41,10 +41,10 @@ class TrialQueue:
     def __init__(self, seeds: int) -> None:
         networks = sorted({network for network, _ in list_trials(1)}, key=count_flops, reverse=True)
         self._left = {network: list(range(seeds)) for network in networks}
-        self._begun: set[Network] = set()
+        self._begun: set[Architecture] = set()
         self._lock = threading.Lock()
 
-    def take(self, last: Network | None) -> tuple[Network, int] | None:
+    def take(self, last: Architecture | None) -> tuple[Architecture, int] | None:
         """Returns the next trial for a process whose last network was `last`; ``None`` if no trial is left."""
         with self._lock:
             waiting = [network for network, seeds in self._left.items() if seeds]
@@ -57,7 +57,7 @@ class TrialQueue:
             return network, self._left[network].pop(0)
 
 
-def count_flops(network: Network) -> int:
+def count_flops(network: Architecture) -> int:
     """Returns the floating-point operations of the forward pass of one image."""
     model = ModelConfig(network.filters, network.window, padding=network.padding)
     return sum(layer.flops for layer in model.list_layers((28, 28, 1), 10))

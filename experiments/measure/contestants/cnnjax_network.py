@@ -1,11 +1,11 @@
 """cnnjax: the library's own programs, which take `PIECE` steps at a time, also where one is asked for."""
 
 from cnnjax.machine.processes import offer_cpu_devices
-from experiments.measure.contestants import Network
+from experiments.measure.contestants import Architecture
 from experiments.measure.contestants.serving import BATCH, Options, Trainer, main
 
 
-def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
+def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     """Returns a trainer of a run; JAX finds its one core by itself."""
     from cnnjax.machine.files import keep_programs
 

@@ -3,12 +3,12 @@
 import functools
 from typing import Any
 
-from experiments.measure.contestants import Network
+from experiments.measure.contestants import Architecture
 from experiments.measure.contestants.serving import BATCH, RATE, Options, Trainer, load_images, main
 
 
 @functools.cache
-def _make_network(network: Network) -> Any:
+def _make_network(network: Architecture) -> Any:
     """Returns the module, the jitted step and the jitted predictions, which the seeds of a network share."""
     import flax.linen as nn
     import jax
@@ -38,7 +38,7 @@ def _make_network(network: Network) -> Any:
     return module.apply, module.init, optimizer, step, predict
 
 
-def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
+def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     """Returns a trainer; JAX finds its one core by itself."""
     from cnnjax.machine.files import keep_programs
 

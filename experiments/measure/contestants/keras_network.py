@@ -2,11 +2,11 @@
 
 import os
 
-from experiments.measure.contestants import Network
+from experiments.measure.contestants import Architecture
 from experiments.measure.contestants.serving import BATCH, RATE, Options, Trainer, load_images, main
 
 
-def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
+def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     """Returns a trainer."""
     from cnnjax.machine.files import keep_programs
 

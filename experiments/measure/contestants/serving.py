@@ -19,7 +19,7 @@ import numpy as np
 
 from cnnjax.data.loading import load
 from cnnjax.machine.processes import ONE_THREAD, take_stdout
-from experiments.measure.contestants import TEXTBOOK, Network
+from experiments.measure.contestants import TEXTBOOK, Architecture
 
 BATCH, RATE = 100, 0.01
 """Batch size, and learning rate of plain SGD, in all libraries."""
@@ -48,7 +48,7 @@ class Options:
     channels_last: bool
 
 
-MakeTrainer = Callable[[Options, Network, int], Trainer]
+MakeTrainer = Callable[[Options, Architecture, int], Trainer]
 
 
 def main(make_trainer: MakeTrainer) -> None:
@@ -94,7 +94,7 @@ def _run_trials(make_trainer: MakeTrainer, options: Options, steps: int) -> None
     answer = _take_stdout()
     for line in sys.stdin:
         request = json.loads(line)
-        network = Network(tuple(request["filters"]), request["window"], request["padding"])
+        network = Architecture(tuple(request["filters"]), request["window"], request["padding"])
         trainer = make_trainer(options, network, request["seed"])
         trainer.train(steps)
         answer(accuracy=trainer.evaluate())

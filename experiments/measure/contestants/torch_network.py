@@ -1,10 +1,10 @@
 """PyTorch: an eager loop over tensors that are on the device already, with ``--channels-last`` in that layout."""
 
-from experiments.measure.contestants import Network
+from experiments.measure.contestants import Architecture
 from experiments.measure.contestants.serving import BATCH, RATE, Options, Trainer, load_images, main
 
 
-def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
+def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     """Returns a trainer."""
     import numpy as np
     import torch
