@@ -13,7 +13,15 @@ from cnnjax.figures.style import BLUE, GREY, MARKS, VERMILLION, encode_figure, t
 from cnnjax.reports.pictures import draw_all, save_pictures
 from cnnjax.statistics import Share, compare_all_pairs, compare_with_base
 from comparison_helpers import make_arms, make_example, make_findings
-from figure_checks import check_figure, find_bars, find_cell_texts, find_points, list_texts
+from figure_checks import (
+    check_figure,
+    find_bars,
+    find_cell_texts,
+    find_points,
+    is_upside_down,
+    list_texts,
+    name_ticks,
+)
 
 LONG = "model.padding=same, model.strides=[2,1], model.filters=[32,64]"
 
@@ -195,16 +203,6 @@ def contrasts():
     random = np.random.default_rng(0)
     values = {name: dict(enumerate(0.9 + gain + random.normal(0, 0.001, 6))) for name, gain in GAINS.items()}
     return compare_with_base({"base": dict(enumerate(0.9 + random.normal(0, 0.001, 6)))} | values, "base")
-
-
-def is_upside_down(axes):
-    """Whether the y axis grows downwards, so that row 0 is at the top."""
-    bottom, top = axes.get_ylim()
-    return bottom > top
-
-
-def name_ticks(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
 
 
 def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(contrasts):
