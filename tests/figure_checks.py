@@ -92,8 +92,9 @@ def read_pixels(axes, index=0):
     pixels = np.ma.filled(image.get_array(), np.nan)
     rows, columns = pixels.shape[:2]
     assert tuple(image.get_extent()) == (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    assert is_upside_down(axes)
-    assert axes.get_xlim()[0] < axes.get_xlim()[1]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left <= -0.5 < columns - 0.5 <= right
+    assert top <= -0.5 < rows - 0.5 <= bottom
     return pixels
 
 

@@ -177,7 +177,11 @@ def test_the_stack_of_tensors_is_readable(config):
 
 def test_a_stack_too_deep_to_draw_says_what_is_left_out():
     layers = ModelConfig(filters=(8,) * 100, padding="same", pool="none").list_layers((28, 28, 1), 10)
-    assert "the first 59 of 102 layers" in draw_stack((28, 28, 1), layers, "deep").get_suptitle()
+    figure = draw_stack((28, 28, 1), layers, "deep")
+    assert "the first 59 of 102 layers" in figure.get_suptitle()
+    names = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert names == ["image", *[layer.name for layer in layers[:59]]]
+    assert len(figure.axes[0].patches) == 3 * 60
 
 
 # Marks against numbers
@@ -318,6 +322,8 @@ def test_every_layer_is_shown_below_the_one_before_it_on_a_scale_of_its_own():
         "Dense_0": number(130),
         "Dense_1": number(4),
     }
+    outputs["Conv_0"][..., 8] *= 10
+    outputs["Dense_0"][129] = 1000
     figure = draw_layers(image, outputs, FEW, FEW_NAMES, "an image")
     given, first, second, units, answers = figure.axes
     assert [find_place(axes) for axes in figure.axes] == [(row, 0) for row in range(5)]
@@ -344,6 +350,12 @@ def test_every_layer_is_shown_below_the_one_before_it_on_a_scale_of_its_own():
         ["Dense_1", "probabilities"],
     ]
     check_probabilities(answers, range(4), FEW, FEW_NAMES, FEW_TEXTS)
+
+
+def test_the_first_of_many_layers_are_shown():
+    outputs = {f"Dense_{index}": np.array([index, -1.0]) for index in range(43)}
+    rows = draw_layers(make_image(2, 3, 1), outputs, FEW, FEW_NAMES, "deep").axes[1:-1]
+    assert [read_pixels(axes).tolist() for axes in rows] == [[[index, -1]] for index in range(40)]
 
 
 def test_saliency_is_the_largest_change_by_any_channel_of_a_pixel():
@@ -433,8 +445,11 @@ def find_frames(axes):
 
 
 def read_words(axes, rows, columns):
-    """Returns the texts of a grid of cells, one in every cell."""
-    texts = find_cell_texts(axes)
+    """Returns the texts of a grid of cells, one in every cell, which stand out from its colour."""
+    texts, colours = find_cell_texts(axes), read_pixels(axes)
+    for text in axes.texts:
+        column, row = text.get_position()
+        assert abs(measure_brightness(text.get_color()) - measure_brightness(colours[row, column])) > 0.499
     assert len(texts) == len(axes.texts) == rows * columns
     return [[texts[column, row] for column in range(columns)] for row in range(rows)]
 
@@ -509,6 +524,7 @@ def test_the_first_windows_down_and_across_are_shown_of_many():
     _, windows, output = split_panels(draw_window(slide((3, 7), 2)))
     assert [axes.get_title() for axes in windows] == [*"ABCDGHIJ"]
     assert read_words(output, 2, 6) == [[*"ABCDEF"], [*"GHIJKL"]]
+    assert output.get_title() == "output: 2 x 6"
     assert windows[0].figure.get_suptitle() == "what each window sees (the first 2 x 4)"
 
 
@@ -616,11 +632,19 @@ def test_a_tensor_of_the_stack_has_its_name_and_sizes_below_its_block_and_an_arr
 
 
 def test_the_smallest_tensors_of_the_stack_are_still_seen():
-    layers = [Layer("odd", "Odd", (1, 1, 1)), Layer("Conv_0", "Conv", (2, 2, 10000)), Layer("Dense_0", "Dense", (1,))]
-    blocks = find_blocks(draw_stack((1000, 1000, 3), [*layers, Layer("Dense_1", "Dense", (10**6,))], "uneven").axes[0])
+    layers = [
+        Layer("odd", "Odd", (1, 1, 1)),
+        Layer("AvgPool_0", "AvgPool", (2, 2, 10000)),
+        Layer("Dense_0", "Dense", (1,)),
+        Layer("Dense_1", "Dense", (10**6,)),
+    ]
+    blocks = find_blocks(draw_stack((500, 1000, 3), layers, "uneven").axes[0])
     sizes = [np.ptp(front.get_xy(), axis=0) for front, _, _ in blocks]
-    np.testing.assert_allclose(sizes, [(0.07, 1.2), (0.07, 0.06), (0.55, 0.06), (0.12, 0.12), (0.12, 1.2)])
+    np.testing.assert_allclose(sizes, [(0.07, 0.6), (0.07, 0.06), (0.55, 0.06), (0.12, 0.12), (0.12, 1.2)])
+    offsets = [np.ptp(roof.get_xy(), axis=0)[1] for _, roof, _ in blocks]
+    np.testing.assert_allclose(offsets, [0.35, 0.0175, 0.0175, 0, 0], atol=1e-12)
     assert blocks[1][0].get_facecolor()[:3] == pytest.approx(blend(MUTED, PAPER, 0.1))
+    assert blocks[2][0].get_facecolor()[:3] == pytest.approx(blend(ORANGE, PAPER, 0.1))
 
 
 # The style
