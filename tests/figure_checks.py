@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.text import Text
@@ -67,3 +68,56 @@ def find_bars(axes):
 def find_cell_texts(axes):
     """Returns the texts by their position (x, y)."""
     return {text.get_position(): text.get_text() for text in axes.texts}
+
+
+def is_upside_down(axes):
+    """Whether the y axis grows downwards, so that row 0 is at the top."""
+    bottom, top = axes.get_ylim()
+    return bottom > top
+
+
+def name_ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def find_place(axes):
+    """Returns the row and the column of axes among their neighbours."""
+    spec = axes.get_subplotspec()
+    return spec.rowspan.start, spec.colspan.start
+
+
+def read_pixels(axes, index=0):
+    """Returns the values or colours of an image of axes as they are seen, the upper left pixel first; nan is empty."""
+    image = axes.images[index]
+    pixels = np.ma.filled(image.get_array(), np.nan)
+    rows, columns = pixels.shape[:2]
+    assert tuple(image.get_extent()) == (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left <= -0.5 < columns - 0.5 <= right
+    assert top <= -0.5 < rows - 0.5 <= bottom
+    return pixels
+
+
+def read_tiles(axes, columns, shape):
+    """Returns the images of a mosaic in reading order; every place has one, nan or transparent where there is none.
+
+    An image with a side of 24 pixels or more is as it is, a smaller one is enlarged by whole pixels; gaps have three.
+    """
+    sheet, factor, gap = read_pixels(axes), -(-24 // max(shape)), 3
+    height, width = (factor * size for size in shape)
+    rows = (sheet.shape[0] + gap) // (height + gap)
+    assert sheet.shape[:2] == (rows * (height + gap) - gap, columns * (width + gap) - gap)
+    tiles = []
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * (height + gap), column * (width + gap)
+            enlarged = sheet[top : top + height, left : left + width]
+            tiles.append(enlarged[::factor, ::factor])
+            np.testing.assert_array_equal(tiles[-1].repeat(factor, 0).repeat(factor, 1), enlarged)
+    return tiles
+
+
+def read_bars(axes):
+    """Returns the bars that start at the left: (middle, length, colour) each, in the order of drawing."""
+    assert all(bar.get_x() == 0 for bar in axes.patches)
+    return [(bar.get_y() + bar.get_height() / 2, bar.get_width(), bar.get_facecolor()) for bar in axes.patches]

@@ -5,16 +5,41 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.colors import to_rgba as to_rgba_colour
 
 from cnnjax import UnavailableError
 from cnnjax.figures.arms import Pair, Point, describe_difference, draw_capacity, draw_forest, draw_pairs, draw_ranks
 from cnnjax.figures.factors import FactorEffects, HeatMap, draw_heat_maps, draw_main_effects, draw_shares
 from cnnjax.figures.runs import LEAST_ERROR, Curve, draw_confusions, draw_curves, draw_hardest
-from cnnjax.figures.style import BLUE, GREY, MARKS, VERMILLION, encode_figure, to_rgba, wrap
+from cnnjax.figures.style import (
+    BLUE,
+    GREY,
+    INK,
+    MARKS,
+    MUTED,
+    ON_LIGHT,
+    ORANGE,
+    PAPER,
+    VERMILLION,
+    encode_figure,
+    to_rgba,
+    wrap,
+)
 from cnnjax.reports.pictures import draw_all, save_pictures
 from cnnjax.statistics import Share, compare_all_pairs, compare_with_base
 from comparison_helpers import make_arms, make_example, make_findings
-from figure_checks import check_figure, find_bars, find_cell_texts, find_points, list_texts
+from figure_checks import (
+    check_figure,
+    find_bars,
+    find_cell_texts,
+    find_place,
+    find_points,
+    is_upside_down,
+    list_texts,
+    name_ticks,
+    read_pixels,
+)
 
 LONG = "model.padding=same, model.strides=[2,1], model.filters=[32,64]"
 
@@ -198,16 +223,6 @@ def contrasts():
     return compare_with_base({"base": dict(enumerate(0.9 + random.normal(0, 0.001, 6)))} | values, "base")
 
 
-def is_upside_down(axes):
-    """Whether the y axis grows downwards, so that row 0 is at the top."""
-    bottom, top = axes.get_ylim()
-    return bottom > top
-
-
-def name_ticks(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
-
-
 def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(contrasts):
     names, margin = [contrast.first for contrast in contrasts], 0.003
     axes = draw_forest(names, contrasts, margin).axes[0]
@@ -223,12 +238,29 @@ def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(
         assert [x for x, y in ticks if row < y < row + 0.5] == pytest.approx(differences)
     assert [MARKS[contrast.verdict.word].marker for contrast in contrasts[:2]] == ["^", "v"]
     assert find_points(axes, "^")[0][0] > 1 > -0.5 > find_points(axes, "v")[0][0]
+    assert [(text.get_position(), " ".join(text.get_text().split())) for text in axes.texts] == [
+        ((1.02, row), f"{describe_difference(contrast)} {contrast.verdict.label}")
+        for row, contrast in enumerate(contrasts)
+    ]
+    assert [tuple(colour) for each in axes.collections for colour in each.get_color()] == [
+        to_rgba_colour(MARKS[contrast.verdict.word].colour) for contrast in contrasts
+    ]
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_color() == INK] == [[0, 0]]
+    left, right = axes.get_xlim()
+    assert left == -right
+    assert right > max(abs(x) for x, _ in (*ticks, *(end for bar in find_bars(axes) for end in bar)))
+    comparison, (low, high) = contrasts[1].comparison, contrasts[1].decisive_interval
+    assert low < comparison.mean < high < 0
+    numbers = [float(number) for number in re.findall(r"[-+][\d.]+", describe_difference(contrasts[1]))]
+    assert numbers == pytest.approx([100 * comparison.mean, 100 * low, 100 * high], abs=0.0051)
 
 
 def test_the_band_of_a_forest_plot_is_the_margin_on_both_sides_of_zero(contrasts):
     axes = draw_forest(["a", "b", "c"], contrasts, 0.003).axes[0]
     (band,) = axes.patches
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.3, 0.3))
+    left, right = draw_forest(["a", "b", "c"], contrasts, 0.1).axes[0].get_xlim()
+    assert left < -10 < 10 < right
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -255,6 +287,13 @@ def test_the_lines_of_pairs_go_from_the_second_arm_to_the_first():
     assert name_ticks(one.xaxis) == ["base", "arm"]
     assert [axes.get_title() for axes in (one, other)] == ["a", "b"]
     assert one.get_xlabel().startswith("1 of 3 ")
+    assert other.get_xlabel().startswith("1 of 1 ")
+    assert all(axes.get_xlim()[0] < 0 < 1 < axes.get_xlim()[1] for axes in (one, other))
+    figure = draw_pairs([first], against_base=False)
+    assert name_ticks(figure.axes[0].xaxis) == ["second", "first"]
+    assert figure.axes[0].get_title() == "a against base"
+    assert name_legend(figure.legends[0]) == {"higher than its pair": BLUE, "lower": VERMILLION, "equal": GREY}
+    assert name_legend(draw_pairs([second], against_base=True).legends[0]) == {"higher than its pair": BLUE}
 
 
 def test_arms_are_at_their_parameters_and_accuracy_and_the_front_joins_its_own():
@@ -280,6 +319,17 @@ def test_arms_are_at_their_parameters_and_accuracy_and_the_front_joins_its_own()
     }
     assert axes.get_xlabel().splitlines()[-2:] == ["1  small", "2  large"]
     assert axes.get_xscale() == "log"
+    series = [next(line for line in axes.lines if line.get_label() == label) for label in "xy"]
+    assert [(line.get_color(), line.get_marker()) for line in series] == [(BLUE, "o"), (ORANGE, "s")]
+    assert [tuple(colour) for each in axes.collections for colour in each.get_color()] == [
+        to_rgba_colour(BLUE),
+        to_rgba_colour(ORANGE),
+    ]
+    left, right = axes.get_xlim()
+    assert left < 1000 < 9000 < right
+    ticks = dict(zip(axes.get_xticks(), name_ticks(axes.xaxis), strict=True))
+    assert len(ticks) > 1
+    assert all(f"{tick:,.0f}" == word for tick, word in ticks.items())
 
 
 def test_ranks_are_drawn_best_first_with_half_the_critical_difference_to_both_sides():
@@ -290,6 +340,14 @@ def test_ranks_are_drawn_best_first_with_half_the_critical_difference_to_both_si
     assert find_bars(axes) == [
         (pytest.approx((x - 0.6, y)), pytest.approx((x + 0.6, y))) for x, y in find_points(axes, "o")
     ]
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [
+        ("1.00", (1, 0)),
+        ("2.40", (2.4, 1)),
+        ("2.60", (2.6, 2)),
+    ]
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_color() == INK] == [[1, 1]]
+    bottom, top = axes.get_ylim()
+    assert top < 0 < 2 < bottom
 
 
 def test_bars_of_shares_are_as_long_as_the_shares_with_their_intervals():
@@ -298,6 +356,9 @@ def test_bars_of_shares_are_as_long_as_the_shares_with_their_intervals():
     assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [pytest.approx((0, 60)), pytest.approx((0, 20))]
     assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == pytest.approx([0, 1])
     assert find_bars(axes) == [((50, 0), (70, 0)), ((0, 1), (30, 1))]
+    assert find_cell_texts(axes) == {(71.5, 0): "60%", (31.5, 1): "20%"}
+    left, right = axes.get_xlim()
+    assert left == 0 < 100 < right
     assert name_ticks(axes.yaxis) == ["a", "b"]
     assert is_upside_down(axes)
 
@@ -322,6 +383,23 @@ def test_effects_are_at_their_levels_and_values_and_the_reference_is_at_zero(con
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((-0.3, 0.3))
     bottom, top = one.get_ylim()
     assert bottom < top
+    assert other.get_ylim() == (bottom, top)
+    zero, dotted = [line for line in one.lines if line.get_color() == INK and line.get_marker() == "None"]
+    assert list(zero.get_ydata()) == [0, 0]
+    means = [100 * higher.comparison.mean, 0, 100 * lower.comparison.mean]
+    assert [tuple(point) for point in dotted.get_xydata()] == [pytest.approx(point) for point in enumerate(means)]
+    assert [tuple(colour) for each in one.collections for colour in each.get_color()] == [
+        to_rgba_colour(MARKS[contrast.verdict.word].colour) for contrast in (higher, lower)
+    ]
+    assert (one.get_title(), other.get_title()) == ("f", "g")
+    left, right = one.get_xlim()
+    assert left < 0 < 2 < right
+
+
+def name_legend(legend):
+    """Returns the colours of a legend's lines by their texts."""
+    words = [text.get_text() for text in legend.get_texts()]
+    return dict(zip(words, (line.get_color() for line in legend.get_lines()), strict=True))
 
 
 def measure_brightness(colours):
@@ -331,7 +409,10 @@ def measure_brightness(colours):
 def test_a_cell_of_a_heat_map_has_its_own_text_and_colour():
     values = np.array([[90.0, 95.0, np.nan], [91.0, 97.0, 92.0]])
     texts = [[f"{row}{column}" for column in range(3)] for row in range(2)]
-    maps = [HeatMap("t", ["r0", "r1"], ["c0", "c1", "c2"], each, texts) for each in (values, values - 10)]
+    maps = [
+        HeatMap(title, ["r0", "r1"], ["c0", "c1", "c2"], each, texts)
+        for title, each in (("t", values), ("u", values - 10))
+    ]
     figure = draw_heat_maps(maps, "row", "column")
     one, other = figure.axes[:2]
     for axes, each in ((one, values), (other, values - 10)):
@@ -343,7 +424,16 @@ def test_a_cell_of_a_heat_map_has_its_own_text_and_colour():
         assert find_cell_texts(axes) == {(c + 0.5, r + 0.5): texts[r][c] for r in range(2) for c in range(3)}
         (hatched,) = axes.patches
         assert hatched.get_xy()[:4].tolist() == [[2, 0], [3, 0], [3, 1], [2, 1]]
+        left, right = axes.get_xlim()
+        bottom, top = axes.get_ylim()
+        assert (left, right, bottom, top) == (0, 3, 2, 0)
+        inks = {text.get_text(): text.get_color() for text in axes.texts}
+        shades = measure_brightness(mesh.to_rgba(each))
+        for row, column in np.argwhere(np.isfinite(each)):
+            assert abs(measure_brightness(to_rgba_colour(inks[f"{row}{column}"])) - shades[row, column]) > 0.35
     assert is_upside_down(one)
+    assert [axes.get_title() for axes in (one, other)] == ["t", "u"]
+    assert (list(one.get_xticks()), list(one.get_yticks())) == ([0.5, 1.5, 2.5], [0.5, 1.5])
     assert (name_ticks(one.yaxis), name_ticks(one.xaxis)) == (["r0", "r1"], ["c0", "c1", "c2"])
     assert (one.get_ylabel(), one.get_xlabel()) == ("row", "column")
 
@@ -351,7 +441,8 @@ def test_a_cell_of_a_heat_map_has_its_own_text_and_colour():
 def test_learning_curves_are_at_their_epochs_and_errors_within_their_band():
     base = Curve("base", np.array([9.0, 8.0, 7.0]), np.array([8.0, 7.0, 6.0]), np.array([10.0, 9.0, 8.0]), 5)
     arm = Curve("arm", np.array([6.0, 3.0, 0.0]), np.array([5.0, 2.0, 0.0]), np.array([7.0, 4.0, 1.0]), 5)
-    first, second = draw_curves([base, arm], base, "validation").axes
+    figure = draw_curves([base, arm], base, "validation")
+    first, second = figure.axes
     floored = [6, 3, LEAST_ERROR]
     assert [(line.get_color(), list(line.get_ydata())) for line in first.lines] == [(BLUE, [9, 8, 7])]
     assert [(line.get_color(), list(line.get_ydata())) for line in second.lines] == [(GREY, [9, 8, 7]), (BLUE, floored)]
@@ -360,23 +451,46 @@ def test_learning_curves_are_at_their_epochs_and_errors_within_their_band():
     expected = zip([1, 2, 3] * 2, [5, 2, LEAST_ERROR, 7, 4, 1], strict=True)
     assert corners == set(expected)
     assert second.get_yscale() == "log"
-    assert second.get_ylim()[0] < second.get_ylim()[1]
+    assert [line.get_linestyle() for line in second.lines] == ["--", "-"]
+    assert [tuple(each.get_facecolor()[0]) for each in second.collections] == [
+        to_rgba_colour(GREY, 0.25),
+        to_rgba_colour(BLUE, 0.25),
+    ]
+    assert [axes.get_title() for axes in figure.axes] == ["base", "arm"]
+    assert name_legend(figure.legends[0]) == {"this arm": BLUE, "base": GREY}
+    for axes in figure.axes:
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert left < 1 < 3 < right
+        assert bottom < LEAST_ERROR < 10 < top
 
 
 def test_a_cell_of_a_confusion_matrix_is_the_true_class_down_and_the_predicted_across():
     matrix = np.array([[8, 2, 0], [0, 5, 0], [6, 3, 1]])
-    axes = draw_confusions(["a", "b"], [matrix, matrix.T]).axes
+    figure = draw_confusions(["a", "b"], [matrix, matrix.T])
+    axes = figure.axes
     assert find_cell_texts(axes[0]) == {(1.5, 0.5): "2", (0.5, 2.5): "6", (1.5, 2.5): "3"}
     np.testing.assert_allclose(axes[0].collections[0].get_array().filled(-1), [[-1, 20, 0], [0, -1, 0], [60, 30, -1]])
     assert find_cell_texts(axes[1])[0.5, 1.5] == "2"
     assert all(is_upside_down(each) for each in axes[:2])
     shades = measure_brightness(axes[0].collections[0].to_rgba([0, 20, 30, 60]))
     assert (np.diff(shades) < 0).all()
+    highest = 100 * 6 / 10
+    assert axes[2].get_ylim() == (0, highest)
+    for each, title in zip(axes[:2], "ab", strict=True):
+        assert each.collections[0].get_clim() == (0, highest)
+        assert to_hex(each.get_facecolor()) == MUTED
+        assert (*each.get_xlim(), *each.get_ylim()) == (0, 3, 3, 0)
+        assert each.get_title() == title
+        for axis in (each.xaxis, each.yaxis):
+            assert (list(axis.get_ticklocs()), name_ticks(axis)) == ([0.5, 1.5, 2.5], ["0", "1", "2"])
+    assert {text.get_text(): text.get_color() for text in axes[0].texts} == {"2": ON_LIGHT, "6": PAPER, "3": ON_LIGHT}
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("predicted class", "true class")
 
 
 def test_the_hardest_images_are_shown_with_their_own_numbers():
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
     axes = draw_hardest(images, [30, 10, 20], [1, 2, 3], [4, 5, 6], [1.0, 0.5, 0.25]).axes
     for each, image, numbers in zip(axes, to_rgba(images), ("30 1 4 100", "10 2 5 50", "20 3 6 25"), strict=True):
-        np.testing.assert_array_equal(each.images[0].get_array(), image)
+        np.testing.assert_array_equal(read_pixels(each), image)
         assert re.findall(r"\d+", each.get_title()) == numbers.split()
+    assert [find_place(each) for each in axes] == [(0, 0), (0, 1), (0, 2)]
