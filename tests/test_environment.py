@@ -134,7 +134,10 @@ def test_grids_do_without_the_package_experiments_which_one_of_the_users_may_hid
 
 
 def test_the_commit_of_the_source_is_told_inside_a_hook_of_another_repository_too(tmp_path, monkeypatch):
-    source = describe_source()
+    if not (ROOT / ".git").exists():
+        pytest.skip("not in a git repository")
+    line = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    commit = subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
     describe_source.cache_clear()
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
-    assert describe_source() == source
+    assert describe_source()["commit"] == commit

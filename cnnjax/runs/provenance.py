@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import cnnjax
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores
 
@@ -71,7 +72,7 @@ def describe_source() -> dict[str, Any]:
 
     Both are ``None`` if the package is not in a git repository.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(cnnjax.__file__).resolve().parent.parent
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     status = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"commit": commit, "dirty": None if status is None else bool(status)}
