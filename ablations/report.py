@@ -35,6 +35,7 @@ from ablations.study.study import Study
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
+from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.writing import JudgingArguments, WritingArguments, read_rules, refuse_rules
@@ -287,8 +288,9 @@ def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
         return None
     if len({cell.config.data.name for cell in shown.cells}) > 1:
         return None
-    base = RunConfig.from_dict(nest(shown.study.settings)).key
-    cell = next((cell for cell in shown.cells if replace(cell.config, seed=0).key == base), None)
+    base = RunConfig.from_dict(nest(shown.study.settings))
+    base = replace(base, data=find_images(base.data))
+    cell = next((cell for cell in shown.cells if replace(cell.config, seed=0).key == base.key), None)
     has_result = cell and any(
         record.status == "completed"
         for seed in shown.grid.seeds

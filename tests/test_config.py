@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnjax.data.settings import DataConfig
+from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.blocks import collapse, expand, read_padding, read_window
 from cnnjax.models.cnn import ModelConfig
@@ -261,7 +261,8 @@ class TestKey:
             for kind in (ModelConfig, TrainConfig, DataConfig)
             for entry in dataclasses.fields(kind)
         }
-        assert fields == CHANGES.keys() | {("data", "manual_dir")}
+        reading = {("data", name) for name in ("manual_dir", *READING)}  # of a run whose images have been read
+        assert fields == CHANGES.keys() | reading
         keys = {RunConfig.from_dict({section: values}).key for (section, _), values in CHANGES.items()}
         assert len(keys | {RunConfig().key, RunConfig(seed=1).key}) == len(CHANGES) + 2
 

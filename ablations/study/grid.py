@@ -17,7 +17,7 @@ from typing import Any
 from ablations.study.mistakes import Mistakes
 from ablations.study.study import Factor, Level, Study, Sweep, meets, write_label
 from cnnjax.data.dataset import DatasetInfo
-from cnnjax.data.loading import load_data_info
+from cnnjax.data.loading import find_images, load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
 from cnnjax.runs.config import RunConfig, split_sizes, static_signature
@@ -171,7 +171,9 @@ class _Expansion:
             except InputError as error:
                 self.mistakes.add(f"{where} {_name(labels)}: {error}; leave it out with `exclude` or `only_if`")
                 continue
-            self._add_cell(Cell(labels, config), where)
+            data = self._datasets.find(config.data)
+            if data is not None:
+                self._add_cell(Cell(labels, replace(config, data=data)), where)
 
     def _add_cell(self, cell: Cell, where: str) -> None:
         kept = self.cells.get(cell.config.key)
@@ -231,6 +233,19 @@ class _Datasets:
     def __init__(self, mistakes: Mistakes) -> None:
         self._mistakes = mistakes
         self._infos: dict[DataConfig, DatasetInfo | None] = {}
+        self._found: dict[DataConfig, DataConfig | None] = {}
+
+    def find(self, data: DataConfig) -> DataConfig | None:
+        """Returns the settings with the user's own files replaced by the images in them; ``None`` for a mistake."""
+        if not data.own_files:
+            return data
+        whole = data.whole
+        if whole not in self._found:
+            self._found[whole] = None
+            with self._mistakes.noted():
+                self._found[whole] = find_images(whole)
+        found = self._found[whole]
+        return found and replace(found, train_size=data.train_size)
 
     def check(self, cell: Cell, where: str) -> Cell:
         """Returns the cell, with its problem if any; an unknown dataset or one that is too small is a mistake."""

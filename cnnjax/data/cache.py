@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ def load_entry(entry: CacheEntry) -> Dataset | None:
     try:
         arrays = [_map_array(entry.folder / f"{name}.npy") for name in _ARRAYS]
         train, test = Split(*arrays[:2]), Split(*arrays[2:])
-        dataset = make_dataset(info.name, info.version, train, test, info.classes, info.order)
+        dataset = make_dataset(info.name, info.version, train, test, info.classes, info.order, info.class_names)
     except (OSError, ValueError, CnnjaxError) as error:
         _log.warning("the cached copy in %s is damaged and will be made again: %s", entry.folder, error)
         return None
@@ -128,6 +128,46 @@ def store_given_info(info: DatasetInfo) -> None:
         _store(None, CacheEntry(_given_folder(info.sha256), info, ()))
 
 
+@dataclass(frozen=True)
+class OwnFiles:
+    """What is remembered of files of the user's own.
+
+    Attributes:
+        state: the fingerprint of the files when they were read.
+        sha256: the content hash of the images that they had.
+    """
+
+    state: str
+    sha256: str
+
+
+def find_own(path: Path, reading: Mapping[str, Any]) -> OwnFiles | None:
+    """Returns what is remembered of files that were read in this way, if their images are in the cache; else None."""
+    try:
+        known = OwnFiles(**json.loads(_own_path(path, reading).read_text(encoding="utf-8")))
+        entry = find_given(known.sha256)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return known if entry and entry.has_arrays else None
+
+
+def store_own(path: Path, reading: Mapping[str, Any], known: OwnFiles) -> None:
+    """Remembers files that were read in this way; raises `OSError` if the cache cannot be written."""
+    target = _own_path(path, reading)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_text(json.dumps(asdict(known)), encoding="utf-8")
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _own_path(path: Path, reading: Mapping[str, Any]) -> Path:
+    text = json.dumps([str(path), dict(reading)], sort_keys=True)
+    return cache_root() / "files" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+
+
 def _given_folder(sha256: str) -> Path:
     return cache_root() / "images" / sha256
 
@@ -161,7 +201,8 @@ def _read_metadata(path: Path) -> CacheEntry:
     if not isinstance(content, dict) or content.pop("check", None) != _check(content):
         raise CorruptionError("metadata.json is not what was written")
     answers = tuple(content.pop("answers"))
-    info = DatasetInfo(**content | {"image_shape": tuple(content["image_shape"])})
+    shape, names = tuple(content["image_shape"]), tuple(content.get("class_names", ()))
+    info = DatasetInfo(**content | {"image_shape": shape, "class_names": names})
     if not isinstance(info.version, str):
         raise CorruptionError(f"metadata.json states the version {info.version!r}")
     if isinstance(info.classes, bool) or not isinstance(info.classes, int):

@@ -71,6 +71,7 @@ class DatasetInfo:
         test_size: number of test examples.
         order: order of the examples: that of the original files (`file`), or that of TFDS (`tfds`).
         sha256: `content_hash` of the arrays.
+        class_names: the names of the classes, in the order of their labels; empty if they are not known.
     """
 
     name: str
@@ -81,6 +82,7 @@ class DatasetInfo:
     test_size: int | None
     order: Order
     sha256: str | None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,7 @@ class Dataset:
     classes: int
     sha256: str
     order: Order
+    class_names: tuple[str, ...] = ()
     answers: tuple[str, ...] = field(default=(), init=False)
     """The names with which `load` returns exactly these images; none for images that were made in Python."""
 
@@ -111,10 +114,21 @@ class Dataset:
     def info(self) -> DatasetInfo:
         """The metadata of the dataset."""
         sizes = len(self.train), len(self.test)
-        return DatasetInfo(self.name, self.version, self.image_shape, self.classes, *sizes, self.order, self.sha256)
+        shape = self.image_shape
+        return DatasetInfo(
+            self.name, self.version, shape, self.classes, *sizes, self.order, self.sha256, self.class_names
+        )
 
 
-def make_dataset(name: str, version: str, train: Split, test: Split, classes: int, order: Order) -> Dataset:
+def make_dataset(
+    name: str,
+    version: str,
+    train: Split,
+    test: Split,
+    classes: int,
+    order: Order,
+    class_names: tuple[str, ...] = (),
+) -> Dataset:
     """Checks that two splits make a dataset, and hashes them. The arguments are described in `DatasetInfo`.
 
     Raises:
@@ -132,7 +146,7 @@ def make_dataset(name: str, version: str, train: Split, test: Split, classes: in
             f"data.name={name!r}: images vary in size, {_image_shape(train)} in train and {_image_shape(test)} in test;"
             " they must all have one (height, width, channels)"
         )
-    return Dataset(name, version, train, test, classes, content_hash(train, test), order)
+    return Dataset(name, version, train, test, classes, content_hash(train, test), order, class_names)
 
 
 def _check_split(where: str, split: Split, classes: int) -> None:

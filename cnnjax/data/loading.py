@@ -16,15 +16,44 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data import cache, mnist, tfds
+from cnnjax.data import cache, files, mnist, tfds
 from cnnjax.data.dataset import Dataset, DatasetInfo, Split, make_dataset
-from cnnjax.data.settings import DataConfig, Reference, parse_name
+from cnnjax.data.settings import OWN_FILES, READING, DataConfig, Reference, parse_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
-from cnnjax.machine.files import cache_root
+from cnnjax.machine.files import cache_root, read_path
 
 VERSION = "given"
 """Version of datasets that are made from arrays given in Python."""
 _log = logging.getLogger(__name__)
+
+
+def find_images(data: DataConfig) -> DataConfig:
+    """Returns the settings with the user's own files replaced by the hash of the images in them; others unchanged.
+
+    The files are read, and their images kept in the cache, unless they are unchanged since they were last read. If they
+    are no longer there, the images that they had are used.
+
+    Raises:
+        InputError: the files cannot be read, or are not images with labels.
+        UnavailableError: the cache cannot be written.
+    """
+    if not data.own_files:
+        return data
+    path = read_path(data.path, "data.name").absolute()
+    reading = {name: getattr(data, name) for name in READING}
+    known = cache.find_own(path, reading)
+    state = files.fingerprint(path) if path.exists() else None
+    if known is None or (state is not None and state != known.state):
+        read = replace(data, train_size=None)
+        dataset = files.read_folder(path, read) if data.own_files == "folder" else files.read_npz(path)
+        known = cache.OwnFiles(state or "", dataset.sha256)
+        try:
+            cache.store_given(dataset)
+            cache.store_own(path, reading, known)
+        except OSError as error:
+            raise UnavailableError(f"{data.name}: no copy can be kept in {cache_root()}: {error.strerror}") from None
+    defaults = {name: getattr(DataConfig, name) for name in READING}
+    return replace(data, name=data.own_files, sha256=known.sha256, **defaults)
 
 
 def load_data(data: DataConfig) -> Dataset:
@@ -133,7 +162,9 @@ def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
         ('0', '1', '2')
     """
     numbers = tuple(map(str, range(classes)))
-    if data.name == mnist.INFO.name or data.sha256 is not None:
+    if data.sha256 is not None:
+        return load_data_info(data).class_names or numbers
+    if data.name == mnist.INFO.name:
         return numbers
     try:
         source = tfds.find_source(parse_name(data.name))
@@ -266,6 +297,11 @@ def keep_given_info(data: DataConfig, info: DatasetInfo) -> None:
 
 
 def _not_kept(data: DataConfig) -> InputError:
+    if data.name in OWN_FILES:
+        return InputError(
+            f"data.name={data.name!r}: the cache has no copy of these images (sha256 {data.sha256}); "
+            f"give data.name={data.name}:PATH with the path of their files"
+        )
     return InputError(
         f"data.name={data.name!r}: these images were handed over in Python under this name (sha256 {data.sha256}), and "
         "no copy of them is kept; give dataset=... in Python"

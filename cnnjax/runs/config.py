@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from cnnjax.data.settings import DataConfig
+from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.settings import Settings
@@ -120,8 +120,11 @@ class RunConfig(Settings):
     @functools.cached_property
     def key(self) -> str:
         """The run key: the SHA-256 of the settings that can change the result, as canonical JSON; 64 hex digits."""
+        if self.data.own_files:
+            raise InputError(f"data.name={self.data.name!r}: its images have not been read, so the run has no key yet")
         values = self.to_dict()
-        del values["data"]["manual_dir"]
+        for name in ("manual_dir", *READING):
+            del values["data"][name]
         if self.data.sha256 is None:
             del values["data"]["sha256"]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnnjax.data.loading import find_images
+from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
@@ -61,10 +63,20 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
         raise InputError(f"--set {twice}: is a setting of --a or --b, and cannot be the same for both")
     defaults = RunConfig.schema().list_defaults()
     first, second = ({path: read[option].get(path, defaults[path]) for path in paths} for option in ("--a", "--b"))
-    selectors = Selectors(first, second, read["--set"])
+    selectors = Selectors(first, second, _find_images(read["--set"]))
     if configure(selectors, "a", RunConfig()) == configure(selectors, "b", RunConfig()):
         raise InputError("--a and --b: mean the same configuration; must differ")
     return selectors
+
+
+def _find_images(settings: Settings) -> Settings:
+    """Returns the settings with the user's own files replaced by the images in them, as stored runs have them."""
+    data = {path: value for path, value in settings.items() if path.startswith("data.")}
+    if not DataConfig.from_dict(nest(data).get("data", {})).own_files:
+        return settings
+    found = find_images(DataConfig.from_dict(nest(data)["data"]))
+    others = {path: value for path, value in settings.items() if path not in data or path == "data.train_size"}
+    return {**others, "data.name": found.name, "data.sha256": found.sha256}
 
 
 def configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax.data.dataset import Dataset, DatasetInfo
-from cnnjax.data.loading import identify, keep_given_info, load_data, load_data_info, read_dataset
+from cnnjax.data.loading import find_images, identify, keep_given_info, load_data, load_data_info, read_dataset
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
 from cnnjax.machine.backend import check_settings, jax_started
 from cnnjax.machine.distributed import all_or_none, check_same, is_first, is_joined, named_losses
@@ -360,8 +360,10 @@ def _identify_images(
 
     Without given images, returns the runs as they are and ``None``. All runs must have the same `data`.
     """
-    if dataset is None or not configs:
+    if not configs:
         return configs, None
+    if dataset is None:
+        return [replace(config, data=find_images(config.data)) for config in configs], None
     images = read_dataset(dataset, configs[0].data.name)
     return [replace(config, data=identify(config.data, images)) for config in configs], images
 
