@@ -466,7 +466,7 @@ def test_learning_curves_are_at_their_epochs_and_errors_within_their_band():
 
 def test_a_cell_of_a_confusion_matrix_is_the_true_class_down_and_the_predicted_across():
     matrix = np.array([[8, 2, 0], [0, 5, 0], [6, 3, 1]])
-    figure = draw_confusions(["a", "b"], [matrix, matrix.T])
+    figure = draw_confusions(["a", "b"], [matrix, matrix.T], ["cat", "dog", "a very long class name"])
     axes = figure.axes
     assert find_cell_texts(axes[0]) == {(1.5, 0.5): "2", (0.5, 2.5): "6", (1.5, 2.5): "3"}
     np.testing.assert_allclose(axes[0].collections[0].get_array().filled(-1), [[-1, 20, 0], [0, -1, 0], [60, 30, -1]])
@@ -482,14 +482,14 @@ def test_a_cell_of_a_confusion_matrix_is_the_true_class_down_and_the_predicted_a
         assert (*each.get_xlim(), *each.get_ylim()) == (0, 3, 3, 0)
         assert each.get_title() == title
         for axis in (each.xaxis, each.yaxis):
-            assert (list(axis.get_ticklocs()), name_ticks(axis)) == ([0.5, 1.5, 2.5], ["0", "1", "2"])
+            assert (list(axis.get_ticklocs()), name_ticks(axis)) == ([0.5, 1.5, 2.5], ["cat", "dog", "a very long c…"])
     assert {text.get_text(): text.get_color() for text in axes[0].texts} == {"2": ON_LIGHT, "6": PAPER, "3": ON_LIGHT}
     assert (figure.get_supxlabel(), figure.get_supylabel()) == ("predicted class", "true class")
 
 
 def test_the_hardest_images_are_shown_with_their_own_numbers():
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
-    axes = draw_hardest(images, [30, 10, 20], [1, 2, 3], [4, 5, 6], [1.0, 0.5, 0.25]).axes
+    axes = draw_hardest(images, [30, 10, 20], ["1", "2", "3"], ["4", "5", "6"], [1.0, 0.5, 0.25]).axes
     for each, image, numbers in zip(axes, to_rgba(images), ("30 1 4 100", "10 2 5 50", "20 3 6 25"), strict=True):
         np.testing.assert_array_equal(read_pixels(each), image)
         assert re.findall(r"\d+", each.get_title()) == numbers.split()

@@ -22,7 +22,6 @@ from cnnjax.figures.network import (
     draw_maps,
     draw_saliency,
     format_probability,
-    shorten,
 )
 from cnnjax.figures.style import (
     BLUE,
@@ -35,6 +34,7 @@ from cnnjax.figures.style import (
     SKY,
     VERMILLION,
     blend,
+    shorten,
     tile,
     to_rgba,
 )

@@ -207,6 +207,8 @@ def _read_metadata(path: Path) -> CacheEntry:
         raise CorruptionError(f"metadata.json states the version {info.version!r}")
     if isinstance(info.classes, bool) or not isinstance(info.classes, int):
         raise CorruptionError(f"metadata.json states {info.classes!r} classes")
+    if not all(isinstance(name, str) for name in names) or len(names) not in (0, info.classes):
+        raise CorruptionError(f"metadata.json states the class names {names!r}")
     return CacheEntry(path.parent, info, answers)
 
 

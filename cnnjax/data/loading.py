@@ -170,8 +170,7 @@ def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
         source = tfds.find_source(parse_name(data.name))
     except CnnjaxError:  # TFDS does not know the dataset, but its images may still be in the cache
         return numbers
-    names = tuple(source.builder.info.features[source.label_key].names or ())
-    return names if len(names) == classes else numbers
+    return source.class_names if len(source.class_names) == classes else numbers
 
 
 def _load_tfds(reference: Reference, manual_dir: Path | None) -> Dataset:

@@ -61,6 +61,12 @@ class Source:
     classes: int
     declared_shape: tuple[int | None, ...]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels; empty if TFDS does not have them."""
+        names = tuple(self.builder.info.features[self.label_key].names or ())
+        return names if len(names) == self.classes else ()
+
     def is_prepared(self) -> bool:
         """Whether TFDS has the prepared dataset on the disk, in any file format."""
         with quiet():
@@ -191,7 +197,7 @@ def decode(source: Source) -> Dataset:
     train, test = _split_names(source, where)
     with quiet():
         first, second = (_read_split(source, split, where) for split in (train, test))
-    return make_dataset(source.name, source.version, first, second, source.classes, "tfds")
+    return make_dataset(source.name, source.version, first, second, source.classes, "tfds", source.class_names)
 
 
 def _check_format(source: Source, where: str) -> None:

@@ -19,6 +19,7 @@ from cnnjax.figures.style import (
     make_panels,
     new_figure,
     number_tiles,
+    shorten,
     show_mosaic,
     styled,
     tile,
@@ -39,7 +40,6 @@ MOST_CLASSES = 10
 """Number of the most probable classes whose probability is shown."""
 _MOST_NAMED = 25
 """Largest number of classes whose cells are numbered and whose names are shown in a confusion matrix."""
-_LONGEST_NAME = 14
 _TILE_COLUMNS, _ANSWER_COLUMNS = 8, 6
 _SHEET_WIDTH = 6.4
 """Width in inches of a figure with one mosaic."""
@@ -257,16 +257,6 @@ def format_probability(value: float) -> str:
     if 0.9995 <= value < 1:
         return ">99.9%"
     return f"{100 * value:.1f}%"
-
-
-def shorten(name: str) -> str:
-    """Returns a name that is short enough for a label.
-
-    Example:
-        >>> shorten("a very long class name")
-        'a very long c…'
-    """
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 @styled()

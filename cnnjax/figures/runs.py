@@ -19,6 +19,7 @@ from cnnjax.figures.style import (
     make_panels,
     mark_log_axis,
     new_figure,
+    shorten,
     styled,
     to_rgba,
     wrap_all,
@@ -107,13 +108,14 @@ def _scale(axes: "Axes", curves: Sequence[Curve]) -> None:
 
 
 @styled()
-def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Figure":
+def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray], class_names: Sequence[str]) -> "Figure":
     """Draws the confusion matrices of arms: darker is a larger share of the true class; correct answers are grey.
 
     Args:
         names: names of the arms.
         matrices: int (classes, classes) each, true classes down and predicted ones across; at least one and at most
             `MOST_MATRICES`.
+        class_names: names of the classes.
     """
     titles, lines = wrap_all(names, 30)
     columns = min(len(names), _MATRIX_COLUMNS)
@@ -127,7 +129,7 @@ def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Fi
     for axes, title, matrix, share in zip(panels, titles, matrices, shares, strict=True):
         axes.set_facecolor(MUTED)
         drawn = axes.pcolormesh(np.ma.masked_invalid(share), cmap=DARKENING, vmin=0, vmax=highest)
-        _number(axes, matrix, share / highest)
+        _number(axes, matrix, share / highest, class_names)
         axes.set_title(title, fontsize=SMALL)
     figure.supxlabel("predicted class", fontsize=SMALL + 1)
     figure.supylabel("true class", fontsize=SMALL + 1)
@@ -135,15 +137,16 @@ def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray]) -> "Fi
     return figure
 
 
-def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:
+def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray, class_names: Sequence[str]) -> None:
     classes = len(matrix)
     axes.set_aspect("equal")
     axes.set_ylim(classes, 0)
     axes.tick_params(length=0, labelsize=_TINY + 1)
     if classes > _MOST_NAMED:
         return
-    axes.set_xticks(np.arange(classes) + 0.5, map(str, range(classes)))
-    axes.set_yticks(np.arange(classes) + 0.5, map(str, range(classes)))
+    names = [shorten(name) for name in class_names]
+    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.set_yticks(np.arange(classes) + 0.5, names)
     for (row, column), count in np.ndenumerate(matrix):
         if count and row != column:
             colour = PAPER if darkness[row, column] > 0.5 else ON_LIGHT
@@ -152,15 +155,15 @@ def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray) -> None:
 
 @styled()
 def draw_hardest(
-    images: np.ndarray, indices: Sequence[int], labels: Sequence[int], guesses: Sequence[int], wrong: Sequence[float]
+    images: np.ndarray, indices: Sequence[int], labels: Sequence[str], guesses: Sequence[str], wrong: Sequence[float]
 ) -> "Figure":
     """Draws images with their index, true class, most frequent wrong answer, and the share of runs that miss them.
 
     Args:
         images: uint8 (n, height, width, channels), n >= 1.
         indices: indices of the images in the test set.
-        labels: true classes.
-        guesses: most frequent wrong answers.
+        labels: names of the true classes.
+        guesses: names of the most frequent wrong answers.
         wrong: shares of the runs that are wrong.
     """
     columns = min(_IMAGE_COLUMNS, len(images))
@@ -170,6 +173,8 @@ def draw_hardest(
     shown = zip(panels, to_rgba(images), indices, labels, guesses, wrong, strict=True)
     for axes, image, index, label, guess, share in shown:
         axes.imshow(image, interpolation="none")
-        axes.set_title(f"#{index}: {label}\ntaken for {guess}\nwrong in {100 * share:.0f}%", fontsize=SMALL)
+        axes.set_title(
+            f"#{index}: {shorten(label)}\ntaken for {shorten(guess)}\nwrong in {100 * share:.0f}%", fontsize=SMALL
+        )
     frame_images(panels)
     return figure

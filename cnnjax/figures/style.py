@@ -214,6 +214,19 @@ def blend(colour: Any, other: Any, share: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
+_LONGEST_NAME = 14
+
+
+def shorten(name: str) -> str:
+    """Returns a name that is short enough for a label.
+
+    Example:
+        >>> shorten("a very long class name")
+        'a very long c…'
+    """
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
 def wrap(text: str, width: int, most_lines: int = 3) -> str:
     """Returns a name as lines of at most `width` characters, broken between words if possible.
 

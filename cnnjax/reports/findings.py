@@ -85,6 +85,7 @@ class ImageFindings:
         labels: their true classes, int32 (n,).
         guesses: the wrong class that each is most often taken for, int64 (n,).
         test_size: the number of test images.
+        class_names: the names of the classes, in the order of their labels.
     """
 
     differences: Mapping[str, Mapping[int, np.ndarray]]
@@ -96,6 +97,7 @@ class ImageFindings:
     labels: np.ndarray
     guesses: np.ndarray
     test_size: int
+    class_names: tuple[str, ...]
     noise: Mapping[str, Noise] = field(default_factory=dict)
 
 
@@ -182,6 +184,7 @@ def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset:
         labels=labels[hardest],
         guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
         test_size=len(labels),
+        class_names=dataset.class_names or tuple(map(str, range(dataset.classes))),
     )
 
 

@@ -318,7 +318,7 @@ def draw_mistaken(findings: Findings) -> "Drawn":
     known = [result for result in findings.arms if result.arm.name in findings.images.confusions]
     chosen, names = select(findings, known, MOST_MATRICES), name_arms(findings)
     matrices = [findings.images.confusions[result.arm.name] for result in chosen]
-    figure = draw_confusions([names[result.arm.name] for result in chosen], matrices)
+    figure = draw_confusions([names[result.arm.name] for result in chosen], matrices, findings.images.class_names)
     left_out = len(known) - len(chosen)
     note = f" Shown are {len(chosen)} of {len(known)} arms: the base, then the most accurate." if left_out else ""
     seeds = write_counts((len(result.arm.completed) for result in chosen), "seed")
@@ -338,8 +338,8 @@ def draw_hardest_images(findings: Findings) -> "Drawn":
     figure = draw_hardest(
         images.images,
         [int(index) for index in images.hardest],
-        [int(label) for label in images.labels],
-        [int(guess) for guess in images.guesses],
+        [images.class_names[label] for label in images.labels],
+        [images.class_names[guess] for guess in images.guesses],
         [float(share) for share in images.wrong],
     )
     return figure, (
