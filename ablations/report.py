@@ -167,7 +167,7 @@ class Shown:
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     arguments = parse(argv)
-    arguments.check()
+    arguments.check_writable()
     _spare_study(arguments.output, arguments.study)
     last = None if arguments.study or arguments.axis else _find_last(Store(arguments.out))
     arguments = arguments if last is None else repeat_run(arguments, last)

@@ -356,11 +356,12 @@ class Selection:
             for cell in self.ranked
         )
         accuracy = _known(self.chosen.accuracy)
+        incomplete = write_count(self.left_out, "cell")
         notes = (
             f"picked by validation accuracy: {self.chosen.name}",
             f"its test accuracy: {_write(accuracy)}, over {write_count(accuracy.n, 'seed')}",
             *(
-                [f"not to be picked, for want of a completed trial: {write_count(self.left_out, 'cell')}"]
+                [f"cannot be picked, because some of their trials are not completed: {incomplete}"]
                 if self.left_out
                 else []
             ),

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(CompareArguments, argv, PROG, CompareArguments())
     rules = read_rules(arguments)
     check(arguments.seeds, Count | None, "--seeds")
-    arguments.check()
+    arguments.check_writable()
     selectors = read_selectors(arguments.a, arguments.b, arguments.set)
     store = Store(arguments.out)
     contexts = find_contexts(selectors, store.find_all())

@@ -92,7 +92,7 @@ def test_the_summary_says_the_most_important_first():
     assert "padding same instead of valid: " in text
     assert "What one factor does depends on the other for padding and width, of the runs that completed." in text
     assert "over seeds, for one training and one test set" in text
-    assert "Left out, for they have no accuracy: 1 failed of 20 runs." in text
+    assert "Not counted, because they have no accuracy: 1 failed of 20 runs." in text
     assert "Compared by test accuracy" in summary[-1]
 
 

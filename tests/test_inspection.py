@@ -300,7 +300,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(tmp_path):
     contents = {"text.png": b"a text", "empty.png": b"", "cut.png": whole[: len(whole) // 2], "x.svg": b"<svg/>"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=r"--image .*: cannot be read: it must be PNG, JPEG, BMP, GIF or WEBP"):
+        with pytest.raises(InputError, match=r"--image .*: cannot be read: it must be PNG, .*, WEBP or TIFF"):
             read_photo(tmp_path / name, GREY, LIGHT_ON_DARK)
     with pytest.raises(InputError, match="No such file"):
         read_photo(tmp_path / "absent.png", GREY, LIGHT_ON_DARK)

@@ -77,3 +77,18 @@ def test_each_package_imports_only_those_below_it():
     for package, others in above.items():
         for path in (ROOT / package).rglob("*.py"):
             assert not re.search(rf"^\s*(from|import) ({others})", path.read_text(), re.MULTILINE), path
+
+
+def test_only_the_named_modules_import_jax_at_their_top():
+    allowed = {"machine/compilation", "machine/devices", "models/module", "models/prediction", "inspection/activations"}
+    found = set()
+    for path in _list_modules("cnnjax"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] in ("jax", "flax", "optax", "chex", "matplotlib") for name in names):
+                found.add(str(path.relative_to(ROOT / "cnnjax").with_suffix("")))
+    lazy = {"training/memory", "training/fit"}
+    others = {name for name in found if not name.startswith(("models/layers/", "training/"))}
+    assert others == allowed
+    assert not found & lazy

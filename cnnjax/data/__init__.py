@@ -1,5 +1,6 @@
-"""Datasets as uint8 arrays: the bundled MNIST, any TFDS image-classification set, and a cache of the decoded arrays.
+"""Datasets as uint8 arrays: the bundled MNIST, TFDS sets, files of the user's own, and a cache of the decoded arrays.
 
-`load("mnist")` reads four files that come with the package. Every other name is that of a set in TensorFlow Datasets
-(TFDS), `name[/config][:version]`. TensorFlow is needed once, to prepare a set that is not on the disk yet.
+`mnist` is four files that come with the package. `folder:PATH` and `npz:PATH` are files of the user's own. Every other
+name, `name[/config][:version]`, is that of a set in TensorFlow Datasets (TFDS). TensorFlow is needed once, to prepare a
+set that is not on the disk yet.
 """

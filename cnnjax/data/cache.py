@@ -48,7 +48,7 @@ class CacheEntry:
 
     @property
     def has_arrays(self) -> bool:
-        """Whether the arrays are cached too; of images given in Python, an entry may have the metadata only."""
+        """Whether the arrays are cached too; of images given by the user, an entry may have the metadata only."""
         return (self.folder / f"{_ARRAYS[0]}.npy").exists()
 
 
@@ -98,7 +98,7 @@ def store(dataset: Dataset, answers: tuple[str, ...]) -> Dataset:
 
 
 def find_given(sha256: str) -> CacheEntry | None:
-    """Returns the entry of images that were given in Python, by their content hash, or None; it may lack the arrays."""
+    """Returns the entry of images given by the user, by their content hash, or None; it may lack the arrays."""
     path = _given_folder(sha256) / "metadata.json"
     try:
         entry = _read_metadata(path)
@@ -111,7 +111,7 @@ def find_given(sha256: str) -> CacheEntry | None:
 
 
 def store_given(dataset: Dataset) -> None:
-    """Writes images that were given in Python to the cache, unless they are there already.
+    """Writes images given by the user to the cache, unless they are there already.
 
     Raises:
         OSError: the cache folder cannot be written (permission, disk full); no partial entry is left.
@@ -122,7 +122,7 @@ def store_given(dataset: Dataset) -> None:
 
 
 def store_given_info(info: DatasetInfo) -> None:
-    """Writes the metadata of images that were given in Python, unless it is there already; raises as `store_given`."""
+    """Writes the metadata of images given by the user, unless it is there already; raises as `store_given`."""
     assert info.sha256 is not None
     if find_given(info.sha256) is None:
         _store(None, CacheEntry(_given_folder(info.sha256), info, ()))

@@ -5,8 +5,8 @@ An npz file has the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``, 
 remembered under the state of the files (names, sizes and times), so that unchanged files are not decoded again.
 """
 
+import functools
 import hashlib
-import io
 import logging
 import os
 import re
@@ -20,22 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnjax.data.dataset import Dataset, Split, make_dataset
+from cnnjax.data.pictures import open_picture
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
-from cnnjax.machine.files import read_bytes
 from cnnjax.machine.processes import count_cores
 from cnnjax.settings.checking import write_count
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
-Size = tuple[int, int]
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MOST_BYTES = 2**28
-"""The largest image file."""
-MOST_PIXELS = 50_000_000
-"""The largest image."""
 _MOST_LINES = 20
 _log = logging.getLogger(__name__)
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -61,31 +55,20 @@ def read_folder(folder: Path, reading: DataConfig) -> Dataset:
     where = f"data.name='folder:{folder}'"
     files, classes = _list_files(folder, reading, where)
     with ThreadPoolExecutor(count_cores()) as pool:
-        headers = list(pool.map(_read_header, (file.path for file in files)))
-        _refuse_corrupt([each for each in headers if isinstance(each, str)], reading, where)
-        found = [(file, header) for file, header in zip(files, headers, strict=True) if isinstance(header, Header)]
-        shape = _choose_shape([header for _, header in found], reading, where)
-        images = np.empty((len(found), *shape), np.uint8)
-
-        def decode(index: int) -> str | None:
-            try:
-                images[index] = _decode(found[index][0].path, shape)
-            except Exception as error:  # decoders raise nearly any error on damaged files
-                return f"{found[index][0].path}: {_describe(error)}"
-            return None
-
-        problems = list(pool.map(decode, range(len(found))))
-    _refuse_corrupt([problem for problem in problems if problem], reading, where)
+        decoded = list(pool.map(functools.partial(_decode, reading=reading), (file.path for file in files)))
+    _refuse_corrupt([each for each in decoded if isinstance(each, str)], reading, where)
+    found = [(file, pixels) for file, pixels in zip(files, decoded, strict=True) if not isinstance(pixels, str)]
+    _check_sizes([pixels for _, pixels in found], where)
+    channels = max((pixels.shape[2] for _, pixels in found), default=1)
 
     def gather(split: str) -> Split:
-        chosen = [
-            index
-            for index, ((file, _), problem) in enumerate(zip(found, problems, strict=True))
-            if file.split == split and problem is None
-        ]
+        chosen = [(file, pixels) for file, pixels in found if file.split == split]
         if not chosen:
             raise InputError(f"{where}: no image of {split} can be read; must have at least one")
-        return Split(images[chosen], np.array([found[index][0].label for index in chosen]))
+        images = np.empty((len(chosen), *chosen[0][1].shape[:2], channels), np.uint8)
+        for index, (_, pixels) in enumerate(chosen):
+            images[index] = pixels  # grey pixels have equal channels
+        return Split(images, np.array([file.label for file, _ in chosen]))
 
     train, test = gather("train"), gather("test")
     return make_dataset(name_source(folder), "folder", train, test, len(classes), "file", classes)
@@ -149,14 +132,6 @@ class File:
     label: int
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the header of an image file says: (height, width) of the upright image, and whether it has colours."""
-
-    size: Size
-    is_colour: bool
-
-
 def _list_files(folder: Path, reading: DataConfig, where: str) -> tuple[list[File], tuple[str, ...]]:
     """Returns the image files sorted by split, class and name, and the names of the classes."""
     try:
@@ -212,59 +187,31 @@ def _draw_test(classes: dict[str, list[Path]], share: float, seed: int) -> dict[
     return {"train": train, "test": test}
 
 
-def _read_header(path: Path) -> "Header | str":
-    """Returns the header of an image, or why the file cannot be read."""
-    from PIL import ExifTags, Image
-
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            width, height = file.size
-            if width * height > MOST_PIXELS:
-                return f"{path}: is {width} x {height} pixels; must be at most {MOST_PIXELS:,} in all"
-            is_turned = file.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            is_colour = _is_colour(file)
-    except Exception as error:  # decoders raise nearly any error on damaged files
-        return f"{path}: {_describe(error)}"
-    return Header((width, height) if is_turned else (height, width), is_colour)
-
-
-def _is_colour(file: "Image") -> bool:
-    if file.mode == "P":
-        palette = np.array(file.getpalette() or [0, 0, 0]).reshape(-1, 3)
-        return bool((palette != palette[:, :1]).any())
-    return file.mode not in ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
-
-
-def _choose_shape(headers: Sequence[Header], reading: DataConfig, where: str) -> tuple[int, int, int]:
-    """Returns (height, width, channels) of the images as they are kept."""
-    if not headers:
-        raise InputError(f"{where}: no image can be read; must have at least one in train and in test")
-    sizes = list(dict.fromkeys(header.size for header in headers))
-    if reading.size is None and len(sizes) > 1:
-        first, second = (f"{width} x {height}" for height, width in sizes[:2])
-        raise InputError(
-            f"{where}: images vary in size: {first}, {second} (width x height); data.size=32 resizes and crops them"
-        )
-    height, width = reading.size or sizes[0]
-    return height, width, reading.channels or (3 if any(header.is_colour for header in headers) else 1)
-
-
-def _decode(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Returns an image, upright, resized so that it covers the shape, and cropped at its middle."""
+def _decode(path: Path, reading: DataConfig) -> NDArray[np.uint8] | str:
+    """Returns the pixels of an image, uint8 (height, width, channels), or why it cannot be read."""
     from PIL import Image, ImageOps
 
-    height, width, channels = shape
-    with Image.open(io.BytesIO(read_bytes(path, MOST_BYTES)), formats=FORMATS) as file:
-        picture: Image.Image = ImageOps.exif_transpose(file)
-        if picture.mode.startswith("I"):  # 16 bits a pixel
-            picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if "A" in picture.mode or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        picture = picture.convert("L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    return np.asarray(picture, np.uint8).reshape(shape)
+    try:
+        picture = open_picture(path)
+    except InputError as error:
+        return f"{path}: {error}"
+    mode = {None: picture.mode.removesuffix("A"), 1: "L", 3: "RGB"}[reading.channels]
+    if picture.mode.endswith("A"):
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert(mode)
+    if reading.size is not None and picture.size != reading.size[::-1]:
+        picture = ImageOps.fit(picture, reading.size[::-1], Image.Resampling.LANCZOS)
+    return np.asarray(picture, np.uint8).reshape(picture.height, picture.width, -1)
+
+
+def _check_sizes(images: Sequence[NDArray[np.uint8]], where: str) -> None:
+    sizes = [f"{width} x {height}" for height, width in dict.fromkeys(image.shape[:2] for image in images)]
+    if len(sizes) > 1:
+        raise InputError(
+            f"{where}: images vary in size: {sizes[0]}, {sizes[1]} (width x height); "
+            "data.size=32 resizes and crops them"
+        )
 
 
 def _refuse_corrupt(problems: Sequence[str], reading: DataConfig, where: str) -> None:
@@ -279,10 +226,3 @@ def _refuse_corrupt(problems: Sequence[str], reading: DataConfig, where: str) ->
     listed = "\n  ".join([*problems[:_MOST_LINES], *more])
     count = write_count(len(problems), "file")
     raise InputError(f"{where}: {count} cannot be read; data.skip_corrupt=true leaves them out\n  {listed}")
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    strerror = getattr(error, "strerror", None)
-    return strerror or "is not a whole image"

@@ -60,7 +60,7 @@ def load_data(data: DataConfig) -> Dataset:
     """Loads the images of a run.
 
     Raises:
-        InputError: the images were given in Python, and the cache has no copy of them; otherwise as `load`.
+        InputError: the images were given in Python or in files, and the cache has no copy of them; otherwise as `load`.
         CorruptionError, UnavailableError: as `load`.
     """
     if data.sha256 is None:

@@ -121,7 +121,7 @@ name/config:1.2.3
     """Folder of files that TensorFlow Datasets prepares a set from; not part of the run key."""
 
     sha256: str | None = None
-    """Content hash of images given in Python, which distinguishes them from others of the same name."""
+    """Content hash of images given in Python or in files of your own; part of the run key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

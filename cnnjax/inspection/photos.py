@@ -5,26 +5,18 @@ dataset. It is resized with antialiasing, and inverted if the dataset is light o
 Every change is listed for the user.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnjax.data.pictures import open_picture
 from cnnjax.errors import InputError
-from cnnjax.machine.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_BYTES = 2**28
-"""Bytes of the largest file that is read."""
-MOST_PIXELS = 50_000_000
-"""Pixels of the largest picture that is decoded."""
-LONGEST_SIDE = 16_384
-"""Pixels of the longest side that is decoded."""
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a number of channels."""
 _DARK, _LIGHT = 64, 191
@@ -50,7 +42,7 @@ def read_photo(path: Path, image_shape: tuple[int, ...], examples: np.ndarray, i
     """Reads a picture from a file and converts it to the shape of the dataset's images.
 
     Args:
-        path: a PNG, JPEG, BMP, GIF or WebP file.
+        path: a PNG, JPEG, BMP, GIF, WebP or TIFF file.
         image_shape: (height, width, channels) of the dataset.
         examples: images of the dataset, uint8 (n, height, width, channels), to tell whether they are light on dark.
         invert: whether to exchange light and dark; ``None`` decides by `needs_inversion`.
@@ -116,32 +108,12 @@ def _invert(pixels: np.ndarray) -> np.ndarray:
 
 
 def _open(path: Path) -> "Image":
-    """Returns the picture, rotated as its EXIF data says, in mode L, RGB or RGBA."""
-    from PIL import Image, ImageOps
-
+    """Returns the picture upright, in one of the modes L, RGB and RGBA."""
     try:
-        content = read_bytes(path, MOST_BYTES)
+        picture = open_picture(path)
     except InputError as error:
         raise InputError(f"--image {path}: {error}") from None
-    try:
-        # From memory: given a file, Pillow would allocate as many bytes as a damaged length field asks for.
-        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
-            if file.width * file.height > MOST_PIXELS:
-                size = f"{file.width} x {file.height}"
-                raise InputError(f"--image {path}: is {size} pixels; must be at most {MOST_PIXELS:,} in all")
-            if max(file.size) > LONGEST_SIDE:  # because bands may make a long narrow picture square
-                size = f"{file.width} x {file.height}"
-                raise InputError(f"--image {path}: is {size} pixels; must be at most {LONGEST_SIDE:,} on a side")
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits a pixel
-                return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-            has_opacity = "A" in picture.mode or "transparency" in picture.info
-            return picture.convert("RGBA" if has_opacity else "L" if picture.mode in ("1", "L") else "RGB")
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        legal = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
-        raise InputError(f"--image {path}: cannot be read: it must be {legal}, and whole") from None
+    return picture.convert("RGBA") if picture.mode == "LA" else picture
 
 
 def _fill_transparency(picture: "Image") -> tuple["Image", str]:

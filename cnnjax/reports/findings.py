@@ -58,11 +58,11 @@ def rank_over_datasets(
             rest = ", ".join(f"{factor}={label}" for factor, label in arm.labels.items() if factor != DATASET)
             means.setdefault(rest, {})[arm.labels[DATASET]] = float(np.mean([*values[arm.name].values()]))
     datasets = list(dict.fromkeys(arm.labels[DATASET] for arm in arms))
-    complete = {name: by_dataset for name, by_dataset in means.items() if len(by_dataset) == len(datasets)}
-    if len(complete) < 2 or len(datasets) < 2:
+    everywhere = {name: by_dataset for name, by_dataset in means.items() if len(by_dataset) == len(datasets)}
+    if len(everywhere) < 2 or len(datasets) < 2:
         return None
-    table = np.array([[by_dataset[dataset] for by_dataset in complete.values()] for dataset in datasets])
-    return tuple(complete), rank_arms(table, alpha)
+    table = np.array([[by_dataset[dataset] for by_dataset in everywhere.values()] for dataset in datasets])
+    return tuple(everywhere), rank_arms(table, alpha)
 
 
 HARDEST = 24
@@ -462,7 +462,7 @@ def _list_uncompared(
             elif rules.looks and not set(seeds[: rules.looks[0]]) <= set(arm.ended):
                 why = f"before its first look, at {rules.looks[0]} seeds"
             else:
-                why = "no seed completed" + (" that the baseline has completed, too" if base else "")
+                why = "no seed is completed" + (" both here and in the baseline" if base else "")
             yield arm.name, f"{why}{hint}"
 
 
@@ -480,7 +480,7 @@ def _contrast(
         arms_with_values = sum(bool(complete(outcomes)) for outcomes in family.values())
         if arms_with_values > MOST_FOR_PAIRS:
             raise InputError(
-                f"{arms_with_values} arms: all pairs are compared of at most {MOST_FOR_PAIRS}; choose a base"
+                f"--pairs: compares at most {MOST_FOR_PAIRS} arms; {arms_with_values} have results; choose a baseline"
             )
         return compare_all_pairs(family, rules, resolution=resolution, chance=chance)
     if not rules.looks:

@@ -109,7 +109,7 @@ def draw_sizes(findings: Findings) -> "Drawn":
     seeds = write_counts((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
     return draw_capacity(points, factors[by] if by is not None else ""), (
         f"Mean {findings.rules.measure} accuracy over {seeds} by number of parameters. Bars: 95% intervals of the mean "
-        "of each arm by itself. Dotted: the Pareto front, the arms that none of as few parameters beats in the mean."
+        "of each arm by itself. Dotted: the Pareto front, arms that no arm with as few parameters beats in the mean."
     )
 
 

@@ -44,11 +44,6 @@ def name_effect(findings: Findings, effect: Effect) -> str:
     return " x ".join(f"{factors[factor]}: {label} - {reference}" for factor, label, reference in changes)
 
 
-def name_levels(factors: Mapping[str, str], chosen: Sequence[str], labels: Sequence[str]) -> str:
-    """Returns levels of several factors as one text; `factors` are from `shorten_paths`."""
-    return ", ".join(f"{factors[factor]}={label}" for factor, label in zip(chosen, labels, strict=True))
-
-
 def shorten_level(level: str, factors: Mapping[str, str]) -> str:
     """Returns ``padding=same`` for ``model.padding=same``; `factors` are from `shorten_paths`."""
     factor, sign, label = level.partition("=")
@@ -214,8 +209,8 @@ def _say_ranks(findings: Findings) -> Iterator[str]:
         "no two are shown to differ" if critical is None else f"two arms differ where their ranks do by {critical:.2f}"
     )
     yield (
-        f"Mean ranks over the datasets: {listed}; ranks at random differ as much with probability {ranks.p:.3g}, "
-        f"so {found}."
+        f"Mean ranks over the datasets: {listed}; if all were equal, ranks would differ as much with probability "
+        f"{ranks.p:.3g}, so {found}."
     )
 
 
@@ -225,7 +220,7 @@ def _say_shares(findings: Findings) -> Iterator[str]:
         named = (f"{' x '.join(short[factor] for factor in each.factors)} {each.omega_squared:.2f}" for each in clear)
         yield (
             f"What explains most of the variance between runs: {', then '.join(named)} (omega squared, of what each "
-            "adds to the rest; these overlap and are no parts of a whole)."
+            "adds to the rest; these shares overlap, so they do not add up to 1)."
         )
 
 
@@ -295,7 +290,7 @@ def _say_missing(arms: Sequence[ArmResult]) -> Iterator[str]:
     counts = sum((each.arm.counts for each in arms), Counter[str]())
     listed = [f"{count} {status}" for status, count in counts.items() if status != "completed"]
     if listed:
-        yield f"Left out, for they have no accuracy: {', '.join(listed)} of {counts.total()} runs."
+        yield f"Not counted, because they have no accuracy: {', '.join(listed)} of {counts.total()} runs."
 
 
 def _say_measure(findings: Findings) -> Iterator[str]:

@@ -161,7 +161,7 @@ class WritingArguments:
     output: Path | None = None
     """File to write the report to; it is replaced as a whole."""
 
-    def check(self) -> None:
+    def check_writable(self) -> None:
         """Raises `InputError` or `UnavailableError` where a file or folder cannot be written."""
         if self.figures:
             check_folder(self.figures, "--figures")

@@ -53,12 +53,6 @@ class Position:
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
 
-    def spend(self, seconds: float) -> "Position":
-        """Returns the position with `seconds` added to both of its times."""
-        return dataclasses.replace(
-            self, epoch_seconds=self.epoch_seconds + seconds, train_seconds=self.train_seconds + seconds
-        )
-
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays that a checkpoint saves, by path, such as ``state/params/Conv_0/kernel``.
 

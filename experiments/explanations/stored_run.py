@@ -132,7 +132,7 @@ class StoredRunArguments(PictureArguments):
     index: int | None = None
     """Index of the test image whose feature maps are shown, from 0; by default the first one."""
     image: Path | None = None
-    """A picture of your own (PNG, JPEG, BMP, GIF or WebP) to classify and show in place of a test image."""
+    """A picture of your own (PNG, JPEG, BMP, GIF, WebP or TIFF) to classify and show in place of a test image."""
     invert: bool = False
     """Exchange light and dark in that picture."""
     no_invert: bool = False
