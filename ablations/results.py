@@ -35,7 +35,7 @@ class Report:
         grid: the expanded study.
         cells: the arms to show, in this order.
         remarks: further lines below the table.
-        base: the settings that the study's cells share and that are not defaults, by path, as they are typed.
+        base: the settings of the study's base, by path, as they are typed.
     """
 
     title: str
@@ -104,7 +104,7 @@ def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
 
     Args:
         grid: the expanded study.
-        base: settings that its cells share and that are not defaults, by path, as they are typed.
+        base: settings of the study's base, by path, as they are typed.
     """
     return (
         f"study {grid.name}",

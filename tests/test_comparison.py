@@ -93,7 +93,7 @@ class TestByHand:
 class TestAgainstOthers:
     @settings(max_examples=40)
     @given(accuracies, st.randoms(use_true_random=False))
-    def test_scipy(self, first, random):
+    def test_interval_and_improvement_agree_with_scipy(self, first, random):
         second = [round(value + random.randint(-30, 30) / 1e4, 4) for value in first]
         comparison = compare(first, second, resolution=STEP)
         steps = np.rint((np.array(first) - second) / STEP)
@@ -170,7 +170,7 @@ class TestVerdicts:
         ("difference", "spread", "word"),
         [(0.01, 0.001, "better"), (-0.01, 0.001, "worse"), (0.0, 0.0005, "equivalent"), (0.002, 0.004, "undecided")],
     )
-    def test_each(self, difference, spread, word):
+    def test_each_is_given_for_a_clear_case(self, difference, spread, word):
         assert decide(compare(*draw(8, difference, spread))).word == word
 
     def test_a_significant_difference_below_the_margin_is_equivalence_and_says_both(self):
@@ -190,7 +190,7 @@ class TestVerdicts:
         assert f"{verdict.seeds_needed} seeds in all" in verdict.reason
         assert "with 80% probability each, if the spread seen is the true one" in verdict.reason
 
-    def test_never_fewer_than_there_are(self):
+    def test_seeds_needed_are_never_fewer_than_those_already_run(self):
         comparison = dataclasses.replace(compare(*draw(8, 0.002, 0.004)), spread=0.0019, mean=0.0015)
         assert decide(comparison, power=0.06).seeds_needed == 9
 

@@ -80,7 +80,7 @@ class TestMeaning:
         ("text", "seeds"),
         [("3", (0, 1, 2)), ('"2..4"', (2, 3, 4)), ("[7, 0]", (7, 0)), ("[4294967295]", (2**32 - 1,))],
     )
-    def test_seeds(self, text, seeds):
+    def test_seeds_are_read_from_a_number_a_range_or_a_list(self, text, seeds):
         assert study("sweep.list = [{}]", seeds=text).seeds == seeds
         assert read_toml(study("sweep.list = [{}]", seeds=text).to_toml(), "any").seeds == seeds
 
