@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,10 @@ def test_only_the_named_modules_import_jax_at_their_top():
     others = {name for name in found if not name.startswith(("models/layers/", "training/"))}
     assert others == allowed
     assert not found & lazy
+
+
+def test_all_packages_are_installed():
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    roots = [ROOT / name for name in ("cnnjax", "ablations", "experiments")]
+    real = {".".join(path.parent.relative_to(ROOT).parts) for root in roots for path in root.rglob("__init__.py")}
+    assert declared == real
