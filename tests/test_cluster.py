@@ -143,7 +143,7 @@ def test_what_goes_wrong_in_a_trial_is_its_failure_with_a_reason():
         return dataclasses.replace(fine, config=dataclasses.replace(fine.config, data=data))
 
     too_large, unknown = change(DataConfig(train_size=60_001)), change(DataConfig(name="mnits"))
-    executor = RayExecutor(workers=2, timeout=8)
+    executor = RayExecutor(workers=2, timeout=30)
     try:
         for trial in (endless, unknown, too_large, fine):
             executor.submit(0, (trial,))
