@@ -318,6 +318,22 @@ def test_a_network_is_trained_on_a_folder_and_its_classes_have_names(tmp_path):
     assert fit(config, tmp_path / "runs").key == run.key
 
 
+def test_the_images_of_a_stored_run_can_be_handed_over_as_workers_do(tmp_path):
+    data = find_images(DataConfig(f"folder:{make_folder(tmp_path / 'pets')[0]}"))
+    config = RunConfig(ModelConfig(filters=(2,), kernel_size=3), TrainConfig(epochs=1, batch_size=4), data)
+    assert fit(config, None, dataset=load_data(data)).key == config.key
+    other = load_data(find_images(DataConfig(f"folder:{make_folder(tmp_path / 'other', seed=1)[0]}")))
+    with pytest.raises(InputError, match="dataset: has the sha256"):
+        fit(config, None, dataset=other)
+
+
+def test_a_folder_that_was_read_is_no_npz_file(tmp_path):
+    folder, _ = make_folder(tmp_path / "pets")
+    find_images(DataConfig(f"folder:{folder}"))
+    with pytest.raises(InputError, match="is not a file"):
+        find_images(DataConfig(f"npz:{folder}"))
+
+
 def test_a_study_sweeps_the_size_of_its_images(tmp_path):
     folder, _ = make_folder(tmp_path / "pets")
     study = read_dict(

@@ -40,7 +40,7 @@ def find_images(data: DataConfig) -> DataConfig:
     if not data.own_files:
         return data
     path = read_path(data.path, "data.name").absolute()
-    reading = {name: getattr(data, name) for name in READING}
+    reading = {"kind": data.own_files, **{name: getattr(data, name) for name in READING}}
     known = cache.find_own(path, reading)
     state = files.fingerprint(path) if path.exists() else None
     if known is None or (state is not None and state != known.state):
@@ -217,7 +217,8 @@ def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
     Raises:
         InputError: the settings have another name or another content hash than `dataset`.
     """
-    if parse_name(dataset.name).name != parse_name(data.name).name:
+    is_own = data.name in OWN_FILES and data.sha256 is not None
+    if not is_own and parse_name(dataset.name).name != parse_name(data.name).name:
         raise InputError(f"dataset: is {dataset.name}, but the run's data.name={data.name!r}")
     if data.sha256 is None and _is_named(data.name, dataset):
         return data
