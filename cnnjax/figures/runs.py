@@ -36,6 +36,8 @@ LEAST_ERROR = 0.01
 """Smallest error in per cent that is drawn, since a logarithmic axis has no zero; smaller ones are drawn here."""
 _MOST_NAMED = 10
 """Largest number of classes whose cells and classes are numbered."""
+_MOST_UPRIGHT = 2
+"""Most letters of the name of a class that is written upright below a confusion matrix."""
 _CURVE_COLUMNS, _MATRIX_COLUMNS, _IMAGE_COLUMNS = 4, 3, 6
 _TINY = 5.0
 
@@ -133,7 +135,7 @@ def draw_confusions(names: Sequence[str], matrices: Sequence[np.ndarray], class_
         axes.set_title(title, fontsize=SMALL)
     figure.supxlabel("predicted class", fontsize=SMALL + 1)
     figure.supylabel("true class", fontsize=SMALL + 1)
-    figure.colorbar(drawn, ax=figure.axes, label="% of the true class taken for another", shrink=min(1.0, 1.6 / rows))
+    figure.colorbar(drawn, ax=figure.axes, label="% of the true class\ntaken for another", shrink=min(1.0, 1.6 / rows))
     return figure
 
 
@@ -145,7 +147,7 @@ def _number(axes: "Axes", matrix: np.ndarray, darkness: np.ndarray, class_names:
     if classes > _MOST_NAMED:
         return
     names = [shorten(name) for name in class_names]
-    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=90 if max(map(len, names)) > _MOST_UPRIGHT else 0)
     axes.set_yticks(np.arange(classes) + 0.5, names)
     for (row, column), count in np.ndenumerate(matrix):
         if count and row != column:
