@@ -36,9 +36,10 @@ class Selectors:
 
 
 def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) -> Selectors:
-    """Reads the settings given with ``--a``, ``--b`` and ``--set``.
+    """Reads the settings given with ``--a``, ``--b`` and ``--set``, and the user's own images if these name any.
 
     Raises:
+        UnavailableError: the user's own images cannot be kept in the cache.
         InputError: a setting is not valid, ``--a`` or ``--b`` is missing, both mean the same configuration, or a
             setting is given both to an arm and with ``--set``.
 
