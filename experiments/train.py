@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cnnjax.console.arguments import ADVANCED, Assignments, Option, parse_arguments, read_config
 from cnnjax.console.terminal import format_history, make_observer, run_command, say
-from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.machine.distributed import check_processes, join
 from cnnjax.machine.files import keep_programs, read_path
@@ -107,7 +106,10 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns 0, or 1 where the run diverged."""
     arguments = parse(argv)
     _check(arguments)
-    arguments = replace(arguments, run=replace(arguments.run, data=find_images(arguments.run.data)))
+    if arguments.run.data.own_files:
+        from cnnjax.data.loading import find_images
+
+        arguments = replace(arguments, run=replace(arguments.run, data=find_images(arguments.run.data)))
     is_first = not arguments.process_id
     silent = arguments.quiet or arguments.json or not is_first
     if is_first and (arguments.summary_only or not silent):
