@@ -106,10 +106,9 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns 0, or 1 where the run diverged."""
     arguments = parse(argv)
     _check(arguments)
-    if arguments.run.data.own_files:
-        from cnnjax.data.loading import find_images
+    from cnnjax.data.loading import find_images
 
-        arguments = replace(arguments, run=replace(arguments.run, data=find_images(arguments.run.data)))
+    arguments = replace(arguments, run=replace(arguments.run, data=find_images(arguments.run.data)))
     is_first = not arguments.process_id
     silent = arguments.quiet or arguments.json or not is_first
     if is_first and (arguments.summary_only or not silent):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cnnjax.data.dataset import Dataset, DatasetInfo, Split, make_dataset
 from cnnjax.data.settings import Reference
 from cnnjax.errors import CnnjaxError, CorruptionError
-from cnnjax.machine.files import cache_root
+from cnnjax.machine.files import cache_root, replace_file
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _log = logging.getLogger(__name__)
@@ -152,15 +152,10 @@ def find_own(path: Path, reading: Mapping[str, Any]) -> OwnFiles | None:
 
 
 def store_own(path: Path, reading: Mapping[str, Any], known: OwnFiles) -> None:
-    """Remembers files that were read in this way; raises `OSError` if the cache cannot be written."""
+    """Remembers files that were read in this way; raises `UnavailableError` if it cannot be written."""
     target = _own_path(path, reading)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_text(json.dumps(asdict(known)), encoding="utf-8")
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    replace_file(target, json.dumps(asdict(known)), "the cache")
 
 
 def _own_path(path: Path, reading: Mapping[str, Any]) -> Path:

@@ -149,6 +149,11 @@ def make_dataset(
     return Dataset(name, version, train, test, classes, content_hash(train, test), order, class_names)
 
 
+def count_classes(train: Split, test: Split) -> int:
+    """Returns one more than the largest label of both splits, but at least 2."""
+    return max(1 + int(max(train.labels.max(initial=0), test.labels.max(initial=0))), 2)
+
+
 def _check_split(where: str, split: Split, classes: int) -> None:
     if len(split) == 0:
         raise InputError(f"{where} has no examples; there must be at least one")

@@ -14,20 +14,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnjax.data.dataset import Dataset, Split, make_dataset
+from cnnjax.data.dataset import Dataset, Split, count_classes, make_dataset
 from cnnjax.data.pictures import open_picture
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
 from cnnjax.machine.processes import count_cores
 from cnnjax.settings.checking import write_count
-
-if TYPE_CHECKING:
-    pass
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MOST_LINES = 20
@@ -97,8 +93,7 @@ def read_npz(path: Path) -> Dataset:
         train, test = Split(*arrays[:2]), Split(*arrays[2:])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    classes = 1 + int(max(train.labels.max(initial=0), test.labels.max(initial=0)))
-    return make_dataset(name_source(path), "npz", train, test, max(classes, 2), "file")
+    return make_dataset(name_source(path), "npz", train, test, count_classes(train, test), "file")
 
 
 def name_source(path: Path) -> str:

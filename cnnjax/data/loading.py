@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import cache, files, mnist, tfds
-from cnnjax.data.dataset import Dataset, DatasetInfo, Split, make_dataset
+from cnnjax.data.dataset import Dataset, DatasetInfo, Split, count_classes, make_dataset
 from cnnjax.data.settings import OWN_FILES, READING, DataConfig, Reference, parse_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
 from cnnjax.machine.files import cache_root, read_path
@@ -256,8 +256,7 @@ def read_dataset(value: Any, name: str) -> Dataset:
             f"not {_describe(value)}"
         )
     train, test = (part if isinstance(part, Split) else Split(*part) for part in value)
-    classes = 1 + int(max(train.labels.max(initial=0), test.labels.max(initial=0)))
-    return make_dataset(name, VERSION, train, test, max(classes, 2), "file")
+    return make_dataset(name, VERSION, train, test, count_classes(train, test), "file")
 
 
 def _is_pair(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from cnnjax.reports.findings import ArmResult, Findings
-from cnnjax.settings.checking import write_count
+from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect
 from cnnjax.statistics.estimates import Estimate
@@ -54,9 +54,10 @@ def write_counts(numbers: Iterable[int], noun: str) -> str:
     """Returns ``5 seeds``, or ``3 to 5 seeds`` if the numbers differ."""
     found = sorted(set(numbers))
     if not found:
-        return f"no {noun}s"
-    many = f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
-    return f"{many} {noun}" + ("" if found == [1] else "s")
+        return f"no {plural(noun, 0)}"
+    if len(found) == 1:
+        return write_count(found[0], noun)
+    return f"{found[0]:,} to {write_count(found[-1], noun)}"
 
 
 def list_levels(findings: Findings, factor: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnjax.data.loading import find_images
-from cnnjax.data.settings import DataConfig
+from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
@@ -72,11 +72,12 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
 
 def _find_images(settings: Settings) -> Settings:
     """Returns the settings with the user's own files replaced by the images in them, as stored runs have them."""
-    data = {path: value for path, value in settings.items() if path.startswith("data.")}
-    if not DataConfig.from_dict(nest(data).get("data", {})).own_files:
+    data = DataConfig.from_dict(nest(settings).get("data", {}))
+    if not data.own_files:
         return settings
-    found = find_images(DataConfig.from_dict(nest(data)["data"]))
-    others = {path: value for path, value in settings.items() if path not in data or path == "data.train_size"}
+    found = find_images(data)
+    read = {f"data.{name}" for name in ("manual_dir", *READING)}
+    others = {path: value for path, value in settings.items() if path not in read}
     return {**others, "data.name": found.name, "data.sha256": found.sha256}
 
 

@@ -363,7 +363,8 @@ def _identify_images(
     if not configs:
         return configs, None
     if dataset is None:
-        return [replace(config, data=find_images(config.data)) for config in configs], None
+        found = {data: find_images(data) for data in {config.data for config in configs}}
+        return [replace(config, data=found[config.data]) for config in configs], None
     images = read_dataset(dataset, configs[0].data.name)
     return [replace(config, data=identify(config.data, images)) for config in configs], images
 
