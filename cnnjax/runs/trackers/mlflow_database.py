@@ -2,6 +2,8 @@
 
 Training that starts at the first epoch creates a new MLflow run. Resumed training continues the MLflow run that was
 stopped: epochs that it already has are not written again, and epochs that it lacks are written from the final record.
+An epoch that a killed process had written after its last checkpoint is trained again with the same loss and accuracy;
+MLflow keeps the seconds of the first time.
 
 References:
     https://mlflow.org/docs/latest/self-hosting/architecture/backend-store
