@@ -18,6 +18,14 @@ class InputError(CnnjaxError, ValueError):
     exit_code = 2
 
 
+class CodeError(InputError):
+    """Code of the user raised an exception; `lines` are the entries of its traceback in the user's own files."""
+
+    def __init__(self, message: str, lines: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.lines = lines
+
+
 class CorruptionError(CnnjaxError):
     """A dataset, store or checkpoint whose bytes are not what they should be."""
 

@@ -145,8 +145,8 @@ def _equal(first, second):
     first_state, second_state = first.position.state, second.position.state
     assert jax.tree.structure(first_state.params) == jax.tree.structure(second_state.params)
     for a, b in zip(
-        jax.tree.leaves((first_state.params, first_state.opt_state, first_state.batch_stats)),
-        jax.tree.leaves((second_state.params, second_state.opt_state, second_state.batch_stats)),
+        jax.tree.leaves((first_state.params, first_state.opt_state, first_state.collections)),
+        jax.tree.leaves((second_state.params, second_state.opt_state, second_state.collections)),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)

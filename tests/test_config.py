@@ -373,7 +373,7 @@ def test_invalid_settings_are_refused_with_name_value_and_legal_values(kind, val
 
 @pytest.mark.parametrize(("name", "value"), [("model", TrainConfig()), ("train", {}), ("data", "mnist")])
 def test_the_parts_of_a_run_must_be_of_their_own_kind(name, value):
-    with pytest.raises(InputError, match=f"{name}: must be a .*Config, not"):
+    with pytest.raises(InputError, match=f"{name}: must be a .*Config.*, not"):
         RunConfig(**{name: value})
 
 

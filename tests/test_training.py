@@ -66,7 +66,7 @@ run_logits = jax.jit(lambda state, images: predict_logits(_variables(state), ima
 
 
 def _variables(state):
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    return {"params": state.params, **state.collections}
 
 
 run_epoch = jax.jit(train_epoch, static_argnames=("batch_size", "steps"))
@@ -333,8 +333,8 @@ class TestStart:
     def test_takes_no_step(self):
         state = begin(CONFIGS["everything"])
         assert (int(state.step), state.step.dtype) == (0, jnp.int32)
-        assert state.batch_stats.keys() == {"BatchNorm_0", "BatchNorm_1"}
-        assert begin(CONFIGS["plain"]).batch_stats == {}
+        assert state.collections["batch_stats"].keys() == {"BatchNorm_0", "BatchNorm_1"}
+        assert begin(CONFIGS["plain"]).collections == {}
 
 
 class TestEvaluation:
@@ -397,15 +397,15 @@ class TestBatchNormalisation:
         after, _ = step_once(state, DATA)
         hidden = scale_images(DATA.images).reshape(EXAMPLES, -1) @ state.params["Dense_0"]["kernel"]
         np.testing.assert_allclose(
-            after.batch_stats["BatchNorm_0"]["mean"], 0.01 * hidden.mean(0), rtol=1e-3, atol=1e-6
+            after.collections["batch_stats"]["BatchNorm_0"]["mean"], 0.01 * hidden.mean(0), rtol=1e-3, atol=1e-6
         )
-        np.testing.assert_allclose(after.batch_stats["BatchNorm_0"]["var"], 0.99 + 0.01 * hidden.var(0), rtol=1e-4)
+        np.testing.assert_allclose(after.collections["batch_stats"]["BatchNorm_0"]["var"], 0.99 + 0.01 * hidden.var(0), rtol=1e-4)
 
     def test_statistics_are_used_and_left_alone_in_evaluation(self):
         state = begin(CONFIGS["everything"])
         trained, _ = step_once(state, DATA)
-        assert moved(state.batch_stats, trained.batch_stats)
+        assert moved(state.collections, trained.collections)
         before, _ = run_evaluation(trained, DATA)
-        swapped, _ = run_evaluation(trained.replace(batch_stats=state.batch_stats), DATA)
+        swapped, _ = run_evaluation(trained.replace(collections=state.collections), DATA)
         again, _ = run_evaluation(trained, DATA)
         assert before.loss == again.loss != swapped.loss

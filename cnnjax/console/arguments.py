@@ -7,11 +7,9 @@ on. An `Option` in a field's annotation adds what the field's name and type do n
 """
 
 import argparse
-import ast
 import dataclasses
 import functools
 import inspect
-import itertools
 import re
 import sys
 import textwrap
@@ -25,10 +23,13 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 from cnnjax.console.terminal import find_width, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
+from cnnjax.models.own_module import ModuleConfig, describe_module
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import check, near_match
-from cnnjax.settings.schema import read_literal, write_literal
+from cnnjax.settings.documentation import read_docs
+from cnnjax.settings.references import is_reference
+from cnnjax.settings.schema import Schema, freeze, read_literal, write_literal
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Option:
         aliases: further names, with their dashes.
         positional: whether it is given without its name.
         advanced: whether only ``--help-all`` lists it.
+        doc: its help, if not the docstring of the field.
         assigns: whether each value is a ``SETTING=VALUE`` that changes a configuration among the arguments.
     """
 
@@ -50,6 +52,7 @@ class Option:
     positional: bool = False
     advanced: bool = False
     assigns: bool = False
+    doc: str = ""
 
 
 ADVANCED = Option(advanced=True)
@@ -67,6 +70,7 @@ class Entry:
         default: value if the option is not given.
         owner: class that defines the field.
         option: the `Option` of the field.
+        is_setting: whether the value belongs to a `Settings`, which checks it itself.
     """
 
     name: str
@@ -75,11 +79,7 @@ class Entry:
     default: Any
     owner: type
     option: Option
-
-    @property
-    def is_setting(self) -> bool:
-        """Whether the value belongs to a `Settings`, which checks it itself."""
-        return issubclass(self.owner, Settings)
+    is_setting: bool
 
     @property
     def is_flag(self) -> bool:
@@ -121,22 +121,47 @@ class Entry:
         return f"--{section}.no-{name}" if self.is_flag and self.is_setting else None
 
 
+_MODULE = Option(
+    metavar="FILE.py:CLASS",
+    doc="A Flax module of your own, such as nets.py:ResNet. Its fields become options, which --help then lists.",
+)
+
+
 def list_options(arguments: Any) -> tuple[Entry, ...]:
     """Returns the options of a dataclass in the order of its fields; the values of `arguments` are the defaults."""
     return tuple(_list_fields(arguments, (), ""))
 
 
 def _list_fields(values: Any, path: tuple[str, ...], prefix: str) -> Iterator[Entry]:
-    hints = typing.get_type_hints(type(values), include_extras=True)
+    kind = type(values)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(values):
         hint, option = _split_hint(hints[field.name])
         value = getattr(values, field.name)
         name = field.name.replace("_", "-") if option.name is None else option.name
         inner = (*path, field.name)
-        if isinstance(value, Settings):
+        if isinstance(value, RunConfig):
+            path_of_module = (*inner, "model", "module")
+            network = value.model
+            owner = describe_module(network.module).kind if isinstance(network, ModuleConfig) else type(network)
+            shown = network.module if isinstance(network, ModuleConfig) else ""
+            yield Entry(f"{prefix}{name and f'{name}.'}model", path_of_module, str, shown, owner, _MODULE, True)
+        if isinstance(value, ModuleConfig):
+            yield from _list_module(value, inner, f"{prefix}{name}.")
+        elif isinstance(value, Settings):
             yield from _list_fields(value, inner, f"{prefix}{name}." if name else prefix)
         else:
-            yield Entry(f"{prefix}{name}", inner, hint, value, _find_owner(type(values), field.name), option)
+            owner = _find_owner(kind, field.name)
+            yield Entry(f"{prefix}{name}", inner, hint, value, owner, option, issubclass(owner, Settings))
+
+
+def _list_module(network: ModuleConfig, path: tuple[str, ...], prefix: str) -> Iterator[Entry]:
+    """Returns an option for every field of a module of the user."""
+    table = describe_module(network.module)
+    defaults = table.list_defaults()
+    for name, field in table.fields.items():
+        option = f"{prefix}{name.replace('_', '-')}"
+        yield Entry(option, (*path, name), field.hint, freeze(defaults.get(name)), table.kind, Option(), True)
 
 
 def _split_hint(hint: Any) -> tuple[Any, Option]:
@@ -183,13 +208,20 @@ def write_help(kind: type, entries: Sequence[Entry], prog: str, everything: bool
     usage = " ".join([f"usage: {prog}", *(f"[{word}]" for word in words), "[OPTIONS]"])
     parts = [fill(usage, width), write_docstring(inspect.getdoc(kind) or "", width), fill(_LEGEND, width)]
     for owner, members in _group(kind, [entry for entry in entries if everything or not entry.option.advanced]):
-        heading = "Options" if owner is kind else (inspect.getdoc(owner) or "").partition("\n")[0].rstrip(".:")
+        heading = "Options" if owner is kind else _read_heading(owner)
         rows = [_write_row(_invoke(entry), _describe(entry), width) for entry in members]
         parts.append("\n".join([fill(f"{heading}:", width), *rows]))
     hidden = [_invoke(entry).split(" ")[0] for entry in entries if entry.option.advanced and not everything]
     if hidden:
         parts.append(fill(f"--help-all explains the rest: {', '.join(hidden)}.", width))
     return "\n\n".join(parts)
+
+
+def _read_heading(owner: type) -> str:
+    """Returns the first line of a class's docstring; its name if it has none of its own."""
+    docstring = inspect.getdoc(owner) or ""
+    is_generated = docstring.startswith(f"{owner.__name__}(")  # by the decorator of dataclasses
+    return owner.__name__ if is_generated or not docstring else docstring.partition("\n")[0].rstrip(".:")
 
 
 def _group(kind: type, entries: Sequence[Entry]) -> list[tuple[type, list[Entry]]]:
@@ -258,28 +290,12 @@ def _name_value(entry: Entry) -> str:
 
 def _describe(entry: Entry) -> str:
     """Returns the help of an option: its docstring, and its choices if the docstring does not name them all."""
-    text = _read_docs(entry.owner).get(entry.path[-1], "")
+    text = entry.option.doc or read_docs(entry.owner).get(entry.path[-1], "")
     if entry.negation and entry.default:
         text = f"Turn off: {text}"
     if not all(word in text for word in entry.choices):
         text += f" One of {', '.join(entry.choices)}."
     return text
-
-
-@functools.cache
-def _read_docs(kind: type) -> dict[str, str]:
-    """Returns the docstrings below the fields of a class, by field."""
-    try:
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    except OSError:  # the package was installed as compiled modules, without its source
-        return {}
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        entry.target.id: " ".join(doc.value.value.split())
-        for entry, doc in itertools.pairwise(definition.body)
-        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)
-        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
-    }
 
 
 Arguments = TypeVar("Arguments")
@@ -300,20 +316,51 @@ def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: 
         InputError: an option is unknown, or a value is not valid.
         SystemExit: after ``--help``.
     """
+    default = _choose_module(default, argv)
     entries = list_options(default)
     asked = [word for word in argv if word in HELP]
     if asked:
         say(write_help(kind, entries, prog, "--help-all" in asked, find_width()), sys.stdout)
         raise SystemExit(0)
+    schema = RunConfig.schema(_list_modules(default))
     given = _parse(entries, argv)
     values = [(entry, _convert(entry, given[entry.name])) for entry in entries if entry.name in given]
     assigned = [
         pair
         for entry, texts in values
         if entry.option.assigns
-        for pair in _read_assignments(texts, entries, given, f"--{entry.name}")
+        for pair in _read_assignments(texts, entries, given, f"--{entry.name}", schema)
     ]
     return _build(default, [*values, *assigned])
+
+
+def _choose_module(default: Arguments, argv: Sequence[str]) -> Arguments:
+    """Returns the defaults with the module of the user that a command line names, if it names one."""
+    runs = [name for name, value in vars(default).items() if isinstance(value, RunConfig)]
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--model", action="append", default=[])
+    finder.add_argument("--set", action="append", default=[])
+    try:
+        found = finder.parse_known_args(_normalize(argv))[0]
+    except argparse.ArgumentError:
+        return default  # which is said when all options are known
+    assigned = [text.partition("=") for text in found.set]
+    modules = [*found.model, *(module.strip() for path, _, module in assigned if path.strip() == "model.module")]
+    if not runs or not modules or not is_reference(modules[-1]):
+        return default
+    network = ModuleConfig.of_defaults(modules[-1])
+    changes = {
+        name: dataclasses.replace(run, model=network)
+        for name in runs
+        if not isinstance((run := getattr(default, name)).model, ModuleConfig) or run.model.module != network.module
+    }
+    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+
+
+def _list_modules(arguments: Any) -> list[str]:
+    """Returns the import paths of the modules of the user in the configurations of a command line."""
+    networks = [value.model for value in vars(arguments).values() if isinstance(value, RunConfig)]
+    return [network.module for network in networks if isinstance(network, ModuleConfig)]
 
 
 def read_config(path: Path) -> RunConfig:
@@ -405,11 +452,11 @@ def _convert(entry: Entry, given: Any) -> Any:
 
 
 def _read_assignments(
-    texts: Sequence[str], entries: Sequence[Entry], given: Container[str], option: str
+    texts: Sequence[str], entries: Sequence[Entry], given: Container[str], option: str, schema: Schema
 ) -> list[tuple[Entry, Any]]:
     """Returns the settings assigned as ``SETTING=VALUE``, each with its option."""
-    named = {entry.name.replace("-", "_"): entry for entry in entries if "." in entry.name}
-    settings = RunConfig.schema().read_settings(texts, option, "the seed is given with --seed")
+    named = {".".join(entry.path[-2:]): entry for entry in entries if entry.is_setting and entry.name != "seed"}
+    settings = schema.read_settings(texts, option, "the seed is given with --seed")
     for path in settings:
         if path not in named:
             raise InputError(f"{option} {path}: is no setting of this command; legal: {', '.join(named)}")
@@ -430,6 +477,7 @@ def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
         table = tables.setdefault(field, getattr(default, field).to_dict())
         for section in path[:-1]:
             table = table[section]
+            table.pop("source", None)  # the hash of a module's code, which tells that its fields have been checked
         table[path[-1]] = value
     configs: dict[str, Settings] = {
         field: type(getattr(default, field)).from_dict(table) for field, table in tables.items()

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import sys
 import tomllib
 from collections import Counter
 from itertools import accumulate
@@ -225,25 +226,38 @@ def cache_root() -> Path:
 def keep_programs(wanted: bool = True) -> None:
     """Makes JAX keep compiled programs in the user's cache, for all later processes.
 
-    This sets environment variables, so it must be called before JAX is imported; child processes inherit them.
-    Variables that the user has set, such as `JAX_COMPILATION_CACHE_DIR`, are not changed. The programs of a network
-    take about 0.2 MB; the folder can be deleted at any time.
+    This must be called before JAX starts; child processes inherit it. Variables that the user has set, such as
+    `JAX_COMPILATION_CACHE_DIR`, are not changed. The programs of a network take about 0.2 MB; the folder can be deleted
+    at any time.
 
     Args:
         wanted: ``False`` compiles everything anew and keeps nothing.
     """
     if not wanted:
-        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        configure_jax("jax_enable_compilation_cache", False)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
             programs = cache_root() / "programs"
         except UnavailableError:  # no home folder, as in some containers: nothing can be kept
-            os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+            configure_jax("jax_enable_compilation_cache", False)
             return
         _remove_empty(programs)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        configure_jax("jax_compilation_cache_dir", str(programs))
+    for name, least in {"min_compile_time_secs": 0, "min_entry_size_bytes": -1}.items():
+        if f"jax_persistent_cache_{name}".upper() not in os.environ:
+            configure_jax(f"jax_persistent_cache_{name}", least)
+
+
+def configure_jax(name: str, value: str | int | bool) -> None:
+    """Sets a setting of JAX for this process and its child processes, without importing JAX; it must not have started.
+
+    Args:
+        name: name of the setting in ``jax.config``, such as ``jax_num_cpu_devices``.
+        value: its value.
+    """
+    os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
+    if "jax" in sys.modules:  # which has read the variables
+        sys.modules["jax"].config.update(name, value)
 
 
 def _remove_empty(folder: Path) -> None:

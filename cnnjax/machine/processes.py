@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from cnnjax.errors import InputError, UnavailableError
+from cnnjax.machine.files import configure_jax
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment variables for a process that is pinned to one core."""
@@ -59,14 +60,13 @@ def count_cores() -> int:
 def offer_cpu_devices(count: int | None = None) -> None:
     """Makes JAX see the CPU as several devices, so that a run can be divided among them.
 
-    This sets an environment variable, so it must be called before JAX is imported. A number that the user has set is
-    not changed.
+    This must be called before JAX starts. A number that the user has set is not changed.
 
     Args:
         count: number of devices, at most one per core. Default: one per core.
     """
     if not _are_cpu_devices_set():
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(count or count_cores(), count_cores())))
+        configure_jax("jax_num_cpu_devices", min(count or count_cores(), count_cores()))
 
 
 def check_cpu_devices(count: int | None) -> None:

@@ -145,6 +145,11 @@ class ModelConfig(Settings):
         return collapse(value) if is_per_block else value
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The settings, as they are part of the run key."""
+        return self.to_dict()
+
+    @property
     def couples_examples(self) -> bool:
         """Whether there is dropout or batch normalisation, which act on the whole batch."""
         return bool(self.dropout) or self.batch_norm

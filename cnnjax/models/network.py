@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 OUTPUTS = "outputs"
 """Entry of the collection ``intermediates`` in which an observed module sows the outputs of its layers, by name."""
+LOSSES = "losses"
+"""The collection of losses that a network sows; they are added to the cross-entropy."""
+UNSAVED = (LOSSES, "intermediates", "perturbations")
+"""Collections that are not part of the state of a network."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,12 @@ class Network(Protocol):
         So it is with batch normalisation and dropout. The batches of such a network are never cut into parts.
         """
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings as JSON values in normal form, as they are part of the run key."""
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the settings as JSON values in normal form; they are part of the run key."""
+        """Returns the settings as JSON values in normal form."""
 
     def list_layers(self, image_shape: Shape, classes: int | None) -> tuple[Layer, ...]:
         """Returns the layers from the image to the classifier, by arithmetic alone.
@@ -89,7 +97,8 @@ class Network(Protocol):
         """Returns the linen module.
 
         It maps float images (batch, height, width, channels) in [0, 1] to float32 logits (batch, classes). In training
-        it is called with ``train=True``, the numbers of `split` and a random key for ``dropout``. It has the fields
+        it is called with ``train=True``, the numbers of `split` and a random key for ``dropout``; variables outside
+        ``params`` are mutable then, and what it sows in ``losses`` is added to the loss. It has the fields
         `config` (this network), `classes` and `axis` (the arguments).
 
         Args:

@@ -20,7 +20,7 @@ class TrainedNetwork(NamedTuple):
     Attributes:
         config: the settings of the network.
         precision: dtype of the arithmetic of the layers, ``float32`` or ``bfloat16``.
-        variables: ``params`` and ``batch_stats``.
+        variables: its variables by collection, such as ``params`` and ``batch_stats``.
         image_shape: (height, width, channels) of the images that it takes.
         classes: number of classes.
     """
@@ -78,7 +78,7 @@ def predict_logits(variables: Any, images: jax.Array, *, model: nn.Module) -> ja
     """Returns the logits float32 (n, classes) of uint8 images (n, height, width, channels).
 
     Args:
-        variables: ``params`` and ``batch_stats``.
+        variables: its variables by collection.
         images: the images.
         model: the network (static).
     """

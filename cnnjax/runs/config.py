@@ -9,15 +9,18 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.cnn import ModelConfig
+from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module, is_linen_module
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import Count, Fraction, Interval
-from cnnjax.settings.schema import Schema
+from cnnjax.settings.references import read_reference
+from cnnjax.settings.schema import Schema, Table, flatten
 
 
 @dataclass(frozen=True)
@@ -105,24 +108,51 @@ class RunConfig(Settings):
         False
     """
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig | ModuleConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
     seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
     """Seed of initialisation, data order and dropout."""
 
     @classmethod
-    @functools.cache
-    def schema(cls) -> Schema:
-        """Returns the schema of a run's settings, which knows them by their paths, such as ``train.epochs``."""
-        return Schema((ModelConfig, TrainConfig, DataConfig))
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds a configuration as `Settings.from_dict` does; ``model.module`` names a module of the user."""
+        if isinstance(values, Mapping) and "model" in values:
+            table = values["model"]
+            kind = ModuleConfig if isinstance(table, Mapping) and "module" in table else ModelConfig
+            values = {**values, "model": kind.from_dict(table)}
+        return super().from_dict(values)
+
+    @classmethod
+    def schema(cls, modules: Iterable[str] = ()) -> Schema:
+        """Returns the schema of a run's settings, which knows them by their paths, such as ``train.epochs``.
+
+        Args:
+            modules: import paths of the user's modules whose fields are the settings of the model; without any, they
+                are those of `ModelConfig`.
+
+        Raises:
+            InputError, CodeError: as `describe_module`.
+        """
+        networks: list[Table] = [describe_module(read_reference(module, WHERE)) for module in modules]
+        return Schema([*(networks or [ModelConfig]), TrainConfig, DataConfig])
+
+    @classmethod
+    def _check(cls, name: str, value: Any) -> Any:
+        if name != "model":
+            return super()._check(name, value)
+        if isinstance(value, ModelConfig | ModuleConfig):
+            return value
+        if is_linen_module(value):
+            return ModuleConfig.from_module(value)
+        raise InputError(f"model: must be a ModelConfig or a linen module, not {type(value).__name__}")
 
     @functools.cached_property
     def key(self) -> str:
         """The run key: the SHA-256 of the settings that can change the result, as canonical JSON; 64 hex digits."""
         if self.data.own_files:
             raise InputError(f"data.name={self.data.name!r}: its images have not been read, so the run has no key yet")
-        values = self.to_dict()
+        values = {**self.to_dict(), "model": self.model.identity}
         for name in ("manual_dir", *READING):
             del values["data"][name]
         if self.data.sha256 is None:
@@ -159,8 +189,8 @@ def find_difference(config: RunConfig, other: RunConfig) -> tuple[str, Any, Any]
     for section, values in ours.items():
         for name in values.keys() | theirs[section].keys():
             if values.get(name) != theirs[section].get(name):
-                own, others = (getattr(getattr(run, section), name) for run in (config, other))
-                return f"{section}.{name}", own, others
+                path = f"{section}.{name}"
+                return path, flatten(config).get(path), flatten(other).get(path)
     return None
 
 

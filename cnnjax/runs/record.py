@@ -143,7 +143,8 @@ class Run:
     Attributes:
         record: settings, status, metrics, times and provenance of the run.
         params: trainable parameters, nested dicts of float32 arrays named as in the linen module.
-        batch_stats: running statistics of batch normalisation, in the same form; empty without batch normalisation.
+        collections: other variables by collection, in the same form, such as the running statistics of batch
+            normalisation in ``batch_stats``.
         predictions: predicted class of every test example (n,), uint8 or uint16; ``None`` unless completed.
 
     Example:
@@ -159,13 +160,18 @@ class Run:
 
     record: Record
     params: dict[str, Any]
-    batch_stats: dict[str, Any]
+    collections: dict[str, Any]
     predictions: np.ndarray | None
 
     @property
     def key(self) -> str:
         """The run key."""
         return self.record.key
+
+    @property
+    def batch_stats(self) -> dict[str, Any]:
+        """Running statistics of batch normalisation; empty without batch normalisation."""
+        return self.collections.get("batch_stats", {})  # type: ignore[no-any-return]
 
     @property
     def history(self) -> tuple[EpochMetrics, ...]:
@@ -177,7 +183,7 @@ class Run:
         from cnnjax.models.prediction import TrainedNetwork
 
         config, dataset = self.record.config, self.record.provenance["dataset"]
-        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        variables = {"params": self.params, **self.collections}
         shape = tuple(dataset["image_shape"])
         return TrainedNetwork(config.model, config.train.precision, variables, shape, dataset["classes"])
 
@@ -217,7 +223,7 @@ class PackedRun:
 
 def pack_run(run: Run) -> PackedRun:
     """Returns the run with its arrays as bytes."""
-    variables = _pack(_flatten({"params": run.params, "batch_stats": run.batch_stats}))
+    variables = _pack(_flatten({"params": run.params, **run.collections}))
     predictions = None if run.predictions is None else _pack({"predictions": run.predictions}, compress=True)
     return PackedRun(run.record, variables, predictions)
 
@@ -235,7 +241,7 @@ def unpack_run(record: Record, variables: bytes, predictions: bytes | None) -> R
         tree = _nest(_unpack(variables))
     except _UNREADABLE as error:
         raise CorruptionError(f"the arrays of run {record.key[:12]} cannot be read: {error}") from None
-    return Run(record, tree.get("params", {}), tree.get("batch_stats", {}), classes)
+    return Run(record, tree.pop("params", {}), tree, classes)
 
 
 def unpack_predictions(key: str, predictions: bytes) -> np.ndarray:

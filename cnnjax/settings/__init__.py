@@ -59,6 +59,16 @@ class Settings:
         """
         return cls._check(name, value)
 
+    @classmethod
+    def list_hints(cls) -> dict[str, Any]:
+        """Returns the annotation of every field, by name, without its rules."""
+        return _read_hints(cls)  # type: ignore[arg-type]
+
+    @classmethod
+    def list_defaults(cls) -> dict[str, Any]:
+        """Returns the default of every field, by name, as JSON values; every field must have one."""
+        return cls().to_dict()
+
     def to_json(self) -> str:
         """Returns the configuration as JSON with sorted keys."""
         return json.dumps(self.to_dict(), sort_keys=True)

@@ -8,8 +8,7 @@ import re
 import typing
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from typing import Any, Protocol
 
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_toml
@@ -41,6 +40,22 @@ def read_literal(text: str) -> Any:
         raise refusal from None
 
 
+class Table(Protocol):
+    """The settings in one table of a configuration, such as ``model``: a class of `Settings`, or what acts like one."""
+
+    section: str
+    """Name of the table."""
+
+    def list_hints(self) -> Mapping[str, Any]:
+        """Returns the annotation of every setting, by name."""
+
+    def list_defaults(self) -> Mapping[str, Any]:
+        """Returns the default of every setting that has one, by name, as JSON values."""
+
+    def read_alone(self, name: str, value: Any) -> Any:
+        """Returns the normal form of a value; raises `InputError`, which starts with its path, if it is not valid."""
+
+
 class Schema:
     """All settings of a configuration, by their dotted paths.
 
@@ -49,7 +64,7 @@ class Schema:
     word ``none``.
 
     Attributes:
-        sections: the class of every table, by the table's name.
+        sections: names of the tables.
         paths: dotted paths of all settings.
 
     Example:
@@ -58,14 +73,13 @@ class Schema:
         (5, 3)
     """
 
-    def __init__(self, kinds: Sequence[type[Settings]]) -> None:
-        self.sections = {kind.section: kind for kind in kinds}
-        self._hints = {
-            f"{section}.{entry.name}": typing.get_type_hints(kind)[entry.name]
-            for section, kind in self.sections.items()
-            for entry in fields(kind)  # type: ignore[arg-type]
-        }
-        self.paths = tuple(self._hints)
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.sections = tuple(dict.fromkeys(table.section for table in tables))
+        self._tables: dict[str, list[Table]] = {}
+        for table in tables:
+            for name in table.list_hints():
+                self._tables.setdefault(f"{table.section}.{name}", []).append(table)
+        self.paths = tuple(self._tables)
 
     def check_path(self, path: str, where: str) -> str:
         """Returns `path` if it names a setting.
@@ -77,7 +91,7 @@ class Schema:
         Raises:
             InputError: there is no such setting; the message suggests the nearest one.
         """
-        if path in self._hints:
+        if path in self._tables:
             return path
         section, _, name = path.partition(".")
         legal = [path.partition(".")[2] for path in self.paths if path.startswith(f"{section}.")]
@@ -106,7 +120,8 @@ class Schema:
         """
         path, value = split_assignment(text, option, example)
         self.check_path(path, option)
-        return path, value if self._hints[path] in (str, str | None) else read_literal(value)
+        hint = self._tables[path][0].list_hints()[path.partition(".")[2]]
+        return path, value if hint in (str, str | None) else read_literal(value)
 
     def read_settings(self, texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
         """Reads assignments such as ``model.padding=same``; returns the values by path, in normal form.
@@ -131,7 +146,8 @@ class Schema:
 
     def parse_value(self, path: str, value: Any) -> Any:
         """Returns `value` with lists as tuples, and with ``none`` as ``None`` if the setting is optional."""
-        optional = type(None) in typing.get_args(self._hints[path])
+        name = path.partition(".")[2]
+        optional = any(type(None) in typing.get_args(table.list_hints()[name]) for table in self._tables[path])
         return None if optional and value in ("none", "None") else freeze(value)
 
     def read_value(self, path: str, value: Any, where: str | None = None) -> Any:
@@ -145,18 +161,21 @@ class Schema:
         Raises:
             InputError: the value is not valid.
         """
-        section, _, name = path.partition(".")
-        try:
-            return self.sections[section].read_alone(name, value)
-        except InputError as error:
-            message = str(error)
-            raise InputError((where or path) + message.removeprefix(path)) from None
+        refusals = []
+        for table in self._tables[path]:
+            try:
+                return table.read_alone(path.partition(".")[2], value)
+            except InputError as error:
+                refusals.append(str(error))
+        raise InputError((where or path) + refusals[0].removeprefix(path))
 
     def list_defaults(self) -> dict[str, Any]:
-        """Returns the default of every setting, by path."""
-        tables = {section: kind().to_dict() for section, kind in self.sections.items()}
+        """Returns the default of every setting that has one, by path."""
         return {
-            f"{section}.{name}": freeze(value) for section, table in tables.items() for name, value in table.items()
+            f"{table.section}.{name}": freeze(value)
+            for tables in reversed(self._tables.values())
+            for table in reversed(tables)
+            for name, value in table.list_defaults().items()
         }
 
 

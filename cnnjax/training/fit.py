@@ -421,8 +421,8 @@ def _make_run(
         seconds={**seconds, "total": sum(seconds.values())},
         provenance=provenance,
     )
-    params, batch_stats = jax.tree.map(np.asarray, (state.params, state.batch_stats))
-    return Run(record, params, batch_stats, predictions)
+    params, collections = jax.tree.map(np.asarray, (state.params, state.collections))
+    return Run(record, params, collections, predictions)
 
 
 @contextlib.contextmanager

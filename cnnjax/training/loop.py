@@ -13,6 +13,7 @@ is needed to continue after any piece.
 
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from cnnjax.runs.config import RunConfig, split_sizes
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.training.programs import DividedPrograms, Evaluation, Programs, StackedPrograms
 from cnnjax.training.step import Examples, Metrics, TrainState, make_state
+
+_UNNAMED = re.compile("^state/(numbers|collections)/")
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,10 @@ class Position:
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays that a checkpoint saves, by path, such as ``state/params/Conv_0/kernel``.
 
-        The leaves of ``state.numbers`` are named ``state/<name>``, without ``numbers/``.
+        The leaves of ``state.numbers`` and ``state.collections`` are named without these words.
         """
         return {
-            jax.tree_util.keystr(path, simple=True, separator="/").replace("state/numbers/", "state/"): np.asarray(leaf)
+            _UNNAMED.sub("state/", jax.tree_util.keystr(path, simple=True, separator="/")): np.asarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree())
         }
 

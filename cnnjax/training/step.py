@@ -19,6 +19,7 @@ from jax import lax
 from cnnjax.machine.compilation import compile_program
 from cnnjax.machine.devices import take_share
 from cnnjax.models.batches import EVALUATION_BATCH
+from cnnjax.models.network import LOSSES, UNSAVED
 from cnnjax.models.prediction import predict_logits, scale_images
 from cnnjax.runs.config import RunConfig
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
@@ -62,7 +63,8 @@ class TrainState(struct.PyTreeNode):
     Attributes:
         step: int32 (), number of steps taken.
         params: trainable parameters, float32.
-        batch_stats: running statistics of batch normalisation, float32; empty without batch normalisation.
+        collections: other variables by collection, such as the running statistics of batch normalisation in
+            ``batch_stats``.
         opt_state: state of the optimizer, which holds the learning rate, momentum and weight decay.
         key: random key of the run, from which the data order of each epoch and the dropout of each step derive.
         numbers: settings of the network that the program takes as data, such as the dropout rate, each float32 ().
@@ -73,7 +75,7 @@ class TrainState(struct.PyTreeNode):
 
     step: jax.Array
     params: Any
-    batch_stats: Any
+    collections: dict[str, Any]
     opt_state: Any
     key: jax.Array
     numbers: dict[str, Any]
@@ -113,7 +115,7 @@ def make_state(
     return TrainState(
         step=jnp.int32(0),
         params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        collections={name: tree for name, tree in variables.items() if name not in ("params", *UNSAVED)},
         opt_state=init_optimizer(optimizer, config.train, variables["params"]),
         key=run_key,
         numbers={name: jnp.float32(number) for name, number in numbers.items()},
@@ -124,12 +126,12 @@ def make_state(
 
 
 def init_variables(key: jax.Array, *, model: nn.Module, image_shape: tuple[int, ...]) -> Any:
-    """Returns the initial variables of a network: ``params``, and ``batch_stats`` if it has batch normalisation."""
+    """Returns the initial variables of a network by collection, such as ``params`` and ``batch_stats``."""
     return model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
 
 
 def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[TrainState, Metrics]:
-    """Takes one optimizer step on the mean cross-entropy of a batch.
+    """Takes one optimizer step on the mean cross-entropy of a batch, and on the losses that the network itself sows.
 
     Args:
         state: before the step.
@@ -153,25 +155,26 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
 
     def mean_loss(params: Any, batch: Examples) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updates = state.model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, **state.collections},
             scale_images(batch.images),
             train=True,
             **state.numbers,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key, "params": dropout_key},  # Flax takes "params" where it has no other stream
+            mutable=[*state.collections, LOSSES],
         )
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype), state.label_smoothing
         )
         loss = optax.softmax_cross_entropy(logits, targets).mean()
-        return loss, (_count_correct(logits, batch.labels), updates.get("batch_stats", {}))
+        loss = sum((jnp.sum(leaf) for leaf in jax.tree.leaves(updates.get(LOSSES, {}))), loss)
+        return loss, (_count_correct(logits, batch.labels), {name: updates[name] for name in state.collections})
 
     differentiate = jax.value_and_grad(mean_loss, has_aux=True)
     if parts == 1:
-        (loss, (correct, batch_stats)), gradients = differentiate(state.params, batch)
+        (loss, (correct, collections)), gradients = differentiate(state.params, batch)
     else:
-        assert not state.batch_stats
-        batch_stats = state.batch_stats
+        assert not state.collections
+        collections = state.collections
 
         def add_part(sums: Any, part: Examples) -> tuple[Any, None]:
             (loss, (correct, _)), gradients = differentiate(state.params, part)
@@ -191,7 +194,7 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
     new_state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
+        collections=collections,
         opt_state=opt_state,
     )
     examples = len(batch.labels) * (1 if axis is None else lax.axis_size(axis))
@@ -279,7 +282,7 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
         The sums over `data`, and the predicted classes int32 (n,).
     """
     full = len(data.labels) // batch_size * batch_size
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = {"params": state.params, **state.collections}
     axis = state.axis
     if axis is not None and batch_size % lax.axis_size(axis):
         axis = None  # the devices cannot take equal shares, so each evaluates all examples

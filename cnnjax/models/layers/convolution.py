@@ -6,6 +6,7 @@ XLA would make one grouped convolution, which is slow on accelerators, where pat
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,6 +16,7 @@ from jax import lax
 
 from cnnjax.errors import InputError
 from cnnjax.models.blocks import Pair, Pixels, pad_pixels
+from cnnjax.models.layers.grouped import convolve_in_groups
 from cnnjax.models.layers.minimal_filtering import (
     MOST_POINTS,
     convolve_and_pool_by_tiles,
@@ -27,7 +29,7 @@ from cnnjax.models.layers.patches import (
     convolve_by_patches,
     is_worth_pooling_patches,
 )
-from cnnjax.models.layers.pooling import check_window, count_steps, max_pool, size_of
+from cnnjax.models.layers.pooling import MOST_SLICES, check_window, count_steps, max_pool, size_of
 from cnnjax.settings.checking import choice
 
 Algorithm = Literal["xla", "patches", "tiles"]
@@ -119,6 +121,54 @@ def convolve_and_pool(
         on_cpu = by_patches
     result: jax.Array = lax.platform_dependent(padded, kernel, cpu=_widen(on_cpu), default=one_after_the_other)
     return result
+
+
+def convolve_batch(
+    images: jax.Array,
+    kernel: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Pixels,
+    *,
+    rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1,
+    **others: Any,
+) -> jax.Array:
+    """Does what ``lax.conv_general_dilated`` does for Flax's ``nn.Conv``, whose field of that name takes it.
+
+    Args:
+        images: (batch, height, width, channels).
+        kernel: (window height, window width, channels / groups, filters).
+        window_strides: steps of the window down and across.
+        padding: ``VALID``, ``SAME`` or ``((top, bottom), (left, right))``.
+        rhs_dilation: distances of adjacent positions in the window; ``None`` leaves no gaps.
+        feature_group_count: number of groups of channels.
+        others: arguments of ``lax.conv_general_dilated`` that XLA's own convolution takes care of.
+
+    Returns:
+        (batch, rows, columns, filters).
+
+    Example:
+        >>> import flax.linen as nn
+        >>> layer = nn.Conv(4, (3, 3), conv_general_dilated=convolve_batch)
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 3)))[0].shape
+        (2, 8, 8, 4)
+    """
+    dilation = tuple(rhs_dilation or (1,) * (images.ndim - 2))
+    is_usual = images.ndim == 4 and others.get("precision") is None and set(others.get("lhs_dilation") or (1,)) == {1}
+    if not is_usual or math.prod(kernel.shape[:2]) > MOST_SLICES or images.dtype not in (jnp.float32, jnp.bfloat16):
+        settings = {"rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count, **others}
+        return lax.conv_general_dilated(images, kernel, window_strides, padding, **settings)
+    strides, gaps = (window_strides[0], window_strides[1]), (dilation[0], dilation[1])
+    moved = images.transpose(1, 2, 0, 3)
+    own = padding.lower() if isinstance(padding, str) else ((*padding[0],), (*padding[1],))
+    if gaps == (1, 1) and feature_group_count == 1:
+        outputs = convolve(moved, kernel, strides, own)
+    else:
+        height, width = size_of(kernel)
+        reach = ((height - 1) * gaps[0] + 1, (width - 1) * gaps[1] + 1)
+        padded = jnp.pad(moved, (*pad_pixels(own, size_of(moved), reach, strides), (0, 0), (0, 0)))
+        outputs = convolve_in_groups(padded, kernel, strides, gaps, feature_group_count)
+    return outputs.transpose(2, 0, 1, 3)
 
 
 def _pad(images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels) -> jax.Array:

@@ -1,0 +1,313 @@
+"""Classes and functions of the user, named by their import path: ``nets.py:ResNet``, ``my_package.nets:ResNet``.
+
+A reference is a file or a module, a colon, and a name in it. Code is identified by the SHA-256 of its source: that of
+the module, and of the modules in the same folder or package that it imports, directly or through others. The imports
+are found by reading the source, without running it.
+"""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import tempfile
+import textwrap
+import traceback
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnjax.errors import CodeError, InputError
+from cnnjax.machine.files import read_text
+from cnnjax.settings.checking import near_match, show
+
+_FORM = re.compile(r"[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_MAIN = "__main__"
+_PREFIX = "_imported_by_path_"
+"""Start of the name under which a file is imported, so that it never hides an installed module."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of a module, and of the modules in its folder or package that it imports.
+
+    Attributes:
+        files: text by path, relative to the folder of the file or of the package.
+
+    Example:
+        >>> Source((("nets.py", "import jax"),)).sha256[:12]
+        '8a5a422c3589'
+    """
+
+    files: tuple[tuple[str, str], ...]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the paths and texts, 64 hex digits."""
+        parts = [hashlib.sha256(part.encode()).hexdigest() for file in self.files for part in file]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def is_reference(value: Any) -> bool:
+    """Returns whether a value has the form of a reference.
+
+    Example:
+        >>> is_reference("flax.linen:relu"), is_reference("relu")
+        (True, False)
+    """
+    return isinstance(value, str) and _FORM.fullmatch(value) is not None
+
+
+def read_reference(value: Any, where: str) -> str:
+    """Returns the normal form of a reference: the path of a file relative to the current folder, if it is below it.
+
+    Args:
+        value: a reference, or a class or function that can be imported by its name.
+        where: name to show in errors.
+
+    Raises:
+        InputError: the value is not a reference, or the object cannot be imported by its name.
+
+    Example:
+        >>> read_reference("./nets/resnet.py:ResNet", "model.module")
+        'nets/resnet.py:ResNet'
+    """
+    if not isinstance(value, str):
+        return name_object(value, where)
+    if not is_reference(value):
+        raise InputError(f"{where}={show(value)}: must be a name in a file or module, such as nets.py:ResNet")
+    module, _, name = value.partition(":")
+    return f"{_normalize(module) if _is_file(module) else module}:{name}"
+
+
+def name_object(value: Any, where: str) -> str:
+    """Returns the reference of a class or function.
+
+    Raises:
+        InputError: it cannot be imported by its name, as it is defined inside a function or has no name.
+    """
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))
+    if module and name and _FORM.fullmatch(f"{module}:{name}"):
+        loaded = sys.modules.get(module)
+        with contextlib.suppress(AttributeError):
+            if _look_up(loaded, name) is value:
+                file = getattr(loaded, "__file__", None)
+                is_script = file and (module == _MAIN or module.startswith(_PREFIX))
+                return f"{_normalize(str(file)) if is_script else module}:{name}"
+    raise InputError(
+        f"{where}={show(value)}: cannot be imported by its name; must be defined at the top level of a module"
+    )
+
+
+def load_object(reference: str, where: str) -> Any:
+    """Returns the class or function that a reference names; imports its module.
+
+    A file that has changed since it was imported is imported anew, with the modules that it imports from its folder.
+
+    Raises:
+        CodeError: the import raised an exception.
+        InputError: there is no such module, or no such name in it.
+    """
+    module, _, name = reference.partition(":")
+    loaded = _import(module, where)
+    try:
+        return _look_up(loaded, name)
+    except AttributeError:
+        names = [word for word, value in vars(loaded).items() if callable(value) and not word.startswith("_")]
+        raise InputError(f"{where}: {module} has no {name}{near_match(name, names)}") from None
+
+
+def read_source(reference: str, where: str) -> Source:
+    """Returns the source of the module that a reference names; the module's code is not run.
+
+    Raises:
+        InputError: the module has no source, or its source is not valid Python.
+    """
+    module, _, name = reference.partition(":")
+    if module == _MAIN:
+        return Source(((_MAIN, _read_definitions(name, where)),))
+    place = _locate(module, where)
+    found: dict[Path, str] = {}
+    waiting = [place.path]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = read_text(path)
+            waiting += _find_imports(path, found[path], place, where)
+    return Source(tuple(sorted((path.relative_to(place.root).as_posix(), text) for path, text in found.items())))
+
+
+@contextlib.contextmanager
+def running_code(reference: str, where: str) -> Iterator[None]:
+    """Turns an exception of the code that a reference names into a `CodeError` while the context lasts.
+
+    Its `lines` are the entries of the traceback that are in the folder or package of that code.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        message = next(iter(str(error).strip().splitlines()), "no message")
+        lines = _list_own_frames(error, reference.partition(":")[0], where)
+        raise CodeError(f"{where}: {type(error).__name__}: {message}", lines) from error
+
+
+def _list_own_frames(error: Exception, module: str, where: str) -> tuple[str, ...]:
+    frames = traceback.extract_tb(error.__traceback__)
+    if module == _MAIN:
+        own = [frame for frame in frames if frame.filename.startswith(("<", tempfile.gettempdir()))]
+    else:
+        folder = _locate(module, where).folder
+        own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
+    return tuple(line.rstrip() for part in traceback.format_list(own) for line in part.splitlines())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The file of a module; the folder that the paths of its source are relative to; the folder of code like it."""
+
+    path: Path
+    root: Path
+    folder: Path
+
+
+def _locate(module: str, where: str) -> _Place:
+    if _is_file(module):
+        path = Path(module).resolve()
+        if not path.is_file():
+            raise InputError(f"{where}: there is no file {module}")
+        return _Place(path, path.parent, path.parent)
+    spec = _find_spec(module, where)
+    if not spec.origin or not spec.origin.endswith(".py"):
+        raise InputError(f"{where}: {module} has no source in Python")
+    path = Path(spec.origin).resolve()
+    depth = module.count(".") + (path.name == "__init__.py")  # folders between the file and that of the top package
+    root = path.parents[depth]
+    return _Place(path, root, path.parents[depth - 1] if depth else root)
+
+
+def _find_spec(module: str, where: str) -> importlib.machinery.ModuleSpec:
+    if os.getcwd() not in map(os.path.abspath, sys.path):
+        sys.path.append(os.getcwd())
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{where}: there is no module {module}: {error}") from None
+    if spec is None:
+        raise InputError(f"{where}: there is no module {module}; a file is named with its .py, such as nets.py")
+    return spec
+
+
+@functools.lru_cache(maxsize=256)
+def _find_imports(path: Path, text: str, place: _Place, where: str) -> list[Path]:
+    """Returns the files in the folder or package of a module that its source imports."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: {path.name} is not valid Python: {error}") from None
+    files: list[Path] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(place.root, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = path.parents[node.level - 1] if node.level else place.root
+            before = f"{node.module}." if node.module else ""
+            names = [(start, f"{before}{alias.name}") for alias in node.names]
+        else:
+            continue
+        for start, name in names:
+            files += _find_files(start, name.split("."), place)
+    return files
+
+
+def _find_files(start: Path, words: list[str], place: _Place) -> Iterator[Path]:
+    """Yields the files of a dotted name: those of its packages, and of the module."""
+    for word in words:
+        start = start / word
+        for file in (start.with_name(f"{word}.py"), start / "__init__.py"):
+            is_own = file.is_relative_to(place.folder) and "site-packages" not in file.relative_to(place.folder).parts
+            if is_own and file.is_file():
+                yield file
+
+
+def _read_definitions(name: str, where: str) -> str:
+    """Returns the source of a name in ``__main__``, such as a notebook, and of the definitions there that it uses."""
+    main = sys.modules[_MAIN]
+    found: dict[str, str] = {}
+    waiting = [name.partition(".")[0]]
+    while waiting:
+        word = waiting.pop()
+        value: Any = getattr(main, word, None)
+        if word in found or getattr(value, "__module__", None) != _MAIN:
+            continue
+        try:
+            found[word] = textwrap.dedent(inspect.getsource(value))
+        except (OSError, TypeError):
+            raise InputError(f"{where}: the source of {word} is not known; define it in a file or a notebook") from None
+        waiting += sorted({node.id for node in ast.walk(ast.parse(found[word])) if isinstance(node, ast.Name)})
+    return "\n\n".join(found[word] for word in sorted(found))
+
+
+def _is_file(module: str) -> bool:
+    return module.endswith(".py")
+
+
+def _normalize(path: str) -> str:
+    """Returns the path of a file relative to the current folder; the absolute path if it is not below it."""
+    absolute = os.path.abspath(os.path.expanduser(path))
+    relative = os.path.relpath(absolute)
+    return Path(absolute if relative.startswith("..") else relative).as_posix()
+
+
+def _look_up(module: Any, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), module)
+
+
+def _import(module: str, where: str) -> types.ModuleType:
+    main = sys.modules[_MAIN]
+    if module == _MAIN:
+        return main
+    if _is_file(module):
+        place = _locate(module, where)
+        if Path(getattr(main, "__file__", None) or "").resolve() == place.path:
+            return main  # a script that names its own classes
+        return _import_file(place, read_source(f"{module}:", where), where)
+    _find_spec(module, where)
+    with running_code(module, where):
+        return importlib.import_module(module)
+
+
+def _import_file(place: _Place, source: Source, where: str) -> types.ModuleType:
+    name = f"{_PREFIX}{hashlib.sha256(f'{place.path} {source.sha256}'.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    files = {place.root / file for file, _ in source.files}
+    for other, loaded in list(sys.modules.items()):
+        file = getattr(loaded, "__file__", None)
+        if file and other != _MAIN and not other.startswith(_PREFIX) and Path(file) in files:
+            del sys.modules[other]  # it may be of an older version of the file
+    spec = importlib.util.spec_from_file_location(name, place.path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(place.root))
+    try:
+        with running_code(str(place.path), where):
+            spec.loader.exec_module(loaded)
+    except CodeError:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(place.root))
+        if str(place.root) not in sys.path:
+            sys.path.append(str(place.root))  # for imports inside functions
+    return loaded
