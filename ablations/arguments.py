@@ -5,7 +5,7 @@ file.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from ablations.study.reading import StudyReader, change_study, find_study, list_
 from ablations.study.study import DEFAULT_SEEDS, Study, Sweep
 from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
+from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, check
 from cnnjax.settings.schema import Schema, read_literal, split_assignment
@@ -54,7 +55,9 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
     if arguments.study is not None and arguments.axis:
         raise InputError(f"--axis: the study {arguments.study} has factors of its own; give STUDY or --axis, not both")
     mistakes = Mistakes(COMMAND_LINE)
-    study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, mistakes)
+    assigned = _find_module(arguments.set)
+    study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, assigned, mistakes)
+    study = replace(study, settings={**study.settings, **assigned})
     settings = _read_assignments(arguments.set, study.schema, mistakes)
     seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
     study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
@@ -68,7 +71,14 @@ def _name_axes(study: Study) -> str:
     return f"axes-{digest[:8]}"
 
 
-def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
+def _find_module(settings: tuple[str, ...]) -> dict[str, str]:
+    """Returns the assignment of the module, whose fields the other settings may be, if there is one."""
+    assigned = (text.partition("=") for text in settings)
+    modules = [value.strip() for path, _, value in assigned if path.strip() == "model.module"]
+    return {"model.module": modules[-1]} if modules else {}
+
+
+def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> Study:
     table: dict[str, Any] = {}
     for axis in axes:
         with mistakes.noted():
@@ -76,7 +86,8 @@ def _read_axes(axes: tuple[str, ...], mistakes: Mistakes) -> Study:
             if name in table:
                 raise InputError(f"--axis {name}: given twice")
             table[name] = _read_list(text, f"--axis {name}")
-    factors = StudyReader(RunConfig.schema(), mistakes).read_factors(table, "--axis ") if table else ()
+    schema = RunConfig.schema(find_modules([assigned, table]))
+    factors = StudyReader(schema, mistakes).read_factors(table, "--axis ") if table else ()
     title = " x ".join(factor.name for factor in factors)
     return Study("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
 

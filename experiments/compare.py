@@ -102,7 +102,7 @@ def _list_facts(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]
     """Returns the common settings of both arms: dataset and epochs, and all that differ from the defaults."""
     shown, defaults = ("data.name", "train.epochs"), RunConfig.schema().list_defaults()
     common = {path: value for path, value in flatten(context).items() if path not in selectors.a}
-    others = (path for path, value in common.items() if path not in shown and value != defaults[path])
+    others = (path for path, value in common.items() if path not in shown and value != defaults.get(path))
     return (
         f"{len(seeds)} seeds",
         *(f"{path} {write_literal(common[path])}" for path in (*shown, *others) if path in common),

@@ -399,7 +399,9 @@ class TestBatchNormalisation:
         np.testing.assert_allclose(
             after.collections["batch_stats"]["BatchNorm_0"]["mean"], 0.01 * hidden.mean(0), rtol=1e-3, atol=1e-6
         )
-        np.testing.assert_allclose(after.collections["batch_stats"]["BatchNorm_0"]["var"], 0.99 + 0.01 * hidden.var(0), rtol=1e-4)
+        np.testing.assert_allclose(
+            after.collections["batch_stats"]["BatchNorm_0"]["var"], 0.99 + 0.01 * hidden.var(0), rtol=1e-4
+        )
 
     def test_statistics_are_used_and_left_alone_in_evaluation(self):
         state = begin(CONFIGS["everything"])

@@ -156,7 +156,7 @@ class _Expansion:
         self.factors = _merge_factors(study)
         self._study = study
         schema = study.schema
-        settings = {**schema.list_defaults(), **study.settings}
+        settings = {**schema.list_defaults(), **study.settings}  # a module's field may have no default
         self._base = {path: schema.read_value(path, value) for path, value in settings.items()}
         self._scales = {name: _Scale(factor, self._base) for name, factor in self.factors.items()}
         self._datasets = _Datasets(self.mistakes)
@@ -206,7 +206,7 @@ class _Scale:
 
     def __init__(self, factor: Factor, base: Mapping[str, Any]) -> None:
         self._factor = factor
-        self._base = {path: base[path] for path in factor.paths}
+        self._base = {path: base.get(path) for path in factor.paths}
         self._labels: dict[tuple[Any, ...], str] = {}
         for level in factor.levels:
             self._labels.setdefault(tuple({**self._base, **level.values}.values()), level.label)
@@ -218,7 +218,7 @@ class _Scale:
 
     def label(self, values: Mapping[str, Any]) -> str:
         """Returns the label of the level with these values; without one, the values as text."""
-        here = {path: values[path] for path in self._base}
+        here = {path: values.get(path) for path in self._base}
         known = self._labels.get(tuple(here.values()))
         if known is not None:
             return known

@@ -34,6 +34,7 @@ from ablations.study.study import (
 )
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_toml, read_text
+from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, Interval, check, check_keys, choice, near_match, take_arrays
 from cnnjax.settings.schema import Schema, freeze, nest, read_literal, unnest, write_literal
@@ -130,7 +131,11 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
     except InputError as error:
         raise refusal(source, [str(error)]) from None
     mistakes = Mistakes(source)
-    study = StudyReader(RunConfig.schema(), mistakes).read_study(plain, name, source)
+    schema = RunConfig.schema()
+    with mistakes.noted():
+        schema = RunConfig.schema(find_modules(plain))
+    mistakes.refuse()
+    study = StudyReader(schema, mistakes).read_study(plain, name, source)
     mistakes.refuse()
     return study
 
@@ -159,7 +164,7 @@ def change_study(
     changed = replace(study, settings={**study.settings, **read})
     if read:
         with mistakes.noted():
-            RunConfig.from_dict(nest(changed.settings))
+            _ = changed.base
     if seeds is not None:
         with mistakes.noted():
             changed = replace(changed, seeds=read_seeds(take_arrays(seeds, where[1]), where[1]))
@@ -210,12 +215,16 @@ class StudyReader:
             except InputError as error:
                 self.mistakes.add(str(error))
                 alone = False
-        if alone:
+        if alone and self._has_whole_model(settings):
             try:
                 RunConfig.from_dict(nest(settings))
             except InputError as error:
                 self.mistakes.add(f"base.{error}")
         return settings
+
+    def _has_whole_model(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the base names the module that its settings belong to, if the study has modules of the user."""
+        return "model.module" not in self.schema.paths or "model.module" in settings
 
     def _read_sweeps(self, values: Mapping[str, Any]) -> dict[str, Sweep]:
         """Returns the readable sweeps by their place in the study, such as ``sweep[0]``."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings import write_toml
 from cnnjax.settings.schema import Schema, nest, thaw, write_literal
@@ -230,13 +231,17 @@ class Study:
 
     @functools.cached_property
     def base(self) -> RunConfig:
-        """The configuration that the sweeps start from."""
-        return RunConfig.from_dict(nest(self.settings))
+        """The configuration that the sweeps start from; if they vary the module, it is the textbook network."""
+        settings = self.settings
+        if "model.module" in self.schema.paths and "model.module" not in settings:
+            settings = {path: value for path, value in settings.items() if not path.startswith("model.")}
+        return RunConfig.from_dict(nest(settings))
 
-    @property
+    @functools.cached_property
     def schema(self) -> Schema:
         """The settings that factors may vary."""
-        return RunConfig.schema()
+        levels = [level.settings for sweep in self.sweeps for factor in sweep.factors for level in factor.levels]
+        return RunConfig.schema(find_modules([self.settings, *levels]))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as plain dicts, lists, strings and numbers."""

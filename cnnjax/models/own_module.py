@@ -79,12 +79,14 @@ class ModuleSection:
 
     def list_hints(self) -> dict[str, Any]:
         """Returns the annotation of every setting, by name."""
-        return {"module": str, **{name: field.hint for name, field in self.fields.items()}}
+        return {"module": str, "source": str, **{name: field.hint for name, field in self.fields.items()}}
 
     def read_alone(self, name: str, value: Any) -> Any:
         """Returns the normal form of a value of one field; raises `InputError` if it is not valid."""
         if name == "module":
             return read_reference(value, WHERE)
+        if name == "source":
+            return check(value, str, "model.source")
         where = f"model.{name}"
         return _to_json(check(take_arrays(value, where), self.fields[name].hint, where), where)
 
@@ -217,6 +219,22 @@ class ModuleConfig(Settings):
         return section.kind(**{**section.preset, **values, **filled})  # type: ignore[no-any-return]
 
 
+def find_modules(values: Any, path: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Returns the import paths of the modules in nested tables of settings, such as a study's, each once.
+
+    Example:
+        >>> find_modules({"base": {"model": {"module": "nets.py:ResNet"}}, "axis": {"model.module": ["nets.py:VGG"]}})
+        ('nets.py:ResNet', 'nets.py:VGG')
+    """
+    if isinstance(values, Mapping):
+        found = [find_modules(value, (*path, *str(name).split("."))) for name, value in values.items()]
+    elif isinstance(values, list | tuple):
+        found = [find_modules(value, path) for value in values]
+    else:
+        return (values,) if path[-2:] == ("model", "module") else ()
+    return tuple(dict.fromkeys(module for modules in found for module in modules))
+
+
 def is_linen_module(value: Any) -> bool:
     """Returns whether a value is an instance of a linen module, without importing Flax."""
     linen = sys.modules.get("flax.linen")
@@ -278,7 +296,7 @@ def _describe(reference: str, kind: type, preset: dict[str, Any]) -> ModuleSecti
         hint = _read_hint(kind, entry.name)
         if isinstance(hint, type) and issubclass(hint, nn.Module):
             continue  # a submodule is no setting
-        named, live = (_adapt(hint, default, read) for read in (Reader(read_reference), Reader(load_object)))
+        named, live = (_adapt(hint, default, read) for read in (Reader(_read_code), Reader(load_object)))
         fields[entry.name] = ModuleField(
             named, live, _read_default(default, named, entry.name), docs.get(entry.name, "")
         )
@@ -317,6 +335,16 @@ def _adapt(hint: Any, default: Any, read_code: Reader) -> Any:
     if (origin or hint) in (dict, collections.abc.Mapping):
         return Annotated[Any, Reader(_read_table)]
     return hint
+
+
+def _read_code(value: Any, where: str) -> str:
+    """Returns the reference of a function or class by its usual name, whichever of its names is given."""
+    reference = read_reference(value, where)
+    found = load_object(reference, where)
+    try:
+        return name_object(found, where)
+    except InputError:  # it has no name of its own, such as the result of functools.partial
+        return reference
 
 
 def _read_table(value: Any, where: str) -> dict[str, Any]:

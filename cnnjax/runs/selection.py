@@ -7,9 +7,10 @@ from typing import Any
 from cnnjax.data.loading import find_images
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
+from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
-from cnnjax.settings.schema import flatten, nest, write_literal
+from cnnjax.settings.schema import Schema, flatten, nest, write_literal
 
 Settings = Mapping[str, Any]
 
@@ -50,7 +51,8 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
     """
     given = {"--a": a, "--b": b, "--set": shared}
     seeds = "arms are paired by seed; the seeds are given with --seeds"
-    read = {option: RunConfig.schema().read_settings(texts, option, seeds) for option, texts in given.items()}
+    schema = _read_schema([*a, *b, *shared])
+    read = {option: schema.read_settings(texts, option, seeds) for option, texts in given.items()}
     for option in ("--a", "--b"):
         if not read[option]:
             raise InputError(f"{option}: must be given, such as {option} model.padding=same")
@@ -62,12 +64,33 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
     twice = next((path for path in paths if path in read["--set"]), None)
     if twice:
         raise InputError(f"--set {twice}: is a setting of --a or --b, and cannot be the same for both")
-    defaults = RunConfig.schema().list_defaults()
+    defaults = schema.list_defaults()
+    for path in paths:
+        lacking = [option for option in ("--a", "--b") if path not in read[option]]
+        if lacking and path not in defaults:
+            raise InputError(f"{lacking[0]} {path}: must be given too, as it has no default")
     first, second = ({path: read[option].get(path, defaults[path]) for path in paths} for option in ("--a", "--b"))
     selectors = Selectors(first, second, _find_images(read["--set"]))
     if configure(selectors, "a", RunConfig()) == configure(selectors, "b", RunConfig()):
         raise InputError("--a and --b: mean the same configuration; must differ")
     return selectors
+
+
+def read_where(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Reads settings that choose stored runs, such as ``model.padding=same``, by path, in normal form.
+
+    Raises:
+        InputError: a setting is not valid, is given twice, or is the seed.
+    """
+    return _read_schema(texts).read_settings(texts, option, "the seed is given with --seed")
+
+
+def _read_schema(texts: Sequence[str]) -> Schema:
+    """Returns the schema of assignments, with the fields of the modules of the user among them."""
+    assigned = [text.partition("=") for text in texts]
+    return RunConfig.schema(
+        find_modules([{path.strip(): module.strip()} for path, equals, module in assigned if equals])
+    )
 
 
 def _find_images(settings: Settings) -> Settings:
@@ -87,7 +110,11 @@ def configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig:
     Raises:
         InputError: such a configuration is not valid.
     """
-    settings = {**flatten(context), **selectors.shared, **selectors[side]}
+    given = {**selectors.shared, **selectors[side]}
+    settings = flatten(context)
+    if given.get("model.module", settings.get("model.module")) != settings.get("model.module"):
+        settings = {path: value for path, value in settings.items() if not path.startswith("model.")}
+    settings |= given
     return replace(RunConfig.from_dict(nest(settings)), seed=context.seed)
 
 
@@ -137,7 +164,8 @@ def choose_context(contexts: Mapping[RunConfig, Mapping[str, Mapping[int, Record
 def list_differences(configs: Sequence[RunConfig]) -> str:
     """Returns the settings in which configurations differ, with their values: ``model.padding (same, valid)``."""
     values = [flatten(config) for config in configs]
-    found = {path: dict.fromkeys(write_literal(each[path]) for each in values) for path in values[0]}
+    paths = dict.fromkeys(path for each in values for path in each)
+    found = {path: dict.fromkeys(write_literal(each.get(path)) for each in values) for path in paths}
     return "; ".join(f"{path} ({', '.join(texts)})" for path, texts in found.items() if len(texts) > 1)
 
 

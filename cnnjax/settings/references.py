@@ -31,6 +31,8 @@ from cnnjax.settings.checking import near_match, show
 
 _FORM = re.compile(r"[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _MAIN = "__main__"
+_PUBLIC = ("flax.linen", "jax.nn", "jax.numpy", "jax.lax", "optax")
+"""Modules under whose name a function is known, wherever it is defined."""
 _PREFIX = "_imported_by_path_"
 """Start of the name under which a file is imported, so that it never hides an installed module."""
 
@@ -95,6 +97,8 @@ def name_object(value: Any, where: str) -> str:
         InputError: it cannot be imported by its name, as it is defined inside a function or has no name.
     """
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))
+    public = (known for known in _PUBLIC if getattr(sys.modules.get(known), str(name), None) is value)
+    module = next(public, module)
     if module and name and _FORM.fullmatch(f"{module}:{name}"):
         loaded = sys.modules.get(module)
         with contextlib.suppress(AttributeError):

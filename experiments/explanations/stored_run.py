@@ -23,9 +23,8 @@ from cnnjax.inspection.confusion import (
 from cnnjax.inspection.photos import read_photo
 from cnnjax.machine.backend import jax_started
 from cnnjax.machine.files import keep_programs
-from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record, Run, check_predictions
-from cnnjax.runs.selection import list_differences
+from cnnjax.runs.selection import list_differences, read_where
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Interval, check
 from cnnjax.settings.schema import flatten, write_literal
@@ -98,7 +97,7 @@ def _choose(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
 
 def _matches(record: Record, wanted: Mapping[str, str], seed: int | None) -> bool:
     values = flatten(record.config)
-    is_wanted = all(write_literal(values[path]) == text for path, text in wanted.items())
+    is_wanted = all(path in values and write_literal(values[path]) == text for path, text in wanted.items())
     return is_wanted and seed in (None, record.config.seed)
 
 
@@ -156,7 +155,7 @@ def explain_run(arguments: StoredRunArguments) -> Explanation:
         UnavailableError: the dataset has other images now than when the run was made.
     """
     _check(arguments)
-    settings = RunConfig.schema().read_settings(arguments.where, "--where", "the seed is given with --seed")
+    settings = read_where(arguments.where, "--where")
     keep_programs()
 
     run = find_run(arguments.out, arguments.run, settings, arguments.seed)
