@@ -47,6 +47,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         if "--debug" in sys.argv:
             traceback.print_exc()
         message, code = _explain(error)
+        for line in getattr(error, "lines", ()):
+            say(printable(line), sys.stderr)
         lines = printable(message, keep="\n")  # because a study's mistakes are listed one per line
         say(f"error: {lines}", sys.stderr)
     sys.exit(code)

@@ -10,7 +10,8 @@ from cnnjax.errors import InputError
 from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
-from cnnjax.settings.schema import Schema, flatten, nest, write_literal
+from cnnjax.runs.store import Store
+from cnnjax.settings.schema import Schema, flatten, freeze, nest, read_literal, split_assignment, write_literal
 
 Settings = Mapping[str, Any]
 
@@ -76,13 +77,22 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
     return selectors
 
 
-def read_where(texts: Sequence[str], option: str) -> dict[str, Any]:
-    """Reads settings that choose stored runs, such as ``model.padding=same``, by path, in normal form.
+def read_where(texts: Sequence[str], option: str, store: Store) -> dict[str, Any]:
+    """Reads settings that choose stored runs, such as ``model.padding=same``; returns their values by path.
+
+    They may be fields of a module of the user that a stored run has; the module is not imported.
 
     Raises:
         InputError: a setting is not valid, is given twice, or is the seed.
     """
-    return _read_schema(texts).read_settings(texts, option, "the seed is given with --seed")
+    schema = RunConfig.schema()
+    others = [text for text in texts if text.partition("=")[0].strip() not in schema.paths]
+    stored = {path for record in store.find_all().values() for path in flatten(record.config)} if others else set()
+    own = [text for text in others if text.partition("=")[0].strip() in stored]
+    known = [text for text in texts if text not in own]
+    values = schema.read_settings(known, option, "the seed is given with --seed")
+    assigned = (split_assignment(text, option, "model.width=32") for text in own)
+    return values | {path: freeze(read_literal(text)) for path, text in assigned}
 
 
 def _read_schema(texts: Sequence[str]) -> Schema:

@@ -62,7 +62,8 @@ class Settings:
     @classmethod
     def list_hints(cls) -> dict[str, Any]:
         """Returns the annotation of every field, by name, without its rules."""
-        return _read_hints(cls)  # type: ignore[arg-type]
+        hints = _read_hints(cls)  # type: ignore[arg-type]
+        return {entry.name: hints[entry.name] for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     @classmethod
     def list_defaults(cls) -> dict[str, Any]:

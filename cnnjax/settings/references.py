@@ -13,11 +13,11 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import linecache
 import os
 import re
 import sys
 import tempfile
-import textwrap
 import traceback
 import types
 from collections.abc import Iterator
@@ -140,7 +140,9 @@ def read_source(reference: str, where: str) -> Source:
         return Source(((_MAIN, _read_definitions(name, where)),))
     place = _locate(module, where)
     found: dict[Path, str] = {}
-    waiting = [place.path]
+    parents = place.path.parents if place.folder != place.root else ()
+    packages = [folder for folder in parents if folder.is_relative_to(place.folder)]
+    waiting = [place.path, *filter(Path.is_file, (folder / "__init__.py" for folder in packages))]
     while waiting:
         path = waiting.pop()
         if path not in found:
@@ -172,7 +174,7 @@ def _list_own_frames(error: Exception, module: str, where: str) -> tuple[str, ..
     else:
         folder = _locate(module, where).folder
         own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
-    return tuple(line.rstrip() for part in traceback.format_list(own) for line in part.splitlines())
+    return tuple(f"  {frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in own)
 
 
 @dataclass(frozen=True)
@@ -253,12 +255,21 @@ def _read_definitions(name: str, where: str) -> str:
         value: Any = getattr(main, word, None)
         if word in found or getattr(value, "__module__", None) != _MAIN:
             continue
-        try:
-            found[word] = textwrap.dedent(inspect.getsource(value))
-        except (OSError, TypeError):
-            raise InputError(f"{where}: the source of {word} is not known; define it in a file or a notebook") from None
+        found[word] = _read_definition(word, value, where)
         waiting += sorted({node.id for node in ast.walk(ast.parse(found[word])) if isinstance(node, ast.Name)})
     return "\n\n".join(found[word] for word in sorted(found))
+
+
+def _read_definition(word: str, value: Any, where: str) -> str:
+    """Returns the source of a class or function of ``__main__``; that of a cell of a notebook is in `linecache`."""
+    functions = [inspect.unwrap(part) for part in (value, *getattr(value, "__dict__", {}).values()) if callable(part)]
+    for code in (function.__code__ for function in functions if inspect.isfunction(function)):
+        text = "".join(linecache.getlines(code.co_filename))
+        with contextlib.suppress(SyntaxError, ValueError):
+            for node in ast.parse(text).body:
+                if getattr(node, "name", None) == word:
+                    return ast.get_source_segment(text, node) or ""
+    raise InputError(f"{where}: the source of {word} is not known; define it in a file or in a cell of a notebook")
 
 
 def _is_file(module: str) -> bool:

@@ -155,7 +155,7 @@ def explain_run(arguments: StoredRunArguments) -> Explanation:
         UnavailableError: the dataset has other images now than when the run was made.
     """
     _check(arguments)
-    settings = read_where(arguments.where, "--where")
+    settings = read_where(arguments.where, "--where", Store(arguments.out))
     keep_programs()
 
     run = find_run(arguments.out, arguments.run, settings, arguments.seed)
