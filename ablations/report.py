@@ -22,11 +22,11 @@ from ablations.execution.topping_up import check_most, extend_seeds
 from ablations.results import (
     Report,
     compare_grid,
+    describe_study,
     list_columns,
     list_duplicates,
-    list_facts,
     make_data_table,
-    select,
+    pick_cell,
     sort_cells,
 )
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
@@ -37,8 +37,8 @@ from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
 from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError
+from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.writing import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
@@ -174,10 +174,10 @@ def main(argv: list[str]) -> int:
     shown = read_shown(arguments, last)
     baseline = _choose_baseline(shown, arguments)
     if baseline or arguments.pairs:
-        arguments.write(compare(shown, arguments, baseline, f"{PROG} {shlex.join(argv)}"))
+        arguments.write(compare_shown(shown, arguments, baseline, f"{PROG} {shlex.join(argv)}"))
     else:
         refuse_comparison(arguments)
-        arguments.write(_select(shown, arguments) if arguments.select else _list_cells(shown, arguments))
+        arguments.write(_pick(shown, arguments) if arguments.select else _list_cells(shown, arguments))
     return 0
 
 
@@ -224,7 +224,7 @@ def read_report(arguments: ReportArguments, shown: Shown) -> Report:
     return Report(shown.study.title, shown.grid, cells, shown.remarks, shown.base)
 
 
-def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, command: str) -> Findings:
+def compare_shown(shown: Shown, arguments: ReportArguments, baseline: Cell | None, command: str) -> Findings:
     """Returns the comparison that the arguments ask for.
 
     Args:
@@ -244,7 +244,7 @@ def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, com
         baseline,
         read_rules(arguments, shown.looks),
         title=shown.study.title,
-        facts=list_facts(shown.grid, shown.base),
+        facts=describe_study(shown.grid, shown.base),
         command=command,
         remarks=(*list_duplicates(shown.grid), *shown.remarks),
         shown={cell.name for cell in shown.cells},
@@ -315,11 +315,11 @@ def _list_cells(shown: Shown, arguments: ReportArguments) -> Document | str:
     return report.to_document(arguments.pivot)
 
 
-def _select(shown: Shown, arguments: ReportArguments) -> Document | str:
-    selection = select(make_arms(shown.part, shown.records))
+def _pick(shown: Shown, arguments: ReportArguments) -> Document | str:
+    pick = pick_cell(make_arms(shown.part, shown.records))
     if arguments.format == "json":
-        return json.dumps(selection.to_dict(), allow_nan=False)
-    return selection.to_document(shown.grid, shown.study.title, list_facts(shown.grid, shown.base))
+        return json.dumps(pick.to_dict(), allow_nan=False)
+    return pick.to_document(shown.grid, shown.study.title, describe_study(shown.grid, shown.base))
 
 
 def _spare_study(output: Path | None, study: str | None) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from cnnjax import InputError, ModelConfig
 from cnnjax.data.dataset import Split, make_dataset
+from cnnjax.reports.arguments import write_findings
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.documents import make_document
-from cnnjax.reports.findings import Rules, find, find_in_images
+from cnnjax.reports.documents import make_data_table, make_document, to_dict
+from cnnjax.reports.findings import Rules, compare_arms
+from cnnjax.reports.images import compare_on_images
 from cnnjax.reports.sentences import write_interval, write_summary
-from cnnjax.reports.writing import make_data_table, to_dict, write_findings
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record, Run, unpack_run
 from cnnjax.runs.store import Store
@@ -56,8 +57,8 @@ def make_study():
 
 
 def find_study(base="padding=valid, width=8", rules=None, arms=None, **options):
-    options = {"title": "Does it matter?", "resolution": STEP, **options}
-    return find(arms or make_study(), base, rules or Rules(), **options)
+    options = {"title": "Does it matter?", "chance": 0.0, "resolution": STEP, **options}
+    return compare_arms(arms or make_study(), base, rules or Rules(), **options)
 
 
 def test_every_way_of_comparing_is_taken():
@@ -258,7 +259,7 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
         tmp_path,
         {"a": {0: easy, 1: easy[5:], 2: easy}, "b": {0: easy[3:], 1: easy[3:], 2: easy[4:]}, "c": {}},
     )
-    images = find_in_images(arms, "a", store, DATASET)
+    images = compare_on_images(arms, "a", store, DATASET)
     assert images.test_size == 40
     assert images.hardest[0] == 7
     assert (images.wrong[0], images.guesses[0], images.labels[0]) == (1.0, (LABELS[7] + 1) % 3, LABELS[7])
@@ -268,7 +269,7 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
     assert images.confusions["a"].sum(1) == pytest.approx(3 * np.bincount(LABELS, minlength=3))
     assert images.mcnemar["b"] == {0: 0.25, 1: 0.5, 2: 0.125}
     assert images.noise == {}
-    findings = find(arms, "a", Rules(alpha=0.01), title="?", resolution=1 / 40, images=images)
+    findings = compare_arms(arms, "a", Rules(alpha=0.01), title="?", chance=0.0, resolution=1 / 40, images=images)
     (contrast,), noise = findings.contrasts, findings.images.noise
     assert set(noise) == {"b"}
     assert noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
@@ -285,12 +286,12 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
 def test_images_of_another_dataset_tell_nothing(tmp_path):
     store, arms = store_predictions(tmp_path, {"a": {0: [1], 1: [2]}})
     other = make_dataset("toy", "1.0.0", Split(IMAGES, LABELS), Split(IMAGES[::-1], LABELS), 3, "file")
-    assert find_in_images(arms, None, store, other) is None
+    assert compare_on_images(arms, None, store, other) is None
 
 
 def test_validation_accuracy_is_that_after_the_last_epoch():
     record = make_packed(tiny(validation_split=0.1), 0.9).record
     history = (EpochMetrics(1, 0.5, 0.8, 0.4, 0.87, 0.1),)
     arm = Arm("a", {}, record.config, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
-    assert (arm.measure("validation"), arm.measure("test")) == ({0: 0.87}, {0: 0.9})
+    assert (arm.accuracies("validation"), arm.accuracies("test")) == ({0: 0.87}, {0: 0.9})
     assert (arm.ended, +arm.counts) == ((0,), {"completed": 1, "missing": 1})

@@ -16,7 +16,7 @@ from cnnjax.console.tables import (
     Column,
     Document,
     Table,
-    align,
+    align_table,
     fold,
     write_csv,
     write_latex,
@@ -183,7 +183,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_that_has_room_is_broken(
     widest = max(
         (_width(cell) for row in rows for cell, to_right in zip(row, right, strict=True) if to_right), default=0
     )
-    text = align(rows, right, width)
+    text = align_table(rows, right, width)
     if widest <= 18:  # numbers are not folded: two of them and the gap fit into the narrowest terminal
         assert max(map(_width, text.splitlines())) <= width
     words = Counter(text.split())
@@ -192,7 +192,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_that_has_room_is_broken(
 
 def test_columns_without_room_stand_below_behind_the_same_labels():
     rows = [("arm", "accuracy", "interval", "parameters"), ("padding=same", "0.97 ± 0.01", "[0.96, 0.98]", "62,346")]
-    above, below = align(rows, [False, True, True, True], 42).split("\n\n")
+    above, below = align_table(rows, [False, True, True, True], 42).split("\n\n")
     assert above.splitlines()[2].split() == ["padding=same", "0.97", "±", "0.01", "[0.96,", "0.98]"]
     assert below.splitlines()[0].split() == ["arm", "parameters"]
     assert below.splitlines()[2].split() == ["padding=same", "62,346"]

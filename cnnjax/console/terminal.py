@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cnnjax.console.tables import fold, measure
+from cnnjax.console.tables import align_right, count_columns, fold
 from cnnjax.errors import CnnjaxError, UnavailableError, printable
 from cnnjax.machine.processes import last_signal, raise_on_signals
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence
@@ -70,7 +70,11 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def _fold(line: str, width: int | None) -> str:
-    return line if width is None or measure(line) <= width else "\n".join(fold(line, width, hang="  ", cut_words=False))
+    return (
+        line
+        if width is None or count_columns(line) <= width
+        else "\n".join(fold(line, width, hang="  ", cut_words=False))
+    )
 
 
 def make_observer(quiet: bool) -> Observer:
@@ -203,9 +207,7 @@ def format_history(history: Sequence[EpochMetrics]) -> str:
     """Returns the metrics of all epochs as a plain-text table, without columns that have no values."""
     rows = [_HEADINGS, *(_cells(metrics) for metrics in history)]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    lines = zip(*columns, strict=True)
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+    return align_right(list(zip(*columns, strict=True)))
 
 
 _HEADINGS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect
 from cnnjax.statistics.estimates import Estimate
-from cnnjax.statistics.verdicts import SIGNS
+from cnnjax.statistics.verdicts import SIGNS, Word
 
 
 def name_arms(findings: Findings) -> dict[str, str]:
@@ -60,12 +61,6 @@ def write_counts(numbers: Iterable[int], noun: str) -> str:
     return f"{found[0]:,} to {write_count(found[-1], noun)}"
 
 
-def list_levels(findings: Findings, factor: str) -> list[str]:
-    """Returns the labels of a factor's levels in the study's order."""
-    return list(dict.fromkeys(result.arm.labels[factor] for result in findings.arms))
-
-
-WORDS = ("better", "worse", "equivalent", "undecided")
 _MOST = 6
 
 
@@ -143,7 +138,7 @@ def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
     counts = Counter[tuple[str, bool]]((each.verdict.word, each.verdict.survives_losses) for each in contrasts)
     return ", ".join(
         f"{counts[word, survives]} {word}{'' if survives else ' of the runs that completed'}"
-        for word in WORDS
+        for word in get_args(Word)
         for survives in (True, False)
         if counts[word, survives]
     )
