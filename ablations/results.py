@@ -18,14 +18,14 @@ from cnnjax.reports.arms import (
     describe_origins,
 )
 from cnnjax.reports.findings import Findings, Rules, compare_stored_arms
-from cnnjax.reports.sentences import write_mean, write_mean_interval
+from cnnjax.reports.sentences import write_mean, write_mean_interval, write_scope
 from cnnjax.runs.record import TRIAL_STATUSES, Record
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import choice, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.estimates import Estimate
 
-INTERPRETATION = (
+MEANINGS = (
     "±: standard deviation over seeds; [low, high]: 95% t interval of the mean over seeds, of that cell alone and for "
     "these training and test images",
     "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
@@ -67,7 +67,7 @@ class Report:
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
         )
-        return Document(self.title, facts, tables, (*INTERPRETATION, *self._list_notes()), (COMPARISON,))
+        return Document(self.title, facts, tables, (*MEANINGS, *self._list_notes()), (COMPARISON,))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
@@ -80,7 +80,7 @@ class Report:
             "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
-            "scope": "over seeds, for one training and one test set",
+            "scope": write_scope("test"),
             "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
@@ -107,7 +107,7 @@ def list_duplicates(grid: Grid) -> list[str]:
 
 
 def describe_study(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns what all runs of a study have in common, as short texts.
+    """Returns the facts of a study: its seeds, trials and datasets, and the settings of its base.
 
     Args:
         grid: the expanded study.
@@ -332,7 +332,7 @@ def sort_cells(
 
 @dataclass(frozen=True)
 class Pick:
-    """The cells ranked by validation accuracy.
+    """The cell to pick: the best of all cells, which are ranked by validation accuracy.
 
     Attributes:
         ranked: the cells with all trials completed, the best first; of equal ones, the smaller network first.
@@ -348,7 +348,7 @@ class Pick:
         return self.ranked[0]
 
     def to_document(self, grid: Grid, title: str, facts: Sequence[str]) -> Document:
-        """Returns the selection as a document."""
+        """Returns the ranked cells and the best of them as a document."""
         columns = (
             *map(Column, shorten_paths(grid.factors).values()),
             Column("parameters", ",", True),
@@ -372,7 +372,7 @@ class Pick:
         return Document(title, tuple(facts), (Table(columns, rows),), notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the selection as JSON values: with the test accuracy of the chosen cell alone."""
+        """Returns the ranked cells as JSON values, with the test accuracy of the best cell alone."""
         accuracy = self.chosen.accuracy
         return {
             "chosen": self.chosen.name,

@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
 
 
 def _describe_context(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:
-    """Returns the common settings of both arms: dataset and epochs, and all that differ from the defaults."""
+    """Returns the number of seeds, and the common settings of both arms: dataset, epochs, and all but the defaults."""
     shown, defaults = ("data.name", "train.epochs"), RunConfig.schema().list_defaults()
     common = {path: value for path, value in flatten(context).items() if path not in selectors.a}
     others = (path for path, value in common.items() if path not in shown and value != defaults[path])

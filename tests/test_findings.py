@@ -61,7 +61,7 @@ def find_study(base="padding=valid, width=8", rules=None, arms=None, **options):
     return compare_arms(arms or make_study(), base, rules or Rules(), **options)
 
 
-def test_every_way_of_comparing_is_taken():
+def test_a_study_is_compared_in_every_way_that_its_design_allows():
     findings = find_study()
     assert [contrast.first for contrast in findings.contrasts] == [
         "padding=same, width=8",
@@ -156,7 +156,7 @@ def test_every_format_says_what_the_verdicts_are_about(base):
         assert "over seeds, for one training and one test set" in write_findings(findings, form)
 
 
-def test_accuracies_and_their_intervals_are_possible_ones():
+def test_accuracies_and_their_intervals_lie_between_0_and_1():
     arms = [make_arm("f=a", {0: 0.999, 1: 0.9, 2: 0.99}), make_arm("f=b", {0: 0.97, 1: 0.9})]
     high, few = find_study(arms=arms, base="f=a").arms
     assert 0 <= high.estimate.low < high.estimate.high == 1
@@ -183,7 +183,7 @@ def test_a_base_without_a_result_is_refused():
         find_study(arms=arms, base="f=b", rules=Rules(measure="validation"))
 
 
-def test_arms_without_accuracy_are_listed_and_left_out():
+def test_arms_without_an_accuracy_are_listed_and_not_compared():
     arms = [
         make_arm("f=a", draw(0.9, 0)),
         make_arm("f=b", draw(0.9, 1)),
@@ -253,7 +253,7 @@ def store_predictions(folder, rights):
     return store, arms
 
 
-def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
+def test_predictions_give_the_noise_the_confusions_and_the_hardest_images(tmp_path):
     easy = [index for index in range(40) if index != 7]
     store, arms = store_predictions(
         tmp_path,
@@ -283,7 +283,7 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
     assert sum("at the same level, the interval" in sentence for sentence in write_summary(findings)) == 1
 
 
-def test_images_of_another_dataset_tell_nothing(tmp_path):
+def test_predictions_for_other_images_are_not_compared(tmp_path):
     store, arms = store_predictions(tmp_path, {"a": {0: [1], 1: [2]}})
     other = make_dataset("toy", "1.0.0", Split(IMAGES, LABELS), Split(IMAGES[::-1], LABELS), 3, "file")
     assert compare_on_images(arms, None, store, other) is None

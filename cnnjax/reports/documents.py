@@ -141,7 +141,7 @@ def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tupl
         *([arm.labels[factor] for factor in factors] or [arm.name]),
         None if estimate is None else write_mean(estimate),
         write_mean_interval(estimate),
-        _count_of(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
+        _write_part(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
         arm.parameters,
         arm.flops,
         "yes" if each.on_front else None,
@@ -149,7 +149,8 @@ def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tupl
     )
 
 
-def _count_of(count: int, missing: int) -> str | int:
+def _write_part(count: int, missing: int) -> str | int:
+    """Returns ``4 of 5``, or only the number if none is missing."""
     return f"{count} of {count + missing}" if missing > 0 else count
 
 
@@ -170,7 +171,7 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
             write_interval(*effect.contrast.decisive_interval),
             effect.contrast.verdict.label,
             write_runs(effect.contrast),
-            _count_of(effect.combinations, effect.possible - effect.combinations),
+            _write_part(effect.combinations, effect.possible - effect.combinations),
             *(read(effect.contrast) for read in (_TESTS.values() if all_tests else ())),
         )
         for effect in (*findings.effects, *findings.interactions)
@@ -285,7 +286,7 @@ def make_data_table(findings: Findings) -> Table:
             *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.label),
             *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
             *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
-            write_scope(findings),
+            write_scope(findings.rules.measure),
             *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts
@@ -303,7 +304,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         "rules": dataclasses.asdict(findings.rules),
         "factors": list(findings.factors),
         "base": findings.base,
-        "scope": write_scope(findings),
+        "scope": write_scope(findings.rules.measure),
         "uncompared": dict(findings.uncompared),
         "arms": [_arm_to_dict(each) for each in findings.arms],
         "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],

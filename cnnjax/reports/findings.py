@@ -1,4 +1,7 @@
-"""The findings of a comparison in numbers: arms, differences, effects of factors, ranks and single images."""
+"""The findings of a comparison in numbers: arms, differences, effects of factors, ranks and single images.
+
+`compare_stored_arms` reads what is stored of the runs; `compare_arms` computes the findings.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +35,7 @@ from cnnjax.statistics.estimates import Estimate, estimate_accuracy
 
 DATASET = "data.name"
 MOST_FOR_PAIRS = 60
-"""Arms of which all pairs are compared: 1,770, which a reader can no longer take in."""
+"""Largest number of arms of which all pairs are compared; 1,770 pairs are more than a reader can take in."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class Findings:
         arms: the arms, in the study's order.
         base: the name of the arm that the others are compared with; ``None`` if all pairs are compared.
         contrasts: the comparisons that could be made.
-        uncompared: by arm, why it could not be compared; it counts in the family all the same.
-        shares: the shares of the variance by factor and interaction; empty for a single factor, or without a model.
+        uncompared: by arm, why it could not be compared; it still counts in the family.
+        shares: the shares of the variance by factor and interaction; empty for a single factor, or where the runs
+            do not determine them.
         effects, interactions: the effects of levels, averaged over the cells that have them.
         at_equal_size: the effects of levels adjusted for the log of parameters; empty if both go together.
         ranks: the names of the arms and their mean ranks over datasets; ``None`` for one dataset.
@@ -117,9 +121,7 @@ class Findings:
         return list(dict.fromkeys(result.arm.labels[factor] for result in self.arms))
 
     def restrict(self, names: Collection[str]) -> "Findings":
-        """Returns the findings of these arms alone; their verdicts stay those of the family of all arms.
-
-        The effects of factors stay those of all arms, too.
+        """Returns the findings with these arms alone; verdicts and effects of factors stay those of all arms.
 
         Raises:
             InputError: fewer than two arms are named.
@@ -264,7 +266,7 @@ def compare_arms(
 
 
 def _keep_first(values: Outcomes, seeds: Sequence[int]) -> Outcomes:
-    """Returns the values of these seeds, or all values without seeds; factors are judged at the first look."""
+    """Returns the values of these seeds, or all values if no seeds are given; factors are judged at the first look."""
     return {seed: value for seed, value in values.items() if seed in seeds} if seeds else values
 
 
@@ -296,7 +298,7 @@ def _compare(
     chance: float,
     seeds: Sequence[int],
 ) -> tuple[Contrast, ...]:
-    """Compares the arms that have values; the family is that of all valid arms."""
+    """Compares the arms that have results; all valid arms count in the family."""
     if base is None:
         arms_with_values = sum(bool(complete(outcomes)) for outcomes in family.values())
         if arms_with_values > MOST_FOR_PAIRS:

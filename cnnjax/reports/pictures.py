@@ -41,27 +41,27 @@ if TYPE_CHECKING:
     Drawn = tuple[Figure | None, str]
 
 MOST_ROWS = 60
-"""Contrasts that are drawn."""
+"""Largest number of contrasts in a picture."""
 
 
 def show_differences(findings: Findings) -> "Drawn":
     """Shows the contrasts of the arms as a forest plot."""
     if not findings.contrasts:
-        return None, _explain_lack(findings)
+        return None, _say_why_no_differences(findings)
     shown, note = _choose_contrasts(findings.contrasts, MOST_ROWS)
     figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules.margin)
     against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
     seeds = write_counts((each.comparison.n for each in shown), "common seed")
     return figure, (
-        f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {describe_bars(shown)} "
+        f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {_describe_bars(shown)} "
         f"Grey ticks are single seeds; an arrow stands for a mean outside the picture.{note}"
     )
 
 
 def show_seeds(findings: Findings) -> "Drawn":
-    """Shows the accuracies behind the contrasts, runs of one seed joined by a line."""
+    """Shows the accuracies of the compared runs, with a line between the two runs of one seed."""
     if not findings.contrasts:
-        return None, _explain_lack(findings)
+        return None, _say_why_no_differences(findings)
     shown, note = _choose_contrasts(findings.contrasts, MOST_PAIRS)
     names = name_arms(findings)
     figure = draw_pairs(
@@ -69,8 +69,8 @@ def show_seeds(findings: Findings) -> "Drawn":
             Pair(
                 names[each.first],
                 names[each.second],
-                _values_at(findings, each.first, each.comparison.seeds),
-                _values_at(findings, each.second, each.comparison.seeds),
+                _find_accuracies(findings, each.first, each.comparison.seeds),
+                _find_accuracies(findings, each.second, each.comparison.seeds),
             )
             for each in shown
         ],
@@ -128,7 +128,7 @@ def show_ranks(findings: Findings) -> "Drawn":
     return draw_ranks(names, ranks.mean, critical), caption
 
 
-def describe_bars(contrasts: Sequence[Contrast]) -> str:
+def _describe_bars(contrasts: Sequence[Contrast]) -> str:
     """Returns a sentence with the confidence level of the intervals of contrasts."""
     levels = [
         2 * each.equivalence_level if each.verdict.word == "equivalent" else each.level
@@ -143,7 +143,7 @@ def describe_bars(contrasts: Sequence[Contrast]) -> str:
     return f"Bars: Student's interval of the paired differences that the verdict rests on, with {each} confidence{why}."
 
 
-def _values_at(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
+def _find_accuracies(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
     accuracies = findings.arm(name).accuracies
     return {seed: accuracies[seed] for seed in seeds}
 
@@ -157,14 +157,14 @@ def _choose_contrasts(contrasts: Sequence[Contrast], most: int) -> tuple[Sequenc
     return shown, f" Shown are the {most} largest of {len(contrasts):,} differences; the tables have all."
 
 
-def _explain_lack(findings: Findings) -> str:
+def _say_why_no_differences(findings: Findings) -> str:
     if findings.ranks is not None:
         return "Arms of several datasets are ranked within each dataset instead."
     return "No two arms have results for a common seed."
 
 
 MOST_MAPS, MOST_CELLS = 6, 20
-"""Heat maps beside each other; rows or columns of one."""
+"""Largest numbers of heat maps in a picture, and of rows or columns in one of them."""
 
 
 def show_variance(findings: Findings) -> "Drawn":
@@ -183,7 +183,7 @@ def show_variance(findings: Findings) -> "Drawn":
 def show_effects(findings: Findings) -> "Drawn":
     """Shows the main effects, one panel per factor."""
     if not findings.effects:
-        return None, _explain_lack_of_effects(findings)
+        return None, _say_why_no_effects(findings)
     factors = shorten_paths(findings.factors)
     panels = []
     for factor in findings.factors:
@@ -196,21 +196,21 @@ def show_effects(findings: Findings) -> "Drawn":
     return draw_main_effects(panels, findings.rules.margin), (
         "Effect of every level against that of the diamond, averaged over the combinations of the other "
         f"factors that have both ({write_counts((e.combinations for e in findings.effects), 'combination')}), over "
-        f"{write_counts((each.comparison.n for each in contrasts), 'seed')}. {describe_bars(contrasts)}"
+        f"{write_counts((each.comparison.n for each in contrasts), 'seed')}. {_describe_bars(contrasts)}"
     )
 
 
 def show_interactions(findings: Findings) -> "Drawn":
     """Shows the interactions of all pairs of factors with their intervals, the clearest first."""
     if not findings.interactions:
-        return None, _explain_lack_of_effects(findings)
+        return None, _say_why_no_effects(findings)
     ranked = sorted(findings.interactions, key=lambda effect: effect.contrast.adjusted_p or 0)
     shown = [effect.contrast for effect in ranked[:MOST_ROWS]]
     note = f" Shown are {len(shown)} of {len(ranked)}; the table has all." if len(shown) < len(ranked) else ""
     figure = draw_forest([name_effect(findings, effect) for effect in ranked[:MOST_ROWS]], shown, findings.rules.margin)
     return figure, (
         "How much more one change of level brings where the other (x) is made as well; at zero, neither depends on "
-        f"the other. {describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
+        f"the other. {_describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
         f"picture.{note}"
     )
 
@@ -224,7 +224,7 @@ def show_equal_size(findings: Findings) -> "Drawn":
     names = [f"{shorten_level(each.first, factors)} less {shorten_level(each.second, factors)}" for each in shown]
     return draw_forest(names, shown, findings.rules.margin), (
         "Effect of every level when the logarithm of the number of parameters has explained what it can, over "
-        f"{write_counts((each.comparison.n for each in shown), 'seed')}. {describe_bars(shown)}"
+        f"{write_counts((each.comparison.n for each in shown), 'seed')}. {_describe_bars(shown)}"
     )
 
 
@@ -276,7 +276,7 @@ def _write_cell(result: ArmResult | None) -> str:
     return f"{100 * result.estimate.mean:.2f}" + ("" if spread is None else f"\n±{100 * spread:.2f}")
 
 
-def _explain_lack_of_effects(findings: Findings) -> str:
+def _say_why_no_effects(findings: Findings) -> str:
     if len(findings.factors) < 2:
         return "There is one factor: its effects are the differences between the arms."
     return "No two levels of a factor have results that differ in it alone."
@@ -392,7 +392,7 @@ class Picture:
     figure: "Figure | None"
 
 
-_DRAWN: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
+_PICTURES: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
     "differences": ("Differences between arms", show_differences),
     "ranks": ("Ranks over datasets", show_ranks),
     "seeds": ("Runs of the same seed", show_seeds),
@@ -406,7 +406,7 @@ _DRAWN: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
     "confusions": ("Confusions", show_confusions),
     "hardest": ("The hardest images", show_hardest),
 }
-"""Title and drawer of every picture by its name, which its files have, too."""
+"""Title and function of every picture by its name, which is also that of its files."""
 
 
 def draw_all(findings: Findings) -> dict[str, Picture]:
@@ -416,10 +416,11 @@ def draw_all(findings: Findings) -> dict[str, Picture]:
         findings: the findings of a comparison.
 
     Returns:
-        The pictures by name, in a fixed order. A picture that cannot be drawn says why, unless that is obvious.
+        The pictures by name, in a fixed order. The caption of a picture that cannot be drawn says why; where that is
+        obvious, the picture is left out.
     """
     pictures = {}
-    for name, (title, draw) in _DRAWN.items():
+    for name, (title, draw) in _PICTURES.items():
         figure, caption = draw(findings)
         if figure is not None or caption:
             pictures[name] = Picture(title, caption, figure)

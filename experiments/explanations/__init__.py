@@ -1,4 +1,4 @@
-"""The commands of `experiments.explain`: one module for stored runs, one for geometry, and here what they share."""
+"""The commands of `experiments.explain`: stored runs and geometry have a module each; here is what they share."""
 
 import contextlib
 from collections.abc import Iterator, Mapping

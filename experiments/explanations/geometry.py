@@ -62,9 +62,9 @@ def _write_values(values: np.ndarray) -> str:
 
 
 LARGEST = 64
-"""Pixels of the longest side of an image, and of the widest padding, that is drawn."""
+"""Largest side of an image, and widest padding, that is drawn, in pixels."""
 MOST_LISTED = 36
-"""With more windows than this, the pixels of each are not printed."""
+"""Largest number of windows whose pixels are printed."""
 
 
 @dataclass(frozen=True)
