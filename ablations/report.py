@@ -22,11 +22,11 @@ from ablations.execution.topping_up import check_most, extend_seeds
 from ablations.results import (
     Report,
     compare_grid,
+    describe_study,
     list_columns,
     list_duplicates,
-    list_facts,
     make_data_table,
-    select,
+    pick_cell,
     sort_cells,
 )
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
@@ -37,8 +37,8 @@ from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
 from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError
+from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.reports.findings import Findings
-from cnnjax.reports.writing import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
@@ -84,11 +84,11 @@ def parse(argv: list[str]) -> ReportArguments:
         InputError: an argument is not legal, or two do not go together.
     """
     arguments = parse_arguments(ReportArguments, _join_sort(argv), PROG, ReportArguments())
-    _check(arguments)
+    _check_options(arguments)
     return arguments
 
 
-def refuse_comparison(arguments: ReportArguments) -> None:
+def refuse_comparison_options(arguments: ReportArguments) -> None:
     """Raises `InputError` if an option belongs to a comparison, while cells are listed or picked."""
     for option, given in (("--format html", arguments.format == "html"), ("--figures", arguments.figures is not None)):
         if given:
@@ -111,7 +111,7 @@ def repeat_run(arguments: ReportArguments, grid: StoredGrid) -> ReportArguments:
     return replace(arguments, baseline=run.baseline, top_up=run.top_up, **rules)
 
 
-def _check(arguments: ReportArguments) -> None:
+def _check_options(arguments: ReportArguments) -> None:
     read_rules(arguments)
     kinds = {"--baseline": bool(arguments.baseline), "--pairs": arguments.pairs, "--select": arguments.select}
     chosen = [option for option, given in kinds.items() if given]
@@ -133,7 +133,7 @@ def _check(arguments: ReportArguments) -> None:
 
 
 def _join_sort(argv: list[str]) -> list[str]:
-    """Accepts ``--sort -accuracy``, in which the parser would take the column for an option."""
+    """Rewrites ``--sort -accuracy`` as ``--sort=-accuracy``; the parser would take the column for an option."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--sort" and word.startswith("-") and not word.startswith("--"):
@@ -144,6 +144,7 @@ def _join_sort(argv: list[str]) -> list[str]:
 
 
 SHOWN_OF_BASE = ("data.name", "train.epochs")
+"""Settings that the facts of a study always show, so that those of its base leave them out."""
 
 
 @dataclass(frozen=True)
@@ -168,16 +169,16 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     arguments = parse(argv)
     arguments.check_writable()
-    _spare_study(arguments.output, arguments.study)
+    _refuse_to_replace_study(arguments.output, arguments.study)
     last = None if arguments.study or arguments.axis else _find_last(Store(arguments.out))
     arguments = arguments if last is None else repeat_run(arguments, last)
     shown = read_shown(arguments, last)
     baseline = _choose_baseline(shown, arguments)
     if baseline or arguments.pairs:
-        arguments.write(compare(shown, arguments, baseline, f"{PROG} {shlex.join(argv)}"))
+        arguments.write(compare_shown(shown, arguments, baseline, f"{PROG} {shlex.join(argv)}"))
     else:
-        refuse_comparison(arguments)
-        arguments.write(_select(shown, arguments) if arguments.select else _list_cells(shown, arguments))
+        refuse_comparison_options(arguments)
+        arguments.write(_pick(shown, arguments) if arguments.select else _list_cells(shown, arguments))
     return 0
 
 
@@ -208,7 +209,7 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     cells = tuple(cell for cell in grid.cells if is_shown(cell.labels))
     if not cells:
         raise InputError(f"--filter: leaves none of the {len(grid.cells)} cells")
-    remarks = _remark(grid, None if arguments.top_up is not None else grids.get(grid.name))
+    remarks = _remark_on_other_trials(grid, None if arguments.top_up is not None else grids.get(grid.name))
     base = {path: write_literal(value) for path, value in study.settings.items() if path not in SHOWN_OF_BASE}
     return Shown(study, grid, cells, records, tuple(remarks), base, looks)
 
@@ -224,7 +225,7 @@ def read_report(arguments: ReportArguments, shown: Shown) -> Report:
     return Report(shown.study.title, shown.grid, cells, shown.remarks, shown.base)
 
 
-def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, command: str) -> Findings:
+def compare_shown(shown: Shown, arguments: ReportArguments, baseline: Cell | None, command: str) -> Findings:
     """Returns the comparison that the arguments ask for.
 
     Args:
@@ -244,7 +245,7 @@ def compare(shown: Shown, arguments: ReportArguments, baseline: Cell | None, com
         baseline,
         read_rules(arguments, shown.looks),
         title=shown.study.title,
-        facts=list_facts(shown.grid, shown.base),
+        facts=describe_study(shown.grid, shown.base),
         command=command,
         remarks=(*list_duplicates(shown.grid), *shown.remarks),
         shown={cell.name for cell in shown.cells},
@@ -299,7 +300,7 @@ def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
     return cell if has_result else None
 
 
-def _remark(grid: Grid, known: StoredGrid | None) -> list[str]:
+def _remark_on_other_trials(grid: Grid, known: StoredGrid | None) -> list[str]:
     if known and set(known.trials) != {trial.key for trial in grid.trials}:
         return [f"the store has a grid of this name with other trials, run by: {known.command}"]
     return []
@@ -315,14 +316,14 @@ def _list_cells(shown: Shown, arguments: ReportArguments) -> Document | str:
     return report.to_document(arguments.pivot)
 
 
-def _select(shown: Shown, arguments: ReportArguments) -> Document | str:
-    selection = select(make_arms(shown.part, shown.records))
+def _pick(shown: Shown, arguments: ReportArguments) -> Document | str:
+    pick = pick_cell(make_arms(shown.part, shown.records))
     if arguments.format == "json":
-        return json.dumps(selection.to_dict(), allow_nan=False)
-    return selection.to_document(shown.grid, shown.study.title, list_facts(shown.grid, shown.base))
+        return json.dumps(pick.to_dict(), allow_nan=False)
+    return pick.to_document(shown.grid, shown.study.title, describe_study(shown.grid, shown.base))
 
 
-def _spare_study(output: Path | None, study: str | None) -> None:
+def _refuse_to_replace_study(output: Path | None, study: str | None) -> None:
     """Raises `InputError` if the report would replace the file of the study."""
     if output and study and os.path.exists(study) and output.exists() and output.samefile(study):
         raise InputError(f"--output {output}: is the file of the study itself")

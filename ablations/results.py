@@ -9,16 +9,23 @@ from ablations.execution.topping_up import describe_other_plans
 from ablations.study.grid import Cell, Grid, list_labels
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import Arm, Failure, count_origins, describe_origins
-from cnnjax.reports.findings import Findings, Rules, compare
-from cnnjax.reports.sentences import write_mean, write_mean_interval
+from cnnjax.reports.arms import (
+    Arm,
+    Failure,
+    count_origins,
+    describe_invalid_arms,
+    describe_lost_runs,
+    describe_origins,
+)
+from cnnjax.reports.findings import Findings, Rules, compare_stored_arms
+from cnnjax.reports.sentences import write_mean, write_mean_interval, write_scope
 from cnnjax.runs.record import TRIAL_STATUSES, Record
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import choice, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.estimates import Estimate
 
-INTERPRETATION = (
+MEANINGS = (
     "±: standard deviation over seeds; [low, high]: 95% t interval of the mean over seeds, of that cell alone and for "
     "these training and test images",
     "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
@@ -56,11 +63,11 @@ class Report:
 
     def to_document(self, pivot: tuple[str, str] | None = None) -> Document:
         """Returns the report as a document with one row per cell, or with tables of the two factors in `pivot`."""
-        facts = list_facts(self.grid, self.base)
+        facts = describe_study(self.grid, self.base)
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
         )
-        return Document(self.title, facts, tables, (*INTERPRETATION, *self._list_notes()), (COMPARISON,))
+        return Document(self.title, facts, tables, (*MEANINGS, *self._list_notes()), (COMPARISON,))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
@@ -73,7 +80,7 @@ class Report:
             "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
-            "scope": "over seeds, for one training and one test set",
+            "scope": write_scope("test"),
             "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
@@ -85,9 +92,9 @@ class Report:
         hidden = len(self.grid.cells) - len(self.cells)
         return [
             *([f"{len(self.cells)} of {len(self.grid.cells)} cells are shown"] if hidden else []),
-            *(f"{each.status}: {each.cell}, seed={each.seed}: {each.reason}" for each in self.failures),
+            *describe_lost_runs(self.cells),
             *(f"pruned: {cell.name}: {cell.pruned}" for cell in self.cells if cell.pruned),
-            *(f"invalid: {cell.name}: {cell.problem}" for cell in self.cells if cell.problem),
+            *describe_invalid_arms(self.cells),
             *list_duplicates(self.grid),
             *describe_origins(self.origins),
             *self.remarks,
@@ -99,8 +106,8 @@ def list_duplicates(grid: Grid) -> list[str]:
     return [f"duplicate: {each.name} runs what {each.kept} runs" for each in grid.duplicates]
 
 
-def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns what all runs of a study have in common, as short texts.
+def describe_study(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the facts of a study: its seeds, trials and datasets, and the settings of its base.
 
     Args:
         grid: the expanded study.
@@ -118,15 +125,11 @@ def list_facts(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
 
 def _cell_to_dict(cell: Arm, keys: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "name": cell.name,
-        "labels": dict(cell.labels),
-        "problem": cell.problem,
-        "parameters": cell.parameters,
-        "flops": cell.flops,
+        **cell.to_dict(),
         "accuracy": cell.accuracy and asdict(cell.accuracy),
         "val_accuracy": cell.val_accuracy and asdict(cell.val_accuracy),
         "keys": keys,
-        "accuracies": {str(seed): accuracy for seed, accuracy in cell.measure("test").items()},
+        "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies("test").items()},
         "counts": dict(cell.counts),
         "pruned": cell.pruned,
         "train_seconds": cell.train_seconds,
@@ -157,7 +160,7 @@ def compare_grid(
     remarks: Sequence[str] = (),
     shown: Collection[str] | None = None,
 ) -> Findings:
-    """Compares the cells of a grid as arms, by `cnnjax.reports.findings.compare`.
+    """Compares the cells of a grid as arms, by `cnnjax.reports.findings.compare_stored_arms`.
 
     Args:
         grid: the expanded study; all its cells are the family of the verdicts.
@@ -173,7 +176,7 @@ def compare_grid(
         arms = tuple(replace(arm, seeds=tuple(arm.records)) for arm in arms)
     most = rules.looks[-1] if rules.looks else None
     plans = describe_other_plans(grid.name, most, (known.name for known in store.list_grids()))
-    return compare(
+    return compare_stored_arms(
         arms,
         None if baseline is None else baseline.name,
         rules,
@@ -265,7 +268,7 @@ def list_columns(grid: Grid) -> dict[str, Callable[[Arm], Value]]:
 
 
 def _read_accuracy(seed: int) -> Callable[[Arm], Value]:
-    return lambda cell: cell.measure("test").get(seed)
+    return lambda cell: cell.accuracies("test").get(seed)
 
 
 def _read_count(status: str) -> Callable[[Arm], Value]:
@@ -328,8 +331,8 @@ def sort_cells(
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The cells ranked by validation accuracy.
+class Pick:
+    """The cell to pick: the best of all cells, which are ranked by validation accuracy.
 
     Attributes:
         ranked: the cells with all trials completed, the best first; of equal ones, the smaller network first.
@@ -345,7 +348,7 @@ class Selection:
         return self.ranked[0]
 
     def to_document(self, grid: Grid, title: str, facts: Sequence[str]) -> Document:
-        """Returns the selection as a document."""
+        """Returns the ranked cells and the best of them as a document."""
         columns = (
             *map(Column, shorten_paths(grid.factors).values()),
             Column("parameters", ",", True),
@@ -369,7 +372,7 @@ class Selection:
         return Document(title, tuple(facts), (Table(columns, rows),), notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the selection as JSON values: with the test accuracy of the chosen cell alone."""
+        """Returns the ranked cells as JSON values, with the test accuracy of the best cell alone."""
         accuracy = self.chosen.accuracy
         return {
             "chosen": self.chosen.name,
@@ -379,7 +382,7 @@ class Selection:
         }
 
 
-def select(cells: Sequence[Arm]) -> Selection:
+def pick_cell(cells: Sequence[Arm]) -> Pick:
     """Ranks cells by their mean validation accuracy.
 
     Raises:
@@ -391,7 +394,7 @@ def select(cells: Sequence[Arm]) -> Selection:
         raise InputError(
             "--select: the cells differ in train.validation_split, so in the examples that would judge them"
         )
-    if not any(cell.measure("validation") for cell in cells) and any(cell.measure("test") for cell in cells):
+    if not any(cell.accuracies("validation") for cell in cells) and any(cell.accuracies("test") for cell in cells):
         raise InputError(
             "--select: no run has validation examples; run the study with --set train.validation_split=0.1"
         )
@@ -401,7 +404,7 @@ def select(cells: Sequence[Arm]) -> Selection:
             "--select: no cell has completed all its trials yet; `ablations.run` goes on, --retry-failed with failures"
         )
     ranked = sorted(complete, key=lambda cell: (-_known(cell.val_accuracy).mean, cell.parameters or 0))
-    return Selection(tuple(ranked), len(cells) - len(ranked))
+    return Pick(tuple(ranked), len(cells) - len(ranked))
 
 
 def _known(estimate: Estimate | None) -> Estimate:

@@ -30,7 +30,7 @@ from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.terminal import format_seconds, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import keep_programs
-from cnnjax.reports.writing import JudgingArguments, read_rules, refuse_rules
+from cnnjax.reports.arguments import JudgingArguments, read_rules, refuse_rules
 from cnnjax.runs.store import Store
 from cnnjax.runs.trackers import TrackerName
 from cnnjax.settings.checking import Count, Interval, check

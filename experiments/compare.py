@@ -24,9 +24,9 @@ from cnnjax.errors import InputError, Interrupted
 from cnnjax.machine.files import keep_programs
 from cnnjax.machine.processes import offer_cpu_devices
 from cnnjax.models.table import summarize
+from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import compare
-from cnnjax.reports.writing import JudgingArguments, WritingArguments, read_rules
+from cnnjax.reports.findings import compare_stored_arms
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer
 from cnnjax.runs.record import Record
@@ -85,21 +85,21 @@ def main(argv: list[str]) -> int:
             raise InputError(
                 f"--{side} {arm.name}: no completed run of it {which}is in {store.path}; --run trains them"
             )
-    findings = compare(
+    findings = compare_stored_arms(
         arms,
         arms[1].name,
         rules,
         store,
         title=f"Is {arms[0].name} better than {arms[1].name}?",
-        facts=_list_facts(selectors, context, seeds),
+        facts=_describe_context(selectors, context, seeds),
         command=f"{PROG} {shlex.join(argv)}",
     )
     arguments.write(findings)
     return 0
 
 
-def _list_facts(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:
-    """Returns the common settings of both arms: dataset and epochs, and all that differ from the defaults."""
+def _describe_context(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:
+    """Returns the number of seeds, and the common settings of both arms: dataset, epochs, and all but the defaults."""
     shown, defaults = ("data.name", "train.epochs"), RunConfig.schema().list_defaults()
     common = {path: value for path, value in flatten(context).items() if path not in selectors.a}
     others = (path for path, value in common.items() if path not in shown and value != defaults.get(path))

@@ -22,7 +22,7 @@ from cnnjax.console.arguments import WIDTH, parse_arguments, write_docstring
 from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.machine.files import check_folder
 from cnnjax.settings.checking import choice
-from experiments.explanations import Explanation, write_pictures
+from experiments.explanations import Explanation, save_pictures
 from experiments.explanations.geometry import (
     PoolingArguments,
     StackArguments,
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(command.arguments, options, f"{PROG} {name}", command.arguments())
     check_folder(arguments.figures, "--figures")
     explanation = command.explain(arguments)
-    files = write_pictures(explanation, arguments, getattr(arguments, "image", None))
+    files = [str(path) for path in save_pictures(explanation, arguments, getattr(arguments, "image", None))]
     if arguments.json:
         say(json.dumps({**explanation.values, "files": files}, allow_nan=False), sys.stdout)
     else:
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def _fit(text: str) -> str:
-    """Returns a text with its lines wrapped to the terminal, or as it is if stdout is none."""
+    """Returns a text with its lines wrapped to the width of the terminal; unchanged if stdout is no terminal."""
     width = find_width()
     if width is None:
         return text

@@ -9,7 +9,8 @@ import numpy as np
 from cnnjax import ModelConfig, RunConfig, TrainConfig
 from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import Rules, find, find_in_images
+from cnnjax.reports.findings import Rules, compare_arms
+from cnnjax.reports.images import compare_on_images
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record
 
@@ -90,8 +91,8 @@ def make_arms(levels=None, seeds=range(5), dataset=None, leave_out_last=True, ep
 
 
 def make_findings(arms, base=None, images=None, **options):
-    options = {"title": "Do padding, strides and filters matter?", "resolution": 1 / TEST_SIZE} | options
-    return find(arms, base, options.pop("rules", Rules()), images=images, **options)
+    options = {"title": "Do padding, strides and filters matter?", "chance": 0.0, "resolution": 1 / TEST_SIZE} | options
+    return compare_arms(arms, base, options.pop("rules", Rules()), images=images, **options)
 
 
 def make_example(dataset=None):
@@ -103,7 +104,7 @@ def make_example(dataset=None):
     return make_findings(
         arms,
         base,
-        find_in_images(arms, base, store, dataset),
+        compare_on_images(arms, base, store, dataset),
         facts=("study example", "seeds 0..4", "75 trials", "dataset stripes", "epochs 5"),
         command="python -m experiments.compare example --out runs --format html --output report.html",
         provenance=("made with device cpu (cpu), cpu_threads 1, python 3.11.7, cnnjax 0.1.0, jax 0.10.2",),

@@ -143,20 +143,20 @@ def test_missing_runs_are_trained_and_stored(tmp_path, capsys):
     assert len(Store(tmp_path / "runs").list_keys()) == 6
 
 
-def test_where_images_were_prepared_from_is_no_part_of_a_run(folder, capsys):
+def test_runs_that_differ_only_in_the_folder_of_their_images_belong_to_one_arm(folder, capsys):
     elsewhere = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, manual_dir="elsewhere"))
     store_arms(folder, seeds=8, base=elsewhere)
     assert len(json.loads(compare(capsys, folder, "--format", "json"))["arms"][0]["accuracies"]) == 8
 
 
-def test_the_facts_tell_all_that_both_arms_have(folder, capsys):
+def test_the_facts_list_the_common_settings_of_both_arms(folder, capsys):
     text = compare(capsys, folder)
     assert "train.batch_size 50" in text
     assert "data.train_size 100" in text
     assert "model.filters [2]" in text
 
 
-def test_arms_without_a_common_seed_are_said_not_to_be_compared(folder, capsys):
+def test_arms_without_a_common_seed_are_reported_as_not_compared(folder, capsys):
     with sqlite3.connect(folder / "runs.sqlite") as store:
         store.execute("DELETE FROM runs WHERE seed < 3 AND config LIKE '%same%'")
         store.execute("DELETE FROM runs WHERE seed >= 3 AND config NOT LIKE '%same%'")

@@ -85,7 +85,7 @@ def test_captions_say_over_how_many_seeds(pictures):
         assert re.search(r"\d (common |completed )?seeds", pictures[name].caption), name
 
 
-def test_verdicts_are_words_on_the_forest_plot(example, pictures):
+def test_the_forest_plot_has_every_verdict_in_words(example, pictures):
     written = [" ".join(text.split()) for text, _ in list_texts(pictures["differences"].figure)]
     for contrast in example.contrasts:
         assert f"{describe_difference(contrast)} {contrast.verdict.label}" in written
@@ -182,7 +182,7 @@ def test_a_large_study_says_what_is_left_out():
     check_figure(pictures["differences"].figure)
 
 
-def test_an_arm_far_off_does_not_hide_the_others():
+def test_an_arm_far_from_the_others_does_not_hide_them():
     random = np.random.default_rng(0)
     arms = {f"arm {k}": {s: 0.97 + random.normal(0, 0.002) for s in range(5)} for k in range(6)}
     arms["broken"] = {s: 0.1 + random.normal(0, 0.002) for s in range(5)}

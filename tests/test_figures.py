@@ -671,14 +671,21 @@ def test_an_svg_is_recoloured_by_replacing_one_colour_and_its_text_is_text():
     assert re.search(rf"fill: {style.INK}[^>]*>a title", svg)
 
 
-def test_a_figure_is_saved_by_its_suffix(tmp_path):
+def test_a_figure_is_saved_in_every_format(tmp_path):
     figure = draw_maps("Conv_0", np.zeros((4, 4, 2)))
-    for name, beginning in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
-        style.save_figure(figure, tmp_path / name)
-        assert (tmp_path / name).read_bytes().startswith(beginning)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg"]
-    with pytest.raises(InputError, match=r"a\.gif: must end in \.png or \.svg"):
-        style.save_figure(figure, tmp_path / "a.gif")
+    png, svg = style.save_figures({"a": figure}, tmp_path / "new" / "folder")
+    assert (png.name, svg.name) == ("a.png", "a.svg")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert svg.read_bytes().startswith(b"<?xml")
+    assert sorted(png.parent.iterdir()) == [png, svg]
+
+
+def test_no_figure_is_saved_if_one_cannot_be(tmp_path):
+    figure = draw_maps("Conv_0", np.zeros((4, 4, 2)))
+    (tmp_path / "b.svg").mkdir()
+    with pytest.raises(InputError, match=r"--figures .*b\.svg: must be a file"):
+        style.save_figures({"a": figure, "b": figure}, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.svg"]
 
 
 def measure_brightness(colour):

@@ -8,11 +8,12 @@ import pytest
 
 from cnnjax import InputError, ModelConfig
 from cnnjax.data.dataset import Split, make_dataset
+from cnnjax.reports.arguments import write_findings
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.documents import make_document
-from cnnjax.reports.findings import Rules, find, find_in_images
+from cnnjax.reports.documents import make_data_table, make_document, to_dict
+from cnnjax.reports.findings import Rules, compare_arms
+from cnnjax.reports.images import compare_on_images
 from cnnjax.reports.sentences import write_interval, write_summary
-from cnnjax.reports.writing import make_data_table, to_dict, write_findings
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record, Run, unpack_run
 from cnnjax.runs.store import Store
@@ -56,11 +57,11 @@ def make_study():
 
 
 def find_study(base="padding=valid, width=8", rules=None, arms=None, **options):
-    options = {"title": "Does it matter?", "resolution": STEP, **options}
-    return find(arms or make_study(), base, rules or Rules(), **options)
+    options = {"title": "Does it matter?", "chance": 0.0, "resolution": STEP, **options}
+    return compare_arms(arms or make_study(), base, rules or Rules(), **options)
 
 
-def test_every_way_of_comparing_is_taken():
+def test_a_study_is_compared_in_every_way_that_its_design_allows():
     findings = find_study()
     assert [contrast.first for contrast in findings.contrasts] == [
         "padding=same, width=8",
@@ -155,7 +156,7 @@ def test_every_format_says_what_the_verdicts_are_about(base):
         assert "over seeds, for one training and one test set" in write_findings(findings, form)
 
 
-def test_accuracies_and_their_intervals_are_possible_ones():
+def test_accuracies_and_their_intervals_lie_between_0_and_1():
     arms = [make_arm("f=a", {0: 0.999, 1: 0.9, 2: 0.99}), make_arm("f=b", {0: 0.97, 1: 0.9})]
     high, few = find_study(arms=arms, base="f=a").arms
     assert 0 <= high.estimate.low < high.estimate.high == 1
@@ -182,7 +183,7 @@ def test_a_base_without_a_result_is_refused():
         find_study(arms=arms, base="f=b", rules=Rules(measure="validation"))
 
 
-def test_arms_without_accuracy_are_listed_and_left_out():
+def test_arms_without_an_accuracy_are_listed_and_not_compared():
     arms = [
         make_arm("f=a", draw(0.9, 0)),
         make_arm("f=b", draw(0.9, 1)),
@@ -252,13 +253,13 @@ def store_predictions(folder, rights):
     return store, arms
 
 
-def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
+def test_predictions_give_the_noise_the_confusions_and_the_hardest_images(tmp_path):
     easy = [index for index in range(40) if index != 7]
     store, arms = store_predictions(
         tmp_path,
         {"a": {0: easy, 1: easy[5:], 2: easy}, "b": {0: easy[3:], 1: easy[3:], 2: easy[4:]}, "c": {}},
     )
-    images = find_in_images(arms, "a", store, DATASET)
+    images = compare_on_images(arms, "a", store, DATASET)
     assert images.test_size == 40
     assert images.hardest[0] == 7
     assert (images.wrong[0], images.guesses[0], images.labels[0]) == (1.0, (LABELS[7] + 1) % 3, LABELS[7])
@@ -268,7 +269,7 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
     assert images.confusions["a"].sum(1) == pytest.approx(3 * np.bincount(LABELS, minlength=3))
     assert images.mcnemar["b"] == {0: 0.25, 1: 0.5, 2: 0.125}
     assert images.noise == {}
-    findings = find(arms, "a", Rules(alpha=0.01), title="?", resolution=1 / 40, images=images)
+    findings = compare_arms(arms, "a", Rules(alpha=0.01), title="?", chance=0.0, resolution=1 / 40, images=images)
     (contrast,), noise = findings.contrasts, findings.images.noise
     assert set(noise) == {"b"}
     assert noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
@@ -282,15 +283,15 @@ def test_single_images_tell_noise_confusions_and_the_hardest(tmp_path):
     assert sum("at the same level, the interval" in sentence for sentence in write_summary(findings)) == 1
 
 
-def test_images_of_another_dataset_tell_nothing(tmp_path):
+def test_predictions_for_other_images_are_not_compared(tmp_path):
     store, arms = store_predictions(tmp_path, {"a": {0: [1], 1: [2]}})
     other = make_dataset("toy", "1.0.0", Split(IMAGES, LABELS), Split(IMAGES[::-1], LABELS), 3, "file")
-    assert find_in_images(arms, None, store, other) is None
+    assert compare_on_images(arms, None, store, other) is None
 
 
 def test_validation_accuracy_is_that_after_the_last_epoch():
     record = make_packed(tiny(validation_split=0.1), 0.9).record
     history = (EpochMetrics(1, 0.5, 0.8, 0.4, 0.87, 0.1),)
     arm = Arm("a", {}, record.config, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
-    assert (arm.measure("validation"), arm.measure("test")) == ({0: 0.87}, {0: 0.9})
+    assert (arm.accuracies("validation"), arm.accuracies("test")) == ({0: 0.87}, {0: 0.9})
     assert (arm.ended, +arm.counts) == ((0,), {"completed": 1, "missing": 1})

@@ -118,7 +118,7 @@ class TestPage:
         for word in ("better", "worse", "undecided"):
             assert f'<span class="verdict {word}">{word}</span>' in page
 
-    def test_lacks_what_there_is_nothing_of(self):
+    def test_leaves_out_pictures_without_results_and_says_why(self):
         arms, _ = make_arms({"model.padding": ("valid", "same")}, seeds=(0,), leave_out_last=False, epochs=1)
         page = write_html(make_findings(arms, arms[0].name))
         assert "<h2>Learning curves</h2>" not in page
@@ -217,7 +217,7 @@ def background(tab):
 
 @pytest.mark.slow
 class TestInABrowser:
-    def test_asks_for_nothing_but_itself(self, visit, page):
+    def test_loads_nothing_but_itself(self, visit, page):
         tab = visit(page)
         tab.mouse.wheel(0, 100_000)
         tab.wait_for_timeout(200)
@@ -273,7 +273,7 @@ class TestInABrowser:
         for tag, colour in tab.evaluate(CONTRASTS):
             assert (tag == "text" and colour in on_cells) or contrast(colour, paper) >= 4.5, (tag, colour, paper)
 
-    def test_the_button_turns_the_page_over(self, visit, page):
+    def test_the_button_switches_between_light_and_dark(self, visit, page):
         tab = visit(page, color_scheme="light")
         light = background(tab)
         tab.locator("#theme").click()

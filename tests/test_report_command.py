@@ -150,7 +150,7 @@ def test_the_output_file_is_replaced_as_a_whole(folder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_report_of_nothing_is_an_error_and_no_store_is_made(folder, tmp_path):
+def test_a_report_without_results_is_an_error_and_makes_no_store(folder, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"nowhere/runs.sqlite: nothing is stored of the study tiny"):
         main([str(folder / "tiny.toml"), "--out", nowhere])
@@ -243,7 +243,7 @@ def test_bad_arguments_are_refused_in_one_line(folder, arguments, message):
     assert len(str(refusal.value).splitlines()) == 1
 
 
-def test_a_study_that_is_nowhere_is_refused(folder):
+def test_an_unknown_study_is_refused(folder):
     with pytest.raises(InputError, match=r"nothere: neither a file nor a shipped study"):
         main(["nothere", "--out", str(folder / "runs")])
 
@@ -310,14 +310,14 @@ def test_a_baseline_is_compared_with_every_other_cell(folder, capsys):
     assert "several" not in " ".join(values["remarks"])
 
 
-def test_pairs_compare_all_cells_in_every_format(folder, capsys):
+def test_all_pairs_of_cells_are_compared_in_every_format(folder, capsys):
     arguments = make_compared(folder)
     for form in ("terminal", "markdown", "latex", "csv"):
         assert main([str(folder / "tiny.toml"), *arguments, "--pairs", "--format", form]) == 0
         assert "equivalent" in capsys.readouterr().out
 
 
-def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, capsys):
+def test_a_pick_reports_the_test_accuracy_of_the_picked_cell_alone(folder, capsys):
     arguments = [str(folder / "tiny.toml"), *make_compared(folder, validation=True), "--select"]
     assert main([*arguments, "--format", "json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -344,7 +344,7 @@ def test_a_selection_reports_the_test_accuracy_of_the_picked_cell_alone(folder, 
         (["--filter", "model.padding=same", *BASELINE], r"--baseline model.padding='valid': must be one of same"),
     ],
 )  # fmt: skip
-def test_a_comparison_that_cannot_be_is_refused(folder, arguments, message):
+def test_an_impossible_comparison_is_refused(folder, arguments, message):
     with pytest.raises(InputError, match=message):
         main([str(folder / "tiny.toml"), *make_compared(folder), *arguments])
 
@@ -365,7 +365,7 @@ def test_a_filter_hides_comparisons_and_changes_none(folder, capsys, family):
     assert any("2 of 6 arms are shown" in remark for remark in shown["remarks"])
 
 
-def test_by_validation_nothing_is_told_of_the_test_set(folder, capsys):
+def test_a_comparison_by_validation_accuracy_says_nothing_of_the_test_set(folder, capsys):
     arguments = [str(folder / "tiny.toml"), *make_compared(folder, validation=True), *BASELINE, "--by", "validation"]
     assert main([*arguments, "--format", "json"]) == 0
     values = json.loads(capsys.readouterr().out)

@@ -67,7 +67,7 @@ CELL = "model.dense=16, train.learning_rate=0.1"
 
 def test_a_cell_has_the_mean_and_every_accuracy_of_its_seeds():
     cell = by_name(GRID, make_records(GRID, lambda trial: 0.9 + trial.config.seed / 100))[CELL]
-    assert cell.measure("test") == {0: 0.9, 1: 0.91, 7: 0.97}
+    assert cell.accuracies("test") == {0: 0.9, 1: 0.91, 7: 0.97}
     assert cell.accuracy.mean == pytest.approx(np.mean([0.9, 0.91, 0.97]))
     assert cell.accuracy.standard_deviation == pytest.approx(np.std([0.9, 0.91, 0.97], ddof=1))
     assert (cell.counts["completed"], len(cell.seeds), cell.train_seconds, cell.total_seconds) == (3, 3, 2.0, 9.0)
@@ -103,7 +103,7 @@ def test_an_invalid_cell_is_counted_and_has_its_reason(is_stored):
     assert (cell.parameters, cell.flops, cell.accuracy, cell.failures) == (None, None, None, ())
 
 
-def test_records_of_other_runs_are_left_aside():
+def test_records_of_other_runs_are_ignored():
     stranger = make_packed(tiny(seed=99)).record
     assert make_arms(GRID, {stranger.key: stranger}) == make_arms(GRID, {})
 
@@ -134,7 +134,7 @@ def test_filters_leave_the_cells_that_fit_all_of_them():
         ("=8", r"--filter='': must be one of model.dense"),
     ],
 )
-def test_a_filter_of_nothing_is_refused(text, message):
+def test_a_filter_that_names_no_factor_and_label_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         read_choice([text], GRID, "--filter")
 
@@ -203,7 +203,7 @@ def test_the_data_table_has_every_column_unrounded():
     assert len(table.rows) == len(GRID.cells)
 
 
-def test_a_pivot_has_a_cell_an_entry_and_one_table_for_every_combination_of_the_rest():
+def test_a_pivot_has_one_entry_per_cell_and_one_table_per_combination_of_the_other_factors():
     cells = [
         dataclasses.replace(cell, labels={**cell.labels, "model.pool": pool}, config=config)
         for pool in ("max", "avg")
@@ -228,7 +228,7 @@ def test_a_pivot_has_a_cell_an_entry_and_one_table_for_every_combination_of_the_
         (("model.dense", "model.dense"), r"--pivot model.dense model.dense: must be two factors"),
     ],
 )
-def test_a_pivot_of_other_things_is_refused(factors, message):
+def test_a_pivot_of_anything_but_two_factors_is_refused(factors, message):
     with pytest.raises(InputError, match=message):
         make_pivot_tables(GRID, make_arms(GRID, {}), *factors)
 
@@ -241,7 +241,7 @@ def test_one_origin_is_one_line_and_what_is_unknown_is_left_out():
     ]
 
 
-def test_results_of_several_machines_and_versions_are_pointed_out():
+def test_results_of_several_machines_or_versions_are_noted():
     there = {**PROVENANCE, "device": {"backend": "gpu", "kind": "H200"}, "git": {"commit": "a" * 40, "dirty": True}}
     records = list(make_records(GRID).values())
     records[:2] = [dataclasses.replace(record, provenance=there) for record in records[:2]]
@@ -252,7 +252,7 @@ def test_results_of_several_machines_and_versions_are_pointed_out():
     assert "jax 0.8.1" in lines[0]
 
 
-def test_runs_that_never_came_to_train_have_no_origin():
+def test_runs_that_never_began_to_train_have_no_origin():
     assert describe_origins(count_origins([Record.without_result(tiny(), "failed", "boom")])) == []
     assert count_origins(make_records(GRID, provenance={"python": "3.12"}).values())["device"] == {"unknown": 15}
 
@@ -281,7 +281,7 @@ def test_validation_accuracy_is_shown_where_there_is_any():
     grid = make_grid(widths=(8, 16), seeds=(0, 1), validation_split=0.5)
     records = {t.key: make_packed(t.config, accuracy=0.8 + t.config.seed / 10).record for t in grid.trials}
     first = make_arms(grid, records)[0]
-    assert first.measure("validation") == {0: 0.8, 1: 0.9}
+    assert first.accuracies("validation") == {0: 0.8, 1: 0.9}
     assert first.val_accuracy.mean == pytest.approx(0.85)
     headings = [column.heading for column in make_result_table(grid, [first]).columns]
     assert headings.index("validation accuracy") < headings.index("test accuracy")

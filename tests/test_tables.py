@@ -16,7 +16,7 @@ from cnnjax.console.tables import (
     Column,
     Document,
     Table,
-    align,
+    align_table,
     fold,
     write_csv,
     write_latex,
@@ -47,7 +47,7 @@ def make_document(*tables):
 
 
 @given(st.lists(st.tuples(TEXTS, st.none() | st.integers() | st.floats(allow_nan=False)), min_size=1))
-def test_csv_reads_back_with_every_digit(rows):
+def test_csv_is_read_back_with_every_digit(rows):
     text = write_csv(Table((Column("a,b"), Column('c"d')), tuple(rows)))
     headings, *read = csv.reader(io.StringIO(text, newline=""))
     assert headings == ["a,b", 'c"d']
@@ -62,7 +62,7 @@ def test_the_summary_is_above_the_tables_and_the_notes_are_below(write):
     assert text.index("title") < text.index("what was found") < text.index("model.kernel") < text.index("a note")
 
 
-def test_latex_says_what_was_found_once():
+def test_latex_has_the_summary_once():
     document = Document("title", (), (make_table(), make_table()), ("a note",), ("what was found",))
     assert write_latex(document).count("what was found") == 1
 
@@ -183,16 +183,16 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_that_has_room_is_broken(
     widest = max(
         (_width(cell) for row in rows for cell, to_right in zip(row, right, strict=True) if to_right), default=0
     )
-    text = align(rows, right, width)
+    text = align_table(rows, right, width)
     if widest <= 18:  # numbers are not folded: two of them and the gap fit into the narrowest terminal
         assert max(map(_width, text.splitlines())) <= width
     words = Counter(text.split())
     assert Counter(word for row in rows for cell in row for word in cell.split()) <= words
 
 
-def test_columns_without_room_stand_below_behind_the_same_labels():
+def test_columns_without_room_are_printed_below_with_the_leading_columns_repeated():
     rows = [("arm", "accuracy", "interval", "parameters"), ("padding=same", "0.97 ± 0.01", "[0.96, 0.98]", "62,346")]
-    above, below = align(rows, [False, True, True, True], 42).split("\n\n")
+    above, below = align_table(rows, [False, True, True, True], 42).split("\n\n")
     assert above.splitlines()[2].split() == ["padding=same", "0.97", "±", "0.01", "[0.96,", "0.98]"]
     assert below.splitlines()[0].split() == ["arm", "parameters"]
     assert below.splitlines()[2].split() == ["padding=same", "62,346"]
@@ -206,7 +206,7 @@ def test_folded_text_has_the_same_characters_in_lines_that_fit(words, width):
     assert fold(" ".join(words), None) == [" ".join(words)]
 
 
-def test_a_terminal_of_any_width_gets_one_line_a_row_when_none_is_given():
+def test_without_a_width_every_row_is_one_line():
     text = write_terminal(make_document(make_table(["a" * 5000])))
     assert "a" * 5000 in text
 

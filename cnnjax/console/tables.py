@@ -1,6 +1,7 @@
-"""Text for a terminal: paragraphs and columns within its width, without a word broken that has room.
+"""Tables and documents as text: for a terminal, in Markdown, in LaTeX, and as CSV.
 
-Columns that have no room beside the others stand below them, behind the same leading columns.
+On a terminal, paragraphs and columns stay within its width, and a word is cut only if it is longer than a line. Columns
+that have no room beside the others are printed below them, with the same leading columns repeated.
 """
 
 import csv
@@ -13,13 +14,13 @@ _GAP = 2
 
 
 def fold(text: str, width: int | None, hang: str = "", cut_words: bool = True) -> list[str]:
-    """Returns a text in lines of at most `width` columns, ended at spaces.
+    """Returns a text as lines of at most `width` columns, broken at spaces.
 
     Args:
         text: words with single spaces between them.
         width: columns of a line; ``None`` leaves the text as it is.
-        hang: put before every line but the first.
-        cut_words: cuts words that are longer than a line; else they stay whole, as paths that are to be copied.
+        hang: text before every line but the first.
+        cut_words: cuts words that are longer than a line; without it they stay whole, as paths should that are copied.
 
     Example:
         >>> fold("seeds needed by 12", 9, hang="- ")
@@ -30,40 +31,60 @@ def fold(text: str, width: int | None, hang: str = "", cut_words: bool = True) -
     lines: list[str] = []
     line = ""
     for word in text.split(" "):
-        if line and measure(f"{line} {word}") > width:
+        if line and count_columns(f"{line} {word}") > width:
             lines.append(line)
             line = hang + word
         else:
             line = f"{line} {word}" if line else word
-        while cut_words and measure(line) > width:
+        while cut_words and count_columns(line) > width:
             cut = _find_cut(line, max(width, len(hang) + 1))
             lines.append(line[:cut])
             line = hang + line[cut:]
     return [*lines, line]
 
 
-def align(rows: Sequence[Sequence[str]], right: Sequence[bool], width: int | None) -> str:
+def align_table(rows: Sequence[Sequence[str]], right: Sequence[bool], width: int | None) -> str:
     """Returns a table as text, with a rule below its headings.
 
     Args:
         rows: the headings, then the cells.
         right: which columns are set to the right; their cells are numbers, and never folded.
-        width: of the terminal; ``None`` gives every row one line.
+        width: columns of the terminal; ``None`` puts every row on one line.
     """
     if width is None:
-        return _align_block(rows, right, [max(map(measure, column)) for column in zip(*rows, strict=True)])
+        return _align_block(rows, right, [max(map(count_columns, column)) for column in zip(*rows, strict=True)])
     columns = list(zip(*rows, strict=True))
     least = [_find_least(column, is_right) for column, is_right in zip(columns, right, strict=True)]
     blocks = []
     for chosen in _group(least, _count_keys(least, right, width), width):
-        full = [max(map(measure, columns[index])) for index in chosen]
+        full = [max(map(count_columns, columns[index])) for index in chosen]
         widths = _shrink(full, [least[index] for index in chosen], width - _GAP * (len(chosen) - 1))
         block = [[row[index] for index in chosen] for row in rows]
         blocks.append(_align_block(block, [right[index] for index in chosen], widths))
     return "\n\n".join(blocks)
 
 
-def measure(text: str) -> int:
+def align_right(rows: Sequence[Sequence[str]], gap: int = _GAP, *, equal: bool = False) -> str:
+    """Returns rows of words as text, with every column set to the right.
+
+    Args:
+        rows: the rows, all with the same number of words.
+        gap: spaces between two columns.
+        equal: gives all columns the width of the widest.
+
+    Example:
+        >>> print(align_right([["1", "10"], ["100", "2"]], gap=1, equal=True))
+          1  10
+        100   2
+    """
+    widths = [max(map(count_columns, column)) for column in zip(*rows, strict=True)]
+    if equal:
+        widths = [max(widths)] * len(widths)
+    padded = ([_pad(word, width, True) for word, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join((" " * gap).join(row) for row in padded)
+
+
+def count_columns(text: str) -> int:
     """Returns how many columns of a terminal a text takes."""
     from rich.cells import cell_len
 
@@ -72,17 +93,17 @@ def measure(text: str) -> int:
 
 def _find_cut(text: str, width: int) -> int:
     """Returns how many characters fit, at least one."""
-    return next((end for end in range(len(text), 1, -1) if measure(text[:end]) <= width), 1)
+    return next((end for end in range(len(text), 1, -1) if count_columns(text[:end]) <= width), 1)
 
 
 def _find_least(column: Sequence[str], is_right: bool) -> int:
     heading, *cells = column
     parts = [*heading.split(), *(cells if is_right else (word for cell in cells for word in cell.split()))]
-    return max(map(measure, parts), default=0)
+    return max(map(count_columns, parts), default=0)
 
 
 def _count_keys(least: Sequence[int], right: Sequence[bool], width: int) -> int:
-    """Returns how many leading columns say what a row is about and leave room for every other column."""
+    """Returns how many leading columns, which name what a row is about, leave room for each other column."""
     leading = list(right).index(True) if True in right else 1
     for keys in range(leading, 1, -1):
         if sum(least[:keys]) + _GAP * keys + max(least[keys:], default=0) <= width:
@@ -91,7 +112,7 @@ def _count_keys(least: Sequence[int], right: Sequence[bool], width: int) -> int:
 
 
 def _group(least: Sequence[int], keys: int, width: int) -> list[list[int]]:
-    """Returns the columns of every block of the table."""
+    """Returns the columns of each block of a table; all blocks begin with the leading `keys` columns."""
     blocks = [list(range(keys))]
     for column in range(keys, len(least)):
         needed = sum(least[index] + _GAP for index in blocks[-1]) + least[column]
@@ -102,7 +123,7 @@ def _group(least: Sequence[int], keys: int, width: int) -> list[list[int]]:
 
 
 def _shrink(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Returns the widths with the widest made narrower until they fit; words are cut only where nothing else helps."""
+    """Returns the widths, with the widest made narrower until all fit; words are cut only if nothing else helps."""
     found = list(widths)
     for floor in (least, [1] * len(found)):
         while sum(found) > room and (wide := [index for index in range(len(found)) if found[index] > floor[index]]):
@@ -128,7 +149,7 @@ def _align_row(row: Sequence[str], right: Sequence[bool], widths: Sequence[int],
 
 
 def _pad(text: str, width: int, is_right: bool) -> str:
-    space = " " * (width - measure(text))
+    space = " " * (width - count_columns(text))
     return space + text if is_right else text + space
 
 
@@ -146,12 +167,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one value per column; ``None`` is an empty cell.
+    """A table.
 
     Attributes:
-        columns, rows: as said.
+        columns: its columns.
+        rows: its rows, with one value per column; ``None`` is an empty cell.
         title: what it shows, without a full stop.
-        bold: row and column of the cells in bold, where a format has it: all but the terminal and CSV.
+        bold: (row, column) of every cell in bold; the terminal and CSV have no bold.
     """
 
     columns: tuple[Column, ...]
@@ -162,15 +184,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Document:
-    """Tables with what is said above and below them.
+    """Tables with the text above and below them.
 
     Attributes:
-        title: of all.
+        title: the title of the document.
         facts: short texts for the line under the title.
-        tables: in order.
-        notes: one line each, below the tables; code between backticks.
-        summary: what to read first, a line each: above the tables, but below them in LaTeX.
-        command: what makes it again, said after the notes.
+        tables: the tables, in order.
+        notes: the lines below the tables; code stands between backticks.
+        summary: the lines to read first: above the tables, but below them in LaTeX.
+        command: the command that makes the document again, shown after the notes.
     """
 
     title: str
@@ -182,11 +204,11 @@ class Document:
 
 
 def write_terminal(document: Document, width: int | None = None) -> str:
-    """Returns aligned text.
+    """Returns a document as aligned text.
 
     Args:
-        document: what to write.
-        width: columns of the terminal, in which long texts are folded; ``None`` gives every row and text one line.
+        document: the document.
+        width: columns of the terminal, in which long texts are folded; ``None`` puts every row and text on one line.
     """
     above = _fold([document.title], width), _fold([", ".join(document.facts)], width)
     tables = (_join_lines(_fold([table.title], width), _align(table, width)) for table in document.tables)
@@ -195,7 +217,7 @@ def write_terminal(document: Document, width: int | None = None) -> str:
 
 
 def write_markdown(document: Document) -> str:
-    """Returns Markdown with tables as GitHub reads them."""
+    """Returns a document as Markdown, with tables in the form that GitHub reads."""
     above = (f"## {_escape_markdown(_clean(document.title))}", _escape_markdown(_clean(", ".join(document.facts))))
     parts = [*above, _list_markdown(document.summary)]
     for table in document.tables:
@@ -208,7 +230,7 @@ def write_markdown(document: Document) -> str:
 
 
 def write_latex(document: Document) -> str:
-    """Returns one ``table`` environment per table, set with the package ``booktabs``; the last has all sentences."""
+    """Returns a document as LaTeX: a ``table`` of the package ``booktabs`` per table; the sentences follow the last."""
     environments = []
     for table in document.tables:
         in_bold = "The highest mean is in bold" if table.bold else ""
@@ -219,7 +241,7 @@ def write_latex(document: Document) -> str:
 
 
 def write_csv(table: Table) -> str:
-    """Returns the headings and the raw values, texts in quotes, numbers in full precision; ``None`` is empty."""
+    """Returns a table as CSV: texts in quotes, numbers in full precision, nothing for ``None``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(column.heading for column in table.columns)
@@ -240,7 +262,7 @@ def _write_rows(table: Table, escape: Callable[[str], str], bold: str = "{}") ->
 
 
 def write_value(value: Value, column: Column) -> str:
-    """Returns a value as it is read; nothing for ``None``."""
+    """Returns a value as text, in the format of its column; an empty text for ``None``."""
     if value is None:
         return ""
     return value if isinstance(value, str) else format(value, column.format)
@@ -285,17 +307,18 @@ def _write_sentence(text: str, escape: Callable[[str], str], quote: Callable[[st
 
 
 def split_code(text: str) -> list[tuple[str, bool]]:
-    """Returns the parts of a sentence, each with whether it is code: what stands between two backticks.
+    """Returns the parts of a sentence, each with whether it is code, which stands between two backticks.
 
-    >>> split_code("as `ls -l` says")
-    [('as ', False), ('ls -l', True), (' says', False)]
+    Example:
+        >>> split_code("as `ls -l` says")
+        [('as ', False), ('ls -l', True), (' says', False)]
     """
     parts = re.split(r"`([^`]+)`", text)
     return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
 
 
 def _align(table: Table, width: int | None) -> str:
-    return align(_write_rows(table, str), [column.right for column in table.columns], width)
+    return align_table(_write_rows(table, str), [column.right for column in table.columns], width)
 
 
 def _fold(texts: Iterable[str], width: int | None) -> str:
@@ -311,7 +334,7 @@ def _join_parts(*parts: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line of printable characters."""
+    """Returns a text as one line of printable characters."""
     return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in " ".join(text.split()))
 
 

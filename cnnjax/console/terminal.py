@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cnnjax.console.tables import fold, measure
+from cnnjax.console.tables import align_right, count_columns, fold
 from cnnjax.errors import CnnjaxError, UnavailableError, printable
 from cnnjax.machine.processes import last_signal, raise_on_signals
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence
@@ -72,7 +72,11 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def _fold(line: str, width: int | None) -> str:
-    return line if width is None or measure(line) <= width else "\n".join(fold(line, width, hang="  ", cut_words=False))
+    return (
+        line
+        if width is None or count_columns(line) <= width
+        else "\n".join(fold(line, width, hang="  ", cut_words=False))
+    )
 
 
 def make_observer(quiet: bool) -> Observer:
@@ -103,8 +107,8 @@ class LineObserver(NoteObserver):
     def end_epoch(self, metrics: EpochMetrics) -> None:
         """Prints the metrics of the epoch."""
         progress = self._progress
-        total, rate = (f"/{progress.epochs}", f", {_rate(progress)}") if progress else ("", "")
-        named = zip(_HEADINGS[1:], _cells(metrics)[1:], strict=True)
+        total, rate = (f"/{progress.epochs}", f", {_write_rate(progress)}") if progress else ("", "")
+        named = zip(_HEADINGS[1:], _write_metrics(metrics)[1:], strict=True)
         values = ", ".join(f"{name} {cell}" for name, cell in named if cell)
         say(f"epoch {metrics.epoch}{total}: {values}{rate}", sys.stdout)
 
@@ -125,7 +129,7 @@ class BarObserver(NoteObserver):
 
     def advance(self, progress: Progress) -> None:
         """Moves the bar."""
-        self._rate = _rate(progress)
+        self._rate = _write_rate(progress)
         left = format_seconds(progress.seconds * (progress.examples - progress.seen) / max(progress.seen, 1))
         numbers = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}  {self._rate}  {left}"
         with self._tolerant():
@@ -203,22 +207,20 @@ def format_seconds(seconds: float) -> str:
 
 def format_history(history: Sequence[EpochMetrics]) -> str:
     """Returns the metrics of all epochs as a plain-text table, without columns that have no values."""
-    rows = [_HEADINGS, *(_cells(metrics) for metrics in history)]
+    rows = [_HEADINGS, *(_write_metrics(metrics) for metrics in history)]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    lines = zip(*columns, strict=True)
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+    return align_right(list(zip(*columns, strict=True)))
 
 
 _HEADINGS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 
 
-def _cells(metrics: EpochMetrics) -> tuple[str, ...]:
+def _write_metrics(metrics: EpochMetrics) -> tuple[str, ...]:
     numbers = (metrics.loss, metrics.accuracy, metrics.val_loss, metrics.val_accuracy)
     return (str(metrics.epoch), *("" if n is None else f"{n:.4f}" for n in numbers), f"{metrics.seconds:.1f}")
 
 
-def _rate(progress: Progress) -> str:
+def _write_rate(progress: Progress) -> str:
     return f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
 
 

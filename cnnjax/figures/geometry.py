@@ -180,7 +180,7 @@ def draw_stack(input_shape: Shape, layers: Sequence[Layer], title: str) -> "Figu
     for index, tensor in enumerate(tensors):
         row, column = divmod(index, _IN_A_ROW)
         middle, floor = _SLOT * (column + 0.5), -_ROW * row - 1.75
-        _draw_block(axes, largest.measure(tensor.output_shape), middle, floor, _COLOURS.get(tensor.kind, MUTED))
+        _draw_block(axes, largest.size_block(tensor.output_shape), middle, floor, _COLOURS.get(tensor.kind, MUTED))
         _write(axes, tensor, middle, floor)
         if index + 1 < len(tensors):
             _point(axes, middle + _SLOT / 2, floor + 0.3)
@@ -211,7 +211,8 @@ class _Largest(NamedTuple):
             max((shape[0] for shape in shapes if len(shape) == 1), default=1),
         )
 
-    def measure(self, shape: Shape) -> _Box:
+    def size_block(self, shape: Shape) -> _Box:
+        """Returns the size of the block of a tensor."""
         if len(shape) == 1:
             return _Box(max(_TALLEST * math.sqrt(shape[0] / self.features), 0.12), 0.12, 0.0)
         height, width, channels = shape

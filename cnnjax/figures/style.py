@@ -11,14 +11,14 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.errors import InputError, UnavailableError, printable
-from cnnjax.machine.files import replace_file
+from cnnjax.errors import UnavailableError, printable
+from cnnjax.machine.files import check_output, replace_file
 from cnnjax.statistics.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -150,12 +150,6 @@ def make_panels(figure: "Figure", count: int, columns: int, **shared: Any) -> li
     return every[:count]
 
 
-def check_format(path: Path) -> None:
-    """Raises `InputError` unless the suffix of a file is one of `FORMATS`."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path}: must end in {' or '.join(FORMATS)}")
-
-
 @styled()
 def encode_figure(figure: "Figure", suffix: str) -> bytes:
     """Returns a figure as the bytes of a file.
@@ -172,20 +166,31 @@ def encode_figure(figure: "Figure", suffix: str) -> bytes:
     return content.getvalue()
 
 
-def save_figure(figure: "Figure", path: Path, option: str = "--figures") -> None:
-    """Writes a figure as PNG or SVG, by the suffix of the file; an existing file is replaced in one step.
+def save_figures(
+    figures: Mapping[str, "Figure"], folder: Path, formats: Sequence[str] = FORMATS, option: str = "--figures"
+) -> list[Path]:
+    """Writes figures into a folder, and returns the paths of the files; checks first that every one can be written.
 
     Args:
-        figure: the figure.
-        path: path of the file.
-        option: command-line option that gave the path, for error messages.
+        figures: the figures by the name of their file, without its suffix.
+        folder: the folder, made if it does not exist; files of the same names are replaced.
+        formats: the suffixes of the files of each figure, from `FORMATS`.
+        option: command-line option that gave the folder, for error messages.
 
     Raises:
-        InputError: the suffix is neither ``.png`` nor ``.svg``.
-        UnavailableError: the file cannot be written.
+        InputError: a path is a folder, or the file there is a database.
+        UnavailableError: the folder or a file cannot be written.
     """
-    check_format(path)
-    replace_file(path, encode_figure(figure, path.suffix), option)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"{option} {folder}: {error.strerror}") from None
+    files = {folder / f"{name}{suffix}": figure for name, figure in figures.items() for suffix in formats}
+    targets = [check_output(path, option) for path in files]
+    contents = [encode_figure(figure, path.suffix) for path, figure in files.items()]
+    for target, content in zip(targets, contents, strict=True):
+        replace_file(target, content, option)
+    return list(files)
 
 
 def choose_ink(colour: Any) -> str:

@@ -124,9 +124,9 @@ class Arm:
     def outcomes(self, measure: Measure) -> Outcomes:
         """Returns the accuracy of every completed run by seed, and ``None`` for a run that diverged or failed."""
         lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
-        return {**self.measure(measure), **lost}
+        return {**self.accuracies(measure), **lost}
 
-    def measure(self, measure: Measure) -> dict[int, float]:
+    def accuracies(self, measure: Measure) -> dict[int, float]:
         """Returns the accuracy of completed runs by seed; on validation examples, that after the last epoch."""
         if measure == "test":
             return {
@@ -140,11 +140,40 @@ class Arm:
             if record.history and record.history[-1].val_accuracy is not None
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the name, the labels and the size as JSON values."""
+        return {
+            "name": self.name,
+            "labels": dict(self.labels),
+            "problem": self.problem,
+            "parameters": self.parameters,
+            "flops": self.flops,
+        }
+
     def _estimate(self, measure: Measure) -> Estimate | None:
-        values = self.measure(measure)
+        values = self.accuracies(measure)
         return (
             estimate_accuracy(values.values(), resolution=find_resolution([self.config], measure)) if values else None
         )
+
+
+def describe_lost_runs(arms: Iterable[Arm], names: Mapping[str, str] | None = None) -> list[str]:
+    """Returns a line for every run that failed or diverged.
+
+    Args:
+        arms: the arms of the runs.
+        names: other names for the arms, by their own.
+    """
+    return [
+        f"{lost.status}: {names[lost.cell] if names else lost.cell}, seed={lost.seed}: {lost.reason}"
+        for arm in arms
+        for lost in arm.failures
+    ]
+
+
+def describe_invalid_arms(arms: Iterable[Arm], names: Mapping[str, str] | None = None) -> list[str]:
+    """Returns a line for every arm whose network cannot exist; `names` as in `describe_lost_runs`."""
+    return [f"invalid: {names[arm.name] if names else arm.name}: {arm.problem}" for arm in arms if arm.problem]
 
 
 def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:

@@ -1,8 +1,11 @@
-"""Findings as documents: tables and sentences for reading."""
+"""Findings as documents to read, and as data: one table and one JSON object with every number unrounded."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from cnnjax.console.tables import Column, Document, Table, Value
+from cnnjax.reports.arms import describe_invalid_arms, describe_lost_runs
 from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.reports.sentences import (
     name_arms,
@@ -14,9 +17,9 @@ from cnnjax.reports.sentences import (
     write_mean_interval,
     write_points,
     write_runs,
+    write_scope,
     write_summary,
 )
-from cnnjax.runs.record import LOST
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast
 
@@ -128,16 +131,8 @@ def list_reasons(findings: Findings) -> list[tuple[str, str]]:
 
 def list_losses(findings: Findings) -> list[str]:
     """Returns a line for every run without an accuracy, and for every arm that cannot exist."""
-    names = name_arms(findings)
-    return [
-        *(
-            f"{record.status}: {names[each.arm.name]}, seed={seed}: {record.reason}"
-            for each in findings.arms
-            for seed, record in each.arm.records.items()
-            if record.status in LOST
-        ),
-        *(f"invalid: {names[each.arm.name]}: {each.arm.problem}" for each in findings.arms if each.arm.problem),
-    ]
+    arms, names = [each.arm for each in findings.arms], name_arms(findings)
+    return [*describe_lost_runs(arms, names), *describe_invalid_arms(arms, names)]
 
 
 def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tuple[Value, ...]:
@@ -146,7 +141,7 @@ def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tupl
         *([arm.labels[factor] for factor in factors] or [arm.name]),
         None if estimate is None else write_mean(estimate),
         write_mean_interval(estimate),
-        _count_of(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
+        _write_part(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
         arm.parameters,
         arm.flops,
         "yes" if each.on_front else None,
@@ -154,7 +149,8 @@ def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tupl
     )
 
 
-def _count_of(count: int, missing: int) -> str | int:
+def _write_part(count: int, missing: int) -> str | int:
+    """Returns ``4 of 5``, or only the number if none is missing."""
     return f"{count} of {count + missing}" if missing > 0 else count
 
 
@@ -175,7 +171,7 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
             write_interval(*effect.contrast.decisive_interval),
             effect.contrast.verdict.label,
             write_runs(effect.contrast),
-            _count_of(effect.combinations, effect.possible - effect.combinations),
+            _write_part(effect.combinations, effect.possible - effect.combinations),
             *(read(effect.contrast) for read in (_TESTS.values() if all_tests else ())),
         )
         for effect in (*findings.effects, *findings.interactions)
@@ -267,3 +263,75 @@ def _make_noise_table(findings: Findings) -> Table:
 def _write_range(values: Collection[float]) -> str:
     low, high = f"{min(values):.2g}", f"{max(values):.2g}"
     return low if low == high else f"{low} to {high}"
+
+
+def make_data_table(findings: Findings) -> Table:
+    """Returns a table with one row per comparison: all numbers unrounded, and the accuracies of both arms by seed."""
+    seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
+    columns = (
+        *("first", "second", "pairs", "difference", "low", "high", "level"),
+        *("adjusted_p", "t_p", "sign_flip_p", "wilcoxon_p"),
+        *("equivalence_p", "effect_size", "correlation", "wins"),
+        *("probability_of_improvement", "verdict", "label"),
+        *("survives_losses", "seeds_needed", "equivalence_low", "equivalence_high"),
+        *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
+        *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
+    )
+    accuracies = {each.arm.name: each.accuracies for each in findings.arms}
+    rows = (
+        (
+            *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
+            *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
+            *(each.equivalence_p, each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
+            *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.label),
+            *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
+            *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
+            write_scope(findings.rules.measure),
+            *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
+        )
+        for each in findings.contrasts
+    )
+    return Table(tuple(map(Column, columns)), tuple(rows))
+
+
+def to_dict(findings: Findings) -> dict[str, Any]:
+    """Returns the findings as JSON values, unrounded; without the images."""
+    images = findings.images
+    return {
+        "title": findings.title,
+        "facts": list(findings.facts),
+        "command": findings.command,
+        "rules": dataclasses.asdict(findings.rules),
+        "factors": list(findings.factors),
+        "base": findings.base,
+        "scope": write_scope(findings.rules.measure),
+        "uncompared": dict(findings.uncompared),
+        "arms": [_arm_to_dict(each) for each in findings.arms],
+        "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
+        "shares": [dataclasses.asdict(each) for each in findings.shares],
+        "effects": [dataclasses.asdict(each) for each in findings.effects],
+        "interactions": [dataclasses.asdict(each) for each in findings.interactions],
+        "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],
+        "ranks": findings.ranks and {"arms": list(findings.ranks[0]), **dataclasses.asdict(findings.ranks[1])},
+        "noise": images and {name: dataclasses.asdict(noise) for name, noise in images.noise.items()},
+        "mcnemar": images and {name: _by_seed(values) for name, values in images.mcnemar.items()},
+        "summary": list(write_summary(findings)),
+        "provenance": list(findings.provenance),
+        "remarks": list(findings.remarks),
+    }
+
+
+def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
+    return {
+        **each.arm.to_dict(),
+        "estimate": each.estimate and dataclasses.asdict(each.estimate),
+        "interquartile_mean": each.interquartile_mean,
+        "on_front": each.on_front,
+        "accuracies": _by_seed(each.accuracies),
+        "keys": {str(seed): record.key for seed, record in each.arm.records.items()},
+        "counts": {status: runs for status, runs in each.arm.counts.items() if runs},
+    }
+
+
+def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
+    return {str(seed): value for seed, value in values.items()}

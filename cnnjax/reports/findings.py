@@ -1,22 +1,22 @@
-"""The findings of a comparison in numbers: arms, differences, effects of factors, ranks and single images."""
+"""The findings of a comparison in numbers: arms, differences, effects of factors, ranks and single images.
+
+`compare_stored_arms` reads what is stored of the runs; `compare_arms` computes the findings.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cnnjax.data.dataset import Dataset
-from cnnjax.data.loading import load_data
-from cnnjax.errors import CorruptionError, InputError, UnavailableError
-from cnnjax.inspection.confusion import count_confusions
+from cnnjax.errors import InputError
 from cnnjax.reports.arms import Arm, Measure, count_origins, describe_origins, find_chance, find_resolution
-from cnnjax.runs.record import LOST, Record, check_predictions
+from cnnjax.reports.images import ImageFindings, add_noise, load_image_findings
+from cnnjax.runs.record import LOST
 from cnnjax.runs.store import Store
 from cnnjax.statistics import (
     Contrast,
     Criteria,
     Effect,
-    Noise,
     Outcomes,
     Ranks,
     Share,
@@ -28,194 +28,14 @@ from cnnjax.statistics import (
     complete,
     estimate_effects,
     interquartile_mean,
-    mcnemar_p,
     pareto_front,
     rank_arms,
-    split_noise,
 )
 from cnnjax.statistics.estimates import Estimate, estimate_accuracy
 
 DATASET = "data.name"
-
-
-def rank_over_datasets(
-    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], alpha: float
-) -> tuple[tuple[str, ...], Ranks] | None:
-    """Ranks arms by their mean accuracies on every dataset; arms that differ only in the dataset are one arm.
-
-    Args:
-        arms: each with a label of ``data.name``.
-        values: the accuracies of an arm by seed, by the name of the arm; arms without any are absent.
-        alpha: the level of the critical difference.
-
-    Returns:
-        The names of the ranked arms, and their ranks; ``None`` unless at least two arms have a mean accuracy on each of
-        at least two datasets.
-    """
-    means: dict[str, dict[str, float]] = {}
-    for arm in arms:
-        if arm.name in values:
-            rest = ", ".join(f"{factor}={label}" for factor, label in arm.labels.items() if factor != DATASET)
-            means.setdefault(rest, {})[arm.labels[DATASET]] = float(np.mean([*values[arm.name].values()]))
-    datasets = list(dict.fromkeys(arm.labels[DATASET] for arm in arms))
-    everywhere = {name: by_dataset for name, by_dataset in means.items() if len(by_dataset) == len(datasets)}
-    if len(everywhere) < 2 or len(datasets) < 2:
-        return None
-    table = np.array([[by_dataset[dataset] for by_dataset in everywhere.values()] for dataset in datasets])
-    return tuple(everywhere), rank_arms(table, alpha)
-
-
-HARDEST = 24
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFindings:
-    """What the predictions for single test images show.
-
-    Attributes:
-        differences: by arm and by seed that the base has too: whether the arm is right on each image, less whether the
-            base is: -1, 0 or 1, int8 (images,).
-        noise: by arm, how much of the variance of its difference to the base comes from seeds and how much from
-            images; empty until `split_by_contrast` fills it.
-        mcnemar: by arm and seed, the p value of McNemar's test against the base.
-        confusions: by arm, the confusion matrix summed over seeds, int64 (true class, predicted class).
-        hardest: the indices of the test images that most runs get wrong, the hardest first.
-        wrong: the share of all runs that get each of these wrong.
-        images: these images, uint8 (n, height, width, channels).
-        labels: their true classes, int32 (n,).
-        guesses: the wrong class that each is most often taken for, int64 (n,).
-        test_size: the number of test images.
-        class_names: the names of the classes, in the order of their labels.
-    """
-
-    differences: Mapping[str, Mapping[int, np.ndarray]]
-    mcnemar: Mapping[str, Mapping[int, float]]
-    confusions: Mapping[str, np.ndarray]
-    hardest: np.ndarray
-    wrong: np.ndarray
-    images: np.ndarray
-    labels: np.ndarray
-    guesses: np.ndarray
-    test_size: int
-    class_names: tuple[str, ...]
-    noise: Mapping[str, Noise] = field(default_factory=dict)
-
-
-def look_at_images(
-    arms: Sequence[Arm], base: str | None, store: Store, measure: Measure
-) -> tuple[ImageFindings | None, tuple[str, ...]]:
-    """Returns what single test images show; or ``None``, and a remark that says why not.
-
-    Args:
-        arms: to compare.
-        base: the arm that the others are compared with.
-        store: the store of their runs.
-        measure: the accuracy that is compared; if it is not the test accuracy, test images are not looked at.
-
-    Raises:
-        CorruptionError: the store cannot be read.
-    """
-    if len({arm.config.data.source for arm in arms}) > 1:
-        return None, ("several datasets: single images are not looked at",)
-    if measure != "test":
-        return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
-    try:
-        dataset = load_data(arms[0].config.data)
-    except (InputError, UnavailableError, CorruptionError) as error:
-        return None, (f"single images are not looked at: {error}",)
-    images = find_in_images(arms, base, store, dataset)
-    return images, () if images else ("single images are not looked at: no run was tested on these images",)
-
-
-def find_in_images(arms: Sequence[Arm], base: str | None, store: Store, dataset: Dataset) -> ImageFindings | None:
-    """Returns what the stored predictions of the completed runs show.
-
-    Args:
-        arms: of one dataset.
-        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
-        store: the store of their runs.
-        dataset: the images that they were tested on.
-
-    Returns:
-        ``None`` if no run has predictions, or one was tested on other images.
-
-    Raises:
-        CorruptionError: the store cannot be read.
-    """
-    records = [record for arm in arms for record in arm.completed.values()]
-    if not records or any(_find_dataset(record) != dataset.sha256 for record in records):
-        return None
-    labels = dataset.test.labels
-    by_key = store.load_predictions(record.key for record in records)
-    for key, each in by_key.items():
-        check_predictions(key, each, len(labels), dataset.classes)
-    predictions = {
-        arm.name: {seed: by_key[record.key] for seed, record in sorted(arm.completed.items())}
-        for arm in arms
-        if arm.completed
-    }
-    correct = {name: {seed: each == labels for seed, each in by_seed.items()} for name, by_seed in predictions.items()}
-    everything = np.array([each for by_seed in predictions.values() for each in by_seed.values()])
-    wrong = np.mean(everything != labels, axis=0)
-    hardest = np.argsort(-wrong, kind="stable")[:HARDEST]
-    hardest = hardest[wrong[hardest] > 0]
-    others = {} if base is None else {name: each for name, each in correct.items() if name != base}
-    bases = {} if base is None else correct.get(base, {})
-    return ImageFindings(
-        differences={
-            name: {
-                seed: each.astype(np.int8) - bases[seed].astype(np.int8)
-                for seed, each in by_seed.items()
-                if seed in bases
-            }
-            for name, by_seed in others.items()
-        },
-        mcnemar={
-            name: {seed: mcnemar_p(by_seed[seed], bases[seed]) for seed in by_seed if seed in bases}
-            for name, by_seed in others.items()
-        },
-        confusions={
-            name: np.sum([count_confusions(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
-            for name, by_seed in predictions.items()
-        },
-        hardest=hardest,
-        wrong=wrong[hardest],
-        images=dataset.test.images[hardest],
-        labels=labels[hardest],
-        guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
-        test_size=len(labels),
-        class_names=dataset.class_names or tuple(map(str, range(dataset.classes))),
-    )
-
-
-def _find_dataset(record: Record) -> str | None:
-    sha256: str | None = (record.provenance.get("dataset") or {}).get("sha256")
-    return sha256
-
-
-def split_by_contrast(images: ImageFindings, contrasts: Sequence[Contrast]) -> ImageFindings:
-    """Returns the findings with the noise of every contrast, for its seeds and at its level.
-
-    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images.
-    """
-    groups: dict[tuple[tuple[int, ...], float], list[str]] = {}
-    for contrast in contrasts:
-        seeds = contrast.comparison.seeds
-        if len(seeds) > 1 and set(seeds) <= images.differences.get(contrast.first, {}).keys():
-            groups.setdefault((seeds, contrast.level), []).append(contrast.first)
-    noise: dict[str, Noise] = {}
-    for (seeds, level), names in groups.items():
-        tables = [np.array([images.differences[name][seed] for seed in seeds]) for name in names]
-        noise |= dict(zip(names, split_noise(tables, 1 - level), strict=True))
-    return replace(images, noise=noise)
-
-
-def _guess(predictions: np.ndarray, label: int) -> int:
-    return int(np.bincount(predictions[predictions != label]).argmax())
-
-
 MOST_FOR_PAIRS = 60
-"""Arms of which all pairs are compared: 1,770, which a reader can no longer take in."""
+"""Largest number of arms of which all pairs are compared; 1,770 pairs are more than a reader can take in."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +83,9 @@ class Findings:
         arms: the arms, in the study's order.
         base: the name of the arm that the others are compared with; ``None`` if all pairs are compared.
         contrasts: the comparisons that could be made.
-        uncompared: by arm, why it could not be compared; it counts in the family all the same.
-        shares: the shares of the variance by factor and interaction; empty for a single factor, or without a model.
+        uncompared: by arm, why it could not be compared; it still counts in the family.
+        shares: the shares of the variance by factor and interaction; empty for a single factor, or where the runs
+            do not determine them.
         effects, interactions: the effects of levels, averaged over the cells that have them.
         at_equal_size: the effects of levels adjusted for the log of parameters; empty if both go together.
         ranks: the names of the arms and their mean ranks over datasets; ``None`` for one dataset.
@@ -295,10 +116,12 @@ class Findings:
         """Returns the arm of this name."""
         return next(result for result in self.arms if result.arm.name == name)
 
-    def show(self, names: Collection[str]) -> "Findings":
-        """Returns the findings of these arms alone; their verdicts stay those of the family of all arms.
+    def list_labels(self, factor: str) -> list[str]:
+        """Returns the labels of a factor's levels, in the study's order."""
+        return list(dict.fromkeys(result.arm.labels[factor] for result in self.arms))
 
-        The effects of factors stay those of all arms, too.
+    def restrict(self, names: Collection[str]) -> "Findings":
+        """Returns the findings with these arms alone; verdicts and effects of factors stay those of all arms.
 
         Raises:
             InputError: fewer than two arms are named.
@@ -317,7 +140,7 @@ class Findings:
         )
 
 
-def compare(
+def compare_stored_arms(
     arms: Sequence[Arm],
     base: str | None,
     rules: Rules,
@@ -346,8 +169,8 @@ def compare(
         CorruptionError: the store cannot be read.
     """
     names = {arm.name for arm in arms} if shown is None else shown
-    images, notes = look_at_images([arm for arm in arms if arm.name in names], base, store, rules.measure)
-    findings = find(
+    images, notes = load_image_findings([arm for arm in arms if arm.name in names], base, store, rules.measure)
+    findings = compare_arms(
         arms,
         base,
         rules,
@@ -361,10 +184,10 @@ def compare(
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
         remarks=(*remarks, *notes),
     )
-    return findings.show(names)
+    return findings.restrict(names)
 
 
-def find(
+def compare_arms(
     arms: Sequence[Arm],
     base: str | None,
     rules: Rules,
@@ -372,22 +195,22 @@ def find(
     title: str,
     facts: Sequence[str] = (),
     command: str = "",
+    chance: float,
     resolution: float | None = None,
-    chance: float = 0.0,
     seeds: Sequence[int] = (),
     images: ImageFindings | None = None,
     provenance: Sequence[str] = (),
     remarks: Sequence[str] = (),
 ) -> Findings:
-    """Compares arms in every way that their design allows.
+    """Compares arms in every way that their design allows; reads nothing but the arms.
 
     Args:
         arms: at least two, of one study.
-        base: name of the one that the others are compared with; ``None`` compares all pairs.
+        base: name of the arm that the others are compared with; ``None`` compares all pairs.
         rules: the rules of the comparison.
         title, facts, command, provenance, remarks, images: as in `Findings`.
-        resolution: the step between possible accuracies; ``None`` if it is not known.
         chance: the accuracy of guessing, which lost runs count as in the worst case.
+        resolution: the step between possible accuracies; ``None`` if it is not known.
         seeds: with `rules.looks`, all seeds that may be run, in their order.
 
     Raises:
@@ -395,7 +218,7 @@ def find(
     """
     if len(arms) < 2:
         raise InputError(f"{len(arms)} arm: nothing to compare; must be at least two")
-    values = {arm.name: accuracies for arm in arms if (accuracies := arm.measure(rules.measure))}
+    values = {arm.name: accuracies for arm in arms if (accuracies := arm.accuracies(rules.measure))}
     if base is not None and base not in values:
         raise InputError(f"baseline {base}: has no completed run with a {rules.measure} accuracy")
     family = {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None}
@@ -417,7 +240,7 @@ def find(
         else ()
         for order in (1, 2)
     )
-    contrasts = () if several else _contrast(arms, family, base, rules, resolution, chance, seeds)
+    contrasts = () if several else _compare(arms, family, base, rules, resolution, chance, seeds)
     uncompared = {} if several else dict(_list_uncompared(arms, base, contrasts, rules, seeds))
     return Findings(
         title=title,
@@ -425,7 +248,7 @@ def find(
         command=command,
         rules=rules,
         factors=factors,
-        arms=_describe(arms, values, resolution, has_front=not several),
+        arms=_summarize(arms, values, resolution, has_front=not several),
         base=base,
         contrasts=contrasts,
         uncompared=uncompared,
@@ -436,14 +259,14 @@ def find(
         if several
         else adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules),
         ranks=rank_over_datasets(arms, values, rules.alpha) if several else None,
-        images=images and split_by_contrast(images, contrasts),
+        images=images and add_noise(images, contrasts),
         provenance=tuple(provenance),
         remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
     )
 
 
 def _keep_first(values: Outcomes, seeds: Sequence[int]) -> Outcomes:
-    """Returns the values of these seeds, or all values without seeds; factors are judged at the first look."""
+    """Returns the values of these seeds, or all values if no seeds are given; factors are judged at the first look."""
     return {seed: value for seed, value in values.items() if seed in seeds} if seeds else values
 
 
@@ -466,7 +289,7 @@ def _list_uncompared(
             yield arm.name, f"{why}{hint}"
 
 
-def _contrast(
+def _compare(
     arms: Sequence[Arm],
     family: Mapping[str, Outcomes],
     base: str | None,
@@ -475,7 +298,7 @@ def _contrast(
     chance: float,
     seeds: Sequence[int],
 ) -> tuple[Contrast, ...]:
-    """Compares the arms that have values; the family is that of all valid arms."""
+    """Compares the arms that have results; all valid arms count in the family."""
     if base is None:
         arms_with_values = sum(bool(complete(outcomes)) for outcomes in family.values())
         if arms_with_values > MOST_FOR_PAIRS:
@@ -489,7 +312,7 @@ def _contrast(
     return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution, chance=chance)
 
 
-def _describe(
+def _summarize(
     arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], resolution: float | None, has_front: bool
 ) -> tuple[ArmResult, ...]:
     means = {name: estimate_accuracy(accuracies.values(), resolution=resolution) for name, accuracies in values.items()}
@@ -506,3 +329,30 @@ def _describe(
         )
         for arm in arms
     )
+
+
+def rank_over_datasets(
+    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], alpha: float
+) -> tuple[tuple[str, ...], Ranks] | None:
+    """Ranks arms by their mean accuracies on every dataset; arms that differ only in the dataset are one arm.
+
+    Args:
+        arms: the arms, each with a label of ``data.name``.
+        values: the accuracies of an arm by seed, by the name of the arm; arms without any are absent.
+        alpha: the level of the critical difference.
+
+    Returns:
+        The names of the ranked arms, and their ranks; ``None`` unless at least two arms have a mean accuracy on each of
+        at least two datasets.
+    """
+    means: dict[str, dict[str, float]] = {}
+    for arm in arms:
+        if arm.name in values:
+            rest = ", ".join(f"{factor}={label}" for factor, label in arm.labels.items() if factor != DATASET)
+            means.setdefault(rest, {})[arm.labels[DATASET]] = float(np.mean([*values[arm.name].values()]))
+    datasets = list(dict.fromkeys(arm.labels[DATASET] for arm in arms))
+    everywhere = {name: by_dataset for name, by_dataset in means.items() if len(by_dataset) == len(datasets)}
+    if len(everywhere) < 2 or len(datasets) < 2:
+        return None
+    table = np.array([[by_dataset[dataset] for by_dataset in everywhere.values()] for dataset in datasets])
+    return tuple(everywhere), rank_arms(table, alpha)

@@ -1,4 +1,4 @@
-"""Findings as one HTML page that holds its figures, styles and data."""
+"""The findings as one HTML page, which holds its figures, styles and script."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _LEFT_OUT = ("metadata", "style")
-"""What matplotlib says of itself, and a style that would hold for the whole page."""
+"""Elements to leave out: what matplotlib says about itself, and a style that would apply to the whole page."""
 
 
 def inline_figure(figure: "Figure", name: str, description: str) -> str:
@@ -41,8 +41,8 @@ def inline_figure(figure: "Figure", name: str, description: str) -> str:
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _LINK)
     root = ET.parse(io.BytesIO(encode_figure(figure, ".svg"))).getroot()
-    _remove(root)
-    used = {target for element in root.iter() for target in _list_targets(element)}
+    _drop_left_out(root)
+    used = {target for element in root.iter() for target in _list_references(element)}
     for element in root.iter():
         _rewrite(element, name, used)
     width = float(root.get("width", "0pt").removesuffix("pt")) * 96 / 72
@@ -54,15 +54,15 @@ def inline_figure(figure: "Figure", name: str, description: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _remove(parent: ET.Element) -> None:
+def _drop_left_out(parent: ET.Element) -> None:
     for child in list(parent):
         if child.tag.rpartition("}")[2] in _LEFT_OUT:
             parent.remove(child)
         else:
-            _remove(child)
+            _drop_left_out(child)
 
 
-def _list_targets(element: ET.Element) -> list[str]:
+def _list_references(element: ET.Element) -> list[str]:
     link = element.get(f"{{{_LINK}}}href", "")
     found = [target for value in element.attrib.values() for target in _REFERENCE.findall(value)]
     return [*found, *([link[1:]] if link.startswith("#") else [])]
@@ -84,6 +84,7 @@ def _rewrite(element: ET.Element, name: str, used: set[str]) -> None:
 
 
 _AFTER_TABLES = ("confusions", "hardest")
+"""Pictures that stand below the tables."""
 
 
 class PageCell(NamedTuple):

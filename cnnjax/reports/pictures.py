@@ -1,7 +1,7 @@
 """The pictures of a comparison: differences, pairs of runs, accuracy against size, ranks, effects, curves, images.
 
-Every drawing function returns a figure and its caption, which says what its bars are. Without a figure the caption says
-why there is none; it is empty where that is obvious.
+Every function `show_*` returns a figure and its caption, which says what its bars are. Without a figure the caption
+says why there is none; it is empty where that is obvious.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.errors import UnavailableError
 from cnnjax.figures.arms import MOST_GROUPS, MOST_PAIRS, Pair, Point, draw_capacity, draw_forest, draw_pairs, draw_ranks
 from cnnjax.figures.factors import FactorEffects, HeatMap, draw_heat_maps, draw_main_effects, draw_shares
 from cnnjax.figures.runs import (
@@ -23,10 +22,9 @@ from cnnjax.figures.runs import (
     draw_curves,
     draw_hardest,
 )
-from cnnjax.figures.style import FORMATS, save_figure
+from cnnjax.figures.style import save_figures
 from cnnjax.reports.findings import DATASET, ArmResult, Findings
 from cnnjax.reports.sentences import (
-    list_levels,
     name_arms,
     name_contrasts,
     name_effect,
@@ -43,36 +41,36 @@ if TYPE_CHECKING:
     Drawn = tuple[Figure | None, str]
 
 MOST_ROWS = 60
-"""Contrasts that are drawn."""
+"""Largest number of contrasts in a picture."""
 
 
-def draw_differences(findings: Findings) -> "Drawn":
-    """Draws the contrasts of the arms as a forest plot."""
+def show_differences(findings: Findings) -> "Drawn":
+    """Shows the contrasts of the arms as a forest plot."""
     if not findings.contrasts:
-        return None, _explain_lack(findings)
-    shown, note = _choose(findings.contrasts, MOST_ROWS)
+        return None, _say_why_no_differences(findings)
+    shown, note = _choose_contrasts(findings.contrasts, MOST_ROWS)
     figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules.margin)
     against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
     seeds = write_counts((each.comparison.n for each in shown), "common seed")
     return figure, (
-        f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {describe_bars(shown)} "
+        f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {_describe_bars(shown)} "
         f"Grey ticks are single seeds; an arrow stands for a mean outside the picture.{note}"
     )
 
 
-def draw_seeds(findings: Findings) -> "Drawn":
-    """Draws the accuracies behind the contrasts, runs of one seed joined by a line."""
+def show_seeds(findings: Findings) -> "Drawn":
+    """Shows the accuracies of the compared runs, with a line between the two runs of one seed."""
     if not findings.contrasts:
-        return None, _explain_lack(findings)
-    shown, note = _choose(findings.contrasts, MOST_PAIRS)
+        return None, _say_why_no_differences(findings)
+    shown, note = _choose_contrasts(findings.contrasts, MOST_PAIRS)
     names = name_arms(findings)
     figure = draw_pairs(
         [
             Pair(
                 names[each.first],
                 names[each.second],
-                _values_at(findings, each.first, each.comparison.seeds),
-                _values_at(findings, each.second, each.comparison.seeds),
+                _find_accuracies(findings, each.first, each.comparison.seeds),
+                _find_accuracies(findings, each.second, each.comparison.seeds),
             )
             for each in shown
         ],
@@ -84,12 +82,12 @@ def draw_seeds(findings: Findings) -> "Drawn":
     )
 
 
-def draw_sizes(findings: Findings) -> "Drawn":
-    """Draws accuracy against parameters, with the Pareto front."""
+def show_capacity(findings: Findings) -> "Drawn":
+    """Shows accuracy against parameters, with the Pareto front."""
     if findings.ranks is not None:
         return None, "Accuracies on several datasets have no scale in common."
     factors, names = shorten_paths(findings.factors), name_arms(findings)
-    few = [factor for factor in findings.factors if 1 < len(list_levels(findings, factor)) <= MOST_GROUPS]
+    few = [factor for factor in findings.factors if 1 < len(findings.list_labels(factor)) <= MOST_GROUPS]
     by = few[0] if few else None
     points = [
         Point(
@@ -113,8 +111,8 @@ def draw_sizes(findings: Findings) -> "Drawn":
     )
 
 
-def draw_dataset_ranks(findings: Findings) -> "Drawn":
-    """Draws mean ranks over datasets."""
+def show_ranks(findings: Findings) -> "Drawn":
+    """Shows mean ranks over datasets."""
     if findings.ranks is None:
         several = DATASET in findings.factors
         return None, "No two arms have results on all of at least two datasets." if several else ""
@@ -130,7 +128,7 @@ def draw_dataset_ranks(findings: Findings) -> "Drawn":
     return draw_ranks(names, ranks.mean, critical), caption
 
 
-def describe_bars(contrasts: Sequence[Contrast]) -> str:
+def _describe_bars(contrasts: Sequence[Contrast]) -> str:
     """Returns a sentence with the confidence level of the intervals of contrasts."""
     levels = [
         2 * each.equivalence_level if each.verdict.word == "equivalent" else each.level
@@ -145,12 +143,12 @@ def describe_bars(contrasts: Sequence[Contrast]) -> str:
     return f"Bars: Student's interval of the paired differences that the verdict rests on, with {each} confidence{why}."
 
 
-def _values_at(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
+def _find_accuracies(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
     accuracies = findings.arm(name).accuracies
     return {seed: accuracies[seed] for seed in seeds}
 
 
-def _choose(contrasts: Sequence[Contrast], most: int) -> tuple[Sequence[Contrast], str]:
+def _choose_contrasts(contrasts: Sequence[Contrast], most: int) -> tuple[Sequence[Contrast], str]:
     """Returns the contrasts with the largest differences, in their order, and a sentence if some are left out."""
     if len(contrasts) <= most:
         return contrasts, ""
@@ -159,18 +157,18 @@ def _choose(contrasts: Sequence[Contrast], most: int) -> tuple[Sequence[Contrast
     return shown, f" Shown are the {most} largest of {len(contrasts):,} differences; the tables have all."
 
 
-def _explain_lack(findings: Findings) -> str:
+def _say_why_no_differences(findings: Findings) -> str:
     if findings.ranks is not None:
         return "Arms of several datasets are ranked within each dataset instead."
     return "No two arms have results for a common seed."
 
 
 MOST_MAPS, MOST_CELLS = 6, 20
-"""Heat maps beside each other; rows or columns of one."""
+"""Largest numbers of heat maps in a picture, and of rows or columns in one of them."""
 
 
-def draw_variance(findings: Findings) -> "Drawn":
-    """Draws the share of the variance that each factor and interaction explains."""
+def show_variance(findings: Findings) -> "Drawn":
+    """Shows the share of the variance that each factor and interaction explains."""
     if not findings.shares:
         return None, "One factor alone, or runs without a spread, leave no variance to be divided."
     factors = shorten_paths(findings.factors)
@@ -182,43 +180,43 @@ def draw_variance(findings: Findings) -> "Drawn":
     )
 
 
-def draw_effects(findings: Findings) -> "Drawn":
-    """Draws the main effects, one panel per factor."""
+def show_effects(findings: Findings) -> "Drawn":
+    """Shows the main effects, one panel per factor."""
     if not findings.effects:
-        return None, _explain_lack_of_effects(findings)
+        return None, _say_why_no_effects(findings)
     factors = shorten_paths(findings.factors)
     panels = []
     for factor in findings.factors:
         effects = [effect for effect in findings.effects if effect.factors == (factor,)]
         if effects:
             found = {effects[0].references[0]: None, **{effect.labels[0]: effect.contrast for effect in effects}}
-            order = [label for label in list_levels(findings, factor) if label in found]
+            order = [label for label in findings.list_labels(factor) if label in found]
             panels.append(FactorEffects(factors[factor], {label: found[label] for label in order}))
     contrasts = [effect.contrast for effect in findings.effects]
     return draw_main_effects(panels, findings.rules.margin), (
         "Effect of every level against that of the diamond, averaged over the combinations of the other "
         f"factors that have both ({write_counts((e.combinations for e in findings.effects), 'combination')}), over "
-        f"{write_counts((each.comparison.n for each in contrasts), 'seed')}. {describe_bars(contrasts)}"
+        f"{write_counts((each.comparison.n for each in contrasts), 'seed')}. {_describe_bars(contrasts)}"
     )
 
 
-def draw_crossings(findings: Findings) -> "Drawn":
-    """Draws the interactions of all pairs of factors with their intervals, the clearest first."""
+def show_interactions(findings: Findings) -> "Drawn":
+    """Shows the interactions of all pairs of factors with their intervals, the clearest first."""
     if not findings.interactions:
-        return None, _explain_lack_of_effects(findings)
+        return None, _say_why_no_effects(findings)
     ranked = sorted(findings.interactions, key=lambda effect: effect.contrast.adjusted_p or 0)
     shown = [effect.contrast for effect in ranked[:MOST_ROWS]]
     note = f" Shown are {len(shown)} of {len(ranked)}; the table has all." if len(shown) < len(ranked) else ""
     figure = draw_forest([name_effect(findings, effect) for effect in ranked[:MOST_ROWS]], shown, findings.rules.margin)
     return figure, (
         "How much more one change of level brings where the other (x) is made as well; at zero, neither depends on "
-        f"the other. {describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
+        f"the other. {_describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
         f"picture.{note}"
     )
 
 
-def draw_at_equal_size(findings: Findings) -> "Drawn":
-    """Draws the effects of levels at equal numbers of parameters."""
+def show_equal_size(findings: Findings) -> "Drawn":
+    """Shows the effects of levels at equal numbers of parameters."""
     if not findings.at_equal_size:
         return None, "The levels determine the number of parameters, so the two cannot be told apart."
     shown = findings.at_equal_size[:MOST_ROWS]
@@ -226,13 +224,13 @@ def draw_at_equal_size(findings: Findings) -> "Drawn":
     names = [f"{shorten_level(each.first, factors)} less {shorten_level(each.second, factors)}" for each in shown]
     return draw_forest(names, shown, findings.rules.margin), (
         "Effect of every level when the logarithm of the number of parameters has explained what it can, over "
-        f"{write_counts((each.comparison.n for each in shown), 'seed')}. {describe_bars(shown)}"
+        f"{write_counts((each.comparison.n for each in shown), 'seed')}. {_describe_bars(shown)}"
     )
 
 
-def draw_maps(findings: Findings) -> "Drawn":
-    """Draws heat maps of one factor against another, one map per level of a third."""
-    levels = {factor: list_levels(findings, factor) for factor in findings.factors}
+def show_heat_maps(findings: Findings) -> "Drawn":
+    """Shows heat maps of one factor against another, one map per level of a third."""
+    levels = {factor: findings.list_labels(factor) for factor in findings.factors}
     if len(levels) not in (2, 3):
         return None, "Heat maps are of two factors, or of two for every level of a third."
     order = sorted(levels, key=lambda factor: len(levels[factor]))
@@ -278,7 +276,7 @@ def _write_cell(result: ArmResult | None) -> str:
     return f"{100 * result.estimate.mean:.2f}" + ("" if spread is None else f"\n±{100 * spread:.2f}")
 
 
-def _explain_lack_of_effects(findings: Findings) -> str:
+def _say_why_no_effects(findings: Findings) -> str:
     if len(findings.factors) < 2:
         return "There is one factor: its effects are the differences between the arms."
     return "No two levels of a factor have results that differ in it alone."
@@ -287,14 +285,14 @@ def _explain_lack_of_effects(findings: Findings) -> str:
 NO_PREDICTIONS = "The predictions or the test images of these runs are not at hand."
 
 
-def draw_learning(findings: Findings) -> "Drawn":
-    """Draws learning curves with bands, one panel per arm."""
+def show_curves(findings: Findings) -> "Drawn":
+    """Shows learning curves with bands, one panel per arm."""
     ended = [result for result in findings.arms if any(record.history for record in result.arm.completed.values())]
     epochs = [len(record.history) for result in ended for record in result.arm.completed.values()]
     if max(epochs, default=0) < 2:
         return None, "No completed run has more than one epoch."
     validated = all(_has_validation(result) for result in ended)
-    chosen = select(findings, ended, MOST_CURVES)
+    chosen = _choose_arms(findings, ended, MOST_CURVES)
     names = name_arms(findings)
     curves = [_trace(names[result.arm.name], result, validated) for result in chosen]
     base = next((curve for curve in curves if findings.base and curve.name == names[findings.base]), None)
@@ -311,12 +309,12 @@ def draw_learning(findings: Findings) -> "Drawn":
     )
 
 
-def draw_mistaken(findings: Findings) -> "Drawn":
-    """Draws the confusion matrix of every arm."""
+def show_confusions(findings: Findings) -> "Drawn":
+    """Shows the confusion matrix of every arm."""
     if findings.images is None:
         return None, NO_PREDICTIONS
     known = [result for result in findings.arms if result.arm.name in findings.images.confusions]
-    chosen, names = select(findings, known, MOST_MATRICES), name_arms(findings)
+    chosen, names = _choose_arms(findings, known, MOST_MATRICES), name_arms(findings)
     matrices = [findings.images.confusions[result.arm.name] for result in chosen]
     figure = draw_confusions([names[result.arm.name] for result in chosen], matrices, findings.images.class_names)
     left_out = len(known) - len(chosen)
@@ -328,8 +326,8 @@ def draw_mistaken(findings: Findings) -> "Drawn":
     )
 
 
-def draw_hardest_images(findings: Findings) -> "Drawn":
-    """Draws the test images that most runs get wrong."""
+def show_hardest(findings: Findings) -> "Drawn":
+    """Shows the test images that most runs get wrong."""
     images = findings.images
     if images is None:
         return None, NO_PREDICTIONS
@@ -348,7 +346,7 @@ def draw_hardest_images(findings: Findings) -> "Drawn":
     )
 
 
-def select(findings: Findings, results: Sequence[ArmResult], most: int) -> list[ArmResult]:
+def _choose_arms(findings: Findings, results: Sequence[ArmResult], most: int) -> list[ArmResult]:
     """Returns the base and the most accurate arms, at most `most` in all, in the study's order."""
     if len(results) <= most:
         return list(results)
@@ -394,21 +392,21 @@ class Picture:
     figure: "Figure | None"
 
 
-_DRAWN: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
-    "differences": ("Differences between arms", draw_differences),
-    "ranks": ("Ranks over datasets", draw_dataset_ranks),
-    "seeds": ("Runs of the same seed", draw_seeds),
-    "capacity": ("Accuracy against parameters", draw_sizes),
-    "variance": ("Shares of the variance", draw_variance),
-    "effects": ("Main effects", draw_effects),
-    "interactions": ("Interactions", draw_crossings),
-    "equal_size": ("Effects at equal size", draw_at_equal_size),
-    "heat_maps": ("Factor against factor", draw_maps),
-    "curves": ("Learning curves", draw_learning),
-    "confusions": ("Confusions", draw_mistaken),
-    "hardest": ("The hardest images", draw_hardest_images),
+_PICTURES: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
+    "differences": ("Differences between arms", show_differences),
+    "ranks": ("Ranks over datasets", show_ranks),
+    "seeds": ("Runs of the same seed", show_seeds),
+    "capacity": ("Accuracy against parameters", show_capacity),
+    "variance": ("Shares of the variance", show_variance),
+    "effects": ("Main effects", show_effects),
+    "interactions": ("Interactions", show_interactions),
+    "equal_size": ("Effects at equal size", show_equal_size),
+    "heat_maps": ("Factor against factor", show_heat_maps),
+    "curves": ("Learning curves", show_curves),
+    "confusions": ("Confusions", show_confusions),
+    "hardest": ("The hardest images", show_hardest),
 }
-"""Title and drawer of every picture by its name, which its files have, too."""
+"""Title and function of every picture by its name, which is also that of its files."""
 
 
 def draw_all(findings: Findings) -> dict[str, Picture]:
@@ -418,39 +416,27 @@ def draw_all(findings: Findings) -> dict[str, Picture]:
         findings: the findings of a comparison.
 
     Returns:
-        The pictures by name, in a fixed order. A picture that cannot be drawn says why, unless that is obvious.
+        The pictures by name, in a fixed order. The caption of a picture that cannot be drawn says why; where that is
+        obvious, the picture is left out.
     """
     pictures = {}
-    for name, (title, draw) in _DRAWN.items():
+    for name, (title, draw) in _PICTURES.items():
         figure, caption = draw(findings)
         if figure is not None or caption:
             pictures[name] = Picture(title, caption, figure)
     return pictures
 
 
-def save_pictures(findings: Findings, folder: Path, option: str = "--figures") -> tuple[Path, ...]:
-    """Writes every picture that can be drawn as PNG and as SVG.
+def save_pictures(findings: Findings, folder: Path) -> list[Path]:
+    """Writes every picture that can be drawn as PNG and as SVG, and returns the paths of the files.
 
     Args:
         findings: the findings of a comparison.
         folder: the folder of the files, made if it does not exist; files of the same names are replaced.
-        option: the command line option that named the folder, for error messages.
-
-    Returns:
-        The paths of the files.
 
     Raises:
+        InputError: a picture would replace something that is not a file.
         UnavailableError: the folder or a file cannot be written.
     """
-    figures = {name: picture.figure for name, picture in draw_all(findings).items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(f"{option} {folder}: {error.strerror}") from None
-    written = []
-    for name, figure in figures.items():
-        if figure is not None:
-            for suffix in FORMATS:
-                written.append(folder / f"{name}{suffix}")
-                save_figure(figure, written[-1], option)
-    return tuple(written)
+    drawn = {name: picture.figure for name, picture in draw_all(findings).items() if picture.figure is not None}
+    return save_figures(drawn, folder)

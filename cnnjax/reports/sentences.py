@@ -1,16 +1,21 @@
-"""Findings in sentences, and short names for arms and factors."""
+"""The findings in sentences, with short names for arms and factors, and numbers as they are written."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 
+from cnnjax.reports.arms import Measure
 from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect
 from cnnjax.statistics.estimates import Estimate
-from cnnjax.statistics.verdicts import SIGNS
+from cnnjax.statistics.verdicts import SIGNS, Word
+
+_MOST = 6
+"""Largest number of items that a sentence lists."""
 
 
 def name_arms(findings: Findings) -> dict[str, str]:
@@ -60,15 +65,6 @@ def write_counts(numbers: Iterable[int], noun: str) -> str:
     return f"{found[0]:,} to {write_count(found[-1], noun)}"
 
 
-def list_levels(findings: Findings, factor: str) -> list[str]:
-    """Returns the labels of a factor's levels in the study's order."""
-    return list(dict.fromkeys(result.arm.labels[factor] for result in findings.arms))
-
-
-WORDS = ("better", "worse", "equivalent", "undecided")
-_MOST = 6
-
-
 def write_summary(findings: Findings) -> tuple[str, ...]:
     """Returns the conclusions, each in one or two sentences."""
     return (
@@ -79,7 +75,7 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
         *_say_interactions(findings),
         *_say_size(findings),
         *_say_noise(findings),
-        *_say_missing(findings.arms),
+        *_say_runs_without_accuracy(findings.arms),
         *_say_measure(findings),
     )
 
@@ -113,9 +109,9 @@ def write_runs(contrast: Contrast) -> str:
     return str(contrast.comparison.n)
 
 
-def write_scope(findings: Findings) -> str:
-    """Returns the scope of all verdicts and intervals."""
-    return f"over seeds, for one training and one {findings.rules.measure} set"
+def write_scope(measure: Measure) -> str:
+    """Returns what verdicts and intervals on the accuracy `measure` are valid for."""
+    return f"over seeds, for one training and one {measure} set"
 
 
 def _say_verdicts(findings: Findings) -> Iterator[str]:
@@ -135,7 +131,7 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
         else:
             yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
         yield from _say_largest(findings)
-    yield f"This holds {write_scope(findings)}."
+    yield f"This holds {write_scope(findings.rules.measure)}."
     yield from _say_seeds(findings)
 
 
@@ -143,7 +139,7 @@ def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
     counts = Counter[tuple[str, bool]]((each.verdict.word, each.verdict.survives_losses) for each in contrasts)
     return ", ".join(
         f"{counts[word, survives]} {word}{'' if survives else ' of the runs that completed'}"
-        for word in WORDS
+        for word in get_args(Word)
         for survives in (True, False)
         if counts[word, survives]
     )
@@ -287,7 +283,7 @@ def _say_clear(clear: int, of: int) -> str:
     return f"the intervals of {clear} of {of} differences leave zero out"
 
 
-def _say_missing(arms: Sequence[ArmResult]) -> Iterator[str]:
+def _say_runs_without_accuracy(arms: Sequence[ArmResult]) -> Iterator[str]:
     counts = sum((each.arm.counts for each in arms), Counter[str]())
     listed = [f"{count} {status}" for status, count in counts.items() if status != "completed"]
     if listed:

@@ -1,4 +1,4 @@
-"""The commands of `experiments.explain`: one module for stored runs, one for geometry, and here what they share."""
+"""The commands of `experiments.explain`: stored runs and geometry have a module each; here is what they share."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cnnjax.console.arguments import ADVANCED
-from cnnjax.errors import InputError, UnavailableError
-from cnnjax.machine.files import check_output, replace_file
+from cnnjax.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,12 +29,12 @@ class PictureArguments:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a command explains.
+    """An explanation in text, numbers and pictures.
 
     Attributes:
         text: the explanation for the terminal.
         values: the same facts for ``--json``.
-        figures: pictures by the name of their file, without its ending.
+        figures: the pictures by the name of their file, without its suffix.
     """
 
     text: str
@@ -43,52 +42,28 @@ class Explanation:
     figures: Mapping[str, "Figure"] = field(default_factory=dict)
 
 
-def write_pictures(explanation: Explanation, arguments: PictureArguments, kept: Path | None = None) -> list[str]:
-    """Writes the pictures; checks first that every one of them can be written.
+def save_pictures(explanation: Explanation, arguments: PictureArguments, kept: Path | None = None) -> list[Path]:
+    """Writes the pictures, and returns the paths of the files; checks first that every one of them can be written.
 
     Args:
-        explanation: whose pictures are written.
-        arguments: their folder and format.
+        explanation: the explanation with its pictures.
+        arguments: the folder and the format of the files.
         kept: the user's own picture, which must not be overwritten.
-
-    Returns:
-        The paths of the files.
 
     Raises:
         InputError: a picture would overwrite `kept`, or its path cannot be a file.
-        UnavailableError: the folder cannot be created.
+        UnavailableError: the folder or a file cannot be written.
     """
-    from cnnjax.figures.style import encode_figure
+    from cnnjax.figures.style import save_figures
 
-    folder = arguments.figures
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(f"--figures {folder}: {error.strerror}") from None
-    paths = [folder / f"{name}.{arguments.format}" for name in explanation.figures]
-    targets = [check_output(path, "--figures") for path in paths]
-    if kept and kept.resolve() in targets:
+    folder, suffix = arguments.figures, f".{arguments.format}"
+    if kept and kept.resolve() in [(folder / f"{name}{suffix}").resolve() for name in explanation.figures]:
         raise InputError(f"--image {kept}: would be replaced by a picture of that name; give another --figures")
-    contents = [encode_figure(figure, f".{arguments.format}") for figure in explanation.figures.values()]
-    for target, content in zip(targets, contents, strict=True):
-        replace_file(target, content, "--figures")
-    return [str(path) for path in paths]
-
-
-def align(rows: list[list[str]]) -> str:
-    """Returns a table of words as text, with its columns aligned to the right.
-
-    Example:
-        >>> print(align([["1", "10"], ["100", "2"]]))
-          1  10
-        100   2
-    """
-    width = max(len(word) for row in rows for word in row)
-    return "\n".join(" ".join(word.rjust(width) for word in row) for row in rows)
+    return save_figures(explanation.figures, folder, (suffix,))
 
 
 @contextlib.contextmanager
-def blamed(option: str) -> Iterator[None]:
+def name_option(option: str) -> Iterator[None]:
     """Rewords an error about a layer so that it names the option, since the user has named no layer."""
     try:
         yield

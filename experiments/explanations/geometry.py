@@ -1,18 +1,20 @@
 """Pictures that need no stored run: a sliding window, pooling, and the tensors between layers. No JAX here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from cnnjax.console.arguments import Assignments, Option
+from cnnjax.console.tables import align_right
 from cnnjax.data.loading import load_info
 from cnnjax.errors import InputError
 from cnnjax.inspection.sliding import SEVEN, Sliding, pool, slide
 from cnnjax.models.blocks import Padding, Size, read_padding, read_window
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.table import summarize
-from experiments.explanations import Explanation, PictureArguments, align, blamed
+from experiments.explanations import Explanation, PictureArguments, name_option
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,26 @@ def explain_pooling(arguments: PoolingArguments) -> Explanation:
     pool_strides = None if strides is None else read_window(strides, "--pool-strides")
     from cnnjax.figures.geometry import draw_pooling
 
-    with blamed(f"--pool-size={arguments.pool_size}"):
+    with name_option(f"--pool-size={arguments.pool_size}"):
         pooling = pool(SEVEN, arguments.pool, pool_size, pool_strides)
     text = "\n\n".join([pooling.describe(), _write_values(pooling.picture), _write_values(pooling.pooled)])
     values = {"picture": SEVEN.tolist(), "pooled": pooling.pooled.tolist()}
     return Explanation(text, values, {"pooling": draw_pooling(pooling)})
 
 
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Returns words on the grid of an image, whose columns are equally wide."""
+    return align_right(rows, gap=1, equal=True)
+
+
 def _write_values(values: np.ndarray) -> str:
-    return align([["." if value == 0 else f"{value:.2g}" for value in row] for row in values])
+    return _align([["." if value == 0 else f"{value:.2g}" for value in row] for row in values])
 
 
 LARGEST = 64
-"""Pixels of the longest side of an image, and of the widest padding, that is drawn."""
+"""Largest side of an image, and widest padding, that is drawn, in pixels."""
 MOST_LISTED = 36
-"""With more windows than this, the pixels of each are not printed."""
+"""Largest number of windows whose pixels are printed."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def explain_window(arguments: WindowArguments) -> Explanation:
         raise InputError(f"--padding={arguments.padding}: must be at most {LARGEST} pixels a side to be drawn")
     from cnnjax.figures.geometry import draw_window
 
-    with blamed(f"--kernel-size={arguments.kernel_size}"):
+    with name_option(f"--kernel-size={arguments.kernel_size}"):
         sliding = slide(size, kernel_size, strides, padding)
     return Explanation(_describe_window(sliding), _list_values(sliding), {"window": draw_window(sliding)})
 
@@ -112,8 +119,8 @@ def _list_values(sliding: Sliding) -> dict[str, Any]:
 
 
 def _describe_window(sliding: Sliding) -> str:
-    image = align([[str(value) for value in row] for row in sliding.padded.tolist()])
-    parts = [sliding.describe(), image, align(sliding.letters)]
+    image = _align([[str(value) for value in row] for row in sliding.padded.tolist()])
+    parts = [sliding.describe(), image, _align(sliding.letters)]
     windows = _list_values(sliding)["windows"]
     if len(windows) <= MOST_LISTED:
         lines = ([name, *(" ".join(map(str, row)) for row in seen)] for name, seen in windows.items())

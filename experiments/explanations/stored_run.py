@@ -50,7 +50,7 @@ def find_run(out: Path, key: str | None, settings: Mapping[str, Any] | None = No
         CorruptionError: the store cannot be read.
     """
     store = Store(out)
-    run = store.load(_choose(store, settings or {}, seed) if key is None else key)
+    run = store.load(_choose_run(store, settings or {}, seed) if key is None else key)
     record = run.record
     if record.status != "completed":
         raise InputError(f"--run {run.key[:12]}: is {record.status} ({record.reason}); must be a completed run")
@@ -74,7 +74,7 @@ def load_images(run: Run) -> Dataset:
     return dataset
 
 
-def _choose(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
+def _choose_run(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
     """Returns the key of the newest completed run with these settings and this seed."""
     outcomes = store.list_outcomes()
     completed = {key: record for key, record in store.find_all().items() if record.status == "completed"}
@@ -84,10 +84,10 @@ def _choose(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
     matching = [key for key, record in completed.items() if _matches(record, wanted, seed)]
     if not matching:
         raise InputError(
-            f"--where, --seed: no completed run in {store.path} has these; there are {_list_choices(completed)}"
+            f"--where, --seed: no completed run in {store.path} has these; there are {_describe_choices(completed)}"
         )
     if len(matching) > 1:
-        others = _list_choices({key: completed[key] for key in matching})
+        others = _describe_choices({key: completed[key] for key in matching})
         say(
             f"showing the newest of {len(matching)} completed runs; --where and --seed choose among {others}",
             sys.stderr,
@@ -101,16 +101,16 @@ def _matches(record: Record, wanted: Mapping[str, str], seed: int | None) -> boo
     return is_wanted and seed in (None, record.config.seed)
 
 
-def _list_choices(records: Mapping[str, Record]) -> str:
+def _describe_choices(records: Mapping[str, Record]) -> str:
     configs = [record.config for record in records.values()]
     seeds = ", ".join(map(str, sorted({config.seed for config in configs})))
     return "; ".join(filter(None, (list_differences(configs), f"seed ({seeds})")))
 
 
 MOST_MISTAKES = 24
-"""Mistakes, and hardest images, that a picture shows."""
+"""Largest number of mistakes, and of hardest images, in a picture."""
 _LISTED = 5
-"""Confusions, mistakes and hardest images that are printed."""
+"""Largest number of confusions, mistakes and hardest images that are printed."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class StoredRunArguments(PictureArguments):
     """Leave light and dark as they are. By default they are exchanged if the dataset needs it."""
 
 
-class _Followed(NamedTuple):
+class _Inspection(NamedTuple):
     """An image, uint8 (height, width, channels), with its layer outputs, saliency and class probabilities."""
 
     image: np.ndarray
@@ -154,7 +154,7 @@ def explain_run(arguments: StoredRunArguments) -> Explanation:
         InputError: the options contradict each other, or no completed run, test image or picture matches them.
         UnavailableError: the dataset has other images now than when the run was made.
     """
-    _check(arguments)
+    _check_options(arguments)
     settings = read_where(arguments.where, "--where", Store(arguments.out))
     keep_programs()
 
@@ -175,7 +175,7 @@ def _explain(arguments: StoredRunArguments, run: Run, dataset: Dataset) -> Expla
     return _explain_run(run, network, dataset, class_names, index)
 
 
-def _check(arguments: StoredRunArguments) -> None:
+def _check_options(arguments: StoredRunArguments) -> None:
     check(arguments.index, Annotated[int, Interval(0)] | None, "--index")
     check(arguments.seed, Annotated[int, Interval(0)] | None, "--seed")
     if arguments.run is not None and (arguments.where or arguments.seed is not None):
@@ -196,18 +196,18 @@ def _explain_picture(
     assert arguments.image is not None
     invert = True if arguments.invert else False if arguments.no_invert else None
     picture = read_photo(arguments.image, dataset.image_shape, dataset.test.images, invert)
-    followed = _follow(network, picture.pixels)
-    answer = _name_best(followed.probabilities, class_names)
+    inspected = _inspect(network, picture.pixels)
+    answer = _describe_answer(inspected.probabilities, class_names)
     lines = [f"Run {run.key[:12]}: {dataset.name}", f"{arguments.image}: {answer}"]
     lines += [f"  {remark}" for remark in picture.remarks]
     values = {
         "key": run.key,
         "image": str(arguments.image),
         "remarks": list(picture.remarks),
-        **_list_answer(followed.probabilities, class_names),
+        **_answer_to_dict(inspected.probabilities, class_names),
     }
     title = f"{arguments.image.name}, seen by run {run.key[:12]}"
-    figures = {f"image-{name}": figure for name, figure in _draw_followed(followed, class_names, title).items()}
+    figures = {f"image-{name}": figure for name, figure in _draw_inspection(inspected, class_names, title).items()}
     return Explanation("\n".join(lines), values, figures)
 
 
@@ -225,7 +225,7 @@ def _explain_run(
         "confident": find_confident_mistakes(probabilities, labels, predictions, MOST_MISTAKES),
         "hardest": find_hardest(probabilities, labels, predictions, MOST_MISTAKES),
     }
-    followed = _follow(network, dataset.test.images[index])
+    inspected = _inspect(network, dataset.test.images[index])
     true = class_names[labels[index]]
     wrong = int((labels != predictions).sum())
     confusions = list_confusions(matrix, _LISTED)
@@ -233,7 +233,7 @@ def _explain_run(
     lines = [
         f"Run {run.key[:12]}: {dataset.name}, test accuracy {run.record.test_accuracy:.4f}, "
         f"{wrong:,} of {len(labels):,} test images wrong",
-        f"Test image {index}, which is {true}: {_name_best(followed.probabilities, class_names)}",
+        f"Test image {index}, which is {true}: {_describe_answer(inspected.probabilities, class_names)}",
         *([f"Most frequent confusions: {', '.join(named)}"] if named else []),
         *_write_answers("Most confident mistakes", answers["confident"], class_names),
         *_write_answers("Hardest images", answers["hardest"], class_names),
@@ -243,22 +243,22 @@ def _explain_run(
         "test_accuracy": run.record.test_accuracy,
         "index": index,
         "label": int(labels[index]),
-        **_list_answer(followed.probabilities, class_names),
+        **_answer_to_dict(inspected.probabilities, class_names),
         "confusion": matrix.tolist(),
         **{name: [asdict(answer) for answer in listed] for name, listed in answers.items()},
     }
     title = f"test image {index} of {dataset.name}, which is {true}, seen by run {run.key[:12]}"
     figures = _draw_filters(network, run)
-    figures |= _draw_followed(followed, class_names, title)
+    figures |= _draw_inspection(inspected, class_names, title)
     figures |= _draw_mistakes(matrix, answers, dataset, class_names, run.key[:12])
     return Explanation("\n".join(lines), values, figures)
 
 
-def _follow(network: "TrainedNetwork", image: np.ndarray) -> _Followed:
+def _inspect(network: "TrainedNetwork", image: np.ndarray) -> _Inspection:
     from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
 
     outputs = {name: output[0] for name, output in compute_outputs(network, image[None]).items()}
-    return _Followed(image, outputs, compute_saliency(network, image), compute_probabilities(network, image[None])[0])
+    return _Inspection(image, outputs, compute_saliency(network, image), compute_probabilities(network, image[None])[0])
 
 
 def _draw_filters(network: "TrainedNetwork", run: Run) -> dict[str, "Figure"]:
@@ -273,10 +273,10 @@ def _draw_filters(network: "TrainedNetwork", run: Run) -> dict[str, "Figure"]:
     return {f"filters-{name}": draw_filters(name, kernel) for name, kernel in kernels.items()}
 
 
-def _draw_followed(followed: _Followed, class_names: Sequence[str], title: str) -> dict[str, "Figure"]:
+def _draw_inspection(inspected: _Inspection, class_names: Sequence[str], title: str) -> dict[str, "Figure"]:
     from cnnjax.figures.network import draw_layers, draw_maps, draw_saliency
 
-    image, outputs, saliency, probabilities = followed
+    image, outputs, saliency, probabilities = inspected
     maps = {f"maps-{name}": draw_maps(name, output) for name, output in outputs.items() if output.ndim == 3}
     layers = draw_layers(image, outputs, probabilities, class_names, title)
     return {"layers": layers, **maps, "saliency": draw_saliency(image, saliency, probabilities, class_names, title)}
@@ -303,7 +303,7 @@ def _draw_mistakes(
     return figures
 
 
-def _name_best(probabilities: np.ndarray, class_names: Sequence[str]) -> str:
+def _describe_answer(probabilities: np.ndarray, class_names: Sequence[str]) -> str:
     from cnnjax.figures.network import format_probability
 
     best, *others = (-probabilities).argsort(kind="stable")[:3]
@@ -312,7 +312,7 @@ def _name_best(probabilities: np.ndarray, class_names: Sequence[str]) -> str:
     return f"{first}, then {rest}" if rest else first
 
 
-def _list_answer(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+def _answer_to_dict(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     return {
         "predicted": int(probabilities.argmax()),
         "class_names": list(class_names),

@@ -1,0 +1,170 @@
+"""What the predictions for single test images show: which are hard, what is confused, and where the noise is from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cnnjax.data.dataset import Dataset
+from cnnjax.data.loading import load_data
+from cnnjax.errors import CorruptionError, InputError, UnavailableError
+from cnnjax.inspection.confusion import count_confusions
+from cnnjax.reports.arms import Arm, Measure
+from cnnjax.runs.record import Record, check_predictions
+from cnnjax.runs.store import Store
+from cnnjax.statistics import Contrast, Noise, mcnemar_p, split_noise
+
+HARDEST = 24
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFindings:
+    """What the predictions for single test images show.
+
+    Attributes:
+        differences: by arm and by seed that the base has too: whether the arm is right on each image, less whether the
+            base is: -1, 0 or 1, int8 (images,).
+        noise: by arm, how much of the variance of its difference to the base comes from seeds and how much from
+            images; empty until `add_noise` fills it.
+        mcnemar: by arm and seed, the p value of McNemar's test against the base.
+        confusions: by arm, the confusion matrix summed over seeds, int64 (true class, predicted class).
+        hardest: the indices of the test images that most runs get wrong, the hardest first.
+        wrong: the share of all runs that get each of these wrong.
+        images: these images, uint8 (n, height, width, channels).
+        labels: their true classes, int32 (n,).
+        guesses: the wrong class that each is most often taken for, int64 (n,).
+        test_size: the number of test images.
+        class_names: the names of the classes, in the order of their labels.
+    """
+
+    differences: Mapping[str, Mapping[int, np.ndarray]]
+    mcnemar: Mapping[str, Mapping[int, float]]
+    confusions: Mapping[str, np.ndarray]
+    hardest: np.ndarray
+    wrong: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    guesses: np.ndarray
+    test_size: int
+    class_names: tuple[str, ...]
+    noise: Mapping[str, Noise] = field(default_factory=dict)
+
+
+def load_image_findings(
+    arms: Sequence[Arm], base: str | None, store: Store, measure: Measure
+) -> tuple[ImageFindings | None, tuple[str, ...]]:
+    """Returns what the predictions for single test images show; or ``None``, and a remark that says why not.
+
+    Args:
+        arms: the arms to compare.
+        base: the arm that the others are compared with.
+        store: the store of their runs.
+        measure: the accuracy that is compared; if it is not the test accuracy, test images are not looked at.
+
+    Raises:
+        CorruptionError: the store cannot be read.
+    """
+    if len({arm.config.data.source for arm in arms}) > 1:
+        return None, ("several datasets: single images are not looked at",)
+    if measure != "test":
+        return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
+    try:
+        dataset = load_data(arms[0].config.data)
+    except (InputError, UnavailableError, CorruptionError) as error:
+        return None, (f"single images are not looked at: {error}",)
+    images = compare_on_images(arms, base, store, dataset)
+    return images, () if images else ("single images are not looked at: no run was tested on these images",)
+
+
+def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, dataset: Dataset) -> ImageFindings | None:
+    """Compares arms image by image, by the stored predictions of their completed runs.
+
+    Args:
+        arms: of one dataset.
+        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
+        store: the store of their runs.
+        dataset: the images that they were tested on.
+
+    Returns:
+        ``None`` if no run has predictions, or one was tested on other images.
+
+    Raises:
+        CorruptionError: the store cannot be read.
+    """
+    records = [record for arm in arms for record in arm.completed.values()]
+    if not records or any(_read_sha256(record) != dataset.sha256 for record in records):
+        return None
+    labels = dataset.test.labels
+    predictions = _load_predictions(arms, store, dataset)
+    correct = {name: {seed: each == labels for seed, each in by_seed.items()} for name, by_seed in predictions.items()}
+    everything = np.array([each for by_seed in predictions.values() for each in by_seed.values()])
+    wrong = np.mean(everything != labels, axis=0)
+    hardest = np.argsort(-wrong, kind="stable")[:HARDEST]
+    hardest = hardest[wrong[hardest] > 0]
+    others = {} if base is None else {name: each for name, each in correct.items() if name != base}
+    bases = {} if base is None else correct.get(base, {})
+    return ImageFindings(
+        differences={
+            name: {
+                seed: each.astype(np.int8) - bases[seed].astype(np.int8)
+                for seed, each in by_seed.items()
+                if seed in bases
+            }
+            for name, by_seed in others.items()
+        },
+        mcnemar={
+            name: {seed: mcnemar_p(by_seed[seed], bases[seed]) for seed in by_seed if seed in bases}
+            for name, by_seed in others.items()
+        },
+        confusions={
+            name: np.sum([count_confusions(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
+            for name, by_seed in predictions.items()
+        },
+        hardest=hardest,
+        wrong=wrong[hardest],
+        images=dataset.test.images[hardest],
+        labels=labels[hardest],
+        guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
+        test_size=len(labels),
+        class_names=dataset.class_names or tuple(map(str, range(dataset.classes))),
+    )
+
+
+def _read_sha256(record: Record) -> str | None:
+    """Returns the hash of the images that a run was made with."""
+    sha256: str | None = (record.provenance.get("dataset") or {}).get("sha256")
+    return sha256
+
+
+def _load_predictions(arms: Sequence[Arm], store: Store, dataset: Dataset) -> dict[str, dict[int, np.ndarray]]:
+    """Returns the predictions of the completed runs by arm and seed; arms without such a run are absent."""
+    by_key = store.load_predictions(record.key for arm in arms for record in arm.completed.values())
+    for key, predictions in by_key.items():
+        check_predictions(key, predictions, len(dataset.test.labels), dataset.classes)
+    return {
+        arm.name: {seed: by_key[record.key] for seed, record in sorted(arm.completed.items())}
+        for arm in arms
+        if arm.completed
+    }
+
+
+def add_noise(images: ImageFindings, contrasts: Sequence[Contrast]) -> ImageFindings:
+    """Returns the findings with the noise of every contrast, computed for its seeds and at its level.
+
+    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images.
+    """
+    groups: dict[tuple[tuple[int, ...], float], list[str]] = {}
+    for contrast in contrasts:
+        seeds = contrast.comparison.seeds
+        if len(seeds) > 1 and set(seeds) <= images.differences.get(contrast.first, {}).keys():
+            groups.setdefault((seeds, contrast.level), []).append(contrast.first)
+    noise: dict[str, Noise] = {}
+    for (seeds, level), names in groups.items():
+        tables = [np.array([images.differences[name][seed] for seed in seeds]) for name in names]
+        noise |= dict(zip(names, split_noise(tables, 1 - level), strict=True))
+    return replace(images, noise=noise)
+
+
+def _guess(predictions: np.ndarray, label: int) -> int:
+    """Returns the wrong class that an image is most often taken for."""
+    return int(np.bincount(predictions[predictions != label]).argmax())
