@@ -14,7 +14,7 @@ from cnnjax import InputError
 from cnnjax.console.arguments import parse_arguments
 from cnnjax.runs.store import Store
 from grid_helpers import make_packed
-from test_planning import make_record
+from test_forecast import make_record
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--axis", "model.dense=[8],[16]", "--set", "model.filters=[]", "--set", "data.train_size=500", "--seeds", "3")

@@ -57,9 +57,9 @@ def test_invalid_cells_are_stored_with_their_reason_and_never_run(tmp_path):
         None,
         None,
     )
-    before = store.list_outcomes()
+    before = store.list_statuses()
     run(grid, store)
-    assert store.list_outcomes() == before
+    assert store.list_statuses() == before
 
 
 def test_a_failing_trial_is_tried_again_and_then_recorded_while_the_others_go_on(tmp_path):

@@ -133,7 +133,7 @@ def test_the_order_is_kept_repeats_are_one_run_and_what_is_stored_is_not_run_aga
     assert [run.key for run in runs] == [config.key for config in configs]
     assert runs[1].record == stored.record
     assert runs[0] is runs[2]
-    assert {*Store(tmp_path).list_outcomes()} == {config.key for config in configs}
+    assert {*Store(tmp_path).list_statuses()} == {config.key for config in configs}
     monkeypatch.setattr(TrainResult, "conclude", None)
     again = fit_many(configs, tmp_path, at_once=2)
     assert [run.record for run in again] == [run.record for run in runs]
@@ -181,7 +181,7 @@ def test_a_signal_stops_all_runs_and_keeps_those_that_had_ended(tmp_path):
     with pytest.raises(Interrupted, match=message) as caught:
         fit_many(configs, tmp_path, at_once=2, make_observer=watch)
     assert caught.value.exit_code == 130
-    assert {*Store(tmp_path).list_outcomes()} == {config.key for config in configs[:2]}
+    assert {*Store(tmp_path).list_statuses()} == {config.key for config in configs[:2]}
 
 
 class Late(Silence):
@@ -196,7 +196,7 @@ def test_a_run_that_ends_before_the_others_is_stored_at_once(tmp_path):
     configs = [vary(epochs=1), vary(epochs=50, seed=1)]
     with pytest.raises(Interrupted, match="1 of 2 runs had ended and are stored"):
         fit_many(configs, tmp_path, at_once=2, make_observer=lambda config: Late())
-    assert [*Store(tmp_path).list_outcomes()] == [configs[0].key]
+    assert [*Store(tmp_path).list_statuses()] == [configs[0].key]
 
 
 class Notes(Silence):

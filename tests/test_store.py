@@ -308,7 +308,7 @@ def test_records_are_found_by_their_keys_in_the_order_they_were_stored(tmp_path)
     store.add_all([pack_run(run) for run in runs])
     assert list(store.find_all().values()) == [run.record for run in runs]
     assert store.find_all([runs[2].key, "a" * 64]) == {runs[2].key: runs[2].record}
-    assert [(o.status, o.test_accuracy) for o in store.list_outcomes().values()] == [("completed", 0.97)] * 3
+    assert [(o.status, o.test_accuracy) for o in store.list_statuses().values()] == [("completed", 0.97)] * 3
 
 
 def test_a_run_without_a_network_says_why_when_it_is_loaded(tmp_path):
@@ -347,7 +347,7 @@ def test_an_invalid_time_is_refused(tmp_path, time):
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE runs SET stored_at = ?", (time,))
     with pytest.raises(CorruptionError, match=rf"run {run.key[:12]} has '{time}' where a time with its zone must be"):
-        store.list_outcomes()
+        store.list_statuses()
 
 
 def test_a_database_of_something_else_is_not_read_as_an_empty_store(tmp_path):

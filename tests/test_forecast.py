@@ -199,7 +199,7 @@ def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeyp
     store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))
     others = [tiny(seed, (64,)) for seed in range(3)]
     store.add_all([make_packed(config) for config in (grid.trials[0].config, *others, grid.trials[1].config)])
-    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
+    statuses = {key: run.status for key, run in store.list_statuses().items()}
     found = read_precedents(grid, store, statuses)
     assert set(found) == {grid.trials[0].key, grid.trials[1].key, others[-1].key}
     assert read_precedents(grid, Store(tmp_path / "nowhere"), {}) == {}
