@@ -63,7 +63,7 @@ def test_interval_and_verdict_agree(n):
             )
 
 
-def test_simultaneous_intervals_are_wider_and_all_alike():
+def test_simultaneous_intervals_are_wider_and_have_one_level():
     arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001, "c": -0.002}, 5)
     contrasts = compare_with_baseline(arms, "base", resolution=STEP)
     assert [contrast.first for contrast in contrasts] == ["a", "b", "c"]
@@ -79,7 +79,7 @@ def find_level(differences):
     return level
 
 
-def test_the_level_of_one_arm_against_a_base_is_that_of_a_single_comparison():
+def test_the_level_of_one_arm_against_a_baseline_is_that_of_a_single_comparison():
     assert find_level(np.random.default_rng(0).standard_normal((1, 20))) == pytest.approx(0.05)
 
 
@@ -92,7 +92,7 @@ def test_independent_arms_have_almost_sidaks_level():
     assert find_level(np.random.default_rng(2).standard_normal((5, 200))) == pytest.approx(sidak(0.05, 5), rel=0.15)
 
 
-def test_arms_with_a_common_base_have_dunnetts_level():
+def test_arms_with_a_common_baseline_have_dunnetts_level():
     random = np.random.default_rng(3)
     base, arms = random.standard_normal(400), random.standard_normal((6, 400))
     # Dunnett's two-sided point for six arms and many degrees of freedom is 2.57 (Dunnett, 1964, table III).
@@ -121,6 +121,6 @@ def test_arms_without_a_common_seed_are_left_out():
     assert [(c.first, c.second) for c in compare_all_pairs(arms)] == [("base", "a")]
 
 
-def test_an_unknown_base_is_refused():
+def test_an_unknown_baseline_is_refused():
     with pytest.raises(InputError, match=r"baseline='c': must be one of a, b"):
         compare_with_baseline({"a": {0: 0.9}, "b": {0: 0.8}}, "c")

@@ -207,7 +207,7 @@ class Notes(Silence):
         self.notes.append(message)
 
 
-def test_a_run_trained_alone_goes_on_from_what_the_signal_saved_bit_for_bit(tmp_path):
+def test_a_run_trained_alone_resumes_bit_for_bit_after_a_signal(tmp_path):
     configs = [vary(seed=seed) for seed in range(3)]
     with pytest.raises(Interrupted, match="interrupted after step 5; saved "):
         fit_many(configs, tmp_path, make_observer=lambda config: Interrupter() if config.seed == 1 else Silence())
@@ -221,7 +221,7 @@ def test_a_run_trained_alone_goes_on_from_what_the_signal_saved_bit_for_bit(tmp_
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_force_starts_over_in_spite_of_a_checkpoint(tmp_path):
+def test_force_starts_over_despite_a_checkpoint(tmp_path):
     with pytest.raises(Interrupted):
         fit_many([vary()], tmp_path, make_observer=lambda config: Interrupter())
     notes = []
@@ -230,11 +230,11 @@ def test_force_starts_over_in_spite_of_a_checkpoint(tmp_path):
 
 
 class TestChoice:
-    def test_on_cpu_each_runs_by_itself(self):
+    def test_on_cpu_each_run_is_trained_by_itself(self):
         assert choose_at_once(BASE, load("mnist").info) == 1
 
     @pytest.mark.parametrize(("gibibytes", "expected"), [(80, MOST_AT_ONCE), (8, range(20, 64)), (0.01, 1)])
-    def test_elsewhere_as_many_as_fit_the_memory(self, monkeypatch, gibibytes, expected):
+    def test_elsewhere_as_many_runs_are_trained_at_once_as_fit_the_memory(self, monkeypatch, gibibytes, expected):
         class Device:
             platform = "gpu"
 
@@ -245,13 +245,13 @@ class TestChoice:
         chosen = choose_at_once(RunConfig(), load("mnist").info)
         assert chosen in expected if isinstance(expected, range) else chosen == expected
 
-    def test_of_a_small_batch_the_evaluation_is_what_fills_the_memory(self):
+    def test_with_a_small_batch_evaluation_needs_the_most_memory(self):
         one, hundred = (
             estimate_bytes(RunConfig(train=TrainConfig(batch_size=size)), (28, 28, 1), 10) for size in (1, 100)
         )
         assert one > hundred / 4
 
-    def test_a_device_that_does_not_tell_its_memory_is_taken_for_a_small_one(self, monkeypatch):
+    def test_a_device_of_unknown_memory_is_assumed_to_be_small(self, monkeypatch):
         class Device:
             platform = "tpu"
 

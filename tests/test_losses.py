@@ -146,7 +146,7 @@ def test_claims_at_a_look_are_qualified_too():
     assert (found.verdict.word, found.verdict.survives_losses, found.first_runs) == ("better", False, RunCounts(9, 1))
 
 
-def test_effects_count_the_runs_of_their_cells_and_put_their_claims_to_the_worst_case():
+def test_effects_count_the_runs_of_their_cells_and_check_their_claims_in_the_worst_case():
     cells = {
         (padding, width): draw(0.004 * (padding == "same"), seed=index)
         for index, (padding, width) in enumerate([("valid", "8"), ("valid", "16"), ("same", "8"), ("same", "16")])
