@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ablations.arguments import StudyArguments, read_study
+from ablations.execution.launching import run_study
+from ablations.execution.local import make_local_executor
 from ablations.execution.ray_cluster import RayExecutor, check_address
 from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import TrackedGridObserver, make_grid_observer
@@ -95,8 +97,6 @@ def main(argv: list[str]) -> int:
     if plans:
         say(plans, sys.stderr)
     observer = TrackedGridObserver(make_grid_observer(arguments.quiet), arguments.log, arguments.out)
-    from ablations.execution.launching import run_study
-
     start = time.monotonic()
     counts = run_study(
         study,
@@ -158,8 +158,6 @@ def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
 def _make_executor(arguments: RunArguments) -> Executor:
     if arguments.executor == "ray":
         return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout)
-    from ablations.execution.local import make_local_executor
-
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
     return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)
 

@@ -29,7 +29,7 @@ from cnnjax.console.tables import Column, Document, Table, write_terminal
 from cnnjax.console.terminal import find_width, format_seconds, run_command, say
 from cnnjax.errors import CnnjaxError
 from cnnjax.runs.record import LOST, STATUSES
-from cnnjax.runs.store import Outcome, Store, StoredGrid
+from cnnjax.runs.store import RunStatus, Store, StoredGrid
 
 PROG = "python -m ablations.status"
 RECENT = 20
@@ -100,10 +100,10 @@ def measure_progress(store: Store, is_running: bool) -> StoreProgress:
         is_running: whether a grid runs now; it is the one that was started last.
     """
     grids = store.list_grids()
-    outcomes = store.list_outcomes()
+    statuses = store.list_statuses()
     known = {key for grid in grids for key in grid.trials}
-    others = Counter(outcome.status for key, outcome in outcomes.items() if key not in known)
-    progress = [_measure(store, grid, outcomes, is_running and grid is grids[-1]) for grid in reversed(grids)]
+    others = Counter(run.status for key, run in statuses.items() if key not in known)
+    progress = [_measure(store, grid, statuses, is_running and grid is grids[-1]) for grid in reversed(grids)]
     return StoreProgress(tuple(progress), dict(others))
 
 
@@ -122,17 +122,17 @@ def measure_rate(times: Sequence[datetime], started_at: datetime) -> float | Non
     return (len(recent) - 1) / spent if spent else None
 
 
-def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], running: bool) -> GridProgress:
-    stored = {key: outcomes[key] for key in grid.trials if key in outcomes}
+def _measure(store: Store, grid: StoredGrid, statuses: Mapping[str, RunStatus], running: bool) -> GridProgress:
+    stored = {key: statuses[key] for key in grid.trials if key in statuses}
     remaining = len(grid.trials) - len(stored)
-    times = [datetime.fromisoformat(o.stored_at) for o in stored.values() if o.status != "invalid"]
+    times = [datetime.fromisoformat(run.stored_at) for run in stored.values() if run.status != "invalid"]
     rate = measure_rate(times, datetime.fromisoformat(grid.started_at))
     return GridProgress(
         name=grid.name,
         command=grid.command,
         started_at=grid.started_at,
         running=running,
-        counts=Counter(outcome.status for outcome in stored.values()),
+        counts=Counter(run.status for run in stored.values()),
         remaining=remaining,
         trials_per_hour=rate,
         seconds_left=_estimate_rest(grid, stored) if running else None,
@@ -140,11 +140,11 @@ def _measure(store: Store, grid: StoredGrid, outcomes: Mapping[str, Outcome], ru
     )
 
 
-def _estimate_rest(grid: StoredGrid, stored: Mapping[str, Outcome]) -> float | None:
+def _estimate_rest(grid: StoredGrid, stored: Mapping[str, RunStatus]) -> float | None:
     """Returns the seconds until a running grid ends, if time stays proportional to FLOPs."""
     costs = _find_costs(grid)
     started_at = datetime.fromisoformat(grid.started_at)
-    times = {key: datetime.fromisoformat(outcome.stored_at) for key, outcome in stored.items()}
+    times = {key: datetime.fromisoformat(run.stored_at) for key, run in stored.items()}
     ended = [key for key, time in times.items() if time > started_at and stored[key].status != "invalid"]
     if not ended:
         return None
@@ -163,8 +163,8 @@ def _find_costs(grid: StoredGrid) -> dict[str, float]:
         return {}
 
 
-def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, Outcome]) -> tuple[FailedTrial, ...]:
-    failed = [key for key, outcome in stored.items() if outcome.status in LOST]
+def _find_failures(store: Store, grid: StoredGrid, stored: Mapping[str, RunStatus]) -> tuple[FailedTrial, ...]:
+    failed = [key for key, run in stored.items() if run.status in LOST]
     newest = sorted(failed, key=lambda key: stored[key].stored_at, reverse=True)[:SHOWN_FAILURES]
     records = store.find_all(newest)
     return tuple(

@@ -3,6 +3,7 @@
 A message is one line that names what was wrong, where, and what is legal, so that a command can print it as it is.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -45,6 +46,22 @@ class Interrupted(CnnjaxError):  # noqa: N818 - not an error
         super().__init__(message)
         self.exit_code = 128 + signal_number
         self.checkpoint = checkpoint
+
+
+def cut_lines(lines: Sequence[str], most: int = 20, hint: str = "") -> list[str]:
+    """Returns the first `most` lines, and one line that counts the others, if there are others.
+
+    Args:
+        lines: any number of lines.
+        most: how many are kept.
+        hint: the end of the line that counts the others.
+
+    Example:
+        >>> cut_lines(["a.png", "b.png", "c.png"], most=1)
+        ['a.png', '... and 2 more']
+    """
+    hidden = len(lines) - most
+    return [*lines[:most], *([f"... and {hidden:,} more{hint}"] if hidden > 0 else [])]
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -105,7 +105,7 @@ def test_a_local_worker_and_a_ray_task_give_the_same_rows(tmp_path):
     assert not find_tasks()
 
 
-def test_a_grid_outlives_the_death_of_a_worker_and_of_a_node(tmp_path, two_nodes):
+def test_a_grid_survives_the_death_of_a_worker_and_of_a_node(tmp_path, two_nodes):
     grid = make_grid(widths=(8, 16), seeds=range(8), epochs=300)
 
     def kill_both():
@@ -135,7 +135,7 @@ def test_nodes_that_join_are_used_and_leaving_ends_what_runs(two_nodes):
     wait_until(lambda: not find_tasks())
 
 
-def test_what_goes_wrong_in_a_trial_is_its_failure_with_a_reason():
+def test_an_error_in_a_trial_is_a_failure_with_a_reason():
     (fine,) = make_grid(widths=(8,), seeds=(0,)).trials
     (endless,) = make_grid(widths=(8,), seeds=(0,), epochs=10**6).trials
 
@@ -201,12 +201,12 @@ assert not [p for p in psutil.Process().children(recursive=True) if p.status() !
 
 
 @pytest.mark.parametrize("address", ["somewhere", "ray://10.0.0.1:10001", "host:0", "host:99999", ":6379"])
-def test_an_address_that_cannot_be_is_refused(address):
+def test_a_malformed_address_is_refused(address):
     with pytest.raises(InputError, match=rf"--address={re.escape(repr(address))}: must be host:port"):
         Cluster(address)
 
 
-def test_an_address_that_does_not_answer_is_told_at_once():
+def test_an_address_that_does_not_answer_is_reported_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -255,7 +255,7 @@ def test_a_missing_cluster_is_reported():
         RayExecutor("auto")
 
 
-def test_without_ray_its_installation_is_named(monkeypatch):
+def test_without_ray_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UnavailableError, match=re.escape("--executor ray needs Ray: pip install -e '.[ray]'")):
         RayExecutor()

@@ -27,7 +27,7 @@ from cnnjax.figures.style import (
     wrap,
 )
 from cnnjax.reports.pictures import draw_all, save_pictures
-from cnnjax.statistics import Share, compare_all_pairs, compare_with_base
+from cnnjax.statistics import Share, compare_all_pairs, compare_with_baseline
 from comparison_helpers import make_arms, make_example, make_findings
 from figure_checks import (
     check_figure,
@@ -186,7 +186,7 @@ def test_an_arm_far_from_the_others_does_not_hide_them():
     random = np.random.default_rng(0)
     arms = {f"arm {k}": {s: 0.97 + random.normal(0, 0.002) for s in range(5)} for k in range(6)}
     arms["broken"] = {s: 0.1 + random.normal(0, 0.002) for s in range(5)}
-    contrasts = compare_with_base(arms, "arm 0")
+    contrasts = compare_with_baseline(arms, "arm 0")
     figure = draw_forest([contrast.first for contrast in contrasts], contrasts, 0.002)
     assert figure.axes[0].get_xlim()[1] < 10
     assert any("-87" in text for text, _ in list_texts(figure))
@@ -220,7 +220,7 @@ GAINS = {"higher": 0.02, "lower": -0.01, "level": 0.0}
 def contrasts():
     random = np.random.default_rng(0)
     values = {name: dict(enumerate(0.9 + gain + random.normal(0, 0.001, 6))) for name, gain in GAINS.items()}
-    return compare_with_base({"base": dict(enumerate(0.9 + random.normal(0, 0.001, 6)))} | values, "base")
+    return compare_with_baseline({"base": dict(enumerate(0.9 + random.normal(0, 0.001, 6)))} | values, "base")
 
 
 def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(contrasts):
@@ -268,7 +268,7 @@ def test_an_arrow_points_to_the_side_of_a_mean_outside_the_figure(sign):
     random = np.random.default_rng(0)
     arms = {f"arm {k}": {s: 0.5 + random.normal(0, 0.002) for s in range(5)} for k in range(6)}
     arms["far"] = {s: 0.5 + sign * 0.4 + random.normal(0, 0.002) for s in range(5)}
-    contrasts = compare_with_base(arms, "arm 0")
+    contrasts = compare_with_baseline(arms, "arm 0")
     axes = draw_forest([contrast.first for contrast in contrasts], contrasts, 0.002).axes[0]
     (arrow,) = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
     (tip, row), (tail, _) = arrow.xy, arrow.get_position()

@@ -10,16 +10,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cnnjax.data import cache
+from cnnjax.data import cache, tfds
 from cnnjax.data import mnist as mnist_files
 from cnnjax.data.dataset import Dataset, Split, content_hash, make_dataset
-from cnnjax.data.loading import load, load_info, load_tfds
+from cnnjax.data.loading import find_info, load, load_info, load_tfds
 from cnnjax.data.mnist import parse_idx, read_idx
-from cnnjax.data.settings import Reference, parse_name
+from cnnjax.data.settings import DataConfig, Reference, parse_name
 from cnnjax.data.tfds import _raise_answer, _tidied_after_failure
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 
@@ -367,6 +368,20 @@ class TestCache:
             assert isinstance(found.train.images.base, np.memmap)
             assert not found.train.images.flags.writeable
             np.testing.assert_array_equal(found.test.labels, dataset.test.labels)
+
+    def test_remembered_metadata_is_complete_once_the_dataset_is_prepared(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = SimpleNamespace(
+            name="toy", version="1.0.0", declared_shape=(5, 4, 3), classes=7, is_prepared=lambda: True
+        )
+        monkeypatch.setattr(tfds, "find_source", lambda reference: source)
+        monkeypatch.setattr(tfds, "names_of", lambda source: ("toy",))
+        monkeypatch.setattr(tfds, "decode", lambda source: make_small())
+        assert find_info(DataConfig("toy")).train_size is None
+        dataset = load("toy")
+        assert find_info(DataConfig("toy")) == dataset.info
+        find_info.cache_clear()
 
     def test_an_entry_answers_to_its_names_only_and_the_highest_version_wins(self) -> None:
         cache.store(make_small(version="1.9.0"), ("toy", "toy:1.9.0"))

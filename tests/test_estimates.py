@@ -26,7 +26,7 @@ def test_the_interval_is_scipys_t_interval(values, confidence):
     half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * error
     assert estimate.mean == pytest.approx(np.mean(values), abs=1e-9)
     assert estimate.standard_deviation == pytest.approx(np.std(values, ddof=1), abs=1e-9)
-    assert estimate.half_width == pytest.approx(half, rel=1e-9, abs=1e-9)
+    assert estimate.high - estimate.mean == pytest.approx(half, rel=1e-9, abs=1e-9)
     if error > 1e-9:
         interval = scipy.stats.t.interval(confidence, len(values) - 1, np.mean(values), error)
         assert (estimate.low, estimate.high) == pytest.approx(interval, rel=1e-6, abs=1e-6)
@@ -42,7 +42,7 @@ def test_the_interval_of_a_hand_worked_case():
 
 def test_one_value_has_no_spread_and_no_interval():
     assert estimate_mean([0.97]) == Estimate(1, 0.97, None, None, None)
-    assert estimate_mean([0.97]).half_width is None
+    assert estimate_mean([0.97]).high is None
 
 
 def test_equal_values_without_a_resolution_have_an_interval_of_zero_width():
@@ -52,7 +52,10 @@ def test_equal_values_without_a_resolution_have_an_interval_of_zero_width():
 def test_an_interval_is_never_narrower_than_the_resolution_allows():
     # t(0.975, 3) = 3.182446 from any table; a step of 0.01 has a standard deviation of 0.01 / sqrt(12).
     estimate = estimate_mean(np.full(4, 0.5), resolution=0.01)
-    assert (estimate.standard_deviation, estimate.half_width) == (0.0, pytest.approx(3.182446 * 0.01 / 48**0.5))
+    assert (estimate.standard_deviation, estimate.high - estimate.mean) == (
+        0.0,
+        pytest.approx(3.182446 * 0.01 / 48**0.5),
+    )
     wide = [0.9, 0.95, 0.97]
     assert estimate_mean(wide, resolution=0.01) == estimate_mean(wide)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.statistics import compare_all_pairs, compare_paired, compare_with_base
+from cnnjax.statistics import compare_all_pairs, compare_paired, compare_with_baseline
 from cnnjax.statistics.families import find_family_level, holm, sidak
 
 STEP = 1e-4
@@ -41,7 +41,7 @@ def test_holm_agrees_with_statsmodels(seed):
 def test_a_single_comparison_is_not_adjusted():
     arms = draw_arms({"a": 0.002, "base": 0.0})
     alone = compare_paired(arms["a"], arms["base"], resolution=STEP)
-    for (contrast,) in (compare_with_base(arms, "base", resolution=STEP), compare_all_pairs(arms, resolution=STEP)):
+    for (contrast,) in (compare_with_baseline(arms, "base", resolution=STEP), compare_all_pairs(arms, resolution=STEP)):
         assert (contrast.level, contrast.adjusted_p) == (pytest.approx(0.05), pytest.approx(alone.t_p))
         assert (contrast.low, contrast.high) == pytest.approx((alone.low, alone.high))
         assert "as one of" not in contrast.verdict.reason
@@ -52,7 +52,7 @@ def test_interval_and_verdict_agree(n):
     for seed in range(10):
         arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001, "c": -0.002, "d": 0.004}, n, seed=seed)
         contrasts = (
-            *compare_with_base(arms, "base", resolution=STEP),
+            *compare_with_baseline(arms, "base", resolution=STEP),
             *compare_all_pairs(arms, resolution=STEP),
         )
         for contrast in contrasts:
@@ -63,9 +63,9 @@ def test_interval_and_verdict_agree(n):
             )
 
 
-def test_simultaneous_intervals_are_wider_and_all_alike():
+def test_simultaneous_intervals_are_wider_and_have_one_level():
     arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001, "c": -0.002}, 5)
-    contrasts = compare_with_base(arms, "base", resolution=STEP)
+    contrasts = compare_with_baseline(arms, "base", resolution=STEP)
     assert [contrast.first for contrast in contrasts] == ["a", "b", "c"]
     assert {contrast.level for contrast in contrasts} == {sidak(0.05, 3)}
     for contrast in contrasts:
@@ -79,7 +79,7 @@ def find_level(differences):
     return level
 
 
-def test_the_level_of_one_arm_against_a_base_is_that_of_a_single_comparison():
+def test_the_level_of_one_arm_against_a_baseline_is_that_of_a_single_comparison():
     assert find_level(np.random.default_rng(0).standard_normal((1, 20))) == pytest.approx(0.05)
 
 
@@ -92,7 +92,7 @@ def test_independent_arms_have_almost_sidaks_level():
     assert find_level(np.random.default_rng(2).standard_normal((5, 200))) == pytest.approx(sidak(0.05, 5), rel=0.15)
 
 
-def test_arms_with_a_common_base_have_dunnetts_level():
+def test_arms_with_a_common_baseline_have_dunnetts_level():
     random = np.random.default_rng(3)
     base, arms = random.standard_normal(400), random.standard_normal((6, 400))
     # Dunnett's two-sided point for six arms and many degrees of freedom is 2.57 (Dunnett, 1964, table III).
@@ -105,22 +105,22 @@ def test_the_level_is_never_below_sidaks():
     rows += [np.array(row) for row in ([0, 1] * 4, [0, 0, 1, 1] * 2, [0, 1, 1, 0] * 2, [1, 0, 0, 1, 0, 1, 1, 0])]
     assert find_level(STEP * np.array(rows)) == pytest.approx(sidak(0.05, 8))
     arms = {str(index): dict(enumerate(0.9 + STEP * row)) for index, row in enumerate(rows)}
-    for contrast in compare_with_base(arms | {"base": dict.fromkeys(range(8), 0.9)}, "base", resolution=STEP):
+    for contrast in compare_with_baseline(arms | {"base": dict.fromkeys(range(8), 0.9)}, "base", resolution=STEP):
         assert contrast.comparison.t_p <= contrast.adjusted_p <= 1 - (1 - contrast.comparison.t_p) ** 8
 
 
 def test_arms_with_different_seeds_have_sidaks_level():
     arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001}, 10)
     del arms["a"][3], arms["b"][5]
-    assert {contrast.level for contrast in compare_with_base(arms, "base", resolution=STEP)} == {sidak(0.05, 2)}
+    assert {contrast.level for contrast in compare_with_baseline(arms, "base", resolution=STEP)} == {sidak(0.05, 2)}
 
 
 def test_arms_without_a_common_seed_are_left_out():
     arms = {"base": {0: 0.9, 1: 0.91, 2: 0.9}, "a": {0: 0.92, 1: 0.92, 2: 0.93}, "b": {7: 0.9}}
-    assert [contrast.first for contrast in compare_with_base(arms, "base")] == ["a"]
+    assert [contrast.first for contrast in compare_with_baseline(arms, "base")] == ["a"]
     assert [(c.first, c.second) for c in compare_all_pairs(arms)] == [("base", "a")]
 
 
-def test_an_unknown_base_is_refused():
-    with pytest.raises(InputError, match=r"base='c': must be one of a, b"):
-        compare_with_base({"a": {0: 0.9}, "b": {0: 0.8}}, "c")
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(InputError, match=r"baseline='c': must be one of a, b"):
+        compare_with_baseline({"a": {0: 0.9}, "b": {0: 0.8}}, "c")

@@ -153,6 +153,6 @@ def test_a_name_that_is_no_text_is_corruption(column, tmp_path):
         connection.execute(f"UPDATE runs SET {column} = x'ff'")
     connection.close()
     with pytest.raises(CorruptionError):
-        store.list_outcomes()
+        store.list_statuses()
     with pytest.raises(CorruptionError):
         store.find_all()

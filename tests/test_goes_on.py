@@ -169,7 +169,7 @@ def test_retries_of_failures_that_are_stopped_continue_to_the_same_result(whole,
     shown = []
     for number in (signal.SIGTERM, signal.SIGKILL):
         shown += COMPLETED.findall(stopped.stop(line, COMPLETED, 2, number))
-        statuses = [outcome.status for outcome in stopped.store.list_outcomes().values()]
+        statuses = [run.status for run in stopped.store.list_statuses().values()]
         assert {*statuses} == {"completed", "failed"}
         assert len(shown) <= statuses.count("completed")
     shown += COMPLETED.findall(stopped.finish(line))

@@ -64,7 +64,7 @@ def test_a_full_run_completes_the_pruned_trials(tmp_path):
     assert +run_grid(grid, store, ScriptedExecutor(by_width), Watcher()).counts == Counter(completed=8)
 
 
-def test_what_a_full_run_has_completed_is_counted_so(tmp_path):
+def test_a_trial_completed_by_a_full_run_stays_completed(tmp_path):
     grid, store = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5), Store(tmp_path)
     run_grid(grid, store, ScriptedExecutor(by_width), Watcher())
     counts, _ = halve(grid, store)
@@ -87,7 +87,7 @@ def test_invalid_cells_stay_invalid(tmp_path):
     assert counts == Counter(completed=2, pruned=2, invalid=2)
 
 
-def test_without_validation_examples_it_is_refused_before_anything_runs(tmp_path):
+def test_halving_without_validation_examples_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match=r"validation_split=0.0 .* must be > 0 for every cell, such as --set"):
         halve(make_grid(epochs=4), Store(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
@@ -97,7 +97,7 @@ def one_fails(config):
     return ("the worker ended", "last words") if config.model.dense == (10,) and config.seed else by_width(config)
 
 
-def test_a_failure_on_the_way_is_counted_and_kept_with_its_reason(tmp_path):
+def test_a_failure_in_a_rung_is_counted_and_stored_with_its_reason(tmp_path):
     grid, store = make_grid(widths=(10, 20, 30, 40), epochs=2, validation_split=0.5), Store(tmp_path)
     counts, _ = halve(grid, store, one_fails)
     assert counts == Counter(completed=4, pruned=3, failed=1)
@@ -129,7 +129,7 @@ def test_a_crash_does_not_prune_the_best_cell_and_a_divergence_does(tmp_path):
     assert {trial.config.model.dense[0] for trial in rungs[-1]} == {20, 30}
 
 
-def test_cells_that_other_examples_would_judge_are_refused(tmp_path):
+def test_cells_with_different_validation_examples_are_refused(tmp_path):
     grid = make_grid(epochs=2, validation_split=0.5)
     other = make_grid(epochs=2, validation_split=0.1)
     mixed = type(grid)("mixed", grid.factors, (*grid.cells, *other.cells), grid.seeds)
@@ -137,14 +137,14 @@ def test_cells_that_other_examples_would_judge_are_refused(tmp_path):
         halve(mixed, Store(tmp_path))
 
 
-def test_fail_fast_goes_to_no_further_rung(tmp_path):
+def test_fail_fast_starts_no_further_rung(tmp_path):
     grid = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5)
     counts, rungs = halve(grid, Store(tmp_path), one_fails, fail_fast=True)
     assert counts["failed"] == 1
     assert len(rungs) == 1
 
 
-def test_fail_fast_is_not_stopped_by_what_had_failed_before(tmp_path):
+def test_fail_fast_ignores_earlier_failures(tmp_path):
     grid = make_grid(widths=(10, 20, 30, 40), epochs=4, validation_split=0.5)
     whole, _ = halve(grid, Store(tmp_path / "whole"), one_fails)
     halve(grid, Store(tmp_path / "stopped"), one_fails, fail_fast=True)

@@ -41,7 +41,7 @@ def test_without_validation_a_run_never_stops_early():
     assert not stopped_early([metrics(epoch, None) for epoch in range(1, 10)], 1)
 
 
-def test_silence_ignores_everything_it_hears():
+def test_silence_ignores_everything():
     silence = Silence()
     assert silence.note("hello") is None
     assert silence.advance(Progress(1, 2, 3, 4, 0.5, 0.5, 1.0)) is None

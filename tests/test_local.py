@@ -127,7 +127,7 @@ def test_one_worker_two_workers_and_a_shuffled_grid_give_the_same_rows_as_single
 
 
 @pytest.mark.slow
-def test_each_kind_of_death_costs_its_trial_alone_and_is_told(tmp_path, faulty_slots):
+def test_each_kind_of_death_fails_one_trial_and_is_reported(tmp_path, faulty_slots):
     grid = make_grid(widths=(8,), seeds=(0, 101, 1, 102, 2, 103, 3, 104, 4, 105, 5))
     watcher = Watcher()
     executor = LocalExecutor(faulty_slots, timeout=15, memory_limit=2 * 2**30)
@@ -174,7 +174,7 @@ def test_a_diverged_trial_is_a_result_and_not_a_crash(tmp_path):
 
 
 @pytest.mark.slow
-def test_trials_that_a_dead_worker_had_not_begun_are_returned(faulty_slots):
+def test_trials_that_a_dead_worker_had_not_started_are_returned(faulty_slots):
     executor = LocalExecutor(faulty_slots[:1], group_size=3)
     group = tuple(make_grid(widths=(8,), seeds=(0, 101, 1)).trials)
     try:
@@ -199,7 +199,7 @@ def test_trials_in_one_program_are_all_stored_and_say_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_that_takes_others_of_its_program_down_fails_alone(tmp_path):
+def test_only_the_trial_that_ends_its_program_fails(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("""
 import os
 import cnnjax.training.loop as fitting
@@ -219,7 +219,7 @@ fitting.make_state = make_state
     assert (failed.config.seed, failed.reason) == (101, "the worker ended with exit code 7")
 
 
-def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
+def test_workers_that_cannot_start_end_the_grid_with_their_last_output(tmp_path):
     executor = LocalExecutor([make_fake(tmp_path, "sys.exit('no JAX for this machine')")])
     store = Store(tmp_path / "out")
     with pytest.raises(UnavailableError, match=r"workers cannot start: .*no JAX for this machine"):
@@ -227,7 +227,7 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(tmp_path):
     assert store.list_keys() == []
 
 
-def test_workers_of_other_source_than_the_coordinator_are_refused(tmp_path, monkeypatch):
+def test_workers_with_other_source_than_the_coordinator_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("ablations.execution.local.hash_source", lambda: "what was there before an edit")
     executor = LocalExecutor([Slot(0, None, CPU)])
     with pytest.raises(UnavailableError, match="this source is not the one that the grid was started with"):
@@ -235,7 +235,7 @@ def test_workers_of_other_source_than_the_coordinator_are_refused(tmp_path, monk
     assert Store(tmp_path / "out").list_keys() == []
 
 
-def test_a_node_of_other_source_than_the_coordinator_runs_nothing():
+def test_a_node_with_other_source_than_the_coordinator_runs_nothing():
     with pytest.raises(UnavailableError, match="this source is not the one that the grid was started with"):
         run_remotely(TINY.to_json(), load("mnist"), None, (), "what was there before an edit")
 
@@ -266,7 +266,7 @@ print(run_study(study, "out", make_executor=lambda: LocalExecutor([Slot(0, None,
 
 
 @pytest.mark.parametrize("nonsense", ["hello", "5", "[]", "{}", '{"blobs": [-1]}', '{"blobs": [], "kind": "started"}'])
-def test_a_worker_that_speaks_nonsense_is_stopped(tmp_path, nonsense):
+def test_a_worker_that_sends_invalid_messages_is_stopped(tmp_path, nonsense):
     slot = make_fake(tmp_path, f"os.write(1, {nonsense.encode()!r} + b'\\n'); time.sleep(100)")
     with pytest.raises(UnavailableError, match="workers cannot start: the worker sent an invalid message"):
         run(make_grid(), tmp_path / "out", LocalExecutor([slot]))
@@ -282,7 +282,7 @@ ANSWER = """
 """
 
 
-def test_a_worker_that_dies_idle_costs_no_trial(tmp_path):
+def test_an_idle_worker_that_dies_fails_no_trial(tmp_path):
     slot = make_fake(tmp_path, f"{SERVE}{ANSWER}    time.sleep(0.02)\n    os._exit(9)")
     counts = run(make_grid(seeds=range(3)), tmp_path / "out", LocalExecutor([slot]))
     assert counts == Counter(completed=6)

@@ -55,7 +55,7 @@ def test_a_free_store_has_no_owner_and_looking_creates_nothing(tmp_path):
     assert read_owner(tmp_path) is None
 
 
-def test_a_damaged_note_still_tells_that_the_store_is_held(tmp_path, holder):
+def test_a_store_with_a_damaged_note_is_still_reported_as_held(tmp_path, holder):
     (tmp_path / "grid.owner.json").write_text("{")
     with pytest.raises(UnavailableError, match="is in use by 'another process'"):
         hold_store(tmp_path, "second").__enter__()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from cnnjax.statistics import compare_all_pairs, compare_in_looks, compare_with_base, estimate_effects
+from cnnjax.statistics import compare_all_pairs, compare_in_looks, compare_with_baseline, estimate_effects
 from cnnjax.statistics.families import holm, sidak
-from cnnjax.statistics.losses import Losses, Runs, count_runs, find_losses
+from cnnjax.statistics.losses import Losses, RunCounts, count_runs, find_losses
 
 STEP, CHANCE = 1e-4, 0.1
 
@@ -22,7 +22,7 @@ def lose(outcomes, seeds):
 
 def contrast(first, second):
     arms = {"first": first, "second": second}
-    (found,) = compare_with_base(arms, "second", resolution=STEP, chance=CHANCE)
+    (found,) = compare_with_baseline(arms, "second", resolution=STEP, chance=CHANCE)
     return found
 
 
@@ -31,7 +31,7 @@ def test_the_worst_case_of_a_hand_worked_comparison():
     first = {0: 0.9, 1: None, 2: 0.8, 3: None, 4: 0.9}
     second = {0: 0.7, 1: 0.6, 2: None, 3: None}
     losses = find_losses(first, second, CHANCE)
-    assert (losses.first, losses.second) == (Runs(3, 2), Runs(2, 2))
+    assert (losses.first, losses.second) == (RunCounts(3, 2), RunCounts(2, 2))
     assert losses.lowest == pytest.approx((0.2, 0.1 - 0.6, 0.8 - 0.9, 0.1 - 0.9))
     assert losses.highest == pytest.approx((0.2, 0.9 - 0.6, 0.8 - 0.1, 0.9 - 0.1))
 
@@ -50,7 +50,7 @@ def test_a_run_is_at_chance_unless_a_binomial_test_shows_that_it_is_better():
 def test_arms_that_learn_nothing_are_not_equivalent():
     stuck = make_runs([1135, 1135, 1135, 980, 1135])
     arms = {"a": stuck, "b": make_runs([1135] * 5), "base": make_runs([1135] * 5), "good": make_runs([9700] * 5)}
-    found = {c.first: c.verdict for c in compare_with_base(arms, "base", resolution=STEP, chance=0.1135)}
+    found = {c.first: c.verdict for c in compare_with_baseline(arms, "base", resolution=STEP, chance=0.1135)}
     assert (found["b"].word, found["b"].label, found["b"].seeds_needed) == (
         "undecided",
         "undecided; both at chance",
@@ -76,14 +76,14 @@ def test_arms_that_learn_nothing_are_not_equivalent():
 
 
 def test_without_losses_there_is_no_worst_case():
-    assert find_losses({0: 0.9}, {0: 0.8}, CHANCE) == Losses(Runs(1, 0), Runs(1, 0))
+    assert find_losses({0: 0.9}, {0: 0.8}, CHANCE) == Losses(RunCounts(1, 0), RunCounts(1, 0))
     assert str(count_runs([{0: 0.9, 1: None}, {0: None}], CHANCE)) == "1 of 3"
 
 
 @pytest.mark.parametrize("lost", [1, 5])
 def test_an_arm_that_lost_runs_is_called_better_only_of_the_runs_that_completed(lost):
     found = contrast(lose(draw(0.004), range(lost)), draw(0.0, seed=1))
-    assert (found.first_runs, found.second_runs) == (Runs(10 - lost, lost), Runs(10, 0))
+    assert (found.first_runs, found.second_runs) == (RunCounts(10 - lost, lost), RunCounts(10, 0))
     assert (found.verdict.word, found.verdict.survives_losses) == ("better", False)
     assert found.verdict.label.startswith(f"better of the runs that completed ({10 - lost} of 10)")
 
@@ -126,7 +126,7 @@ def test_equal_arms_of_which_one_loses_its_low_runs_are_not_called_better():
 
 def test_an_arm_without_any_run_counts_in_the_size_of_the_family():
     arms = {"base": draw(0.0), "a": draw(0.001, seed=1), "b": lose({}, range(10)), "c": {}}
-    (only,) = compare_with_base(arms, "base", resolution=STEP)
+    (only,) = compare_with_baseline(arms, "base", resolution=STEP)
     assert only.level == sidak(0.05, 3)
     assert only.adjusted_p == pytest.approx(1 - (1 - only.comparison.t_p) ** 3)
     assert "as one of 3 comparisons" in only.verdict.reason
@@ -143,10 +143,10 @@ def test_claims_at_a_look_are_qualified_too():
     (found,) = compare_in_looks(
         arms, "base", dict.fromkeys(arms, range(10)), range(10), (10,), resolution=STEP, chance=CHANCE
     )
-    assert (found.verdict.word, found.verdict.survives_losses, found.first_runs) == ("better", False, Runs(9, 1))
+    assert (found.verdict.word, found.verdict.survives_losses, found.first_runs) == ("better", False, RunCounts(9, 1))
 
 
-def test_effects_count_the_runs_of_their_cells_and_put_their_claims_to_the_worst_case():
+def test_effects_count_the_runs_of_their_cells_and_check_their_claims_in_the_worst_case():
     cells = {
         (padding, width): draw(0.004 * (padding == "same"), seed=index)
         for index, (padding, width) in enumerate([("valid", "8"), ("valid", "16"), ("same", "8"), ("same", "16")])
@@ -155,12 +155,12 @@ def test_effects_count_the_runs_of_their_cells_and_put_their_claims_to_the_worst
     assert (whole.verdict.word, whole.verdict.survives_losses) == ("better", True)
     cells["same", "16"] = lose(cells["same", "16"], [0])
     found = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)[0].contrast
-    assert (found.first_runs, found.second_runs) == (Runs(19, 1), Runs(20, 0))
+    assert (found.first_runs, found.second_runs) == (RunCounts(19, 1), RunCounts(20, 0))
     assert (found.verdict.word, found.verdict.survives_losses, found.comparison.n) == ("better", False, 9)
     cells["same", "16"] = lose(cells["same", "16"], range(10))  # the mean is over the other width alone
     padding, width = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)
     assert (padding.combinations, padding.possible, padding.contrast.verdict.survives_losses) == (1, 2, False)
-    assert padding.contrast.first_runs == Runs(10, 10)
+    assert padding.contrast.first_runs == RunCounts(10, 10)
     assert padding.contrast.level == holm([padding.contrast.comparison.t_p, width.contrast.comparison.t_p], 0.05)[0][0]
 
 

@@ -118,7 +118,7 @@ def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_grid_its_workers_and_nothing_that_was_stored(tmp_path, study, start, number, code):
+def test_a_signal_ends_the_grid_and_its_workers_and_loses_no_stored_result(tmp_path, study, start, number, code):
     log_path = tmp_path / "log"
     with open(log_path, "w") as log:
         process = start(study, tmp_path / "out", log)
@@ -136,7 +136,7 @@ def test_a_signal_ends_the_grid_its_workers_and_nothing_that_was_stored(tmp_path
 
 
 @pytest.mark.slow
-def test_the_second_run_on_a_store_is_refused_and_told_who_is_there(tmp_path, study, start):
+def test_the_second_run_on_a_store_is_refused_and_the_first_is_named(tmp_path, study, start):
     out = tmp_path / "out"
     with open(tmp_path / "log", "w") as log:
         first = start(study, out, log)
@@ -184,7 +184,7 @@ model.dense = [[16], [17]]
 
 
 @pytest.mark.slow
-def test_a_stop_in_any_look_is_gone_on_from_by_the_same_command(tmp_path, start):
+def test_the_same_command_continues_a_run_stopped_in_any_look(tmp_path, start):
     options = ("--top-up", "8", "--baseline", "model.dense=[16]")
     study = tmp_path / "parts.toml"
     study.write_text(IN_PARTS)

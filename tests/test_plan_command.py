@@ -14,7 +14,7 @@ from cnnjax import InputError
 from cnnjax.console.arguments import parse_arguments
 from cnnjax.runs.store import Store
 from grid_helpers import make_packed
-from test_planning import make_record
+from test_forecast import make_record
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--axis", "model.dense=[8],[16]", "--set", "model.filters=[]", "--set", "data.train_size=500", "--seeds", "3")
@@ -61,7 +61,7 @@ def test_a_plan_starts_no_jax_and_no_process(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_history_of_the_store_gives_the_time(tmp_path, capsys):
+def test_stored_runs_give_the_time(tmp_path, capsys):
     own = trials(*SMALL)
     Store(tmp_path).add_all(
         [dataclasses.replace(make_packed(each.config), record=make_record(each.config)) for each in own[:4]]
@@ -93,7 +93,7 @@ def test_invalid_cells_name_the_layer_and_its_shapes(tmp_path, capsys):
     assert "MaxPool_1: its 2x2 window is larger than its 1x1 input" in line
 
 
-def test_duplicates_are_named_and_folded_away(tmp_path, capsys):
+def test_duplicates_are_named_and_not_run(tmp_path, capsys):
     arguments = ("--axis", "model.kernel_size=5,[[5,5],[5,5]],3")
     text = plan(*arguments, out=tmp_path, capsys=capsys)
     assert "2 cells x 5 seeds = 10 trials" in text
@@ -102,7 +102,7 @@ def test_duplicates_are_named_and_folded_away(tmp_path, capsys):
     assert duplicate["kept"] == "model.kernel_size=5"
 
 
-def test_the_plan_says_what_the_seeds_can_show(tmp_path, capsys):
+def test_the_plan_says_which_difference_the_seeds_can_detect(tmp_path, capsys):
     text = plan(*STRIDES, out=tmp_path, capsys=capsys)
     assert "0.55 points of accuracy is found with 80% probability in each of the 2 comparisons" in text
     assert "standard deviation over seeds 0.0019, an assumption" in text
@@ -111,7 +111,7 @@ def test_the_plan_says_what_the_seeds_can_show(tmp_path, capsys):
     assert "1.01 points of accuracy is found with 80% probability in each of the 20 comparisons" in chapter
 
 
-def test_a_dataset_that_is_not_prepared_has_a_size_that_is_assumed(tmp_path, capsys):
+def test_a_dataset_that_is_not_prepared_has_an_assumed_size(tmp_path, capsys):
     arguments = ("--axis", "data.name=mnist,fashion_mnist")
     found = plan_json(*arguments, out=tmp_path, capsys=capsys)
     assert found["unknown_datasets"] == ["fashion_mnist"]

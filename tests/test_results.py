@@ -179,7 +179,7 @@ def test_the_table_for_reading_rounds_and_shows_what_is_missing():
     assert rows["8", "0.01"] == (None, None, None, None, None, 3)
 
 
-def test_a_table_of_nothing_stored_has_labels_sizes_and_counts_alone():
+def test_without_stored_runs_a_table_has_only_labels_sizes_and_counts():
     table = make_result_table(GRID, make_arms(GRID, {}))
     assert [column.heading for column in table.columns] == [
         "dense",
@@ -203,7 +203,7 @@ def test_the_data_table_has_every_column_unrounded():
     assert len(table.rows) == len(GRID.cells)
 
 
-def test_a_pivot_has_one_entry_per_cell_and_one_table_per_combination_of_the_other_factors():
+def test_a_pivot_has_an_entry_for_every_cell_and_a_table_for_every_combination_of_other_factors():
     cells = [
         dataclasses.replace(cell, labels={**cell.labels, "model.pool": pool}, config=config)
         for pool in ("max", "avg")
@@ -252,7 +252,7 @@ def test_results_of_several_machines_or_versions_are_noted():
     assert "jax 0.8.1" in lines[0]
 
 
-def test_runs_that_never_began_to_train_have_no_origin():
+def test_runs_that_never_started_training_have_no_origin():
     assert describe_origins(count_origins([Record.without_result(tiny(), "failed", "boom")])) == []
     assert count_origins(make_records(GRID, provenance={"python": "3.12"}).values())["device"] == {"unknown": 15}
 
@@ -277,7 +277,7 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
     assert report.origins["device"] == {"cpu (cpu)": 5}
 
 
-def test_validation_accuracy_is_shown_where_there_is_any():
+def test_validation_accuracy_is_shown_if_there_is_any():
     grid = make_grid(widths=(8, 16), seeds=(0, 1), validation_split=0.5)
     records = {t.key: make_packed(t.config, accuracy=0.8 + t.config.seed / 10).record for t in grid.trials}
     first = make_arms(grid, records)[0]

@@ -59,7 +59,7 @@ def test_bad_input_is_refused_in_a_line_and_nothing_is_written(tmp_path, words, 
 
 
 @pytest.mark.slow
-def test_the_same_line_again_runs_nothing_and_more_seeds_run_only_themselves(tmp_path):
+def test_the_same_command_runs_nothing_again_and_more_seeds_run_only_the_new_ones(tmp_path):
     first = type_in(f"{WIDTHS} --seeds 2", tmp_path)
     assert first.returncode == 0, first.stderr
     assert "4 trials: 4 completed in runs/runs.sqlite" in first.stdout.splitlines()[-1]
@@ -81,7 +81,7 @@ def test_a_grid_point_and_a_single_run_are_the_same_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failure_ends_with_1_and_is_told_in_a_line(tmp_path):
+def test_a_failure_ends_with_1_and_is_reported_in_a_line(tmp_path):
     result = type_in(f"{WIDTHS} --seeds 1 --timeout 0.001 --max-retries 0", tmp_path)
     assert result.returncode == 1
     assert sorted(result.stderr.splitlines()) == [
@@ -117,7 +117,7 @@ def watch(observer, grid):
     observer.advance(third, Progress(2, 2, 150, 300, 1.5, 0.625, 0.1))
 
 
-def test_lines_tell_of_every_trial(capsys):
+def test_every_trial_has_a_line(capsys):
     watch(GridLineObserver(), make_grid())
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "0/4 trials: none yet; 4 to run"
@@ -140,7 +140,7 @@ def show_live(grid, width=80):
     return console.file.getvalue()
 
 
-def test_the_live_view_shows_what_is_done_how_fast_and_what_runs():
+def test_the_live_view_shows_counts_speed_and_running_trials():
     text = show_live(make_grid())
     before, after = text.split("workers are starting")
     assert "0/4 trials: none yet" in before
@@ -150,7 +150,7 @@ def test_the_live_view_shows_what_is_done_how_fast_and_what_runs():
     assert "0.8750" not in text  # the best of several trials is no finding
 
 
-def test_running_trials_go_by_what_differs_among_them():
+def test_running_trials_are_named_by_the_factors_that_vary():
     grid = make_grid()
     common = {f"model.common_{index}": "something-long" for index in range(9)}
     cells = tuple(dataclasses.replace(cell, labels={**common, **cell.labels}) for cell in grid.cells)

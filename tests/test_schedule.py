@@ -27,7 +27,7 @@ def test_the_longest_trials_come_first():
     assert [cost(trial) for trial in given] == [64, 32, 16, 8]
 
 
-def test_a_worker_stays_with_its_programs_and_another_begins_elsewhere():
+def test_a_worker_keeps_its_programs_and_another_takes_other_programs():
     schedule = Schedule(make_grid(widths=(8, 16), seeds=range(3)).trials, cost)
     first, second = schedule.take("", 1)[0], schedule.take("", 1)[0]
     assert (cost(first), cost(second)) == (16, 8)
@@ -56,7 +56,7 @@ def test_after_a_group_crashed_groups_of_its_signature_are_half_as_large():
     assert [len(schedule.take("", 4)) for _ in range(4)] == [1, 1, 1, 0]
 
 
-def test_takers_share_what_is_waiting():
+def test_workers_share_the_waiting_trials():
     schedule = Schedule(make_grid(widths=(8,), seeds=range(6)).trials, cost)
     assert [len(schedule.take("", 64, takers)) for takers in (2, 1)] == [3, 3]
 

@@ -96,8 +96,8 @@ def test_an_arm_before_its_first_look_has_no_verdict():
     assert compare(make_arms({"near": 12}, 4), (5, 10)) == {}
 
 
-def test_an_unknown_base_is_refused():
-    with pytest.raises(InputError, match=r"base='x': must be one of a"):
+def test_an_unknown_baseline_is_refused():
+    with pytest.raises(InputError, match=r"baseline='x': must be one of a"):
         compare_in_looks({"a": {0: 0.9}}, "x", {"a": [0]}, [0], (1,))
 
 

@@ -118,7 +118,7 @@ def test_json_is_one_object_and_nothing_else(store, tmp_path, capsys):
     assert (found["running"], found["other_runs"]) == (None, {})
 
 
-def test_a_grid_at_work_is_named(store, tmp_path, capsys):
+def test_a_running_grid_is_named(store, tmp_path, capsys):
     with hold_store(tmp_path, "run tiny"):
         assert main(["--out", str(tmp_path)]) == 0
         assert "running now: 'run tiny' (process" in capsys.readouterr().out

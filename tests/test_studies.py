@@ -53,13 +53,13 @@ class TestDocument:
 
 
 class TestMeaning:
-    def test_a_level_goes_by_its_shortest_literal(self):
+    def test_a_level_is_named_by_its_shortest_literal(self):
         text = 'sweep.grid.model.padding = ["valid", ["same", "valid"], [[[1, 2], [0, 0]], 3]]\n'
         assert labels(text) == [("valid",), ("[same,valid]",), ("[[[1,2],[0,0]],3]",)]
         assert labels("sweep.grid.train.learning_rate = [0.01, 1, 1e-5]") == [("0.01",), ("1",), ("1e-05",)]
         assert labels("sweep.grid.model.batch_norm = [true, false]") == [("true",), ("false",)]
 
-    def test_a_label_replaces_it(self):
+    def test_a_label_replaces_the_literal(self):
         assert labels('sweep.grid.model.strides = [1, { label = "two", value = 2 }]') == [("1",), ("two",)]
 
     def test_none_leaves_a_setting_out(self):
@@ -67,7 +67,7 @@ class TestMeaning:
         assert [cell.config.model.pool_strides for cell in cells] == [None, 1]
         assert study('base.data.train_size = "none"\nsweep.list = [{}]').base == RunConfig()
 
-    def test_none_is_a_word_where_it_is_one(self):
+    def test_none_is_a_word_for_settings_that_have_it(self):
         assert grid('sweep.grid.model.pool = ["none"]').cells[0].config.model.pool == "none"
 
     def test_quoted_and_nested_paths_are_the_same(self):
@@ -572,7 +572,7 @@ def test_a_range_of_huge_integers_is_refused_by_its_end():
     assert "random.train.epochs.high=" in line
 
 
-def test_a_seed_given_twice_in_a_long_list_is_found_at_once():
+def test_a_repeated_seed_in_a_long_list_is_found_quickly():
     seeds = ", ".join(map(str, [*range(99_999), 5]))
     (line,) = refuse(f"seeds = [{seeds}]\n[sweep.grid]\ntrain.epochs = [1]")
     assert "seeds: 5 is given twice" in line

@@ -123,7 +123,7 @@ def _frozen(value):
 
 @property_test
 @given(studies())
-def test_toml_reads_back_as_an_equal_study_with_an_equal_grid(values):
+def test_a_study_written_as_toml_reads_back_equal_with_an_equal_grid(values):
     study = read_dict(values, "any")
     again = read_toml(study.to_toml(), "any")
     assert again == study
@@ -184,7 +184,7 @@ def test_the_order_of_factors_levels_and_sweeps_does_not_change_the_trials(value
 
 @property_test
 @given(studies(), sweeps())
-def test_a_further_sweep_leaves_the_trials_there_were(values, sweep):
+def test_another_sweep_keeps_the_earlier_trials(values, sweep):
     sweep = {**sweep, "factor": "further"} if "list" in sweep else sweep
     before = expand(read_dict(values, "any"))
     after = expand(read_dict({**values, "sweep": [*values["sweep"], sweep]}, "any"))
@@ -193,14 +193,14 @@ def test_a_further_sweep_leaves_the_trials_there_were(values, sweep):
 
 @property_test
 @given(studies())
-def test_a_further_seed_leaves_the_trials_there_were(values):
+def test_another_seed_keeps_the_earlier_trials(values):
     study = read_dict(values, "any")
     assert keys(study) < keys(dataclasses.replace(study, seeds=(*study.seeds, 99)))
 
 
 @property_test
 @given(factor_tables())
-def test_a_further_level_leaves_the_trials_there_were(table):
+def test_another_level_keeps_the_earlier_trials(table):
     fewer = {name: levels[:-1] or levels for name, levels in table.items()}
     for kind in ("grid", "one_at_a_time"):
         assert keys(study_of({kind: fewer})) <= keys(study_of({kind: table}))
@@ -225,7 +225,7 @@ def test_a_grid_is_the_product_of_its_factors(table):
 
 @property_test
 @given(plain_tables)
-def test_one_at_a_time_is_the_base_and_every_level_that_is_not_the_bases(table):
+def test_one_at_a_time_is_the_base_and_every_other_level(table):
     study = study_of({"one_at_a_time": table})
     base = {path: normal(path, thaw(value)) for path, value in flatten(study.base).items()}
     others = sum(len({normal(name, level) for level in levels} - {base[name]}) for name, levels in table.items())
@@ -246,7 +246,7 @@ def test_leave_one_out_is_all_and_all_but_each(names):
         assert {path for path in names if cell[path] != everything[path]} == {name}
 
 
-def test_a_zip_goes_in_lockstep():
+def test_a_zip_pairs_its_levels_in_order():
     grid = expand(study_of({"zip": {"model.filters": [[8], [16], [32]], "train.epochs": [3, 2, 1]}}))
     rows = [(cell.config.model.filters, cell.config.train.epochs) for cell in grid.cells]
     assert rows == [((8,), 3), ((16,), 2), ((32,), 1)]
@@ -335,7 +335,7 @@ def test_more_draws_keep_the_earlier_ones_and_more_factors_change_none(fewer, mo
     assert [{name: row[name] for name in names} for row in wider] == short
 
 
-def test_draws_are_the_same_everywhere_and_for_ever():
+def test_draws_never_change():
     assert draw_settings(random_study(["train.weight_decay", "train.batch_size"], 3)) == [
         {"train.weight_decay": 0.01802, "train.batch_size": 24},
         {"train.weight_decay": 0.002308, "train.batch_size": 24},
@@ -364,27 +364,27 @@ def test_every_integer_of_a_range_is_drawn(low, width, scale):
     assert all(isinstance(value, int) for value in drawn)
 
 
-def test_draws_are_even_on_their_scale():
+def test_draws_are_uniform_on_their_scale():
     (factor,) = random_study(["train.weight_decay"], 1).sweeps[0].factors
     values = [math.log10(draw_level(factor, 0, index, SCHEMA).settings[factor.name]) for index in range(2000)]
     counts = [sum(low <= value < low + 1 for value in values) for low in (-5, -4, -3, -2)]
     assert all(abs(count - 500) < 4 * math.sqrt(2000 * 0.25 * 0.75) for count in counts)
 
 
-def test_choices_are_drawn_evenly():
+def test_choices_are_drawn_uniformly():
     (factor,) = study_of({"random": {"model.pool": ["max", "avg", "none"]}, "draws": 1}).sweeps[0].factors
     labels = [draw_level(factor, 0, index, SCHEMA).label for index in range(3000)]
     assert all(abs(labels.count(label) - 1000) < 4 * math.sqrt(3000 * 2 / 9) for label in ("max", "avg", "none"))
 
 
-def test_drawing_leaves_the_generator_of_others_alone():
+def test_drawing_does_not_change_the_global_generator():
     random.seed(1)
     before = random.getstate()
     expand(random_study(["train.weight_decay"], 5))
     assert random.getstate() == before
 
 
-def test_a_long_chain_of_conditions_is_decided_in_no_time():
+def test_a_long_chain_of_conditions_is_decided_quickly():
     names = [f"f{index}" for index in range(800)]
     factors = {name: [{"label": "on", "set": {"train.epochs": 2}}] for name in names[:1]}
     factors |= {name: [{"label": "on", "set": {}}] for name in names[1:]}

@@ -63,19 +63,19 @@ def count_seeds(trials):
     return {width: sum(trial.config.model.dense == (width,) for trial in trials) for width in MEANS}
 
 
-def test_only_the_base_and_the_undecided_get_more_seeds(folder):
+def test_only_the_baseline_and_undecided_cells_get_more_seeds(folder):
     counts, trials = top_up(folder, 12)
     assert count_seeds(trials) == {8: 12, 9: 12, 10: 3}
     assert +counts == {"completed": 27}
 
 
-def test_what_is_done_is_not_run_again_and_counted_again(folder):
+def test_stored_trials_are_neither_run_nor_counted_again(folder):
     counts, _ = top_up(folder, 12)
     assert top_up(folder, 12) == (counts, [])
 
 
 @pytest.mark.parametrize("trained", range(27))
-def test_the_same_call_goes_on_wherever_it_was_stopped(folder, trained):
+def test_the_same_call_continues_wherever_it_was_stopped(folder, trained):
     with pytest.raises(Interrupted):
         top_up(folder, 12, stop_after(trained, train))
     counts, trials = top_up(folder, 12)
@@ -83,7 +83,7 @@ def test_the_same_call_goes_on_wherever_it_was_stopped(folder, trained):
     assert +counts == {"completed": 27}
 
 
-def test_a_higher_maximum_goes_on_from_a_lower_one(folder):
+def test_a_higher_maximum_continues_from_a_lower_one(folder):
     _, first = top_up(folder, 6)
     counts, second = top_up(folder, 12)
     assert count_seeds(first) == {8: 6, 9: 6, 10: 3}
@@ -91,7 +91,7 @@ def test_a_higher_maximum_goes_on_from_a_lower_one(folder):
     assert +counts == {"completed": 27}
 
 
-def test_a_plan_that_is_changed_after_looking_is_told_and_the_same_plan_is_not(folder, capsys):
+def test_a_plan_changed_after_a_look_is_reported_and_the_same_plan_is_not(folder, capsys):
     top_up(folder, 6)
     assert not any("topped up" in remark for remark in judge(folder, capsys, "6")[0]["remarks"])
     top_up(folder, 12)
@@ -105,7 +105,7 @@ def test_a_plan_that_is_changed_after_looking_is_told_and_the_same_plan_is_not(f
     assert "--top-up 6" in capsys.readouterr().err
 
 
-def test_failures_of_a_later_look_are_run_again_when_asked_for_and_the_looks_go_on(folder):
+def test_retry_failed_runs_failures_of_a_later_look_again_and_the_looks_go_on(folder):
     counts, _ = top_up(folder, 12, lambda config: ("boom",) if config.seed == 4 else train(config))
     assert +counts == {"completed": 13, "failed": 2}
     assert top_up(folder, 12) == (counts, [])
@@ -114,7 +114,7 @@ def test_failures_of_a_later_look_are_run_again_when_asked_for_and_the_looks_go_
     assert +counts == {"completed": 27}
 
 
-def test_fail_fast_goes_to_no_further_look_and_the_same_call_goes_on(folder):
+def test_fail_fast_starts_no_further_look_and_the_same_call_continues(folder):
     def script(config):
         return ("boom",) if config.model.dense == (10,) and config.seed == 2 else train(config)
 
@@ -139,13 +139,13 @@ def test_the_report_shows_the_look_that_decided(folder, capsys):
     assert values["rules"]["looks"] == [3, 6, 12]
 
 
-def test_trials_that_wait_stop_it(folder):
+def test_failed_trials_end_the_looks(folder):
     counts, trials = top_up(folder, 12, lambda config: ("boom",) if config.model.dense == (9,) else train(config))
     assert count_seeds(trials)[8] == 3
     assert counts["failed"] == 3
 
 
-def test_seeds_are_extended_by_those_that_are_free():
+def test_seeds_are_extended_by_the_smallest_unused_ones():
     assert extend_seeds((0, 1, 7), 5) == (0, 1, 7, 2, 3)
     assert extend_seeds((0, 1), 2) == (0, 1)
 

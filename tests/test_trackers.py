@@ -83,7 +83,7 @@ def test_every_tracker_has_an_extra_of_its_name():
     assert set(TRACKERS) <= set(extras)
 
 
-def test_a_tracker_hears_every_epoch_and_then_the_record_that_is_stored(tmp_path):
+def test_a_tracker_receives_every_epoch_and_then_the_stored_record(tmp_path):
     fake = Fake(store=Store(tmp_path))
     run = fit_with({"fake": fake}, tmp_path, tiny(epochs=2))
     assert fake.list_told("end_epoch") == [*run.history]
@@ -91,7 +91,7 @@ def test_a_tracker_hears_every_epoch_and_then_the_record_that_is_stored(tmp_path
     assert [kind for kind, _ in fake.told if kind != "advance"] == ["end_epoch", "end_epoch", "finish", "close"]
 
 
-def test_a_stored_run_is_told_as_a_record_without_epochs(tmp_path):
+def test_a_tracker_receives_a_stored_run_as_a_record_without_epochs(tmp_path):
     first = fit(tiny(), tmp_path)
     fake = Fake()
     fit_with({"fake": fake}, tmp_path, tiny())
@@ -128,7 +128,7 @@ def test_what_stops_a_run_closes_its_trackers_without_a_record():
     assert fake.told == [("close", None)]
 
 
-def test_what_a_tracker_prints_and_warns_of_reaches_nobody(capsys):
+def test_output_and_warnings_of_a_tracker_are_hidden(capsys):
     class Chatty(Fake):
         def _hear(self, kind, what):
             print("chat", kind)
@@ -196,7 +196,7 @@ def run_grid_with(names, fakes, folder, monkeypatch, script=make_packed):
     return grid, watcher
 
 
-def test_a_grid_tells_trackers_of_every_stored_trial_with_a_result_once(tmp_path, monkeypatch):
+def test_a_grid_passes_every_stored_trial_with_a_result_to_trackers_once(tmp_path, monkeypatch):
     fakes = {}
     grid, watcher = run_grid_with(["fake"], fakes, tmp_path, monkeypatch)
     stored = Store(tmp_path).find_all()
@@ -206,13 +206,13 @@ def test_a_grid_tells_trackers_of_every_stored_trial_with_a_result_once(tmp_path
     assert len(stored) == len(grid.trials) == 4
 
 
-def test_a_grid_tells_no_tracker_of_a_failure(tmp_path, monkeypatch):
+def test_a_grid_passes_no_failure_to_trackers(tmp_path, monkeypatch):
     fakes = {}
     run_grid_with(["fake"], fakes, tmp_path, monkeypatch, script=lambda config: ("it crashed",))
     assert fakes == {}
 
 
-def test_a_tracker_that_fails_in_a_grid_is_told_of_no_further_trial(tmp_path, monkeypatch, capsys):
+def test_a_tracker_that_fails_in_a_grid_receives_no_further_trial(tmp_path, monkeypatch, capsys):
     fakes = {}
     run_grid_with(["broken", "fake"], fakes, tmp_path, monkeypatch)
     assert Counter(name for name, _ in fakes) == Counter(broken=1, fake=4)
@@ -307,7 +307,7 @@ def test_a_tool_has_what_the_store_has_and_the_output_is_as_without_it(tool, for
 
 
 @pytest.mark.slow
-def test_a_run_stored_before_is_logged_from_the_store_and_once(tool, tmp_path):
+def test_a_run_stored_before_is_logged_once_from_the_store(tool, tmp_path):
     assert type_in("--quiet", folder=tmp_path).returncode == 0
     for _ in range(2):
         assert type_in("--quiet", "--log", tool, "--log", tool, folder=tmp_path).returncode == 0
@@ -316,7 +316,7 @@ def test_a_run_stored_before_is_logged_from_the_store_and_once(tool, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_made_anew_is_logged_anew(tool, tmp_path):
+def test_a_run_trained_again_is_logged_again(tool, tmp_path):
     for _ in range(2):
         assert type_in("--quiet", "--force", "--log", tool, folder=tmp_path).returncode == 0
     runs = READERS[tool](tmp_path)
@@ -385,7 +385,7 @@ def test_a_run_resumed_with_a_tool_that_it_began_without_has_its_first_epochs_to
 
 
 @pytest.mark.slow
-def test_a_tool_that_cannot_write_costs_a_line_and_not_the_run(tool, tmp_path):
+def test_a_tool_that_cannot_write_adds_a_line_and_the_run_goes_on(tool, tmp_path):
     (tmp_path / tool).write_text("in the way")
     result = type_in("--quiet", "--log", tool, folder=tmp_path)
     assert result.returncode == 0

@@ -1,12 +1,9 @@
 """The cost of a trial, computed from its configuration: parameters, FLOPs, images and memory."""
 
-import functools
 from collections.abc import Iterable
 
 from ablations.study.grid import Trial
-from cnnjax.data.dataset import DatasetInfo
-from cnnjax.data.loading import load_data_info
-from cnnjax.data.settings import DataConfig
+from cnnjax.data.loading import find_info
 from cnnjax.errors import UnavailableError
 from cnnjax.models.table import Summary, summarize
 from cnnjax.runs.config import RunConfig, split_sizes
@@ -24,7 +21,7 @@ def find_size(config: RunConfig) -> tuple[int, int]:
 
 def count_images(config: RunConfig) -> int:
     """Returns the number of images seen in training: training examples times epochs."""
-    size = _find_info(config.data.whole).train_size
+    size = find_info(config.data.whole).train_size
     examples = split_sizes(config, size)[0] if size else config.data.train_size or TRAIN_SIZE_UNKNOWN
     return examples * config.train.epochs
 
@@ -39,7 +36,7 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
     problems = []
     for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
         try:
-            check_memory(cell.config, _find_info(cell.config.data.whole), memory)
+            check_memory(cell.config, find_info(cell.config.data.whole), memory)
         except UnavailableError as error:
             problems.append(f"cell {cell.name}: {error}")
     if problems:
@@ -48,10 +45,5 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
 
 def summarize_run(config: RunConfig) -> Summary:
     """Returns the layer table of a run's network for the images of its dataset."""
-    info = _find_info(config.data.whole)
+    info = find_info(config.data.whole)
     return summarize(config, info.image_shape, info.classes)
-
-
-@functools.cache
-def _find_info(data: DataConfig) -> DatasetInfo:
-    return load_data_info(data)

@@ -82,8 +82,8 @@ def run_halving(grid: Grid, store: Store, run: Callable[[Grid], Ending]) -> Coun
         places = range(kept, len(standings))
         losers = [loser for place in places for loser in _record_losers(standings, place, kept, divisor)]
         store.add_all(losers)
-        outcomes = store.list_outcomes()  # a trial with a completed full run stays completed
-        dropped.update(outcomes[loser.record.key].status for loser in losers)
+        statuses = store.list_statuses()  # a trial with a completed full run stays completed
+        dropped.update(statuses[loser.record.key].status for loser in losers)
         survivors = {standing.cell.config.key for standing in standings[:kept]}
         grid = replace(grid, cells=tuple(c for c in grid.cells if c.problem or c.config.key in survivors))
     return run(grid).counts + dropped

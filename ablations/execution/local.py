@@ -424,7 +424,7 @@ def make_local_executor(
     timeout: float | None = None,
     memory_limit: float | None = None,
     at_once: int | None = None,
-) -> "LocalExecutor":
+) -> LocalExecutor:
     """Returns an executor with the slots of this machine.
 
     Args:

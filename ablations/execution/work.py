@@ -77,7 +77,7 @@ def find_work(grid: Grid, store: Store, retry_failed: bool = False) -> Work:
         store: the store with results.
         retry_failed: whether trials that are stored as failed are left to run.
     """
-    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
+    statuses = {key: run.status for key, run in store.list_statuses().items()}
     kept = FINAL if retry_failed else (*FINAL, "failed")
     valid = [trial for trial in grid.trials if trial.cell.problem is None]
     return Work(

@@ -19,6 +19,7 @@ from cnnjax.console.terminal import format_seconds
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.data.loading import load_data_info
 from cnnjax.data.settings import DataConfig
+from cnnjax.errors import cut_lines
 from cnnjax.models.table import Summary
 from cnnjax.runs.record import FINAL
 from cnnjax.settings.checking import write_count
@@ -262,24 +263,18 @@ def _make_row(plan: Plan, cell: CellPlan) -> tuple[str | int | float | None, ...
 
 
 def _list_notes(plan: Plan, complete: bool) -> Iterator[str]:
-    most = None if complete else MOST_LINES
     hidden = 0 if complete else len(plan.cells) - MOST_ROWS
     if hidden > 0:
         yield f"... and {write_count(hidden, 'more cell')}; --all shows them"
-    yield from _cut(
-        [f"invalid: {cell.cell.name}: {cell.cell.problem}" for cell in plan.cells if cell.cell.problem], most
-    )
-    yield from _cut([f"duplicate: {each.name} runs what {each.kept} runs" for each in plan.grid.duplicates], most)
+    invalid = [f"invalid: {cell.cell.name}: {cell.cell.problem}" for cell in plan.cells if cell.cell.problem]
+    duplicates = [f"duplicate: {each.name} runs what {each.kept} runs" for each in plan.grid.duplicates]
+    for lines in (invalid, duplicates):
+        yield from lines if complete else cut_lines(lines, MOST_LINES, "; --all shows them")
     for name in plan.unknown_datasets:
         yield f"{name} is not prepared: {TRAIN_SIZE_UNKNOWN:,} training examples are assumed"
     yield f"to compile: {write_count(plan.programs, 'program')}"
     yield f"estimated time here: {_write_time(plan)}"
     yield _write_sensitivity(plan.sensitivity)
-
-
-def _cut(lines: list[str], most: int | None) -> list[str]:
-    hidden = 0 if most is None else len(lines) - most
-    return [*lines[:most], f"... and {hidden:,} more; --all shows them"] if hidden > 0 else lines
 
 
 def _write_time(plan: Plan) -> str:

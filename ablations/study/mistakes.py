@@ -3,9 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from cnnjax.errors import InputError, printable
+from cnnjax.errors import InputError, cut_lines, printable
 
-_MOST_LINES = 20
 _LONGEST_LINE = 400
 
 
@@ -40,11 +39,11 @@ class Mistakes:
 
 def refusal(source: str, lines: Sequence[str]) -> InputError:
     """Returns an error of one line, or of a heading and a line for each mistake."""
-    shown = [f"{_shorten(source)}: {_shorten(line)}" for line in lines[:_MOST_LINES]]
+    prefix = _shorten(source)
+    shown = [f"{prefix}: {_shorten(line)}" for line in lines]
     if len(lines) == 1:
         return InputError(shown[0])
-    more = [f"... and {len(lines) - _MOST_LINES:,} more"] if len(lines) > _MOST_LINES else []
-    return InputError("\n  ".join([f"{_shorten(source)}: {len(lines):,} errors", *shown, *more]))
+    return InputError("\n  ".join([f"{prefix}: {len(lines):,} errors", *cut_lines(shown)]))
 
 
 def _shorten(line: str) -> str:

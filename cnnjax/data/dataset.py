@@ -6,6 +6,7 @@ meaning would have to be guessed, such as normalised images, are refused.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +119,16 @@ class Dataset:
         return DatasetInfo(
             self.name, self.version, shape, self.classes, *sizes, self.order, self.sha256, self.class_names
         )
+
+
+def name_classes(names: Sequence[str], classes: int) -> tuple[str, ...]:
+    """Returns the names of the classes, or their numbers if the names are not known.
+
+    Example:
+        >>> name_classes((), classes=3), name_classes(("cat", "dog"), classes=2)
+        (('0', '1', '2'), ('cat', 'dog'))
+    """
+    return tuple(names) if len(names) == classes else tuple(map(str, range(classes)))
 
 
 def make_dataset(

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from cnnjax.data.dataset import Dataset, Split, count_classes, make_dataset
 from cnnjax.data.pictures import open_picture
 from cnnjax.data.settings import DataConfig
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, cut_lines
 from cnnjax.machine.processes import count_cores
 from cnnjax.settings.checking import write_count
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_MOST_LINES = 20
 _log = logging.getLogger(__name__)
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -216,8 +215,6 @@ def _refuse_corrupt(problems: Sequence[str], reading: DataConfig, where: str) ->
     if reading.skip_corrupt:
         _log.warning("%s: %d files cannot be read and are left out", where, len(problems))
         return
-    hidden = len(problems) - _MOST_LINES
-    more = [f"... and {hidden:,} more"] if hidden > 0 else []
-    listed = "\n  ".join([*problems[:_MOST_LINES], *more])
+    listed = "\n  ".join(cut_lines(problems))
     count = write_count(len(problems), "file")
     raise InputError(f"{where}: {count} cannot be read; data.skip_corrupt=true leaves them out\n  {listed}")

@@ -7,6 +7,7 @@ their content (`DataConfig.sha256`) is part of the run key too, and they are fou
 """
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import cache, files, mnist, tfds
-from cnnjax.data.dataset import Dataset, DatasetInfo, Split, count_classes, make_dataset
+from cnnjax.data.dataset import Dataset, DatasetInfo, Split, count_classes, make_dataset, name_classes
 from cnnjax.data.settings import OWN_FILES, READING, DataConfig, Reference, parse_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
 from cnnjax.machine.files import cache_root, read_path
@@ -80,6 +81,12 @@ def load_data_info(data: DataConfig) -> DatasetInfo:
     if entry is None:
         raise _not_kept(data)
     return entry.info
+
+
+@functools.cache
+def find_info(data: DataConfig) -> DatasetInfo:
+    """Returns the metadata as `load_data_info` does, and remembers it until a dataset is prepared in this process."""
+    return load_data_info(data)
 
 
 def load(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
@@ -161,16 +168,13 @@ def find_class_names(data: DataConfig, classes: int) -> tuple[str, ...]:
         >>> find_class_names(DataConfig("mnist"), classes=10)[:3]
         ('0', '1', '2')
     """
-    numbers = tuple(map(str, range(classes)))
+    names: tuple[str, ...] = ()
     if data.sha256 is not None:
-        return load_data_info(data).class_names or numbers
-    if data.name == mnist.INFO.name:
-        return numbers
-    try:
-        source = tfds.find_source(parse_name(data.name))
-    except CnnjaxError:  # TFDS does not know the dataset, but its images may still be in the cache
-        return numbers
-    return source.class_names if len(source.class_names) == classes else numbers
+        names = load_data_info(data).class_names
+    elif data.name != mnist.INFO.name:
+        with contextlib.suppress(CnnjaxError):  # TFDS may not know a dataset whose images are still in the cache
+            names = tfds.find_source(parse_name(data.name)).class_names
+    return name_classes(names, classes)
 
 
 def _load_tfds(reference: Reference, manual_dir: Path | None) -> Dataset:
@@ -190,6 +194,7 @@ def _decode_and_store(reference: Reference, manual_dir: Path | None) -> Dataset:
             raise CorruptionError(f"data.name='{reference}': the dataset in {folder} is incomplete; delete that folder")
     names = tfds.names_of(source)
     dataset = tfds.decode(source).answering(*names)
+    find_info.cache_clear()  # sizes and hash are known from now on
     try:
         return cache.store(dataset, names)
     except OSError as error:

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnnjax.data.dataset import DatasetInfo
-from cnnjax.data.loading import load_data, load_data_info
+from cnnjax.data.loading import find_info, load_data
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.runs.config import RunConfig, split_sizes
@@ -193,7 +192,7 @@ def find_chance(configs: Iterable[RunConfig]) -> float:
 
 @functools.cache
 def _find_chance(data: DataConfig) -> float:
-    info = _find_info(data)
+    info = find_info(data)
     if info.sha256 is not None:  # decoded before: a report never prepares a dataset
         try:
             labels = load_data(data).test.labels
@@ -205,15 +204,10 @@ def _find_chance(data: DataConfig) -> float:
 
 
 def _count_images(config: RunConfig, measure: Measure) -> int | None:
-    info = _find_info(config.data.whole)
+    info = find_info(config.data.whole)
     if measure == "test":
         return info.test_size
     return split_sizes(config, info.train_size)[1] if info.train_size else None
-
-
-@functools.cache
-def _find_info(data: DataConfig) -> DatasetInfo:
-    return load_data_info(data)
 
 
 UNKNOWN = "unknown"

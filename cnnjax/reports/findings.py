@@ -24,7 +24,7 @@ from cnnjax.statistics import (
     analyze_variance,
     compare_all_pairs,
     compare_in_looks,
-    compare_with_base,
+    compare_with_baseline,
     complete,
     estimate_effects,
     interquartile_mean,
@@ -307,7 +307,7 @@ def _compare(
             )
         return compare_all_pairs(family, rules, resolution=resolution, chance=chance)
     if not rules.looks:
-        return compare_with_base(family, base, rules, resolution=resolution, chance=chance)
+        return compare_with_baseline(family, base, rules, resolution=resolution, chance=chance)
     ended = {arm.name: arm.ended for arm in arms}
     return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution, chance=chance)
 

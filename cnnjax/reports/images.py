@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cnnjax.data.dataset import Dataset
+from cnnjax.data.dataset import Dataset, name_classes
 from cnnjax.data.loading import load_data
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.inspection.confusion import count_confusions
@@ -126,7 +126,7 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
         labels=labels[hardest],
         guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
         test_size=len(labels),
-        class_names=dataset.class_names or tuple(map(str, range(dataset.classes))),
+        class_names=name_classes(dataset.class_names, dataset.classes),
     )
 
 

@@ -106,8 +106,8 @@ _ENVIRONMENT = (
 """Errors of SQLite that come from the system, such as a full disk, and not from a damaged file."""
 
 
-class Outcome(NamedTuple):
-    """The outcome of a run: its status, when it was stored (ISO 8601, UTC), and its test accuracy if it has one."""
+class RunStatus(NamedTuple):
+    """The status of a stored run, when it was stored (ISO 8601, UTC), and its test accuracy if it has one."""
 
     status: str
     stored_at: str
@@ -201,19 +201,19 @@ class Store:
                     histories[key].append(EpochMetrics(*metrics))
         return {row["key"]: self._read_record(row, histories[row["key"]]) for row in rows}
 
-    def list_outcomes(self) -> dict[str, Outcome]:
-        """Returns the outcome of every run, by key, in the order they were stored; much faster than `find_all`."""
+    def list_statuses(self) -> dict[str, RunStatus]:
+        """Returns the status of every run, by key, in the order they were stored; much faster than `find_all`."""
         with connect_existing(self.path) as connection:
             if connection is None:
                 return {}
             rows = connection.execute("SELECT key, status, stored_at, test_accuracy FROM runs ORDER BY rowid")
-            outcomes = {key: Outcome(*outcome) for key, *outcome in rows}
-        self._check_texts("a run", *outcomes, *(outcome.status for outcome in outcomes.values()))
-        for key, outcome in outcomes.items():
-            self._check_time(outcome.stored_at, f"run {key[:12]}")
-            if not isinstance(outcome.test_accuracy, float | None):
-                raise CorruptionError(f"{self.path}: run {key[:12]} has a test accuracy of {outcome.test_accuracy!r}")
-        return outcomes
+            statuses = {key: RunStatus(*values) for key, *values in rows}
+        self._check_texts("a run", *statuses, *(run.status for run in statuses.values()))
+        for key, run in statuses.items():
+            self._check_time(run.stored_at, f"run {key[:12]}")
+            if not isinstance(run.test_accuracy, float | None):
+                raise CorruptionError(f"{self.path}: run {key[:12]} has a test accuracy of {run.test_accuracy!r}")
+        return statuses
 
     def add_grid(self, grid: StoredGrid) -> None:
         """Stores the trials of a grid; a grid with the same name is replaced. Raises the errors of `create`."""

@@ -3,8 +3,8 @@
 from cnnjax.statistics.capacity import adjust_for_size, pareto_front
 from cnnjax.statistics.estimates import interquartile_mean
 from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_effects
-from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_base
-from cnnjax.statistics.losses import Losses, Outcomes, Runs, complete
+from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_baseline
+from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete
 from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.ranks import Ranks, rank_arms
@@ -20,7 +20,7 @@ __all__ = [
     "Outcomes",
     "PairedComparison",
     "Ranks",
-    "Runs",
+    "RunCounts",
     "Share",
     "Verdict",
     "adjust_for_size",
@@ -28,7 +28,7 @@ __all__ = [
     "compare_all_pairs",
     "compare_in_looks",
     "compare_paired",
-    "compare_with_base",
+    "compare_with_baseline",
     "complete",
     "decide",
     "estimate_effects",

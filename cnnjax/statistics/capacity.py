@@ -77,12 +77,12 @@ def adjust_for_size(
     seeds = sorted(set.intersection(*(set(values) for values in completed.values()))) if completed else []
     if not seeds:
         return ()
-    base = {**{factor: labels[0][index] for index, factor in enumerate(factors)}, **(references or {})}
+    references = {**{factor: labels[0][index] for index, factor in enumerate(factors)}, **(references or {})}
     levels = [
         (index, level)
         for index, factor in enumerate(factors)
         for level in dict.fromkeys(cell[index] for cell in labels)
-        if level != base[factor]
+        if level != references[factor]
     ]
     indicators = [[float(cell[index] == level) for index, level in levels] for cell in labels]
     sizes = np.log10([float(parameters[cell]) for cell in labels])
@@ -92,8 +92,8 @@ def adjust_for_size(
     effects = np.linalg.pinv(design) @ np.array([[completed[cell][seed] for seed in seeds] for cell in labels])
     zeros = dict.fromkeys(seeds, 0.0)
     compared = [compare_paired(dict(zip(seeds, map(float, row), strict=True)), zeros) for row in effects[2:]]
-    names = [(f"{factors[index]}={level}", f"{factors[index]}={base[factors[index]]}") for index, level in levels]
-    losses = [_find_losses(cells, index, level, base[factors[index]]) for index, level in levels]
+    names = [(f"{factors[index]}={level}", f"{factors[index]}={references[factors[index]]}") for index, level in levels]
+    losses = [_find_losses(cells, index, level, references[factors[index]]) for index, level in levels]
     return contrast_all(names, compared, losses, len(names), criteria)
 
 

@@ -35,11 +35,6 @@ class Estimate:
     low: float | None
     high: float | None
 
-    @property
-    def half_width(self) -> float | None:
-        """Distance from the mean to the upper end of the interval; ``None`` without an interval."""
-        return None if self.high is None else self.high - self.mean
-
 
 def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None) -> Estimate:
     """Estimates the mean of a normal distribution, with Student's interval ``mean ± t * s / sqrt(n)``.

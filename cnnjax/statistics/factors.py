@@ -242,11 +242,11 @@ def estimate_effects(
     if not cells:
         return ()
     first = {factor: next(iter(cells))[index] for index, factor in enumerate(factors)}
-    base = {**first, **(references or {})}
+    references = {**first, **(references or {})}
     planned = [
         plan
         for chosen in combinations(range(len(factors)), order)
-        for plan in _plan(cells, chosen, tuple(base[factors[index]] for index in chosen))
+        for plan in _plan(cells, chosen, tuple(references[factors[index]] for index in chosen))
     ]
     told = [(plan, compared) for plan in planned if (compared := _compare(plan, cells, resolution)) is not None]
     contrasts = contrast_all(
@@ -261,7 +261,7 @@ def estimate_effects(
         Effect(
             tuple(factors[index] for index in plan.chosen),
             plan.labels,
-            tuple(base[factors[index]] for index in plan.chosen),
+            tuple(references[factors[index]] for index in plan.chosen),
             len(plan.used),
             plan.possible,
             plan.is_common,

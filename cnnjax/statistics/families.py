@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.settings.checking import choice
-from cnnjax.statistics.losses import Losses, Outcomes, Runs, complete, find_losses
+from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, find_losses
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.verdicts import Criteria, Verdict, decide, equivalence_p
 
@@ -44,8 +44,8 @@ class Contrast:
 
     first: str
     second: str
-    first_runs: Runs
-    second_runs: Runs
+    first_runs: RunCounts
+    second_runs: RunCounts
     comparison: PairedComparison
     level: float
     low: float | None
@@ -65,15 +65,15 @@ class Contrast:
         return self.low, self.high
 
 
-def compare_with_base(
+def compare_with_baseline(
     arms: Mapping[str, Outcomes],
-    base: str,
+    baseline: str,
     criteria: Criteria = DEFAULT,
     *,
     resolution: float | None = None,
     chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
-    """Compares every other arm with the base, by simultaneous intervals.
+    """Compares every other arm with the baseline, by simultaneous intervals.
 
     With at least eight common seeds, the level of each comparison comes from the distribution of the largest t value
     under random sign flips. All arms of one seed flip together, which keeps the correlation between arms: Dunnett's
@@ -82,29 +82,29 @@ def compare_with_base(
 
     Args:
         arms: outcomes of each arm by seed; arms without outcomes still count in the size of the family.
-        base: name of the arm that the others are compared with.
+        baseline: name of the arm that the others are compared with.
         criteria: level, margin and power of the family.
         resolution: step between possible values, as for `compare_paired`.
         chance: the accuracy of guessing, which is the worst case of a lost run.
 
     Returns:
-        One contrast for each other arm that shares a completed seed with the base, in the order of `arms`.
+        One contrast for each other arm that shares a completed seed with the baseline, in the order of `arms`.
 
     Raises:
-        InputError: `base` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
+        InputError: `baseline` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
-        >>> [(each.first, each.verdict.word) for each in compare_with_base({"valid": valid, "same": same}, "valid")]
+        >>> [(each.first, each.verdict.word) for each in compare_with_baseline({"valid": valid, "same": same}, "valid")]
         [('same', 'better')]
 
     References:
         Dunnett, "A multiple comparison procedure for comparing several treatments with a control", 1955; Westfall and
         Young, Resampling-Based Multiple Testing, 1993; Sidak, "Rectangular confidence regions", 1967.
     """
-    choice(base, tuple(arms), "base")
+    choice(baseline, tuple(arms), "baseline")
     k = len(arms) - 1
-    pairs = _find_pairs(arms, [(name, base) for name in arms if name != base])
+    pairs = _find_pairs(arms, [(name, baseline) for name in arms if name != baseline])
     compared = _compare(arms, pairs, criteria.alpha, resolution)
     has_all = len(pairs) == k and len({each.seeds for each in compared}) == 1
     differences = np.array([each.differences for each in compared]) if has_all else None
@@ -121,7 +121,7 @@ def compare_all_pairs(
     resolution: float | None = None,
     chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
-    """Compares all pairs of arms, by Holm's procedure; arguments and errors are those of `compare_with_base`.
+    """Compares all pairs of arms, by Holm's procedure; arguments and errors are those of `compare_with_baseline`.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
@@ -275,13 +275,13 @@ def holm(p_values: Sequence[float | None], alpha: float) -> tuple[list[float], l
 
 
 def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> tuple[float, np.ndarray | None]:
-    """Returns the level of each comparison with a base, and the draws of the largest ``|t|`` behind it.
+    """Returns the level of each comparison with a baseline, and the draws of the largest ``|t|`` behind it.
 
     At that level, the largest ``|t|`` is significant with probability `alpha` if no arm differs. It is at least Sidak's
     level, and at most `alpha`.
 
     Args:
-        differences: differences to the base, float64 (k, seeds); ``None`` if the arms have different seeds.
+        differences: differences to the baseline, float64 (k, seeds); ``None`` if the arms have different seeds.
         k: number of comparisons.
         alpha: level of the whole family.
 
@@ -300,12 +300,12 @@ def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> t
 
 
 def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Draws the largest ``|t|`` of several arms under the hypothesis that none differs from the base.
+    """Draws the largest ``|t|`` of several arms under the hypothesis that none differs from the baseline.
 
     In every draw, the differences minus the mean of their arm get random signs, one per seed for all arms.
 
     Args:
-        differences: differences to the base, float64 (arms, seeds).
+        differences: differences to the baseline, float64 (arms, seeds).
         seed: seed of the signs.
 
     Returns:

@@ -20,7 +20,7 @@ Outcomes = Mapping[int, float | None]
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunCounts:
     """Counts of the runs on one side of a comparison.
 
     Attributes:
@@ -48,8 +48,8 @@ class Losses:
             ``None`` if no run was lost, empty if the cases cannot be computed.
     """
 
-    first: Runs
-    second: Runs
+    first: RunCounts
+    second: RunCounts
     lowest: tuple[float, ...] | None = None
     highest: tuple[float, ...] | None = None
 
@@ -69,7 +69,7 @@ def complete(outcomes: Outcomes) -> dict[int, float]:
     return {seed: value for seed, value in outcomes.items() if value is not None}
 
 
-def count_runs(sides: Iterable[Outcomes], chance: float, resolution: float | None = None) -> Runs:
+def count_runs(sides: Iterable[Outcomes], chance: float, resolution: float | None = None) -> RunCounts:
     """Returns how many runs of several arms completed, how many were lost, and how many are at chance.
 
     Args:
@@ -81,7 +81,7 @@ def count_runs(sides: Iterable[Outcomes], chance: float, resolution: float | Non
     values = [value for outcomes in sides for value in outcomes.values()]
     completed = [value for value in values if value is not None]
     at_chance = sum(_is_at_chance(value, chance, resolution) for value in completed)
-    return Runs(len(completed), len(values) - len(completed), at_chance)
+    return RunCounts(len(completed), len(values) - len(completed), at_chance)
 
 
 def _is_at_chance(accuracy: float, chance: float, resolution: float | None) -> bool:

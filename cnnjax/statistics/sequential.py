@@ -68,7 +68,7 @@ def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
 
 def compare_in_looks(
     arms: Mapping[str, Outcomes],
-    base: str,
+    baseline: str,
     ended: Mapping[str, Collection[int]],
     seeds: Sequence[int],
     looks: Sequence[int],
@@ -77,24 +77,25 @@ def compare_in_looks(
     resolution: float | None = None,
     chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
-    """Compares every other arm with the base at planned looks, and stops at the first look that decides.
+    """Compares every other arm with the baseline at planned looks, and stops at the first look that decides.
 
     Each comparison has Sidak's level for the number of comparisons, which is spent over its looks.
 
     Args:
         arms: outcomes of each arm by seed.
-        base: name of the arm that the others are compared with.
+        baseline: name of the arm that the others are compared with.
         ended: seeds at which each arm has a result, with or without an accuracy.
         seeds: all seeds that may be run, in order; a look uses as many of the first ones as it has seeds.
         looks: number of seeds at each look, from `plan_looks`.
-        criteria, resolution, chance: as for `compare_with_base`.
+        criteria, resolution, chance: as for `compare_with_baseline`.
 
     Returns:
-        One contrast for each other arm that has reached its first look and shares a completed seed with the base: that
-        of the look that decided it, or of the last look reached. If undecided, its `seeds_needed` is the next look.
+        One contrast for each other arm that has reached its first look and shares a completed seed with the baseline:
+        that of the look that decided it, or of the last look reached. If undecided, its `seeds_needed` is the next
+        look.
 
     Raises:
-        InputError: `base` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
+        InputError: `baseline` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
 
     Example:
         >>> arms = {"valid": {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, "same": {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}}
@@ -102,24 +103,26 @@ def compare_in_looks(
         >>> [each.verdict.word for each in compare_in_looks(arms, "valid", ended, seeds=range(8), looks=(4, 8))]
         ['better']
     """
-    choice(base, tuple(arms), "base")
+    choice(baseline, tuple(arms), "baseline")
     k = len(arms) - 1
     levels = spend(looks, sidak(criteria.alpha, k))
     contrasts = []
-    for name in (name for name in arms if name != base):
+    for name in (name for name in arms if name != baseline):
         contrast = None
         for number, (look, level) in enumerate(zip(looks, levels, strict=True), 1):
             first = seeds[:look]
-            if len(first) < look or not all(seed in ended[name] and seed in ended[base] for seed in first):
+            if len(first) < look or not all(seed in ended[name] and seed in ended[baseline] for seed in first):
                 break
-            own, others = ({seed: arms[each][seed] for seed in first if seed in arms[each]} for each in (name, base))
+            own, others = (
+                {seed: arms[each][seed] for seed in first if seed in arms[each]} for each in (name, baseline)
+            )
             if not complete(own).keys() & complete(others).keys():
                 break
             compared = compare_paired(complete(own), complete(others), 1 - level, resolution=resolution)
             losses = find_losses(own, others, chance, resolution)
             scope = f"as one of {k} comparisons, " * (k > 1) + f"at look {number} of {len(looks)}"
             contrast = make_contrast(
-                (name, base), compared, losses, (level, level), None, criteria, scope=scope, plans=False
+                (name, baseline), compared, losses, (level, level), None, criteria, scope=scope, plans=False
             )
             if contrast.verdict.word != "undecided" or losses.both_at_chance:
                 break  # more seeds would not help, because neither network learns

@@ -76,7 +76,7 @@ def load_images(run: Run) -> Dataset:
 
 def _choose_run(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
     """Returns the key of the newest completed run with these settings and this seed."""
-    outcomes = store.list_outcomes()
+    statuses = store.list_statuses()
     completed = {key: record for key, record in store.find_all().items() if record.status == "completed"}
     if not completed:
         raise InputError(f"--out: no completed run is in {store.path}; make one with: python -m experiments.train")
@@ -92,7 +92,7 @@ def _choose_run(store: Store, settings: Mapping[str, Any], seed: int | None) -> 
             f"showing the newest of {len(matching)} completed runs; --where and --seed choose among {others}",
             sys.stderr,
         )
-    return max(matching, key=lambda key: outcomes[key].stored_at)
+    return max(matching, key=lambda key: statuses[key].stored_at)
 
 
 def _matches(record: Record, wanted: Mapping[str, str], seed: int | None) -> bool:

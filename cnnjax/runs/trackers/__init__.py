@@ -7,13 +7,16 @@ dropped with a warning; it never stops or changes a run.
 import importlib.util
 import os
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
 from cnnjax.errors import UnavailableError
 from cnnjax.runs.config import RunConfig
+from cnnjax.runs.trackers.mlflow_database import MlflowTracker
+from cnnjax.runs.trackers.tensorboard_files import TensorBoardTracker
 from cnnjax.runs.trackers.tracking import Tracker, Tracking
+from cnnjax.runs.trackers.wandb_offline import WandbTracker
 from cnnjax.settings.checking import choice
 
 __all__ = ["TRACKERS", "Tracker", "TrackerName", "Tracking", "check_trackers", "make_trackers"]
@@ -22,6 +25,11 @@ __all__ = ["TRACKERS", "Tracker", "TrackerName", "Tracking", "check_trackers", "
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 TRACKERS: tuple[TrackerName, ...] = typing.get_args(TrackerName)
 """Names of the trackers; the extras that install their packages have the same names."""
+_CLASSES: dict[str, Callable[[Path, RunConfig], Tracker]] = {
+    "tensorboard": TensorBoardTracker,
+    "mlflow": MlflowTracker,
+    "wandb": WandbTracker,
+}
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -53,18 +61,4 @@ def make_trackers(names: Iterable[str], folder: str | os.PathLike[str], config: 
     """
     names = tuple(dict.fromkeys(names))
     check_trackers(names)
-    return {name: _make(name, Path(folder), config) for name in names}
-
-
-def _make(name: str, folder: Path, config: RunConfig) -> Tracker:
-    if name == "tensorboard":
-        from cnnjax.runs.trackers.tensorboard_files import TensorBoardTracker
-
-        return TensorBoardTracker(folder, config)
-    if name == "mlflow":
-        from cnnjax.runs.trackers.mlflow_database import MlflowTracker
-
-        return MlflowTracker(folder, config)
-    from cnnjax.runs.trackers.wandb_offline import WandbTracker
-
-    return WandbTracker(folder, config)
+    return {name: _CLASSES[name](Path(folder), config) for name in names}

@@ -327,7 +327,7 @@ def _make_store(folder: Path) -> tuple[bytes, Store, Run]:
 def _read_store(store: Store, key: str) -> None:
     """Calls every reading method of a store, even after one of them has refused."""
     questions: tuple[Callable[[], Any], ...] = (
-        *(store.list_outcomes, store.find_all, store.list_grids, store.list_keys),
+        *(store.list_statuses, store.find_all, store.list_grids, store.list_keys),
         *(lambda: store.load(key), lambda: store.load_predictions([key])),
     )
     refusal = None

@@ -106,7 +106,7 @@ class TestAgainstOthers:
         beaten = stats.mannwhitneyu(first, second).statistic / len(first) ** 2
         assert comparison.probability_of_improvement == pytest.approx(beaten)
 
-    def test_the_signed_rank_test_of_scipy_where_nothing_is_tied(self):
+    def test_the_signed_rank_test_without_ties_is_that_of_scipy(self):
         assert compare(A, B).wilcoxon_p == pytest.approx(stats.wilcoxon(np.round(np.subtract(A, B), 6)).pvalue)
 
     def test_all_flips_one_by_one(self):
@@ -121,7 +121,7 @@ class TestAgainstOthers:
         assert drawn == pytest.approx(exact, rel=0.05)
         assert least == 1 / (FLIPS + 1)
 
-    def test_the_bootstrap_is_near_students_interval_where_there_are_many(self):
+    def test_the_bootstrap_interval_of_many_values_is_near_students(self):
         comparison = compare(*draw(200, 0.001))
         width = comparison.high - comparison.low
         assert comparison.bootstrap == pytest.approx((comparison.low, comparison.high), abs=0.05 * width)
@@ -144,7 +144,7 @@ class TestAgainstOthers:
 
 class TestPower:
     @pytest.mark.parametrize(("difference", "n"), [(0.0, 6), (0.0, 12), (0.001, 20)])
-    def test_of_equivalence_is_how_often_it_is_found(self, difference, n):
+    def test_the_power_of_equivalence_is_how_often_it_is_found(self, difference, n):
         random = np.random.default_rng(0)
         samples = random.normal(difference, 0.002, (40_000, n))
         half = stats.t.ppf(0.95, n - 1) * samples.std(1, ddof=1) / math.sqrt(n)

@@ -77,7 +77,7 @@ def test_storing_a_key_again_replaces_its_row(tmp_path):
     assert [store.load(key).record.test_accuracy for key in store.list_keys()] == [0.6]
 
 
-def test_the_beginning_of_a_key_is_enough_where_it_is_unique(tmp_path):
+def test_the_beginning_of_a_key_is_enough_if_it_is_unique(tmp_path):
     store = Store(tmp_path)
     runs = [make_run(seed) for seed in range(40)]
     for run in runs:
@@ -92,7 +92,7 @@ def test_the_beginning_of_a_key_is_enough_where_it_is_unique(tmp_path):
         store.load("xyz")
 
 
-def test_reading_a_store_that_is_not_there_creates_nothing(tmp_path):
+def test_reading_a_store_that_does_not_exist_creates_nothing(tmp_path):
     store = Store(tmp_path / "nowhere")
     assert store.find("a" * 64) is None
     assert store.list_keys() == []
@@ -308,7 +308,7 @@ def test_records_are_found_by_their_keys_in_the_order_they_were_stored(tmp_path)
     store.add_all([pack_run(run) for run in runs])
     assert list(store.find_all().values()) == [run.record for run in runs]
     assert store.find_all([runs[2].key, "a" * 64]) == {runs[2].key: runs[2].record}
-    assert [(o.status, o.test_accuracy) for o in store.list_outcomes().values()] == [("completed", 0.97)] * 3
+    assert [(o.status, o.test_accuracy) for o in store.list_statuses().values()] == [("completed", 0.97)] * 3
 
 
 def test_a_run_without_a_network_says_why_when_it_is_loaded(tmp_path):
@@ -320,12 +320,12 @@ def test_a_run_without_a_network_says_why_when_it_is_loaded(tmp_path):
         store.load(config.key)
 
 
-def test_a_record_survives_its_passage_through_json():
+def test_a_record_is_the_same_after_json():
     record = make_run().record
     assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
-def test_a_grid_is_kept_and_replaced_by_its_name(tmp_path):
+def test_a_grid_is_stored_and_replaced_by_its_name(tmp_path):
     store = Store(tmp_path)
     first = StoredGrid(
         "padding", "title = 'x'", "run padding", "2026-01-01T00:00:00+00:00", {"b" * 64: "two", "a" * 64: "one"}
@@ -347,7 +347,7 @@ def test_an_invalid_time_is_refused(tmp_path, time):
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE runs SET stored_at = ?", (time,))
     with pytest.raises(CorruptionError, match=rf"run {run.key[:12]} has '{time}' where a time with its zone must be"):
-        store.list_outcomes()
+        store.list_statuses()
 
 
 def test_a_database_of_something_else_is_not_read_as_an_empty_store(tmp_path):

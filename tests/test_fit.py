@@ -94,7 +94,7 @@ class StopAtFirstEpoch(Recorder):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_starting_over_says_so_and_its_checkpoints_replace_the_abandoned_ones(tmp_path):
+def test_starting_over_is_reported_and_its_checkpoints_replace_the_old_ones(tmp_path):
     longer = replace(CONFIG, train=replace(CONFIG.train, epochs=4))
     with pytest.raises(Interrupted) as stop:
         fit(longer, tmp_path, observer=StopAtFirstEpoch())

@@ -40,7 +40,7 @@ def plan_of(grid, tmp_path, packed=(), workers=2, timing=None):
     return make_plan("?", grid, find_work(grid, store), workers, timing, find_sensitivity(grid, {}))
 
 
-def test_counts_add_up_to_the_trials_and_say_what_is_stored(tmp_path):
+def test_counts_add_up_to_the_trials(tmp_path):
     grid = make_grid(widths=(8, 16), seeds=(0, 1, 2), problems=(999,))
     first, second, third = (trial.config for trial in grid.trials[:3])
     failed = dataclasses.replace(make_packed(third).record, status="failed", reason="?", test_accuracy=None)
@@ -55,7 +55,7 @@ def test_counts_add_up_to_the_trials_and_say_what_is_stored(tmp_path):
     assert [cell.counts["waiting"] for cell in plan.cells] == [0, 3, 0]
 
 
-def test_a_cell_is_sized_as_the_summary_sizes_it_and_one_that_cannot_exist_is_not(tmp_path):
+def test_a_valid_cell_has_the_size_of_its_layer_table_and_an_invalid_one_has_none(tmp_path):
     valid, invalid = plan_of(make_grid(widths=(8,), problems=(999,)), tmp_path).to_dict()["cells"]
     summary = summarize(tiny())
     assert (valid["parameters"], valid["flops"], valid["activation_bytes"]) == (
@@ -75,7 +75,7 @@ def test_a_program_is_shared_by_trials_that_differ_in_data_alone(tmp_path):
     assert plan_of(grid, tmp_path, stored).programs == 1
 
 
-def test_without_timing_the_time_is_not_known_unless_nothing_waits(tmp_path):
+def test_without_timing_the_time_is_unknown_unless_nothing_waits(tmp_path):
     grid = make_grid()
     assert plan_of(grid, tmp_path).forecast is None
     done = plan_of(grid, tmp_path, [make_packed(trial.config) for trial in grid.trials])
@@ -122,7 +122,7 @@ def test_a_line_through_points_that_follow_it_is_recovered(start, slope):
         assert line.at(flops) == pytest.approx(start + slope * flops, rel=1e-6)
 
 
-def test_a_line_falls_nowhere_below_zero():
+def test_a_fitted_line_is_never_below_zero():
     line = fit_line([(1e6, 1e-5), (2e6, 5e-5), (4e6, 2e-4)])
     assert line.start == 0
     assert line.slope > 0
@@ -132,7 +132,7 @@ def test_one_network_alone_makes_a_line_through_the_origin():
     assert fit_line([(1e6, 2.0), (1e6, 4.0)]).at(2e6) == pytest.approx(6.0)
 
 
-def test_a_network_that_was_timed_takes_its_own_mean_and_another_takes_the_line():
+def test_a_timed_network_is_predicted_by_its_mean_and_others_by_the_line():
     small, large = tiny(dense=(8,)), tiny(dense=(32,))
     timing = learn_timing(
         [make_record(small, train=1.0), make_record(tiny(1, (8,)), train=2.0), make_record(large, train=6.0)], "?"
@@ -150,7 +150,7 @@ def test_training_grows_with_the_images_seen():
     assert extra == pytest.approx(2 * SECONDS["train"])
 
 
-def test_a_run_that_stopped_early_is_counted_by_the_epochs_it_had():
+def test_a_run_that_stopped_early_counts_with_its_completed_epochs():
     config = tiny(epochs=10, validation_split=0.5, early_stopping_patience=1)
     config = dataclasses.replace(config, data=DataConfig(train_size=500))
     record = make_record(config)
@@ -159,14 +159,14 @@ def test_a_run_that_stopped_early_is_counted_by_the_epochs_it_had():
     assert timing.run_seconds(config) == pytest.approx(0.75 + SECONDS["train"] * 10 / 2)
 
 
-def test_the_first_run_of_a_program_tells_what_compiling_takes():
+def test_the_first_run_of_a_program_gives_the_time_of_compilation():
     runs = [make_record(tiny(seed), compile=seconds) for seed, seconds in enumerate((0.01, 4.0, 0.01, 0.02))]
     assert learn_timing(runs, "?").compile_seconds(tiny(9)) == 4.0
     runs.append(make_record(tiny(dense=(16,)), compile=6.0))
     assert learn_timing(runs, "?").compile_seconds(tiny(dense=(24,))) == 5.0
 
 
-def test_runs_of_one_core_tell_of_workers_and_others_only_where_there_are_none():
+def test_workers_are_timed_by_runs_on_one_core_or_else_by_other_runs():
     grid = make_grid()
     many_cores, gpu = WORKER | {"cpu_threads": 8}, WORKER | {"backend": "gpu", "kind": "H"}
     alone = [make_record(tiny(seed), device=WORKER) for seed in range(2)]
@@ -177,7 +177,7 @@ def test_runs_of_one_core_tell_of_workers_and_others_only_where_there_are_none()
     assert find_timing(grid, others[1:], False, "S") is None
 
 
-def test_runs_that_did_not_complete_or_saw_other_images_tell_nothing():
+def test_runs_that_did_not_complete_or_saw_other_images_are_ignored():
     record = make_record(tiny())
     elsewhere = dataclasses.replace(record, config=dataclasses.replace(tiny(), data=DataConfig("cifar10", 500)))
     diverged = dataclasses.replace(record, status="diverged")
@@ -188,18 +188,18 @@ def test_runs_that_did_not_complete_or_saw_other_images_tell_nothing():
 @pytest.mark.parametrize(
     ("width", "is_known"), [(8, True), (30, True), (33, False), (600, False), (2, True), (1, False)]
 )
-def test_times_are_not_carried_over_to_networks_far_from_those_that_were_timed(width, is_known):
+def test_times_are_not_extrapolated_to_networks_far_from_the_timed_ones(width, is_known):
     timed = [make_record(tiny(seed)) for seed in range(3)]  # of width 8
     assert (find_timing(make_grid(widths=(8, width)), timed, False, "S") is not None) == is_known
     assert find_timing(make_grid(widths=(8, width)), [*timed, make_record(tiny(dense=(width,)))], False, "S")
 
 
-def test_precedents_are_the_own_runs_first_and_then_the_newest(tmp_path, monkeypatch):
+def test_precedents_are_the_runs_of_the_grid_and_then_the_newest(tmp_path, monkeypatch):
     monkeypatch.setattr("ablations.forecast.timing.MOST", 3)
     store, grid = Store(tmp_path), make_grid(widths=(8,), seeds=(0, 1))
     others = [tiny(seed, (64,)) for seed in range(3)]
     store.add_all([make_packed(config) for config in (grid.trials[0].config, *others, grid.trials[1].config)])
-    statuses = {key: outcome.status for key, outcome in store.list_outcomes().items()}
+    statuses = {key: run.status for key, run in store.list_statuses().items()}
     found = read_precedents(grid, store, statuses)
     assert set(found) == {grid.trials[0].key, grid.trials[1].key, others[-1].key}
     assert read_precedents(grid, Store(tmp_path / "nowhere"), {}) == {}

@@ -130,11 +130,11 @@ class TestAxes:
             ("size={label = small, set = {model.filters = [8]}},{label = usual, set = {}}", ["small", "usual"]),
         ],
     )
-    def test_levels_are_typed_as_options_are(self, axis, labels):
+    def test_levels_are_typed_like_options(self, axis, labels):
         grid = expand(read("--axis", axis))
         assert [next(iter(cell.labels.values())) for cell in grid.cells] == labels
 
-    def test_a_study_of_axes_is_written_as_any_other(self, tmp_path):
+    def test_a_study_of_axes_is_written_like_any_other(self, tmp_path):
         study = read("--axis", "model.padding=valid,same", "--seeds", "2")
         (tmp_path / f"{study.name}.toml").write_text(study.to_toml())
         assert read_file(tmp_path / f"{study.name}.toml") == study
@@ -154,14 +154,14 @@ class TestChanges:
         study = read("padding", "--set", "model.filters=[8,8,8]", "--set", "model.kernel_size=[5,3,3]")
         assert study.base.model.kernel_size == (5, 3, 3)
 
-    def test_a_folder_is_taken_as_it_is_typed(self):
+    def test_a_folder_is_kept_as_it_was_typed(self):
         assert read("padding", "--set", "data.manual_dir=/my data=x").base.data.manual_dir == "/my data=x"
 
     @pytest.mark.parametrize(
         ("text", "seeds"),
         [("3", (0, 1, 2)), ("0..2", (0, 1, 2)), ("7..7", (7,)), ("1,5,7", (1, 5, 7)), ("[9]", (9,)), ("4,", (4,))],
     )
-    def test_seeds_take_the_place_of_the_studys(self, text, seeds):
+    def test_seeds_replace_those_of_the_study(self, text, seeds):
         assert expand(read("padding", "--seeds", text)).seeds == seeds
 
 
@@ -226,7 +226,7 @@ def test_an_invalid_command_line_is_refused_in_one_line(argv, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_all_mistakes_of_a_command_line_are_said_at_once():
+def test_all_mistakes_of_a_command_line_are_reported_together():
     with pytest.raises(InputError, match=r"^command line: 4 errors\n") as refusal:
         read("--axis", "model.padding=sam", "--axis", "model.strides=0", "--set", "train.epochs=0", "--seeds", "x")
     lines = str(refusal.value).split("\n")[1:]
@@ -259,7 +259,7 @@ def test_a_study_is_changed_from_python_as_on_the_command_line():
     assert load_study("padding", seeds=[3, 1]).seeds == (3, 1)
 
 
-def test_what_is_wrong_with_a_change_is_said_at_once():
+def test_mistakes_in_changes_are_reported_together():
     with pytest.raises(InputError, match=r"load_study: 3 errors\n") as refusal:
         load_study("padding", settings={"model.padding": "same", "train.epoch": 1}, seeds=0)
     lines = str(refusal.value).split("\n")[1:]
@@ -268,7 +268,7 @@ def test_what_is_wrong_with_a_change_is_said_at_once():
     assert "seeds=0: must be >= 1" in lines[2]
 
 
-def test_grids_without_a_file_go_by_what_they_vary_and_not_by_their_seeds():
+def test_grids_without_a_file_are_named_by_their_factors_and_not_their_seeds():
     axes = ("--axis", "model.padding=valid,same")
     assert read(*axes).name == read(*axes, "--seeds", "9").name
     assert read(*axes).name != read(*axes, "--set", "train.epochs=1").name

@@ -133,7 +133,7 @@ def test_the_order_is_kept_repeats_are_one_run_and_what_is_stored_is_not_run_aga
     assert [run.key for run in runs] == [config.key for config in configs]
     assert runs[1].record == stored.record
     assert runs[0] is runs[2]
-    assert {*Store(tmp_path).list_outcomes()} == {config.key for config in configs}
+    assert {*Store(tmp_path).list_statuses()} == {config.key for config in configs}
     monkeypatch.setattr(TrainResult, "conclude", None)
     again = fit_many(configs, tmp_path, at_once=2)
     assert [run.record for run in again] == [run.record for run in runs]
@@ -181,7 +181,7 @@ def test_a_signal_stops_all_runs_and_keeps_those_that_had_ended(tmp_path):
     with pytest.raises(Interrupted, match=message) as caught:
         fit_many(configs, tmp_path, at_once=2, make_observer=watch)
     assert caught.value.exit_code == 130
-    assert {*Store(tmp_path).list_outcomes()} == {config.key for config in configs[:2]}
+    assert {*Store(tmp_path).list_statuses()} == {config.key for config in configs[:2]}
 
 
 class Late(Silence):
@@ -196,7 +196,7 @@ def test_a_run_that_ends_before_the_others_is_stored_at_once(tmp_path):
     configs = [vary(epochs=1), vary(epochs=50, seed=1)]
     with pytest.raises(Interrupted, match="1 of 2 runs had ended and are stored"):
         fit_many(configs, tmp_path, at_once=2, make_observer=lambda config: Late())
-    assert [*Store(tmp_path).list_outcomes()] == [configs[0].key]
+    assert [*Store(tmp_path).list_statuses()] == [configs[0].key]
 
 
 class Notes(Silence):
@@ -207,7 +207,7 @@ class Notes(Silence):
         self.notes.append(message)
 
 
-def test_a_run_trained_alone_goes_on_from_what_the_signal_saved_bit_for_bit(tmp_path):
+def test_a_run_trained_alone_resumes_bit_for_bit_after_a_signal(tmp_path):
     configs = [vary(seed=seed) for seed in range(3)]
     with pytest.raises(Interrupted, match="interrupted after step 5; saved "):
         fit_many(configs, tmp_path, make_observer=lambda config: Interrupter() if config.seed == 1 else Silence())
@@ -221,7 +221,7 @@ def test_a_run_trained_alone_goes_on_from_what_the_signal_saved_bit_for_bit(tmp_
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_force_starts_over_in_spite_of_a_checkpoint(tmp_path):
+def test_force_starts_over_despite_a_checkpoint(tmp_path):
     with pytest.raises(Interrupted):
         fit_many([vary()], tmp_path, make_observer=lambda config: Interrupter())
     notes = []
@@ -230,11 +230,11 @@ def test_force_starts_over_in_spite_of_a_checkpoint(tmp_path):
 
 
 class TestChoice:
-    def test_on_cpu_each_runs_by_itself(self):
+    def test_on_cpu_each_run_is_trained_by_itself(self):
         assert choose_at_once(BASE, load("mnist").info) == 1
 
     @pytest.mark.parametrize(("gibibytes", "expected"), [(80, MOST_AT_ONCE), (8, range(20, 64)), (0.01, 1)])
-    def test_elsewhere_as_many_as_fit_the_memory(self, monkeypatch, gibibytes, expected):
+    def test_elsewhere_as_many_runs_are_trained_at_once_as_fit_the_memory(self, monkeypatch, gibibytes, expected):
         class Device:
             platform = "gpu"
 
@@ -245,13 +245,13 @@ class TestChoice:
         chosen = choose_at_once(RunConfig(), load("mnist").info)
         assert chosen in expected if isinstance(expected, range) else chosen == expected
 
-    def test_of_a_small_batch_the_evaluation_is_what_fills_the_memory(self):
+    def test_with_a_small_batch_evaluation_needs_the_most_memory(self):
         one, hundred = (
             estimate_bytes(RunConfig(train=TrainConfig(batch_size=size)), (28, 28, 1), 10) for size in (1, 100)
         )
         assert one > hundred / 4
 
-    def test_a_device_that_does_not_tell_its_memory_is_taken_for_a_small_one(self, monkeypatch):
+    def test_a_device_of_unknown_memory_is_assumed_to_be_small(self, monkeypatch):
         class Device:
             platform = "tpu"
 

@@ -20,7 +20,7 @@ def run(grid, store, script=make_packed, policy=None, watcher=None, **executor):
     return +ending.counts, executor
 
 
-def test_every_trial_is_stored_once_and_then_told(tmp_path):
+def test_every_trial_is_stored_once_before_it_is_reported(tmp_path):
     store, grid = Store(tmp_path), make_grid(widths=(8, 16, 32), seeds=range(5))
 
     class Auditor(Watcher):
@@ -57,9 +57,9 @@ def test_invalid_cells_are_stored_with_their_reason_and_never_run(tmp_path):
         None,
         None,
     )
-    before = store.list_outcomes()
+    before = store.list_statuses()
     run(grid, store)
-    assert store.list_outcomes() == before
+    assert store.list_statuses() == before
 
 
 def test_a_failing_trial_is_tried_again_and_then_recorded_while_the_others_go_on(tmp_path):
@@ -107,7 +107,7 @@ def test_fail_fast_stops_at_the_first_failure_for_good(tmp_path):
     assert len(executor.given) == 1
 
 
-def test_trials_returned_before_they_began_are_handed_out_again(tmp_path):
+def test_trials_returned_before_they_started_are_given_out_again(tmp_path):
     returned = set()
 
     def script(config):
@@ -144,7 +144,7 @@ def test_a_signal_stops_the_grid_and_what_has_ended_is_stored(tmp_path):
     assert run(grid, store)[0] == Counter(completed=10)
 
 
-def test_a_store_that_cannot_be_written_any_more_stops_the_grid_and_keeps_what_it_has(tmp_path, monkeypatch):
+def test_a_store_that_can_no_longer_be_written_stops_the_grid_and_keeps_its_results(tmp_path, monkeypatch):
     store, grid = Store(tmp_path), make_grid(seeds=range(5))
     add_all = store.add_all
 
@@ -162,7 +162,7 @@ def test_a_store_that_cannot_be_written_any_more_stops_the_grid_and_keeps_what_i
     assert run(grid, store)[0] == Counter(completed=10)
 
 
-def test_the_work_left_of_a_store_that_is_not_there_is_everything_and_creates_nothing(tmp_path):
+def test_without_a_store_all_trials_are_left_and_nothing_is_created(tmp_path):
     grid = make_grid(problems=(3,))
     work = find_work(grid, Store(tmp_path / "nowhere"))
     assert (len(work.waiting), len(work.invalid), work.stored) == (4, 2, Counter())
@@ -202,7 +202,7 @@ def test_a_signal_as_the_last_trial_ends_still_interrupts(tmp_path):
         run(make_grid(widths=(8,), seeds=(0,)), Store(tmp_path), watcher=Interrupter())
 
 
-def test_an_observer_that_breaks_loses_no_result(tmp_path):
+def test_an_observer_that_fails_loses_no_result(tmp_path):
     class Broken(Watcher):
         def start(self, trial):
             raise OSError("the terminal is gone")
