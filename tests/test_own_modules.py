@@ -2,6 +2,9 @@
 
 import functools
 import json
+import os
+import sqlite3
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -21,7 +24,8 @@ from cnnjax.models.layers import convolve_batch
 from cnnjax.models.own_module import ModuleConfig, describe_module
 from cnnjax.settings.references import read_source
 
-NETWORKS = Path("experiments/networks")
+ROOT = Path(__file__).parent.parent
+NETWORKS = ROOT / "experiments/networks"
 EXAMPLES = {
     "lenet.py:LeNet5": {"pool": "max"},
     "vgg.py:VGG": {"blocks": [1, 1], "width": 4, "dense": 8},
@@ -141,6 +145,32 @@ class TestTraining:
         assert loaded.record.test_accuracy == run.record.test_accuracy
         with pytest.raises(InputError, match=r"nets.py:Tiny.*source"):
             loaded.record.config.model.make(10, jnp.dtype("float32"))
+
+    def test_the_store_keeps_the_source_and_never_runs_it(self, write, tmp_path):
+        path = write("from blocks import WIDTH\n" + textwrap.dedent(TINY))
+        write("WIDTH = 4\n", "blocks.py")
+        out = tmp_path / "runs"
+        run = fit(RunConfig(read("nets.py:Tiny"), TrainConfig(epochs=1), DataConfig(train_size=100)), out)
+        code = load_run(run.key, out).record.provenance["code"]
+        assert code["files"] == {"blocks.py": "WIDTH = 4\n", "nets.py": path.read_text()}
+        hostile = json.dumps(code["files"]).replace("WIDTH = 4", "open('was-run', 'w')")
+        with sqlite3.connect(out / "runs.sqlite") as connection:
+            text = connection.execute("SELECT provenance FROM runs").fetchone()[0]
+            provenance = {**json.loads(text), "code": {**code, "files": json.loads(hostile)}}
+            connection.execute("UPDATE runs SET provenance = ?", (json.dumps(provenance),))
+        path.unlink()
+        for arguments in (
+            ["experiments.explain", "run", "--out", out],
+            ["experiments.compare", "--a", "model.width=3", "--b", "model.width=4", "--out", out],
+            ["ablations.status", "--out", out],
+            ["ablations.report", "--out", out],
+        ):
+            words = [sys.executable, "-m", *map(str, arguments)]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            result = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+            assert "Traceback" not in result.stderr
+        assert load_run(run.key, out).record.config.model.to_dict()["width"] == 4
+        assert not (tmp_path / "was-run").exists()
 
 
 def train_plainly(module, config):
@@ -479,7 +509,7 @@ class TestErrors:
         write(TINY)
         with pytest.raises(InputError, match="has no field dtype; must be float32"):
             fit(RunConfig(read("nets.py:Tiny"), TrainConfig(precision="bfloat16")), out=None)
-        resnet = read(str(Path(__file__).parent.parent / NETWORKS / "resnet.py:ResNet"), depth=8, width=4)
+        resnet = read(str(NETWORKS / "resnet.py:ResNet"), depth=8, width=4)
         run = fit(RunConfig(resnet, TrainConfig(epochs=1, precision="bfloat16"), DataConfig(train_size=100)), out=None)
         assert run.record.status == "completed"
 

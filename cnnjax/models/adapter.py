@@ -33,7 +33,7 @@ class Adapter(nn.Module):
         config: the settings of the module.
         classes: number of classes.
         dtype: dtype of the arithmetic of the layers, if the module has a field for it.
-        axis: name of the mesh axis along which the batch is divided in training; ``None`` for one device.
+        axis: always ``None``, for one device.
     """
 
     config: ModuleConfig
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
             InputError: the module returns something else than logits (batch, classes).
             CodeError: the module raised an exception.
         """
-        with nn.intercept_methods(functools.partial(_prepare_layer, self.axis)):
+        with nn.intercept_methods(_prepare_layer):
             logits = call_module(self.module, images, train, self.config.module)
         if self.is_mutable_collection("intermediates"):
             outputs = dict(_list_outputs(self.variables.get("intermediates", {}), ()))
@@ -68,16 +68,14 @@ class Adapter(nn.Module):
 _OUTPUT = "__call__"
 
 
-def _prepare_layer(axis: str | None, method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """Calls a method of a module, which before is given the library's convolution and the axis of the batch.
+def _prepare_layer(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Calls a method of a module, which before is given the library's convolution.
 
     If the collection ``intermediates`` is mutable, its output is kept there.
     """
     layer = context.module
     if isinstance(layer, nn.Conv) and layer.conv_general_dilated is None:
         object.__setattr__(layer, "conv_general_dilated", convolve_batch)
-    if isinstance(layer, nn.BatchNorm) and layer.axis_name is None:
-        object.__setattr__(layer, "axis_name", axis)
     output = method(*args, **kwargs)
     if context.method_name == _OUTPUT and isinstance(output, jax.Array) and layer.path:
         layer.sow("intermediates", _OUTPUT, output, init_fn=lambda: None, reduce_fn=lambda _, new: new)

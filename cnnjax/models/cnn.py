@@ -150,6 +150,11 @@ class ModelConfig(Settings):
         return self.to_dict()
 
     @property
+    def can_be_divided(self) -> bool:
+        """Always true."""
+        return True
+
+    @property
     def couples_examples(self) -> bool:
         """Whether there is dropout or batch normalisation, which act on the whole batch."""
         return bool(self.dropout) or self.batch_norm

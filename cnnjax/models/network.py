@@ -69,6 +69,10 @@ class Network(Protocol):
         """
 
     @property
+    def can_be_divided(self) -> bool:
+        """Whether the batches of a run can be divided among devices, without another result than on one."""
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values in normal form, as they are part of the run key."""
 

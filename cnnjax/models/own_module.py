@@ -172,6 +172,11 @@ class ModuleConfig(Settings):
         return {**self.to_dict(), "module": self.module.rpartition("/")[2]}
 
     @property
+    def can_be_divided(self) -> bool:
+        """Always false, as random numbers and batch normalisation of the module would differ between devices."""
+        return False
+
+    @property
     def couples_examples(self) -> bool:
         """Always true, as it is not known what the module does with a batch."""
         return True

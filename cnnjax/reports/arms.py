@@ -255,4 +255,7 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
         f"dataset {dataset.get('name')}": dataset and f"{dataset.get('version')} {str(dataset.get('sha256'))[:12]}",
         **versions,
     }
+    code = provenance.get("code")
+    if code:
+        aspects["code"] = f"{code.get('module')} {str(code.get('sha256'))[:12]}"
     return {aspect: str(value or UNKNOWN) for aspect, value in aspects.items()}

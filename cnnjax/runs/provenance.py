@@ -11,15 +11,23 @@ from typing import Any
 import cnnjax
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores
+from cnnjax.models.network import Network
+from cnnjax.models.own_module import ModuleConfig, find_source
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow")
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
-def collect_provenance(dataset: DatasetInfo, execution: str = "solo", at_once: int = 1) -> dict[str, Any]:
+def collect_provenance(
+    network: Network, dataset: DatasetInfo, execution: str = "solo", at_once: int = 1
+) -> dict[str, Any]:
     """Returns what a result depends on, as JSON values: to reproduce it bit for bit, or to explain a difference.
 
+    For a module of the user, it has the text of its source files in ``code``, so that they can be read later; they are
+    never run from there.
+
     Args:
+        network: the network of the run.
         dataset: the dataset of the run.
         execution: mode of execution, such as ``solo``, ``2 devices`` or ``8 runs in one program``.
         at_once: number of runs in the program; each has an equal share of the measured times.
@@ -27,7 +35,12 @@ def collect_provenance(dataset: DatasetInfo, execution: str = "solo", at_once: i
     import jax
 
     device = jax.devices()[0]
+    code = {}
+    if isinstance(network, ModuleConfig):
+        source = find_source(network.module)
+        code = {"code": {"module": network.module, "sha256": source.sha256, "files": dict(source.files)}}
     return {
+        **code,
         "packages": {name: find_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -116,7 +116,10 @@ class Record:
             raise ValueError("its results and times are not all finite numbers")
         if not all(size is None or isinstance(size, int) for size in (self.parameters, self.flops)):
             raise ValueError(f"{self.parameters!r} parameters and {self.flops!r} FLOPs")
-        parts = (self.provenance, *(self.provenance.get(name, {}) for name in ("device", "git", "dataset", "packages")))
+        parts = (
+            self.provenance,
+            *(self.provenance.get(name, {}) for name in ("code", "device", "git", "dataset", "packages")),
+        )
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("its provenance is not made of tables")
 

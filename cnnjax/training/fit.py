@@ -92,6 +92,8 @@ def fit(
         raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
     check(checkpoint_every, Count | None, "checkpoint_every")
     check(devices, Count | None, "devices")
+    if not config.model.can_be_divided and (is_joined() or (devices or 1) > 1):
+        raise InputError("devices: a module of your own is trained on one device, by one process")
     (config,), images = _identify_images([config], dataset)
     if out is None and (resume or checkpoint_every):
         raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
@@ -160,8 +162,10 @@ def _prepare(
     from cnnjax.training import loop
 
     dataset = dataset or load_data(config.data)
+    if not config.model.can_be_divided:
+        devices = 1
     devices = devices or choose_devices(config.train.batch_size)
-    provenance = collect_provenance(dataset.info, describe_execution(devices))
+    provenance = collect_provenance(config.model, dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
     if jax.default_backend() == "cpu" and not is_joined():
         check_memory(config, dataset.info, find_memory())
@@ -337,7 +341,7 @@ def _train_together(configs: Sequence[RunConfig], dataset: Dataset, make_observe
     from cnnjax.training.loop import prepare_together, train_together
 
     start = time.perf_counter()
-    provenance = collect_provenance(dataset.info, f"{len(configs)} runs in one program", len(configs))
+    provenance = collect_provenance(configs[0].model, dataset.info, f"{len(configs)} runs in one program", len(configs))
     layers = _size_layers(configs[0], dataset.info)
     observers = [make_observer(config) for config in configs]
     load_seconds = (time.perf_counter() - start) / len(configs)

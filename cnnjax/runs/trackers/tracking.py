@@ -57,10 +57,11 @@ def list_results(record: "Record") -> dict[str, float]:
 
 
 def list_origins(record: "Record") -> dict[str, Value]:
-    """Returns the key, the status with its reason, and the provenance of a run that has ended."""
-    return flatten(
-        {"key": record.key, "status": record.status, "reason": record.reason, "provenance": record.provenance}
-    )
+    """Returns key, status and reason of a run that has ended, and its provenance without the texts of its code."""
+    provenance = dict(record.provenance)
+    if "code" in provenance:
+        provenance["code"] = {name: value for name, value in provenance["code"].items() if name != "files"}
+    return flatten({"key": record.key, "status": record.status, "reason": record.reason, "provenance": provenance})
 
 
 class Tracker(Observer, Protocol):
