@@ -8,9 +8,13 @@ table still show them.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cnnjax.models.network import Layer, Network, Shape
+from cnnjax.models.own_module import ModuleConfig, is_linen_module
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 WIDTH = 80
 
@@ -80,11 +84,13 @@ class _HasNetwork(Protocol):
     def model(self) -> Network: ...
 
 
-def summarize(config: Network | _HasNetwork, input_shape: Shape = (28, 28, 1), classes: int | None = 10) -> Summary:
+def summarize(
+    config: "Network | _HasNetwork | nn.Module", input_shape: Shape = (28, 28, 1), classes: int | None = 10
+) -> Summary:
     """Returns the layer table of a network, by arithmetic alone, without JAX.
 
     Args:
-        config: the settings of a network, or of a run.
+        config: the settings of a network or of a run, or a linen module.
         input_shape: ``(height, width, channels)`` of an image.
         classes: number of outputs of the classifier; ``None`` ends the table after the last convolution block.
 
@@ -103,7 +109,8 @@ def summarize(config: Network | _HasNetwork, input_shape: Shape = (28, 28, 1), c
         >>> summarize(ModelConfig(), (28, 28, 1)).parameters
         62346
     """
-    network = config.model if isinstance(config, _HasNetwork) else config
+    found: Any = config.model if isinstance(config, _HasNetwork) else config
+    network: Network = ModuleConfig.from_module(found) if is_linen_module(found) else found
     return Summary(network.list_layers(input_shape, classes))
 
 
