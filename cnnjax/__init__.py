@@ -10,6 +10,7 @@ from cnnjax.models.table import Summary, summarize
 from cnnjax.runs.config import RunConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from cnnjax.data.dataset import Dataset
     from cnnjax.models.module import CNN
     from cnnjax.runs.record import Record, Run
     from cnnjax.runs.store import Store, load_run
@@ -20,6 +21,7 @@ __all__ = [
     "CnnjaxError",
     "CorruptionError",
     "DataConfig",
+    "Dataset",
     "InputError",
     "Interrupted",
     "ModelConfig",
@@ -39,6 +41,7 @@ __all__ = [
 # Imported when first used: they bring in numpy or JAX, which --help must not wait for.
 _LAZY = {
     "CNN": "cnnjax.models.module",
+    "Dataset": "cnnjax.data.dataset",
     "Record": "cnnjax.runs.record",
     "Run": "cnnjax.runs.record",
     "Store": "cnnjax.runs.store",

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 import cnnjax
 from ablations import read_dict, run_study
-from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig
+from cnnjax import DataConfig, Dataset, InputError, ModelConfig, RunConfig, Store, TrainConfig, fit
 from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.data.loading import identify, load, load_data, load_data_info
 from cnnjax.runs.checkpoints import Checkpoints
@@ -145,3 +146,80 @@ def test_a_checkpoint_of_other_images_is_refused_with_both_named(tmp_path):
     for images in ("1" * 64, None):
         assert Checkpoints(tmp_path, "key", "1" * 64).restore() is not None
         assert Checkpoints(tmp_path, "old", images).restore() is not None
+
+
+class TestArrays:
+    IMAGES = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
+    LABELS = (0, 1, 2, 0, 1, 2)
+    NAMES = ("cat", "dog", "eel")
+
+    def make(self, images=None, labels=None, classes=None):
+        images = self.IMAGES if images is None else images
+        labels = self.LABELS if labels is None else labels
+        return Dataset.from_arrays((images, labels), (images[:3], labels[:3]), classes)
+
+    @pytest.mark.parametrize(
+        "images",
+        [
+            IMAGES[..., None],
+            IMAGES.astype(np.int64),
+            IMAGES.astype(np.float64),
+            IMAGES / np.float32(255),
+            IMAGES / 255,
+            (IMAGES / 255).astype(np.float16),
+            IMAGES.tolist(),
+        ],
+    )
+    def test_of_every_form_of_images_are_equal_to_the_canonical_one(self, images):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert self.make(images).sha256 == self.make().sha256
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            np.array(LABELS, np.uint8),
+            np.array(LABELS)[:, None],
+            np.eye(3)[list(LABELS)],
+            np.eye(3, dtype=bool)[list(LABELS)],
+            [("cat", "dog", "eel")[label] for label in LABELS],
+            [10 * label - 5 for label in LABELS],
+        ],
+    )
+    def test_of_every_form_of_labels_are_equal_to_the_canonical_one(self, labels):
+        assert self.make(labels=labels).sha256 == self.make().sha256
+
+    def test_know_the_names_of_their_classes(self):
+        words = [self.NAMES[label] for label in self.LABELS]
+        assert self.make(labels=words).class_names == self.NAMES
+        assert self.make(classes=self.NAMES).class_names == self.NAMES
+        assert self.make(labels=words, classes=("eel", "dog", "cat")).train.labels.tolist() == [2, 1, 0, 2, 1, 0]
+        assert self.make(labels=[5, 7, 9, 5, 7, 9]).class_names == ("5", "7", "9")
+
+    def test_that_rounding_changes_are_rounded_with_a_warning(self):
+        with pytest.warns(UserWarning, match=r"(train|test) images: rounded to multiples of 1/255, by 0.0020 at most"):
+            dataset = self.make(np.full((6, 4, 4), 0.5))
+        assert (dataset.train.images == 128).all()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"images": IMAGES - np.float32(50)}, "they must be whole numbers in 0..255"),
+            ({"labels": [0.5] * 6}, "must be integers"),
+            ({"labels": np.ones((6, 3))}, "or one-hot"),
+            ({"labels": ["cat"] * 6, "classes": ("dog", "eel")}, "'cat' is not one of the classes dog, eel"),
+            ({"labels": [0, 1, 2, 0, 1, 3], "classes": NAMES}, "has label 3; labels must be in 0..2"),
+            ({"classes": ("cat", "cat", "dog")}, "must be different names"),
+            ({"labels": [0, 1]}, "6 images but 2 labels"),
+        ],
+    )
+    def test_that_are_no_images_or_labels_are_refused(self, arguments, message):
+        with pytest.raises(InputError, match=message):
+            self.make(**arguments)
+
+    def test_name_the_dataset_of_a_run_that_names_none(self, tmp_path):
+        dataset = self.make(classes=self.NAMES)
+        config = RunConfig(ModelConfig(filters=(), dense=(4,)), TrainConfig(epochs=1, batch_size=3))
+        run = fit(config, tmp_path, dataset=dataset)
+        assert (run.record.config.data.name, run.record.config.data.sha256) == ("arrays", dataset.sha256)
+        assert fit(config, tmp_path, dataset=dataset).key == run.key

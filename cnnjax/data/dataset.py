@@ -6,6 +6,7 @@ meaning would have to be guessed, such as normalised images, are refused.
 """
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -88,7 +89,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A checked dataset, made by `make_dataset`. Its fields are those of `DatasetInfo`, and the splits."""
+    """A checked dataset, made by `make_dataset` or `from_arrays`: the fields of `DatasetInfo`, and the splits."""
 
     name: str
     version: str
@@ -100,6 +101,35 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     answers: tuple[str, ...] = field(default=(), init=False)
     """The names with which `load` returns exactly these images; none for images that were made in Python."""
+
+    @classmethod
+    def from_arrays(
+        cls, train: tuple[Any, Any], test: tuple[Any, Any], classes: Sequence[str] | None = None, name: str = "arrays"
+    ) -> "Dataset":
+        """Returns a dataset of arrays in the forms that people have.
+
+        Args:
+            train: images and labels. Images are (n, height, width[, channels]): whole numbers in 0..255, or floats in
+                [0, 1], which are rounded to multiples of 1/255, with a warning if that changes them. Labels are
+                integers (n,), strings (n,), or one-hot (n, classes).
+            test: likewise.
+            classes: names of the classes. String labels are among them; integers count from 0 in this order. By
+                default, the distinct labels of both splits, sorted.
+            name: name of the dataset, as `data.name` of a run.
+
+        Raises:
+            InputError: the arrays are not images and labels, or a label is not among the classes.
+
+        Example:
+            >>> images = np.zeros((3, 8, 8), np.uint8)
+            >>> pets = Dataset.from_arrays((images, ["dog", "cat", "dog"]), (images, ["cat", "cat", "dog"]))
+            >>> pets.class_names, pets.train.labels.tolist()
+            (('cat', 'dog'), [1, 0, 1])
+        """
+        images = [_round_pixels(images, f"{split} images") for split, (images, _) in _name_splits(train, test)]
+        numbers, names = _number_labels([labels for _, (_, labels) in _name_splits(train, test)], classes)
+        splits = Split(images[0], numbers[0]), Split(images[1], numbers[1])
+        return make_dataset(name, "given", *splits, max(len(names), 2), "file", names)
 
     def answering(self, *names: str) -> "Dataset":
         """Sets `answers`, the names with which `load` returns this dataset, and returns the dataset itself."""
@@ -119,6 +149,64 @@ class Dataset:
         return DatasetInfo(
             self.name, self.version, shape, self.classes, *sizes, self.order, self.sha256, self.class_names
         )
+
+
+def _name_splits(train: Any, test: Any) -> list[tuple[str, Any]]:
+    for split, value in (("train", train), ("test", test)):
+        if not isinstance(value, Sequence) or len(value) != 2:
+            raise InputError(f"{split}: must be (images, labels), not {type(value).__name__}")
+    return [("train", train), ("test", test)]
+
+
+def _round_pixels(value: Any, where: str) -> NDArray[Any]:
+    """Returns images with floats in [0, 1] rounded to multiples of 1/255; other images as they are."""
+    images = _read_array(value, where)
+    if images.dtype.kind != "f" or images.size == 0 or not (images.min() >= 0 and images.max() <= 1):
+        return images
+    pixels = np.round(images * np.float32(255)).astype(np.uint8)
+    change = float(np.abs(pixels / np.float32(255) - images).max())
+    if change > _ROUNDING:
+        warnings.warn(f"{where}: rounded to multiples of 1/255, by {change:.4f} at most", stacklevel=3)
+    return pixels
+
+
+def _number_labels(splits: list[Any], classes: Sequence[str] | None) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
+    """Returns the labels of every split as numbers of classes, and the names of the classes."""
+    arrays = [_undo_one_hot(np.asarray(labels)) for labels in splits]
+    if classes is not None and len(set(classes)) < len(classes):
+        raise InputError(f"classes={list(classes)}: must be different names")
+    if all(labels.dtype.kind in "iu" for labels in arrays):
+        if classes is not None:
+            return [read_labels(labels) for labels in arrays], tuple(classes)
+        known: list[Any] = sorted({int(label) for labels in arrays for label in np.unique(labels)})
+    elif all(labels.dtype.kind in "US" for labels in arrays):
+        known = list(classes or sorted({str(label) for labels in arrays for label in np.unique(labels)}))
+    else:
+        kinds = ", ".join(str(labels.dtype) for labels in arrays)
+        raise InputError(f"labels are {kinds}; they must be integers (n,), strings (n,), or one-hot (n, classes)")
+    numbers = {label: number for number, label in enumerate(known)}
+    kind = int if arrays[0].dtype.kind in "iu" else str
+    unknown = next(
+        (kind(label) for labels in arrays for label in np.unique(labels) if kind(label) not in numbers), None
+    )
+    if unknown is not None:
+        raise InputError(f"labels: {unknown!r} is not one of the classes {', '.join(map(str, known))}")
+    return [np.array([numbers[kind(label)] for label in labels], np.int32) for labels in arrays], tuple(map(str, known))
+
+
+def _undo_one_hot(labels: NDArray[Any]) -> NDArray[Any]:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return labels[:, 0]
+    if (
+        labels.ndim == 2
+        and labels.dtype.kind in "biuf"
+        and np.isin(labels, (0, 1)).all()
+        and (labels.sum(1) == 1).all()
+    ):
+        return np.asarray(labels.argmax(1))
+    if labels.ndim != 1:
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; they must be (n,), or one-hot (n, classes)")
+    return labels
 
 
 def name_classes(names: Sequence[str], classes: int) -> tuple[str, ...]:

@@ -222,6 +222,8 @@ def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
     Raises:
         InputError: the settings have another name or another content hash than `dataset`.
     """
+    if data.name == DataConfig().name and dataset.version == VERSION:
+        data = replace(data, name=dataset.name)
     is_own = data.name in OWN_FILES and data.sha256 is not None
     if not is_own and parse_name(dataset.name).name != parse_name(data.name).name:
         raise InputError(f"dataset: is {dataset.name}, but the run's data.name={data.name!r}")
