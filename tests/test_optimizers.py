@@ -12,6 +12,7 @@ from cnnjax.runs.config import TrainConfig
 from cnnjax.training.optimizers import init_optimizer, make_optimizer, make_schedule
 
 STEPS = 4
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lion", "lamb")
 PARAMS = {
     "Conv_0": {"kernel": np.linspace(-1, 1, 18, dtype=np.float32).reshape(3, 3, 1, 2), "bias": np.float32([0.5, -2])},
     "Dense_0": {"kernel": np.linspace(2, -1, 6, dtype=np.float32).reshape(3, 2), "bias": np.float32([1, -1])},
@@ -126,7 +127,27 @@ def test_without_decay_adam_and_adamw_are_the_same():
     assert not np.array_equal(adam["Dense_0"]["kernel"], PARAMS["Dense_0"]["kernel"])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "theirs"),
+    [
+        ("rmsprop", optax.chain(optax.add_decayed_weights(0.2, mask=is_kernel), optax.rmsprop(0.1))),
+        ("lion", optax.lion(0.1, weight_decay=0.2, mask=is_kernel)),
+        ("lamb", optax.lamb(0.1, weight_decay=0.2, mask=is_kernel)),
+    ],
+)
+def test_the_other_optimizers_are_those_of_optax(optimizer, theirs):
+    assert_close(train_ours(optimizer=optimizer, learning_rate=0.1, weight_decay=0.2), train_theirs(theirs))
+
+
+def test_a_long_gradient_is_scaled_down_to_the_norm():
+    theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, momentum=0.9))
+    assert optax.tree.norm(GRADIENTS[0]) > 0.5
+    assert_close(train_ours(learning_rate=0.1, momentum=0.9, clip_norm=0.5), train_theirs(theirs))
+    unclipped = train_ours(learning_rate=0.1, momentum=0.9)
+    assert_close(train_ours(learning_rate=0.1, momentum=0.9, clip_norm=1e6), unclipped)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_only_kernels_decay(optimizer):
     def moves(config):
         transformation, state = start(config)
@@ -155,6 +176,7 @@ OTHER_FORM = [
     ({"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}),
     ({}, {"weight_decay": 0.1}),
     ({}, {"optimizer": "adam"}),
+    ({}, {"clip_norm": 1.0}),
     ({"optimizer": "adam"}, {"optimizer": "adamw"}),
     ({}, {"schedule": "cosine"}),
     ({"schedule": "onecycle"}, {"schedule": "onecycle", "warmup": 0.5}),
@@ -179,8 +201,8 @@ def test_sgd_promotes_no_dtype_silently(settings):
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", ["constant", "onecycle", "step"])
 def test_an_update_keeps_the_shapes_and_dtypes_of_the_state(optimizer, schedule):
     transformation, state = start(TrainConfig(optimizer=optimizer, schedule=schedule, weight_decay=0.1))
     _, after = jax.eval_shape(transformation.update, GRADIENTS[0], state, PARAMS)
@@ -196,6 +218,16 @@ class TestSchedules:
         values = [float(factor(step)) for step in (0, 25, 50, 100)]
         assert values == pytest.approx([1, (1 + 2**-0.5) / 2, 0.5, 0], abs=1e-6)
         assert float(factor(99)) == pytest.approx(0, abs=1e-3)
+
+    def test_linear_falls_from_one_to_zero_after_the_warmup(self):
+        factor = make_schedule("linear", 0.2, 10)
+        assert [float(factor(step)) for step in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+    @pytest.mark.parametrize("warmup", [0.0, 0.1])
+    def test_step_is_a_tenth_after_half_and_again_after_three_quarters_of_all_steps(self, warmup):
+        factor = make_schedule("step", warmup, 100)
+        values = [float(factor(step)) for step in (20, 49, 50, 74, 75, 99)]
+        assert values == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
     def test_onecycle_rises_from_a_25th_to_one_and_falls_to_a_250000th(self):
         factor = make_schedule("onecycle", 0.3, 100)

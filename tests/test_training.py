@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnjax import DataConfig, fit, load_run
+from cnnjax.data.loading import load
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.prediction import predict_logits, scale_images
 from cnnjax.runs.config import RunConfig, TrainConfig
@@ -411,3 +413,30 @@ class TestBatchNormalisation:
         swapped, _ = run_evaluation(trained.replace(collections=state.collections), DATA)
         again, _ = run_evaluation(trained, DATA)
         assert before.loss == again.loss != swapped.loss
+
+
+def test_the_moving_average_of_the_parameters_is_evaluated_and_stored(tmp_path):
+    train, data = TrainConfig(epochs=2, batch_size=50, learning_rate=0.1), DataConfig(train_size=100)
+    plain = fit(RunConfig(ModelConfig(filters=(), dense=(4,)), train, data), None)
+    network = ModelConfig(filters=(), dense=(4,))
+    config = RunConfig(network, dataclasses.replace(train, average=0.5), data)
+    run = fit(config, tmp_path)
+    assert [epoch.loss for epoch in run.history] == [epoch.loss for epoch in plain.history]
+    state = make_state(config, (28, 28, 1), 10, steps=4)
+    images, labels = load("mnist").train.images[:100], load("mnist").train.labels[:100]
+    averages = state.params
+    for _ in range(2):
+        order = shuffle(state, examples=100, batch_size=50)
+        for start in (0, 50):
+            rows = order[start : start + 50]
+            state, _ = train_step(state, Examples(jnp.asarray(images)[rows], jnp.asarray(labels)[rows]))
+            averages = jax.tree.map(lambda old, new: 0.5 * old + 0.5 * new, averages, state.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), run.params, averages)
+    test = load("mnist").test
+    assert run.record.test_accuracy == np.mean(load_run(run.key, tmp_path).predict(test.images) == test.labels)
+
+
+def test_later_settings_at_their_defaults_leave_the_run_key_as_it_was():
+    assert RunConfig().key == "8b63c3f3dac5bb0b439590a62fd9d6bb1b265505181d8d6e6c59d5974cfb7f2d"
+    keys = {RunConfig(train=TrainConfig(**settings)).key for settings in ({}, {"average": 0.9}, {"clip_norm": 1.0})}
+    assert len(keys) == 3

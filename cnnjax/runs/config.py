@@ -46,20 +46,25 @@ class TrainConfig(Settings):
     """Passes over the training examples."""
     batch_size: Count = 100
     """Examples per step; the last batch of an epoch may be smaller."""
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """sgd, adam or adamw."""
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "lion", "lamb"] = "sgd"
+    """sgd, adam, adamw, rmsprop, lion or lamb."""
     learning_rate: Annotated[float, Interval(0, open_low=True)] = 0.01
     """Peak learning rate, which the schedule multiplies."""
     momentum: Fraction = 0.0
     """Momentum of sgd."""
     nesterov: bool = False
     """Nesterov's form of momentum."""
-    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    """constant, cosine (decay to zero) or onecycle (cosine up from 1/25, then down to nearly zero)."""
+    schedule: Literal["constant", "cosine", "onecycle", "linear", "step"] = "constant"
+    """constant, cosine or linear (decay to zero), step (a tenth after 1/2 and again after 3/4 of the steps) or onecycle
+    (cosine up from 1/25, then down to nearly zero)."""
     warmup: Fraction | None = None
     """Share of the steps with a rising learning rate; left out, 0.3 for onecycle and 0 otherwise."""
     weight_decay: Annotated[float, Interval(0)] = 0.0
-    """Decay of the kernels: added to the gradient for sgd and adam, decoupled for adamw."""
+    """Decay of the kernels: added to the gradient for sgd, adam and rmsprop, decoupled for adamw, lion and lamb."""
+    clip_norm: Annotated[float, Interval(0, open_low=True)] | None = None
+    """Largest norm of the gradient of a step, to which longer ones are scaled down; none leaves them."""
+    average: Fraction = 0.0
+    """Decay of the moving average of the parameters, such as 0.999, which is then evaluated and stored instead."""
     label_smoothing: Fraction = 0.0
     """Probability mass spread evenly over all classes."""
     validation_split: Fraction = 0.0
@@ -91,6 +96,10 @@ class TrainConfig(Settings):
         if self.warmup is not None:
             return self.warmup
         return 0.3 if self.schedule == "onecycle" else 0.0
+
+
+_LATER: dict[str, Any] = {"clip_norm": None, "average": 0.0}
+"""Settings of the training that came later, with the defaults at which run keys leave them out, as older keys do."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,9 @@ class RunConfig(Settings):
         if self.data.own_files:
             raise InputError(f"data.name={self.data.name!r}: its images have not been read, so the run has no key yet")
         values = {**self.to_dict(), "model": self.model.identity}
+        for name, default in _LATER.items():
+            if values["train"][name] == default:
+                del values["train"][name]
         for name in ("manual_dir", *READING):
             del values["data"][name]
         if self.data.sha256 is None:

@@ -425,7 +425,7 @@ def _make_run(
         seconds={**seconds, "total": sum(seconds.values())},
         provenance=provenance,
     )
-    params, collections = jax.tree.map(np.asarray, (state.params, state.collections))
+    params, collections = jax.tree.map(np.asarray, (state.evaluated, state.collections))
     return Run(record, params, collections, predictions)
 
 

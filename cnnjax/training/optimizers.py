@@ -8,12 +8,23 @@ schedule.
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from cnnjax.runs.config import TrainConfig
+
+_DIRECTIONS = {
+    "adam": optax.scale_by_adam,
+    "adamw": optax.scale_by_adam,
+    "rmsprop": optax.scale_by_rms,
+    "lion": optax.scale_by_lion,
+    "lamb": functools.partial(optax.scale_by_adam, eps=1e-6),
+}
+_DECOUPLED = ("adamw", "lion", "lamb")
+"""Optimizers whose decay does not go through the moments of the gradient."""
 
 
 def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
@@ -23,8 +34,9 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
     each run into its state.
 
     The update is ``-learning_rate * schedule(step) * direction``. For sgd the direction is the gradient plus decay,
-    with momentum; for adam it is Adam's, of the gradient plus decay; adamw adds the decay to Adam's direction. Only
-    kernels decay: parameters with two or more dimensions.
+    with momentum; for adam and rmsprop it is theirs, of the gradient plus decay; adamw and lion add the decay to their
+    direction, and so does lamb before it scales the direction of every array to the norm of its parameters. Only
+    kernels decay: parameters with two or more dimensions. With `clip_norm`, the gradient is first scaled down to it.
 
     Args:
         config: the training.
@@ -32,7 +44,10 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
 
     References:
         Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013 (sgd);
-        Kingma and Ba, "Adam", 2015; Loshchilov and Hutter, "Decoupled weight decay regularization", 2019 (adamw).
+        Kingma and Ba, "Adam", 2015; Loshchilov and Hutter, "Decoupled weight decay regularization", 2019 (adamw);
+        Tieleman and Hinton, "RMSProp", 2012; Chen et al., "Symbolic discovery of optimization algorithms", 2023 (lion);
+        You et al., "Large batch optimization for deep learning", 2020 (lamb); Pascanu, Mikolov and Bengio, "On the
+        difficulty of training recurrent neural networks", 2013 (clipping).
     """
     scheduled = config.schedule != "constant" or config.warmup_share > 0
     return _transformation(
@@ -40,6 +55,7 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
         config.nesterov,
         bool(config.momentum),
         bool(config.weight_decay),
+        config.clip_norm,
         config.schedule,
         config.warmup_share,
         steps if scheduled else 0,
@@ -61,13 +77,14 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
     """Returns a function from the step to a factor in [0, 1] that multiplies the learning rate.
 
     Args:
-        kind: ``constant`` (1), ``cosine`` (from 1 to 0), or ``onecycle`` (cosine from 1/25 up to 1, then down to
-            1/250,000).
+        kind: ``constant`` (1), ``cosine`` or ``linear`` (from 1 to 0), ``step`` (1, then 1/10 and 1/100 after 1/2 and
+            3/4 of all steps), or ``onecycle`` (cosine from 1/25 up to 1, then down to 1/250,000).
         warmup_share: share of the steps over which the factor rises to 1: linearly from 0, or as onecycle does.
         steps: number of steps of the whole run.
 
     References:
-        Loshchilov and Hutter, "SGDR", 2017 (cosine); Smith and Topin, "Super-convergence", 2019 (onecycle).
+        Loshchilov and Hutter, "SGDR", 2017 (cosine); Smith and Topin, "Super-convergence", 2019 (onecycle); He et al.,
+        "Deep residual learning", 2016 (step).
 
     Example:
         >>> schedule = make_schedule("cosine", warmup_share=0.5, steps=4)
@@ -81,6 +98,14 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
     main = optax.constant_schedule(1.0)
     if kind == "cosine":
         main = optax.cosine_decay_schedule(1.0, max(steps - warmup, 1))
+    if kind == "linear":
+        main = optax.linear_schedule(1.0, 0.0, max(steps - warmup, 1))
+    if kind == "step":
+        falls = (steps // 2 - warmup, 3 * steps // 4 - warmup)
+
+        def main(step: chex.Numeric) -> chex.Numeric:
+            return 0.1 ** sum(jnp.asarray(step >= fall, jnp.float32) for fall in falls)
+
     if warmup == 0:
         return main
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), main], [warmup])
@@ -88,7 +113,14 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
 
 @functools.lru_cache(maxsize=64)
 def _transformation(
-    optimizer: str, nesterov: bool, has_momentum: bool, has_decay: bool, schedule: str, warmup_share: float, steps: int
+    optimizer: str,
+    nesterov: bool,
+    has_momentum: bool,
+    has_decay: bool,
+    clip_norm: float | None,
+    schedule: str,
+    warmup_share: float,
+    steps: int,
 ) -> optax.GradientTransformation:
     factor = make_schedule(schedule, warmup_share, steps)
 
@@ -97,9 +129,13 @@ def _transformation(
         if optimizer == "sgd":
             direction = optax.trace(momentum, nesterov) if has_momentum else optax.identity()
         else:
-            direction = optax.scale_by_adam()
-        ordered = (direction, decay) if optimizer == "adamw" else (decay, direction)
-        return optax.chain(*ordered, optax.scale_by_schedule(factor), optax.scale(-1), optax.scale(learning_rate))
+            direction = _DIRECTIONS[optimizer]()
+        ordered = (direction, decay) if optimizer in _DECOUPLED else (decay, direction)
+        clip = () if clip_norm is None else (optax.clip_by_global_norm(clip_norm),)
+        ratio = (optax.scale_by_trust_ratio(),) if optimizer == "lamb" else ()
+        return optax.chain(
+            *clip, *ordered, *ratio, optax.scale_by_schedule(factor), optax.scale(-1), optax.scale(learning_rate)
+        )
 
     return optax.inject_hyperparams(build)(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
 

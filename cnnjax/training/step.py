@@ -65,23 +65,32 @@ class TrainState(struct.PyTreeNode):
         params: trainable parameters, float32.
         collections: other variables by collection, such as the running statistics of batch normalisation in
             ``batch_stats``.
+        averages: moving averages of the parameters; empty unless they are evaluated in place of the parameters.
         opt_state: state of the optimizer, which holds the learning rate, momentum and weight decay.
         key: random key of the run, from which the data order of each epoch and the dropout of each step derive.
         numbers: settings of the network that the program takes as data, such as the dropout rate, each float32 ().
         label_smoothing: float32 ().
         model: the linen module, as `Network.build` makes it (static).
         optimizer: the optax optimizer (static).
+        average: decay of the moving averages; 0 without them (static).
     """
 
     step: jax.Array
     params: Any
     collections: dict[str, Any]
+    averages: Any
     opt_state: Any
     key: jax.Array
     numbers: dict[str, Any]
     label_smoothing: jax.Array
     model: nn.Module = struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
+    average: float = struct.field(pytree_node=False, default=0.0)
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that are evaluated: their moving averages, or themselves."""
+        return self.averages if self.average else self.params
 
     @property
     def axis(self) -> str | None:
@@ -116,12 +125,14 @@ def make_state(
         step=jnp.int32(0),
         params=variables["params"],
         collections={name: tree for name, tree in variables.items() if name not in ("params", *UNSAVED)},
+        averages=jax.tree.map(jnp.copy, variables["params"]) if config.train.average else {},
         opt_state=init_optimizer(optimizer, config.train, variables["params"]),
         key=run_key,
         numbers={name: jnp.float32(number) for name, number in numbers.items()},
         label_smoothing=jnp.float32(config.train.label_smoothing),
         model=model,
         optimizer=optimizer,
+        average=config.train.average,
     )
 
 
@@ -191,9 +202,12 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
         loss, gradients = lax.pmean((loss, gradients), axis)
         correct = lax.psum(correct, axis)
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averages = optax.incremental_update(params, state.averages, 1 - state.average) if state.average else {}
     new_state = state.replace(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
+        averages=averages,
         collections=collections,
         opt_state=opt_state,
     )
@@ -282,7 +296,7 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
         The sums over `data`, and the predicted classes int32 (n,).
     """
     full = len(data.labels) // batch_size * batch_size
-    variables = {"params": state.params, **state.collections}
+    variables = {"params": state.evaluated, **state.collections}
     axis = state.axis
     if axis is not None and batch_size % lax.axis_size(axis):
         axis = None  # the devices cannot take equal shares, so each evaluates all examples
