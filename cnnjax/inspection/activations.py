@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.network import OUTPUTS
-from cnnjax.models.prediction import TrainedNetwork, compute_logits, scale_images
+from cnnjax.models.prediction import TrainedNetwork, compute_logits, prepare_images, scale_images
 
 
 def compute_outputs(network: TrainedNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -73,7 +73,7 @@ def compute_saliency(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
     model = network.build()
 
     def find_largest_logit(pixels: jax.Array) -> jax.Array:
-        logits = model.apply(network.variables, pixels[None])
+        logits = model.apply(network.variables, prepare_images(pixels[None], network.variables))
         assert isinstance(logits, jax.Array)
         return logits[0].max()
 
@@ -82,5 +82,5 @@ def compute_saliency(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
 
 def _apply_layers(variables: Any, images: jax.Array, *, model: nn.Module) -> dict[str, jax.Array]:
     """Returns the output of every layer by its name, float32, with the batch dimension first."""
-    _, state = model.apply(variables, scale_images(images), mutable=["intermediates"])
+    _, state = model.apply(variables, prepare_images(images, variables), mutable=["intermediates"])
     return {name: output.astype(jnp.float32) for name, output in state["intermediates"][OUTPUTS].items()}

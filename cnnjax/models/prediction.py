@@ -11,7 +11,7 @@ from cnnjax.errors import InputError
 from cnnjax.machine.backend import jax_started
 from cnnjax.machine.compilation import compile_program
 from cnnjax.models.batches import EVALUATION_BATCH, count_fitting
-from cnnjax.models.network import Network, Shape
+from cnnjax.models.network import NORMALIZATION, Network, Shape
 
 
 class TrainedNetwork(NamedTuple):
@@ -64,6 +64,21 @@ def compute_logits(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
+def prepare_images(images: jax.Array, variables: Any) -> jax.Array:
+    """Returns images as a network sees them, float32 of the same shape.
+
+    Args:
+        images: uint8, or float32 in [0, 1] (n, height, width, channels).
+        variables: the variables of the network; if `NORMALIZATION` is among them, images are normalised with it.
+    """
+    scaled = scale_images(images) if images.dtype == jnp.uint8 else images
+    if NORMALIZATION not in variables:
+        return scaled
+    mean, deviation = (variables[NORMALIZATION][name] for name in ("mean", "deviation"))
+    normalized: jax.Array = (scaled - mean) / deviation
+    return normalized
+
+
 def scale_images(images: jax.Array) -> jax.Array:
     """Maps uint8 images to float32 in [0, 1], with the same shape.
 
@@ -82,6 +97,6 @@ def predict_logits(variables: Any, images: jax.Array, *, model: nn.Module) -> ja
         images: the images.
         model: the network (static).
     """
-    logits = model.apply(variables, scale_images(images))
+    logits = model.apply(variables, prepare_images(images, variables))
     assert isinstance(logits, jax.Array)
     return logits

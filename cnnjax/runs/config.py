@@ -18,9 +18,51 @@ from cnnjax.errors import InputError
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module, is_linen_module
 from cnnjax.settings import Settings
-from cnnjax.settings.checking import Count, Fraction, Interval
+from cnnjax.settings.checking import Count, Fraction, Interval, Reader, choice
 from cnnjax.settings.references import read_reference
 from cnnjax.settings.schema import Schema, Table, flatten
+
+_AUGMENTATIONS = {
+    "crop": Interval(1, 2**15),
+    "flip": None,
+    "cutout": Interval(1, 2**15),
+    "rotate": Interval(0, 180, open_low=True),
+    "brightness": Interval(0, 1, open_low=True),
+    "contrast": Interval(0, 1, open_low=True, open_high=True),
+}
+"""The random changes of training images, each with the range of its number."""
+_IN_PIXELS = ("crop", "cutout")
+
+
+def split_augmentation(name: str) -> tuple[str, float]:
+    """Returns the kind of a random change of images, and its number.
+
+    Example:
+        >>> split_augmentation("crop:4"), split_augmentation("flip")
+        (('crop', 4.0), ('flip', 0.0))
+    """
+    kind, _, number = name.partition(":")
+    return kind, float(number or 0)
+
+
+def _read_augmentation(value: Any, where: str) -> str:
+    """Returns the normal form of a random change of images, such as ``crop:4``; raises `InputError` if it is none."""
+    kind, colon, text = str(value).partition(":")
+    choice(kind, _AUGMENTATIONS, where)
+    interval = _AUGMENTATIONS[kind]
+    if interval is None:
+        if colon:
+            raise InputError(f"{where}={value!r}: takes no number; must be {kind}")
+        return kind
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    is_whole = kind not in _IN_PIXELS or number == math.floor(number if math.isfinite(number) else 0.5)
+    if number not in interval or not is_whole:
+        unit = "an integer " if kind in _IN_PIXELS else ""
+        raise InputError(f"{where}={value!r}: must be {kind}:NUMBER, with {unit}{interval}")
+    return f"{kind}:{number:g}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +109,11 @@ class TrainConfig(Settings):
     """Decay of the moving average of the parameters, such as 0.999, which is then evaluated and stored instead."""
     label_smoothing: Fraction = 0.0
     """Probability mass spread evenly over all classes."""
+    augment: tuple[Annotated[str, Reader(_read_augmentation)], ...] = ()
+    """Random changes of training images: crop:4 (shift by up to 4 pixels), flip (left and right), cutout:8 (an empty
+    square of 8 pixels), rotate:10 (degrees), brightness:0.2, contrast:0.2; such as [crop:4, flip]."""
+    normalize: Literal["scale", "standard"] = "scale"
+    """scale (pixels in [0, 1]) or standard (less the mean of the training images, divided by their deviation)."""
     validation_split: Fraction = 0.0
     """Share of the training examples, the last ones, held out for validation."""
     early_stopping_patience: Count | None = None
@@ -98,7 +145,7 @@ class TrainConfig(Settings):
         return 0.3 if self.schedule == "onecycle" else 0.0
 
 
-_LATER: dict[str, Any] = {"clip_norm": None, "average": 0.0}
+_LATER: dict[str, Any] = {"clip_norm": None, "average": 0.0, "augment": [], "normalize": "scale"}
 """Settings of the training that came later, with the defaults at which run keys leave them out, as older keys do."""
 
 

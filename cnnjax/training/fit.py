@@ -425,8 +425,8 @@ def _make_run(
         seconds={**seconds, "total": sum(seconds.values())},
         provenance=provenance,
     )
-    params, collections = jax.tree.map(np.asarray, (state.evaluated, state.collections))
-    return Run(record, params, collections, predictions)
+    collections = jax.tree.map(np.asarray, state.variables)
+    return Run(record, collections.pop("params"), collections, predictions)
 
 
 @contextlib.contextmanager

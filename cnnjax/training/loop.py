@@ -271,7 +271,28 @@ def _make_state(
     config: RunConfig, dataset: Dataset, splits: dict[str, Examples], axis: str | None = None
 ) -> TrainState:
     steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
-    return make_state(config, dataset.image_shape, dataset.classes, steps, axis)
+    normalization = None
+    if config.train.normalize == "standard":
+        normalization = measure_images(dataset.train.images[: len(splits["train"].labels)])
+    return make_state(config, dataset.image_shape, dataset.classes, steps, axis, normalization)
+
+
+def measure_images(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the mean and the standard deviation of every channel, float64 (channels,), of pixels in [0, 1].
+
+    Args:
+        images: uint8 (n, height, width, channels).
+
+    Example:
+        >>> {name: values.tolist() for name, values in measure_images(np.uint8([[[[0], [255]]]])).items()}
+        {'mean': [0.5], 'deviation': [0.5]}
+    """
+    counts = [np.bincount(images[..., channel].reshape(-1), minlength=256) for channel in range(images.shape[3])]
+    shares = np.array(counts) / images[..., 0].size
+    levels = np.arange(256) / 255
+    mean = shares @ levels
+    deviation = np.sqrt((shares * (levels - mean[:, np.newaxis]) ** 2).sum(1))
+    return {"mean": mean, "deviation": np.where(deviation > 0, deviation, 1.0)}
 
 
 def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer, resume: bool) -> Position:

@@ -6,6 +6,8 @@ once at the end. `TrainState` holds everything that a step changes, and its step
 epoch, so a run can stop and continue after any step.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -19,17 +21,17 @@ from jax import lax
 from cnnjax.machine.compilation import compile_program
 from cnnjax.machine.devices import take_share
 from cnnjax.models.batches import EVALUATION_BATCH
-from cnnjax.models.network import LOSSES, UNSAVED
-from cnnjax.models.prediction import predict_logits, scale_images
+from cnnjax.models.network import LOSSES, NORMALIZATION, UNSAVED
+from cnnjax.models.prediction import predict_logits, prepare_images, scale_images
 from cnnjax.runs.config import RunConfig
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
 
-_ORDER, _DROPOUT = 0, 1
-"""Folded into the random key of a run, so that the data order and dropout draw independent random numbers."""
+_ORDER, _DROPOUT, _AUGMENTATION = 0, 1, 2
+"""Folded into the random key of a run, so that data order, dropout and augmentation draw independent numbers."""
 
 
 class Examples(NamedTuple):
-    """Examples: images uint8 (n, height, width, channels) and labels int32 (n,)."""
+    """Examples: images uint8, or float32 in [0, 1], (n, height, width, channels), and labels int32 (n,)."""
 
     images: jax.Array
     labels: jax.Array
@@ -70,9 +72,11 @@ class TrainState(struct.PyTreeNode):
         key: random key of the run, from which the data order of each epoch and the dropout of each step derive.
         numbers: settings of the network that the program takes as data, such as the dropout rate, each float32 ().
         label_smoothing: float32 ().
+        normalization: mean and deviation of the images, each float32 (channels,); empty without normalisation.
         model: the linen module, as `Network.build` makes it (static).
         optimizer: the optax optimizer (static).
         average: decay of the moving averages; 0 without them (static).
+        augmentations: random changes of training images (static).
     """
 
     step: jax.Array
@@ -83,14 +87,17 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array
     numbers: dict[str, Any]
     label_smoothing: jax.Array
+    normalization: dict[str, Any]
     model: nn.Module = struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
     average: float = struct.field(pytree_node=False, default=0.0)
+    augmentations: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
     @property
-    def evaluated(self) -> Any:
-        """The parameters that are evaluated: their moving averages, or themselves."""
-        return self.averages if self.average else self.params
+    def variables(self) -> dict[str, Any]:
+        """The variables that predict: parameters or their moving averages, and the other collections."""
+        normalization = {NORMALIZATION: self.normalization} if self.normalization else {}
+        return {"params": self.averages if self.average else self.params, **self.collections, **normalization}
 
     @property
     def axis(self) -> str | None:
@@ -100,7 +107,12 @@ class TrainState(struct.PyTreeNode):
 
 
 def make_state(
-    config: RunConfig, image_shape: tuple[int, ...], classes: int, steps: int, axis: str | None = None
+    config: RunConfig,
+    image_shape: tuple[int, ...],
+    classes: int,
+    steps: int,
+    axis: str | None = None,
+    normalization: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -110,6 +122,7 @@ def make_state(
         classes: number of classes.
         steps: number of steps of the whole run, for the learning-rate schedule.
         axis: name of the mesh axis along which batches are divided; ``None`` for one device.
+        normalization: ``mean`` and ``deviation`` of the training images by channel, if the run normalises images.
 
     Example:
         >>> state = make_state(RunConfig(), image_shape=(28, 28, 1), classes=10, steps=10)
@@ -133,6 +146,8 @@ def make_state(
         model=model,
         optimizer=optimizer,
         average=config.train.average,
+        normalization={name: jnp.float32(values) for name, values in (normalization or {}).items()},
+        augmentations=config.train.augment,
     )
 
 
@@ -161,13 +176,13 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
         (1, 4)
     """
     chex.assert_rank([batch.images, batch.labels], [4, 1])
-    chex.assert_type([batch.images, batch.labels], [jnp.uint8, jnp.int32])
+    chex.assert_type([batch.images, batch.labels], [jnp.float32 if state.augmentations else jnp.uint8, jnp.int32])
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
 
     def mean_loss(params: Any, batch: Examples) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updates = state.model.apply(
             {"params": params, **state.collections},
-            scale_images(batch.images),
+            prepare_images(batch.images, state.variables),
             train=True,
             **state.numbers,
             rngs={"dropout": dropout_key, "params": dropout_key},  # Flax takes "params" where it has no other stream
@@ -254,12 +269,12 @@ def train_epoch(
         The state after these steps, the sums over the epoch so far, and the loss sum of each batch, float32 (steps,).
     """
     examples = len(order)
-    position = state.step % -(-examples // batch_size)
+    epoch, position = state.step // -(-examples // batch_size), state.step % -(-examples // batch_size)
     indices = lax.dynamic_slice(order, (position * batch_size,), (steps * batch_size,))
 
     def body(carry: tuple[TrainState, Metrics], rows: jax.Array) -> tuple[tuple[TrainState, Metrics], jax.Array]:
         state, total = carry
-        state, batch_metrics = train_step(state, _take(data, rows), parts=parts)
+        state, batch_metrics = train_step(state, _take_changed(state, data, rows, epoch), parts=parts)
         return (state, _add(total, batch_metrics)), batch_metrics.loss
 
     rows = take_share(indices.reshape(steps, batch_size), state.axis)
@@ -278,7 +293,9 @@ def train_last_batch(
     if axis is not None and len(rows) % lax.axis_size(axis):
         # The devices cannot take equal shares, so each computes the whole batch.
         state, axis = state.replace(model=model.clone(axis=None)), None
-    state, batch_metrics = train_step(state, _take(data, take_share(rows, axis)), parts=parts)
+    epoch = state.step // -(-len(order) // batch_size)
+    batch = _take_changed(state, data, take_share(rows, axis), epoch)
+    state, batch_metrics = train_step(state, batch, parts=parts)
     return state.replace(model=model), _add(metrics, batch_metrics), batch_metrics.loss[None]
 
 
@@ -296,7 +313,7 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
         The sums over `data`, and the predicted classes int32 (n,).
     """
     full = len(data.labels) // batch_size * batch_size
-    variables = {"params": state.evaluated, **state.collections}
+    variables = state.variables
     axis = state.axis
     if axis is not None and batch_size % lax.axis_size(axis):
         axis = None  # the devices cannot take equal shares, so each evaluates all examples
@@ -316,6 +333,18 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
         metrics, rest = body(metrics, jax.tree.map(lambda array: array[full:], data))
         predictions = jnp.concatenate([predictions, rest])
     return metrics, predictions
+
+
+def _take_changed(state: TrainState, data: Examples, rows: jax.Array, epoch: jax.Array) -> Examples:
+    """Returns examples, with their images changed at random if the run augments them."""
+    batch = _take(data, rows)
+    if not state.augmentations:
+        return batch
+    from cnnjax.training.augmentation import augment  # imported here because most runs do without it
+
+    key = jax.random.fold_in(jax.random.fold_in(state.key, _AUGMENTATION), epoch)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
+    return batch._replace(images=augment(scale_images(batch.images), keys, state.augmentations))
 
 
 def _take(data: Examples, rows: jax.Array) -> Examples:
