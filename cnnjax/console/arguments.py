@@ -455,7 +455,8 @@ def _read_assignments(
     texts: Sequence[str], entries: Sequence[Entry], given: Container[str], option: str, schema: Schema
 ) -> list[tuple[Entry, Any]]:
     """Returns the settings assigned as ``SETTING=VALUE``, each with its option."""
-    named = {".".join(entry.path[-2:]): entry for entry in entries if entry.is_setting and entry.name != "seed"}
+    named = {entry.name.replace("-", "_"): entry for entry in entries if "." in entry.name}
+    named |= {".".join(entry.path[-2:]): entry for entry in entries if entry.path[-1] == "module"}
     settings = schema.read_settings(texts, option, "the seed is given with --seed")
     for path in settings:
         if path not in named:

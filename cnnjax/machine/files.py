@@ -249,7 +249,7 @@ def keep_programs(wanted: bool = True) -> None:
 
 
 def configure_jax(name: str, value: str | int | bool) -> None:
-    """Sets a setting of JAX for this process and its child processes, without importing JAX; it must not have started.
+    """Sets a setting of JAX for this process and its child processes, without importing JAX, if it has not started.
 
     Args:
         name: name of the setting in ``jax.config``, such as ``jax_num_cpu_devices``.
@@ -257,7 +257,8 @@ def configure_jax(name: str, value: str | int | bool) -> None:
     """
     os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
     if "jax" in sys.modules:  # which has read the variables
-        sys.modules["jax"].config.update(name, value)
+        with contextlib.suppress(RuntimeError):  # JAX has started, and keeps its settings
+            sys.modules["jax"].config.update(name, value)
 
 
 def _remove_empty(folder: Path) -> None:

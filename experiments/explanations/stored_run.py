@@ -1,5 +1,6 @@
 """Explains a stored run: its filters, feature maps and saliency for one image, and its mistakes on the test set."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -262,22 +263,38 @@ def _inspect(network: "TrainedNetwork", image: np.ndarray) -> _Inspection:
 
 
 def _draw_filters(network: "TrainedNetwork", run: Run) -> dict[str, "Figure"]:
-    """Returns pictures of the filters of every convolution, or, if there is none, of the first dense layer."""
+    """Returns pictures of the filters of every convolution, or, if there is none, of a dense layer on the pixels."""
     from cnnjax.figures.network import draw_filters
 
     layers = [layer for layer in network.config.list_layers(network.image_shape, network.classes) if layer.flops]
-    kernels = {layer.name: run.params[layer.name]["kernel"] for layer in layers if layer.is_convolution}
-    if not kernels:
-        first = layers[0].name
-        kernels = {first: run.params[first]["kernel"].reshape(*network.image_shape, -1)}
-    return {f"filters-{name}": draw_filters(name, kernel) for name, kernel in kernels.items()}
+    kernels = {layer.name: _find_kernel(run.params, layer.name) for layer in layers}
+    filters = {name: kernel for name, kernel in kernels.items() if kernel is not None and kernel.ndim == 4}
+    pixels = math.prod(network.image_shape)
+    first = kernels[layers[0].name] if layers else None
+    if not filters and first is not None and first.ndim == 2 and len(first) == pixels:
+        filters = {layers[0].name: first.reshape(*network.image_shape, -1)}
+    return {f"filters-{_name_file(name)}": draw_filters(name, kernel) for name, kernel in filters.items()}
+
+
+def _find_kernel(params: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """Returns the kernel of a layer by its path, such as ``Block_0/Conv_1``; ``None`` if it has none."""
+    layer: Any = params
+    for part in name.split("/"):
+        layer = layer.get(part, {})
+    kernel = layer.get("kernel")
+    return kernel if isinstance(kernel, np.ndarray) else None
+
+
+def _name_file(layer: str) -> str:
+    """Returns the path of a layer as a part of the name of a file."""
+    return layer.replace("/", ".")
 
 
 def _draw_inspection(inspected: _Inspection, class_names: Sequence[str], title: str) -> dict[str, "Figure"]:
     from cnnjax.figures.network import draw_layers, draw_maps, draw_saliency
 
     image, outputs, saliency, probabilities = inspected
-    maps = {f"maps-{name}": draw_maps(name, output) for name, output in outputs.items() if output.ndim == 3}
+    maps = {f"maps-{_name_file(name)}": draw_maps(name, output) for name, output in outputs.items() if output.ndim == 3}
     layers = draw_layers(image, outputs, probabilities, class_names, title)
     return {"layers": layers, **maps, "saliency": draw_saliency(image, saliency, probabilities, class_names, title)}
 
