@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
+from ablations import expand, read_dict
 from cnnjax import DataConfig, InputError, RunConfig, TrainConfig, fit, load_run, summarize
 from cnnjax.errors import CodeError
 from cnnjax.models.adapter import read_flags
@@ -320,6 +322,102 @@ class TestKeys:
         files = [name for name, _ in read_source("own_package.nets:Tiny", "model.module").files]
         assert files == ["own_package/__init__.py", "own_package/nets.py", "own_package/parts.py"]
         assert read("own_package.nets:Tiny").module == "own_package.nets:Tiny"
+
+
+TWO = """
+    import flax.linen as nn
+
+    class Wide(nn.Module):
+        classes: int
+        width: int = 4
+        norm: str = "none"
+
+        @nn.compact
+        def __call__(self, images):
+            return nn.Dense(self.classes)(nn.relu(nn.Dense(self.width)(images.reshape(len(images), -1))))
+
+    class Deep(nn.Module):
+        classes: int
+        depth: int
+
+        @nn.compact
+        def __call__(self, images):
+            x = images.reshape(len(images), -1)
+            for _ in range(self.depth):
+                x = nn.relu(nn.Dense(4)(x))
+            return nn.Dense(self.classes)(x)
+"""
+
+
+def make_study(sweep, **base):
+    return read_dict({"title": "Does it?", "seeds": 2, "base": base, "sweep": sweep}, "own", "own")
+
+
+class TestStudies:
+    def test_vary_the_fields_of_a_module(self, write):
+        write(TWO)
+        grid = expand(make_study({"grid": {"model.width": [2, 4]}}, **{"model.module": "nets.py:Wide"}))
+        assert [summarize(cell.config).parameters for cell in grid.cells] == [785 * 2 + 3 * 10, 785 * 4 + 5 * 10]
+        assert [cell.name for cell in grid.cells] == ["model.width=2", "model.width=4"]
+
+    def test_vary_the_module_with_fields_of_its_own_for_each(self, write):
+        write(TWO)
+        levels = [
+            {"label": "wide", "set": {"model.module": "nets.py:Wide", "model.width": 3}},
+            {"label": "deep", "set": {"model": {"module": "nets.py:Deep", "depth": 2}}},
+        ]
+        grid = expand(make_study({"grid": {"network": levels, "train.epochs": [1, 2]}}))
+        assert [summarize(cell.config).parameters for cell in grid.cells] == [
+            2355 + 40,
+            2355 + 40,
+            3140 + 20 + 50,
+            3140 + 20 + 50,
+        ]
+        assert len({cell.config.key for cell in grid.cells}) == 4
+
+    def test_of_a_module_are_written_and_read_as_the_same_study(self, write):
+        write(TWO)
+        study = make_study({"grid": {"model.width": [2, 4]}}, **{"model.module": "nets.py:Wide"})
+        assert read_dict(tomllib.loads(study.to_toml()), "own", "own") == study
+
+    @pytest.mark.parametrize(
+        ("sweep", "base", "message"),
+        [
+            (
+                {"grid": {"model.widht": [1]}},
+                {"model.module": "nets.py:Wide"},
+                "unknown setting 'model.widht'; did you mean 'width'",
+            ),
+            ({"grid": {"model.width": ["x"]}}, {"model.module": "nets.py:Wide"}, "must be an integer"),
+            ({"grid": {"model.norm": ["a"]}}, {"model.module": "nets.py:Deep"}, "unknown setting 'model.norm'"),
+            ({"grid": {"train.epochs": [1]}}, {"model.module": "nets.py:Deep"}, "model.depth: must be given"),
+            ({"grid": {"model.module": ["nets.py:Non"]}}, {}, "nets.py has no Non"),
+            ({"grid": {"model.module": ["Wide"]}}, {}, "must be a name in a file or module"),
+        ],
+    )
+    def test_that_are_mistaken_are_refused(self, write, sweep, base, message):
+        write(TWO)
+        with pytest.raises(InputError, match=message):
+            expand(make_study(sweep, **base))
+
+    def test_arms_are_compared_by_their_fields(self, write, tmp_path, capsys):
+        from experiments.compare import main as compare
+
+        write(TWO)
+        options = ["--set", "model.module=nets.py:Wide", "--set", "train.epochs=1", "--set", "data.train_size=100"]
+        arms = [
+            "--a",
+            "model.width=2",
+            "--b",
+            "model.width=3",
+            "--run",
+            "--seeds",
+            "2",
+            "--out",
+            str(tmp_path / "runs"),
+        ]
+        assert compare([*arms, *options]) == 0
+        assert "model.width=2 less model.width=3" in capsys.readouterr().out
 
 
 FIELDS = """

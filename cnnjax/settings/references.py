@@ -315,6 +315,9 @@ def _import_file(place: _Place, source: Source, where: str) -> types.ModuleType:
     assert spec.loader is not None
     loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(place.root))
+    writes_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python takes bytecode for that of a file edited within the same second
+    importlib.invalidate_caches()
     try:
         with running_code(str(place.path), where):
             spec.loader.exec_module(loaded)
@@ -322,6 +325,7 @@ def _import_file(place: _Place, source: Source, where: str) -> types.ModuleType:
         del sys.modules[name]
         raise
     finally:
+        sys.dont_write_bytecode = writes_bytecode
         sys.path.remove(str(place.root))
         if str(place.root) not in sys.path:
             sys.path.append(str(place.root))  # for imports inside functions
