@@ -207,6 +207,8 @@ def test_predictions_need_images_of_the_size_that_was_trained_on():
     run = fit(CONFIG, None)
     assert run.predict(np.zeros((0, 28, 28, 1), np.uint8)).shape == (0,)
     assert run.predict(np.zeros((3, 28, 28, 1), np.uint8)).shape == (3,)
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+    assert (run.predict_proba(images).argmax(1) == run.predict(images)).all()
     for shape in ((3, 29, 29, 1), (3, 28, 28), (3, 28, 28, 3)):
         with pytest.raises(InputError, match=r"images: must be uint8 \(n, 28, 28, 1\), not uint8"):
             run.predict(np.zeros(shape, np.uint8))

@@ -12,13 +12,13 @@ from PIL import Image
 from cnnjax import DataConfig, InputError, ModelConfig
 from cnnjax.data import loading
 from cnnjax.data.loading import find_class_names
-from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
+from cnnjax.inspection.activations import compute_outputs, compute_saliency
 from cnnjax.inspection.confusion import count_confusions, find_confident_mistakes, find_hardest, list_confusions
 from cnnjax.inspection.photos import needs_inversion, read_photo
 from cnnjax.inspection.sliding import SEVEN, name_window, pool, slide
 from cnnjax.models.layers import average_pool, max_pool
 from cnnjax.models.module import CNN
-from cnnjax.models.prediction import TrainedNetwork
+from cnnjax.models.prediction import TrainedNetwork, compute_probabilities
 from test_model import CLASSES, CONFIGS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 14, 11, 2), np.uint8)

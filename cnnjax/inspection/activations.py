@@ -1,4 +1,4 @@
-"""Layer outputs, class probabilities and saliency maps of a trained network.
+"""Layer outputs and saliency maps of a trained network.
 
 Layer outputs are named as in the layer table. Dropout and flattening have none, because they change no numbers.
 """
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.network import OUTPUTS
-from cnnjax.models.prediction import TrainedNetwork, compute_logits, prepare_images, scale_images
+from cnnjax.models.prediction import TrainedNetwork, prepare_images, scale_images
 
 
 def compute_outputs(network: TrainedNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -33,24 +33,6 @@ def compute_outputs(network: TrainedNetwork, images: np.ndarray) -> dict[str, np
     outputs = program(network.variables, images, model=network.build(observed=True))
     layers = network.config.list_layers(network.image_shape, network.classes)
     return {layer.name: np.asarray(outputs[layer.name]) for layer in layers if layer.name in outputs}
-
-
-def compute_probabilities(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
-    """Returns the class probabilities (softmax of the logits) of some images.
-
-    Args:
-        network: the trained network.
-        images: uint8 (n, height, width, channels).
-
-    Returns:
-        float32 (n, classes).
-
-    Raises:
-        InputError: the images are not uint8, or not of the shape that the network was trained on.
-    """
-    logits = compute_logits(network, images)
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def compute_saliency(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:

@@ -64,6 +64,24 @@ def compute_logits(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
+def compute_probabilities(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
+    """Returns the class probabilities (softmax of the logits) of some images.
+
+    Args:
+        network: the trained network.
+        images: uint8 (n, height, width, channels).
+
+    Returns:
+        float32 (n, classes).
+
+    Raises:
+        InputError: the images are not uint8, or not of the shape that the network was trained on.
+    """
+    logits = compute_logits(network, images)
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)  # type: ignore[no-any-return]
+
+
 def prepare_images(images: jax.Array, variables: Any) -> jax.Array:
     """Returns images as a network sees them, float32 of the same shape.
 

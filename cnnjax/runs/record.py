@@ -208,6 +208,12 @@ class Run:
         classes: np.ndarray = np.argmax(compute_logits(self.rebuild(), np.asarray(images)), -1)
         return classes.astype(np.int32)
 
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """Returns the class probabilities of images, float32 (n, classes), with the arguments and errors of `predict`."""
+        from cnnjax.models.prediction import compute_probabilities
+
+        return compute_probabilities(self.rebuild(), np.asarray(images))
+
 
 @dataclass(frozen=True)
 class PackedRun:

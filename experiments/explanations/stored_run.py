@@ -215,7 +215,7 @@ def _explain_picture(
 def _explain_run(
     run: Run, network: "TrainedNetwork", dataset: Dataset, class_names: Sequence[str], index: int
 ) -> Explanation:
-    from cnnjax.inspection.activations import compute_probabilities
+    from cnnjax.models.prediction import compute_probabilities
 
     labels, predictions = dataset.test.labels, run.predictions
     assert predictions is not None  # a completed run has them
@@ -256,7 +256,8 @@ def _explain_run(
 
 
 def _inspect(network: "TrainedNetwork", image: np.ndarray) -> _Inspection:
-    from cnnjax.inspection.activations import compute_outputs, compute_probabilities, compute_saliency
+    from cnnjax.inspection.activations import compute_outputs, compute_saliency
+    from cnnjax.models.prediction import compute_probabilities
 
     outputs = {name: output[0] for name, output in compute_outputs(network, image[None]).items()}
     return _Inspection(image, outputs, compute_saliency(network, image), compute_probabilities(network, image[None])[0])
