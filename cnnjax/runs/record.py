@@ -209,7 +209,7 @@ class Run:
         return classes.astype(np.int32)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """Returns the class probabilities of images, float32 (n, classes), with the arguments and errors of `predict`."""
+        """Returns the class probabilities of images, float32 (n, classes); otherwise does as `predict`."""
         from cnnjax.models.prediction import compute_probabilities
 
         return compute_probabilities(self.rebuild(), np.asarray(images))
