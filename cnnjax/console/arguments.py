@@ -7,6 +7,7 @@ on. An `Option` in a field's annotation adds what the field's name and type do n
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -442,12 +443,15 @@ def _convert(entry: Entry, given: Any) -> Any:
         return tuple(check(text, inner, f"--{entry.name}") for text in given)
     if isinstance(given, list):
         return tuple(given)
-    is_number = not entry.kinds.isdisjoint({int, float, tuple})
+    is_number = not entry.kinds.isdisjoint({int, float, tuple, list, dict, Sequence})
     if type(None) in entry.kinds and given in ("none", "None") and (is_number or entry.is_setting):
         return None
     if Path in entry.kinds:
         return read_path(given, f"--{entry.name}")
     value = read_literal(given) if is_number else given
+    if Any in entry.kinds:
+        with contextlib.suppress(InputError):  # a path may have other marks than a word
+            value = read_literal(given)
     return value if entry.is_setting or tuple in entry.kinds else check(value, entry.hint, f"--{entry.name}")
 
 

@@ -69,13 +69,15 @@ _OUTPUT = "__call__"
 
 
 def _prepare_layer(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """Calls a method of a module, which before is given the library's convolution.
+    """Calls a method of a module, which before is given the library's convolution, and the statistics of one device.
 
     If the collection ``intermediates`` is mutable, its output is kept there.
     """
     layer = context.module
     if isinstance(layer, nn.Conv) and layer.conv_general_dilated is None:
         object.__setattr__(layer, "conv_general_dilated", convolve_batch)
+    if isinstance(layer, nn.BatchNorm) and layer.axis_name is not None:
+        object.__setattr__(layer, "axis_name", None)  # a mean over devices, of which there is one
     output = method(*args, **kwargs)
     if context.method_name == _OUTPUT and isinstance(output, jax.Array) and layer.path:
         layer.sow("intermediates", _OUTPUT, output, init_fn=lambda: None, reduce_fn=lambda _, new: new)

@@ -23,7 +23,7 @@ from cnnjax.models.network import Layer, Shape
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import Reader, check, check_keys, show, take_arrays
 from cnnjax.settings.documentation import read_docs
-from cnnjax.settings.references import Source, load_object, name_object, read_reference, read_source
+from cnnjax.settings.references import Source, is_reference, load_object, name_object, read_reference, read_source
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -324,8 +324,8 @@ def _adapt(hint: Any, default: Any, read_code: Reader) -> Any:
     """Returns an annotation as `check` knows it; `read_code` reads functions and classes."""
     origin, arguments = get_origin(hint), get_args(hint)
     code = Annotated[Any, read_code]
-    if hint is Any and callable(default):
-        return code
+    if hint is Any:
+        return Annotated[Any, Reader(functools.partial(_read_any, read_code))]
     if (origin or hint) in (collections.abc.Callable, Callable, type):
         return code
     if default is None and hint is not Any and type(None) not in arguments:
@@ -350,6 +350,11 @@ def _read_code(value: Any, where: str) -> str:
         return name_object(found, where)
     except InputError:  # it has no name of its own, such as the result of functools.partial
         return reference
+
+
+def _read_any(read_code: Reader, value: Any, where: str) -> Any:
+    """Reads the value of a field without a useful annotation: what looks like a reference is one."""
+    return read_code.read(value, where) if is_reference(value) or callable(value) else value
 
 
 def _read_table(value: Any, where: str) -> dict[str, Any]:
