@@ -457,6 +457,8 @@ FIELDS = """
         blocks: tuple[Block, ...] = ()
         names: list[str] | None = None
         loose: int = None
+        gate: callable = nn.relu
+        anything: Any = 3
 
         @nn.compact
         def __call__(self, images):
@@ -472,7 +474,7 @@ class TestFields:
         write(FIELDS)
         fields = describe_module("nets.py:Wide").fields
         assert [*fields] == [
-            "sizes", "norm", "block", "rate", "limit", "act", "conv", "init", "extra", "blocks", "names", "loose",
+            "sizes", "norm", "block", "rate", "limit", "act", "conv", "init", "extra", "blocks", "names", "loose", "gate", "anything",
         ]  # fmt: skip
         docs = {name: field.doc for name, field in fields.items() if field.doc}
         assert docs == {
@@ -498,6 +500,8 @@ class TestFields:
             "blocks": [],
             "names": None,
             "loose": None,
+            "gate": "flax.linen:relu",
+            "anything": 3,
         }
         narrow = read("nets.py:Narrow").to_dict()
         assert (narrow["sizes"], narrow["rate"]) == ([4], 0.25)
@@ -519,6 +523,9 @@ class TestFields:
             ("names", ["x"], ["x"]),
             ("limit", 3, 3),
             ("loose", 2, 2),
+            ("gate", "flax.linen:silu", "flax.linen:silu"),
+            ("anything", "nets.py:Block", "nets.py:Block"),
+            ("anything", "a word", "a word"),
         ],
     )
     def test_of_every_kind_are_read_and_built(self, write, name, value, normal):
@@ -543,6 +550,7 @@ class TestFields:
             ("extra", 3, "must be a table"),
             ("width", 3, "unknown key 'width'"),
             ("classes", 3, "unknown key 'classes'"),
+            ("anything", "nets.py:Blok", "nets.py has no Blok; did you mean 'Block'"),
         ],
     )
     def test_with_bad_values_are_refused_in_one_line(self, write, name, value, message):

@@ -326,7 +326,7 @@ def _adapt(hint: Any, default: Any, read_code: Reader) -> Any:
     code = Annotated[Any, read_code]
     if hint is Any:
         return Annotated[Any, Reader(functools.partial(_read_any, read_code))]
-    if (origin or hint) in (collections.abc.Callable, Callable, type):
+    if (origin or hint) in (collections.abc.Callable, Callable, type, callable):  # some write the function `callable`
         return code
     if default is None and hint is not Any and type(None) not in arguments:
         hint, origin, arguments = hint | None, Union, (hint, type(None))
