@@ -474,7 +474,8 @@ class TestFields:
         write(FIELDS)
         fields = describe_module("nets.py:Wide").fields
         assert [*fields] == [
-            "sizes", "norm", "block", "rate", "limit", "act", "conv", "init", "extra", "blocks", "names", "loose", "gate", "anything",
+            "sizes", "norm", "block", "rate", "limit", "act", "conv", "init", "extra", "blocks", "names", "loose", "gate",
+            "anything",
         ]  # fmt: skip
         docs = {name: field.doc for name, field in fields.items() if field.doc}
         assert docs == {
