@@ -210,12 +210,20 @@ class TestArrays:
             ({"labels": ["cat"] * 6, "classes": ("dog", "eel")}, "'cat' is not one of the classes dog, eel"),
             ({"labels": [0, 1, 2, 0, 1, 3], "classes": NAMES}, "has label 3; labels must be in 0..2"),
             ({"classes": ("cat", "cat", "dog")}, "must be different names"),
+            ({"classes": 3}, "classes=3: must be a list of names"),
+            ({"classes": "abc"}, "classes='abc': must be a list of names"),
             ({"labels": [0, 1]}, "6 images but 2 labels"),
         ],
     )
     def test_that_are_no_images_or_labels_are_refused(self, arguments, message):
         with pytest.raises(InputError, match=message):
             self.make(**arguments)
+
+    def test_are_copied(self):
+        images = self.IMAGES.copy()
+        dataset = self.make(images)
+        images[:] = 0
+        assert (dataset.train.images[..., 0] == self.IMAGES).all()
 
     def test_name_the_dataset_of_a_run_that_names_none(self, tmp_path):
         dataset = self.make(classes=self.NAMES)

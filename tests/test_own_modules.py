@@ -419,6 +419,52 @@ class TestStudies:
         assert compare([*arms, *options]) == 0
         assert "model.width=2 less model.width=3" in capsys.readouterr().out
 
+    def test_modules_of_the_same_name_in_two_folders_are_not_mixed(self, write):
+        for folder, width in (("a", 4), ("b", 16)):
+            write("from blocks import WIDTH\n" + textwrap.dedent(TINY).replace("= 4", "= WIDTH"), f"{folder}/nets.py")
+            write(f"WIDTH = {width}\n", f"{folder}/blocks.py")
+        for _ in range(2):
+            assert json.loads(read("a/nets.py:Tiny").fields) == {"width": 4}
+            assert json.loads(read("b/nets.py:Tiny").fields) == {"width": 16}
+        assert "blocks" not in sys.modules
+
+    def test_an_import_inside_the_module_finds_the_file_beside_it(self, write):
+        for folder, width in (("a", 4), ("b", 16)):
+            body = textwrap.dedent(TINY).replace("        return", "        from late import WIDTH\n        return")
+            write(body.replace("nn.Conv(self.width", "nn.Conv(WIDTH"), f"{folder}/nets.py")
+            write(f"WIDTH = {width}\n", f"{folder}/late.py")
+        sizes = [summarize(read(f"{folder}/nets.py:Tiny")).layers[0].output_shape[-1] for folder in ("a", "b", "a")]
+        assert sizes == [4, 16, 4]
+
+    def test_a_module_that_was_edited_after_its_import_is_refused(self, write, tmp_path, monkeypatch):
+        path = write(TINY, "edited_network.py")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        read("edited_network:Tiny")
+        path.write_text(path.read_text().replace("(3, 3)", "(5, 5)"))
+        with pytest.raises(InputError, match="edited_network has been edited since it was imported"):
+            read("edited_network:Tiny")
+
+    def test_a_function_that_a_field_names_changes_the_key(self, write):
+        write(FIELDS)
+        path = write("def act(x):\n    return x\n", "acts.py")
+        first = read("nets.py:Wide", act="acts.py:act")
+        assert first.source != read("nets.py:Wide").source
+        path.write_text("def act(x):\n    return 0 * x\n")
+        second = read("nets.py:Wide", act="acts.py:act")
+        assert second.source != first.source
+        with pytest.raises(InputError, match="its source is not the one of this run"):
+            first.make(10, jnp.dtype("float32"))
+        assert second.make(10, jnp.dtype("float32")).act(3) == 0
+
+    def test_an_imported_module_stays_imported(self, write, tmp_path, monkeypatch):
+        write(TINY, "kept_network.py")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        import kept_network
+
+        read("kept_network.py:Tiny")
+        assert sys.modules["kept_network"] is kept_network
+        assert RunConfig(model=kept_network.Tiny(10)).model.module == "kept_network:Tiny"
+
 
 FIELDS = """
     import functools
@@ -474,8 +520,8 @@ class TestFields:
         write(FIELDS)
         fields = describe_module("nets.py:Wide").fields
         assert [*fields] == [
-            "sizes", "norm", "block", "rate", "limit", "act", "conv", "init", "extra", "blocks", "names", "loose", "gate",
-            "anything",
+            "sizes", "norm", "block", "rate", "limit", "act", "conv", "init", "extra", "blocks", "names", "loose",
+            "gate", "anything",
         ]  # fmt: skip
         docs = {name: field.doc for name, field in fields.items() if field.doc}
         assert docs == {
@@ -571,6 +617,7 @@ class TestErrors:
             ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
             ("x = 1 / 0", "ZeroDivisionError: division by zero"),
             ("x = (", "nets.py is not valid Python"),
+            ("import sys; sys.exit(0)", "SystemExit: 0"),
         ],
     )
     def test_a_file_without_such_a_module(self, write, source, message):
@@ -661,13 +708,34 @@ class TestConvolutions:
         assert "stablehlo.convolution" not in text
 
 
+def test_a_module_as_a_field_of_an_instance_must_be_left_at_its_default(write, tmp_path, monkeypatch):
+    write(
+        TINY.replace("width: int = 4", "width: int = 4\n        stem: nn.Module = None\n        ints: dict = None"),
+        "stem_network.py",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import stem_network
+
+    assert RunConfig(model=stem_network.Tiny(10, 5)).model.to_dict()["width"] == 5
+    with pytest.raises(InputError, match=r"model\.stem: a module as a field cannot be a setting"):
+        RunConfig(model=stem_network.Tiny(10, stem=nn.Dense(3)))
+
+
+def test_a_stored_table_with_an_unknown_field_is_refused_in_one_line(write):
+    write(TINY)
+    table = {**read("nets.py:Tiny").to_dict(), "widht": 3}
+    with pytest.raises(InputError, match="unknown key 'widht'; did you mean 'width'"):
+        ModuleConfig.from_dict(table).make(10, jnp.dtype("float32"))
+
+
 def test_a_module_in_a_notebook_has_the_source_of_its_definitions(monkeypatch, tmp_path):
     path = tmp_path / "cell.py"
-    path.write_text(textwrap.dedent(TINY).replace("nn.relu", "activate") + "\n\ndef activate(x):\n    return x\n")
+    text = textwrap.dedent(TINY).replace("nn.relu", "activate").replace("= 4", "= WIDTH")
+    path.write_text(f"WIDTH = 4\n{text}\n\ndef activate(x):\n    return x\n")
     main = sys.modules["__main__"]
     namespace = {"__name__": "__main__"}
     exec(compile(path.read_text(), str(path), "exec"), namespace)
-    for name in ("Tiny", "activate"):
+    for name in ("Tiny", "activate", "WIDTH"):
         monkeypatch.setattr(main, name, namespace[name], raising=False)
     monkeypatch.delattr(main, "__file__", raising=False)
     config = RunConfig(model=namespace["Tiny"](num_classes=10))
@@ -675,4 +743,7 @@ def test_a_module_in_a_notebook_has_the_source_of_its_definitions(monkeypatch, t
     (file,) = read_source("__main__:Tiny", "model.module").files
     assert "def activate" in file[1]
     assert "class Tiny" in file[1]
+    monkeypatch.setattr(main, "WIDTH", 32)
+    assert RunConfig(model=namespace["Tiny"](num_classes=10)).model.source != config.model.source
+    monkeypatch.setattr(main, "WIDTH", 4)
     assert fit(RunConfig(config.model, TrainConfig(epochs=1), DataConfig(train_size=100)), out=None).record.test_loss

@@ -51,6 +51,11 @@ def run_command(main: Callable[[list[str]], int]) -> None:
             say(printable(line), sys.stderr)
         lines = printable(message, keep="\n")  # because a study's mistakes are listed one per line
         say(f"error: {lines}", sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            # Threads of XLA that still compile would crash while Python ends.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     sys.exit(code)
 
 

@@ -127,6 +127,7 @@ class Dataset:
             (('cat', 'dog'), [1, 0, 1])
         """
         images = [_round_pixels(images, f"{split} images") for split, (images, _) in _name_splits(train, test)]
+        images = [array if isinstance(array, np.memmap) else np.array(array) for array in images]  # of our own
         numbers, names = _number_labels([labels for _, (_, labels) in _name_splits(train, test)], classes)
         splits = Split(images[0], numbers[0]), Split(images[1], numbers[1])
         return make_dataset(name, "given", *splits, max(len(names), 2), "file", names)
@@ -173,13 +174,15 @@ def _round_pixels(value: Any, where: str) -> NDArray[Any]:
 def _number_labels(splits: list[Any], classes: Sequence[str] | None) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
     """Returns the labels of every split as numbers of classes, and the names of the classes."""
     arrays = [_undo_one_hot(np.asarray(labels)) for labels in splits]
+    if isinstance(classes, str) or not isinstance(classes, Sequence | None):
+        raise InputError(f"classes={classes!r}: must be a list of names")
     if classes is not None and len(set(classes)) < len(classes):
         raise InputError(f"classes={list(classes)}: must be different names")
     if all(labels.dtype.kind in "iu" for labels in arrays):
         if classes is not None:
             return [read_labels(labels) for labels in arrays], tuple(classes)
         known: list[Any] = sorted({int(label) for labels in arrays for label in np.unique(labels)})
-    elif all(labels.dtype.kind in "US" for labels in arrays):
+    elif all(labels.dtype.kind == "U" for labels in arrays):
         known = list(classes or sorted({str(label) for labels in arrays for label in np.unique(labels)}))
     else:
         kinds = ", ".join(str(labels.dtype) for labels in arrays)

@@ -110,7 +110,8 @@ def call_module(module: nn.Module, images: jax.Array, train: bool, reference: st
     with running_code(reference, where):
         logits = module(images, **flags)
     if not isinstance(logits, jax.Array) or not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise InputError(f"{where}: returns {type(logits).__name__}; must return logits, floats (batch, classes)")
+        found = logits.dtype if isinstance(logits, jax.Array) else type(logits).__name__
+        raise InputError(f"{where}: returns {found}; must return logits, floats (batch, classes)")
     if logits.ndim != 2 or len(logits) != len(images):
         raise InputError(
             f"{where}: returns {logits.shape} for {len(images)} images {images.shape[1:]}; "

@@ -23,7 +23,15 @@ from cnnjax.models.network import Layer, Shape
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import Reader, check, check_keys, show, take_arrays
 from cnnjax.settings.documentation import read_docs
-from cnnjax.settings.references import Source, is_reference, load_object, name_object, read_reference, read_source
+from cnnjax.settings.references import (
+    Source,
+    is_installed,
+    is_reference,
+    load_object,
+    name_object,
+    read_reference,
+    read_source,
+)
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -141,7 +149,7 @@ class ModuleConfig(Settings):
             raise InputError(f"model.{missing[0]}: must be given, as {section.reference} has no default for it")
         fields = {**section.list_defaults(), **read}
         del fields["module"]
-        return cls(section.reference, _write(fields), find_source(section.reference).sha256)
+        return cls(section.reference, _write(fields), find_source(section.reference, fields).sha256)
 
     @classmethod
     def from_module(cls, module: "nn.Module") -> "ModuleConfig":
@@ -149,8 +157,15 @@ class ModuleConfig(Settings):
         reference = name_object(type(module), WHERE)
         section = describe_module(reference)
         own = {entry.name: entry for entry in dataclasses.fields(type(module))}
-        values = {name: getattr(module, name) for name in section.fields}
-        given = {name: value for name, value in values.items() if value is not own[name].default}
+        filled = (*_OTHERS, *CLASSES, DTYPE)
+        given = {
+            name: getattr(module, name)
+            for name, entry in own.items()
+            if entry.init and name not in filled and not _is_default(getattr(module, name), entry)
+        }
+        lost = next((name for name in given if name not in section.fields), None)
+        if lost:
+            raise InputError(f"model.{lost}: a module as a field cannot be a setting; must be left at its default")
         return cls.from_dict({"module": reference, **given})
 
     @classmethod
@@ -210,8 +225,8 @@ class ModuleConfig(Settings):
         """
         import jax.numpy as jnp
 
-        section = describe_module(self.module)
-        if find_source(self.module).sha256 != self.source:
+        section, fields = describe_module(self.module), json.loads(self.fields)
+        if find_source(self.module, fields).sha256 != self.source:
             raise InputError(f"{WHERE}={self.module!r}: its source is not the one of this run; it has changed since")
         names = {entry.name for entry in dataclasses.fields(section.kind)}
         filled: dict[str, Any] = {name: classes for name in CLASSES if name in names}
@@ -219,7 +234,7 @@ class ModuleConfig(Settings):
             filled[DTYPE] = dtype
         elif dtype != jnp.float32:
             raise InputError(f"train.precision={dtype}: {self.module} has no field dtype; must be float32")
-        fields = json.loads(self.fields)
+        check_keys(fields, section.fields, f"model ({self.module})")
         values = {name: check(value, section.fields[name].live, f"model.{name}") for name, value in fields.items()}
         return section.kind(**{**section.preset, **values, **filled})  # type: ignore[no-any-return]
 
@@ -246,9 +261,30 @@ def is_linen_module(value: Any) -> bool:
     return linen is not None and isinstance(value, linen.Module)
 
 
-def find_source(reference: str) -> Source:
-    """Returns the source of a module."""
-    return read_source(reference, WHERE)
+def find_source(reference: str, fields: Mapping[str, Any]) -> Source:
+    """Returns the source of a module, and of the code of the user that its fields name."""
+    module = reference.partition(":")[0]
+    files = dict(read_source(reference, WHERE).files)
+    for named in _list_references([*fields.values()]):
+        other = named.partition(":")[0]
+        if other != module and not is_installed(other, WHERE):
+            files |= {f"{other}/{name}": text for name, text in read_source(named, WHERE).files}
+    return Source(tuple(sorted(files.items())))
+
+
+def _list_references(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        return [reference for part in value for reference in _list_references(part)]
+    return [value] if is_reference(value) else []
+
+
+def _is_default(value: Any, entry: "dataclasses.Field[Any]") -> bool:
+    default = entry.default
+    if entry.default_factory is not dataclasses.MISSING:
+        default = entry.default_factory()
+    return value is default or (type(value) is type(default) and bool(value == default))
 
 
 @functools.lru_cache(maxsize=256)

@@ -37,7 +37,7 @@ def collect_provenance(
     device = jax.devices()[0]
     code = {}
     if isinstance(network, ModuleConfig):
-        source = find_source(network.module)
+        source = find_source(network.module, network.to_dict())
         code = {"code": {"module": network.module, "sha256": source.sha256, "files": dict(source.files)}}
     return {
         **code,

@@ -123,10 +123,41 @@ def load_object(reference: str, where: str) -> Any:
     module, _, name = reference.partition(":")
     loaded = _import(module, where)
     try:
-        return _look_up(loaded, name)
+        found = _look_up(loaded, name)
+        _check_current(found, module, where)
+        return found
     except AttributeError:
         names = [word for word, value in vars(loaded).items() if callable(value) and not word.startswith("_")]
         raise InputError(f"{where}: {module} has no {name}{near_match(name, names)}") from None
+
+
+def _check_current(found: Any, module: str, where: str) -> None:
+    """Raises `InputError` if an imported class or function of the user is not as its file has it now."""
+    loader = getattr(sys.modules.get(module), "__loader__", None)
+    if type(loader) is not importlib.machinery.SourceFileLoader or module == _MAIN or is_installed(module, where):
+        return
+    parts = (found, *getattr(found, "__dict__", {}).values())
+    functions = filter(inspect.isfunction, (inspect.unwrap(part) for part in parts if callable(part)))
+    path = _locate(module, where).path
+    known = set(_list_codes(compile(read_text(path), str(path), "exec", dont_inherit=True)))
+    for code in (function.__code__ for function in functions):
+        if Path(code.co_filename).resolve() == path and code not in known:
+            raise InputError(f"{where}: {module} has been edited since it was imported; start Python again")
+
+
+def _list_codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from _list_codes(part)
+
+
+def is_installed(module: str, where: str) -> bool:
+    """Returns whether a module belongs to an installed package or to Python, whose versions are recorded instead."""
+    if _is_file(module) or module == _MAIN:
+        return False
+    origin = _find_spec(module, where).origin or ""
+    return not origin.endswith(".py") or "site-packages" in origin or origin.startswith(sys.base_prefix)
 
 
 def read_source(reference: str, where: str) -> Source:
@@ -157,17 +188,20 @@ def running_code(reference: str, where: str) -> Iterator[None]:
 
     Its `lines` are the entries of the traceback that are in the folder or package of that code.
     """
+    module = reference.partition(":")[0]
+    place = _locate(module, where) if _is_file(module) else None
     try:
-        yield
+        with _own_imports(place, read_source(reference, where)) if place else contextlib.nullcontext():
+            yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = next(iter(str(error).strip().splitlines()), "no message")
-        lines = _list_own_frames(error, reference.partition(":")[0], where)
+        lines = _list_own_frames(error, module, where)
         raise CodeError(f"{where}: {type(error).__name__}: {message}", lines) from error
 
 
-def _list_own_frames(error: Exception, module: str, where: str) -> tuple[str, ...]:
+def _list_own_frames(error: BaseException, module: str, where: str) -> tuple[str, ...]:
     frames = traceback.extract_tb(error.__traceback__)
     if module == _MAIN:
         own = [frame for frame in frames if frame.filename.startswith(("<", tempfile.gettempdir()))]
@@ -253,18 +287,35 @@ def _read_definitions(name: str, where: str) -> str:
     while waiting:
         word = waiting.pop()
         value: Any = getattr(main, word, None)
-        if word in found or getattr(value, "__module__", None) != _MAIN:
+        if word in found or not hasattr(main, word):
+            continue
+        if getattr(value, "__module__", None) != _MAIN:
+            found[word] = f"{word} = {_describe_global(value, where)}"
             continue
         found[word] = _read_definition(word, value, where)
         waiting += sorted({node.id for node in ast.walk(ast.parse(found[word])) if isinstance(node, ast.Name)})
     return "\n\n".join(found[word] for word in sorted(found))
 
 
+def _describe_global(value: Any, where: str) -> str:
+    """Returns a text that is another one for another value of a global of ``__main__``."""
+    if isinstance(value, types.ModuleType):
+        module = value.__name__
+        return module if is_installed(module, where) else f"{module} {read_source(f'{module}:', where).sha256}"
+    try:
+        reference = name_object(value, where)
+    except InputError:
+        return repr(value)
+    module = reference.partition(":")[0]
+    return reference if is_installed(module, where) else f"{reference} {read_source(reference, where).sha256}"
+
+
 def _read_definition(word: str, value: Any, where: str) -> str:
     """Returns the source of a class or function of ``__main__``; that of a cell of a notebook is in `linecache`."""
     functions = [inspect.unwrap(part) for part in (value, *getattr(value, "__dict__", {}).values()) if callable(part)]
-    for code in (function.__code__ for function in functions if inspect.isfunction(function)):
-        text = "".join(linecache.getlines(code.co_filename))
+    files = [function.__code__.co_filename for function in functions if inspect.isfunction(function)]
+    for file in (*files, *reversed(linecache.cache)):  # cells of a notebook are in the cache, the latest last
+        text = "".join(linecache.getlines(file))
         with contextlib.suppress(SyntaxError, ValueError):
             for node in ast.parse(text).body:
                 if getattr(node, "name", None) == word:
@@ -291,42 +342,52 @@ def _import(module: str, where: str) -> types.ModuleType:
     main = sys.modules[_MAIN]
     if module == _MAIN:
         return main
-    if _is_file(module):
-        place = _locate(module, where)
-        if Path(getattr(main, "__file__", None) or "").resolve() == place.path:
-            return main  # a script that names its own classes
-        return _import_file(place, read_source(f"{module}:", where), where)
-    _find_spec(module, where)
-    with running_code(module, where):
-        return importlib.import_module(module)
-
-
-def _import_file(place: _Place, source: Source, where: str) -> types.ModuleType:
+    if not _is_file(module):
+        _find_spec(module, where)
+        with running_code(module, where), contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(module)
+    place = _locate(module, where)
+    if Path(getattr(main, "__file__", None) or "").resolve() == place.path:
+        return main  # a script that names its own classes
+    source = read_source(f"{module}:", where)
     name = f"{_PREFIX}{hashlib.sha256(f'{place.path} {source.sha256}'.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    files = {place.root / file for file, _ in source.files}
-    for other, loaded in list(sys.modules.items()):
-        file = getattr(loaded, "__file__", None)
-        if file and other != _MAIN and not other.startswith(_PREFIX) and Path(file) in files:
-            del sys.modules[other]  # it may be of an older version of the file
     spec = importlib.util.spec_from_file_location(name, place.path)
     assert spec is not None
     assert spec.loader is not None
     loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        with running_code(f"{module}:", where), contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(loaded)
+    except CodeError:
+        del sys.modules[name]
+        raise
+    return loaded
+
+
+_imported: dict[tuple[Path, str], dict[str, types.ModuleType]] = {}
+"""The modules that a file has imported from its folder, by its path and the hash of their source."""
+
+
+@contextlib.contextmanager
+def _own_imports(place: _Place, source: Source) -> Iterator[None]:
+    """Lets a file import the modules of its folder, in the version of `source`, while the context lasts.
+
+    Afterwards, `sys.modules` has what it had under their names, as another folder may have modules of the same names.
+    """
+    names = {file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file, _ in source.files}
+    own = _imported.setdefault((place.path, source.sha256), {})
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.modules.update(own)
     sys.path.insert(0, str(place.root))
     writes_bytecode = sys.dont_write_bytecode
     sys.dont_write_bytecode = True  # Python takes bytecode for that of a file edited within the same second
     importlib.invalidate_caches()
     try:
-        with running_code(str(place.path), where):
-            spec.loader.exec_module(loaded)
-    except CodeError:
-        del sys.modules[name]
-        raise
+        yield
     finally:
-        sys.dont_write_bytecode = writes_bytecode
+        own |= {name: sys.modules.pop(name) for name in names if name in sys.modules}
+        sys.modules.update(others)
         sys.path.remove(str(place.root))
-        if str(place.root) not in sys.path:
-            sys.path.append(str(place.root))  # for imports inside functions
-    return loaded
+        sys.dont_write_bytecode = writes_bytecode

@@ -48,9 +48,9 @@ def _crop(key: jax.Array, image: jax.Array, pixels: float) -> jax.Array:
 
 def _cut_out(key: jax.Array, image: jax.Array, pixels: float) -> jax.Array:
     """Sets a square to 0, whose middle is anywhere in the image (DeVries and Taylor, 2017)."""
-    size = jnp.array(image.shape[:2])
-    top, left = jax.random.randint(key, (2,), 0, size) - int(pixels) // 2
-    rows, columns = jnp.arange(size[0]), jnp.arange(size[1])
+    height, width, _ = image.shape
+    top, left = jax.random.randint(key, (2,), 0, jnp.array([height, width])) - int(pixels) // 2
+    rows, columns = jnp.arange(height), jnp.arange(width)
     inside = jnp.outer((rows >= top) & (rows < top + int(pixels)), (columns >= left) & (columns < left + int(pixels)))
     return jnp.where(inside[..., None], 0, image)
 
