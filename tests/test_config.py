@@ -60,7 +60,7 @@ def model_configs(draw):
 
 @st.composite
 def train_configs(draw):
-    optimizer = draw(st.sampled_from(["sgd", "adam", "adamw"]))
+    optimizer = draw(st.sampled_from(["sgd", "adam", "adamw", "rmsprop", "lion", "lamb"]))
     momentum = draw(fractions) if optimizer == "sgd" else 0.0
     validation_split = draw(fractions)
     schedule = draw(st.sampled_from(["constant", "cosine", "onecycle"]))
@@ -236,6 +236,10 @@ CHANGES = {
     ("train", "schedule"): {"schedule": "cosine"},
     ("train", "warmup"): {"warmup": 0.1},
     ("train", "weight_decay"): {"weight_decay": 1e-4},
+    ("train", "clip_norm"): {"clip_norm": 1.0},
+    ("train", "average"): {"average": 0.9},
+    ("train", "augment"): {"augment": ["flip"]},
+    ("train", "normalize"): {"normalize": "standard"},
     ("train", "label_smoothing"): {"label_smoothing": 0.1},
     ("train", "validation_split"): {"validation_split": 0.2},
     ("train", "early_stopping_patience"): {"early_stopping_patience": 3, "validation_split": 0.2},
@@ -332,7 +336,11 @@ REFUSED = [
     (TrainConfig, {"epochs": True}, "train.epochs=True: must be an integer, not bool"),
     (TrainConfig, {"epochs": "5"}, "train.epochs='5': must be an integer, not str"),
     (TrainConfig, {"batch_size": -100}, "train.batch_size=-100: must be >= 1"),
-    (TrainConfig, {"optimizer": "adma"}, r"train.optimizer='adma': must be one of sgd, adam, adamw; did you mean 'ad"),
+    (
+        TrainConfig,
+        {"optimizer": "adma"},
+        "must be one of sgd, adam, adamw, rmsprop, lion, lamb; did you mean 'ad",
+    ),
     (TrainConfig, {"optimizer": ["sgd"]}, r"train.optimizer=\['sgd'\]: must be one of sgd, adam, adamw"),
     (TrainConfig, {"learning_rate": 0}, "train.learning_rate=0.0: must be > 0"),
     (TrainConfig, {"learning_rate": -0.1}, "train.learning_rate=-0.1: must be > 0"),
@@ -342,7 +350,11 @@ REFUSED = [
     (TrainConfig, {"momentum": 1}, "train.momentum=1.0: must be >= 0 and < 1"),
     (TrainConfig, {"momentum": 0.9, "optimizer": "adam"}, "train.momentum=0.9: only sgd has momentum, not adam; use 0"),
     (TrainConfig, {"nesterov": True}, "train.nesterov=True: needs train.momentum > 0"),
-    (TrainConfig, {"schedule": "linear"}, "train.schedule='linear': must be one of constant, cosine, onecycle"),
+    (
+        TrainConfig,
+        {"schedule": "cyclic"},
+        "must be one of constant, cosine, onecycle, linear, step",
+    ),
     (TrainConfig, {"schedule": "onecycle", "warmup": 0}, "train.warmup=0.0: must be > 0 and < 1 for the onecycle"),
     (TrainConfig, {"warmup": 1.0}, "train.warmup=1.0: must be >= 0 and < 1"),
     (TrainConfig, {"weight_decay": -1e-4}, "train.weight_decay=-0.0001: must be >= 0"),

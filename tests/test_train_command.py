@@ -137,7 +137,7 @@ REFUSALS = [
     (["--data.train-size", "many"], 2, "data.train_size='many': must be an integer, not str"),
     (["--model.strides", "100000"], 2, "model.strides=100000: must be an integer >= 1 and <= 65536"),
     (["--train.epoch", "3"], 2, "--train.epoch: there is no such option; did you mean '--train.epochs'?"),
-    (["--train.optimizer", "sdg"], 2, "train.optimizer='sdg': must be one of sgd, adam, adamw; did you mean 'sgd'?"),
+    (["--train.optimizer", "sdg"], 2, "must be one of sgd, adam, adamw, rmsprop, lion, lamb; did you mean 'sgd'?"),
     (["--train.learning-rate", "nan"], 2, "train.learning_rate=nan: must be a finite number"),
     (["--model.filters", "[32,64,64,64]"], 2, "model: Conv_2: its 5x5 window is larger than its 4x4 input"),
     (["--model.padding", "[same]"], 2, "model.padding=['same']: a list has one entry per block, but it has 1 for 2"),
