@@ -19,12 +19,15 @@ from flax import linen as nn
 from jax import lax
 
 from ablations import expand, read_dict
-from cnnjax import DataConfig, InputError, RunConfig, TrainConfig, fit, load_run, summarize
+from ablations.execution.coordinator import run_grid
+from ablations.execution.work import Policy
+from cnnjax import DataConfig, InputError, RunConfig, Store, TrainConfig, fit, load_run, summarize
 from cnnjax.errors import CodeError
 from cnnjax.models.adapter import read_flags
 from cnnjax.models.layers import convolve_batch
 from cnnjax.models.own_module import ModuleConfig, describe_module
 from cnnjax.settings.references import read_source
+from grid_helpers import ScriptedExecutor, Watcher
 
 ROOT = Path(__file__).parent.parent
 NETWORKS = ROOT / "experiments/networks"
@@ -399,6 +402,19 @@ class TestStudies:
         write(TWO)
         with pytest.raises(InputError, match=message):
             expand(make_study(sweep, **base))
+
+    def test_that_runs_while_the_code_is_edited_stops_and_stores_nothing_as_failed(self, write, tmp_path):
+        path = write(TWO)
+        grid = expand(make_study({"grid": {"model.width": [2, 4]}}, **{"model.module": "nets.py:Wide"}))
+        store = Store(tmp_path / "runs")
+
+        def fail(config):
+            path.write_text(path.read_text() + "# edited\n")
+            return "other code", None
+
+        with pytest.raises(InputError, match="its source is not the one of this run"):
+            run_grid(grid, store, ScriptedExecutor(fail), Watcher(), Policy(max_retries=0))
+        assert store.list_keys() == []
 
     def test_arms_are_compared_by_their_fields(self, write, tmp_path, capsys):
         from experiments.compare import main as compare

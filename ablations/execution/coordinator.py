@@ -26,6 +26,7 @@ from ablations.execution.work import (
 from ablations.study.grid import Grid, Trial
 from cnnjax.errors import Interrupted
 from cnnjax.machine.processes import deferred_signals
+from cnnjax.models.own_module import ModuleConfig
 from cnnjax.runs.record import PackedRun, Record
 from cnnjax.runs.store import Store
 
@@ -50,6 +51,7 @@ def run_grid(
         because a failure stopped the grid.
 
     Raises:
+        InputError: a module of the user was edited while it was trained; all trials that had ended are stored.
         UnavailableError: the store can no longer be written, or no worker can start.
         Interrupted: a signal arrived; all trials that had ended are stored.
     """
@@ -121,6 +123,8 @@ class _Coordinator:
         if isinstance(event, Ended):
             return event.run
         if isinstance(event, Failed):
+            if isinstance(network := event.trial.config.model, ModuleConfig):
+                network.check_source()  # a trial does not fail because its code is edited while the study runs
             self._failures[event.trial.key] += 1
             attempts = self._failures[event.trial.key]
             if attempts > self._policy.max_retries:

@@ -217,6 +217,11 @@ class ModuleConfig(Settings):
 
         return Adapter(self, classes, dtype, axis)
 
+    def check_source(self) -> None:
+        """Raises `InputError` if the source of the module is not that of these settings any more."""
+        if find_source(self.module, json.loads(self.fields)).sha256 != self.source:
+            raise InputError(f"{WHERE}={self.module!r}: its source is not the one of this run; it has changed since")
+
     def make(self, classes: int, dtype: "jnp.dtype") -> "nn.Module":
         """Returns an instance of the user's module.
 
@@ -225,9 +230,8 @@ class ModuleConfig(Settings):
         """
         import jax.numpy as jnp
 
+        self.check_source()
         section, fields = describe_module(self.module), json.loads(self.fields)
-        if find_source(self.module, fields).sha256 != self.source:
-            raise InputError(f"{WHERE}={self.module!r}: its source is not the one of this run; it has changed since")
         names = {entry.name for entry in dataclasses.fields(section.kind)}
         filled: dict[str, Any] = {name: classes for name in CLASSES if name in names}
         if DTYPE in names:
