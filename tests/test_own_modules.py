@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -763,3 +764,13 @@ def test_a_module_in_a_notebook_has_the_source_of_its_definitions(monkeypatch, t
     assert RunConfig(model=namespace["Tiny"](num_classes=10)).model.source != config.model.source
     monkeypatch.setattr(main, "WIDTH", 4)
     assert fit(RunConfig(config.model, TrainConfig(epochs=1), DataConfig(train_size=100)), out=None).record.test_loss
+
+
+def test_the_examples_of_the_page_are_networks_and_studies(write, monkeypatch):
+    page = (ROOT / "docs/your_network.md").read_text()
+    module, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    write(module)
+    assert summarize(read("nets.py:Net")).parameters == (9 + 1) * 16 + 2 * 16 + (16 + 1) * 10
+    study, _ = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    assert len(expand(read_dict(tomllib.loads(study), "page", "page")).cells) == 4
