@@ -102,6 +102,7 @@ def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys, monkey
     def main(argv):
         raise error
 
+    monkeypatch.setattr("os._exit", sys.exit)  # which ends a process that was interrupted
     with pytest.raises(SystemExit) as end:
         terminal.run_command(main)
     assert end.value.code == code

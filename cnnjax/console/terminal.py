@@ -53,8 +53,9 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         say(f"error: {lines}", sys.stderr)
         if isinstance(error, KeyboardInterrupt):
             # Threads of XLA that still compile would crash while Python ends.
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
             os._exit(code)
     sys.exit(code)
 
