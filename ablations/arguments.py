@@ -15,7 +15,7 @@ from ablations.study.reading import StudyReader, change_study, find_study, list_
 from ablations.study.study import DEFAULT_SEEDS, Study, Sweep
 from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import find_modules
+from cnnjax.models.own_module import WHERE, find_modules, list_assigned_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, check
 from cnnjax.settings.schema import Schema, read_literal, split_assignment
@@ -55,7 +55,8 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
     if arguments.study is not None and arguments.axis:
         raise InputError(f"--axis: the study {arguments.study} has factors of its own; give STUDY or --axis, not both")
     mistakes = Mistakes(COMMAND_LINE)
-    assigned = _find_module(arguments.set)
+    modules = list_assigned_modules(arguments.set)
+    assigned = {WHERE: modules[-1]} if modules else {}
     study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, assigned, mistakes)
     study = replace(study, settings={**study.settings, **assigned})
     settings = _read_assignments(arguments.set, study.schema, mistakes)
@@ -69,13 +70,6 @@ def _name_axes(study: Study) -> str:
     """Returns a name that depends on the axes and the base, so that a store can tell grids without a file apart."""
     digest = hashlib.sha256(replace(study, seeds=(0,)).to_toml().encode()).hexdigest()
     return f"axes-{digest[:8]}"
-
-
-def _find_module(settings: tuple[str, ...]) -> dict[str, str]:
-    """Returns the assignment of the module, whose fields the other settings may be, if there is one."""
-    assigned = (text.partition("=") for text in settings)
-    modules = [value.strip() for path, _, value in assigned if path.strip() == "model.module"]
-    return {"model.module": modules[-1]} if modules else {}
 
 
 def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> Study:

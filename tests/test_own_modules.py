@@ -629,6 +629,7 @@ class TestErrors:
         ("source", "message"),
         [
             ("def Tiny(): pass", "must be a linen module"),
+            ("Tiny = [1]", "must be a linen module"),
             ("from flax import nnx\nclass Tiny(nnx.Module): pass", "is an NNX module; must be a linen module"),
             ("class Other: pass", "nets.py has no Tiny"),
             ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),

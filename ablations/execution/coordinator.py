@@ -26,7 +26,6 @@ from ablations.execution.work import (
 from ablations.study.grid import Grid, Trial
 from cnnjax.errors import Interrupted
 from cnnjax.machine.processes import deferred_signals
-from cnnjax.models.own_module import ModuleConfig
 from cnnjax.runs.record import PackedRun, Record
 from cnnjax.runs.store import Store
 
@@ -123,8 +122,7 @@ class _Coordinator:
         if isinstance(event, Ended):
             return event.run
         if isinstance(event, Failed):
-            if isinstance(network := event.trial.config.model, ModuleConfig):
-                network.check_source()  # a trial does not fail because its code is edited while the study runs
+            event.trial.config.model.check_code()  # a study whose code is edited ends, without failed trials
             self._failures[event.trial.key] += 1
             attempts = self._failures[event.trial.key]
             if attempts > self._policy.max_retries:

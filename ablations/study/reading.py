@@ -128,13 +128,10 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
     """
     try:
         plain = take_arrays(values, "study")
+        schema = RunConfig.schema(find_modules(plain))
     except InputError as error:
         raise refusal(source, [str(error)]) from None
     mistakes = Mistakes(source)
-    schema = RunConfig.schema()
-    with mistakes.noted():
-        schema = RunConfig.schema(find_modules(plain))
-    mistakes.refuse()
     study = StudyReader(schema, mistakes).read_study(plain, name, source)
     mistakes.refuse()
     return study

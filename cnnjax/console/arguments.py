@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 from cnnjax.console.terminal import find_width, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
-from cnnjax.models.own_module import ModuleConfig, describe_module
+from cnnjax.models.own_module import ModuleConfig, describe_module, list_assigned_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import check, near_match
@@ -159,7 +159,7 @@ def _list_fields(values: Any, path: tuple[str, ...], prefix: str) -> Iterator[En
 def _list_module(network: ModuleConfig, path: tuple[str, ...], prefix: str) -> Iterator[Entry]:
     """Returns an option for every field of a module of the user."""
     table = describe_module(network.module)
-    defaults = table.list_defaults()
+    defaults = table.defaults
     for name, field in table.fields.items():
         option = f"{prefix}{name.replace('_', '-')}"
         yield Entry(option, (*path, name), field.hint, freeze(defaults.get(name)), table.kind, Option(), True)
@@ -345,8 +345,7 @@ def _choose_module(default: Arguments, argv: Sequence[str]) -> Arguments:
         found = finder.parse_known_args(_normalize(argv))[0]
     except argparse.ArgumentError:
         return default  # which is said when all options are known
-    assigned = [text.partition("=") for text in found.set]
-    modules = [*found.model, *(module.strip() for path, _, module in assigned if path.strip() == "model.module")]
+    modules = [*found.model, *list_assigned_modules(found.set)]
     if not runs or not modules or not is_reference(modules[-1]):
         return default
     network = ModuleConfig.of_defaults(modules[-1])

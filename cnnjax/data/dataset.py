@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from cnnjax.errors import InputError
 
+GIVEN = "given"
+"""Version of a dataset whose images were given in Python."""
 Order = Literal["file", "tfds"]
 _MOST_CHANNELS = 4
 _CLOSE = 1e-3
@@ -130,7 +132,7 @@ class Dataset:
         images = [array if isinstance(array, np.memmap) else np.array(array) for array in images]  # of our own
         numbers, names = _number_labels([labels for _, (_, labels) in _name_splits(train, test)], classes)
         splits = Split(images[0], numbers[0]), Split(images[1], numbers[1])
-        return make_dataset(name, "given", *splits, max(len(names), 2), "file", names)
+        return make_dataset(name, GIVEN, *splits, max(len(names), 2), "file", names)
 
     def answering(self, *names: str) -> "Dataset":
         """Sets `answers`, the names with which `load` returns this dataset, and returns the dataset itself."""

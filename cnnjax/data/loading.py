@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import cache, files, mnist, tfds
-from cnnjax.data.dataset import Dataset, DatasetInfo, Split, count_classes, make_dataset, name_classes
+from cnnjax.data.dataset import GIVEN, Dataset, DatasetInfo, Split, count_classes, make_dataset, name_classes
 from cnnjax.data.settings import OWN_FILES, READING, DataConfig, Reference, parse_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
 from cnnjax.machine.files import cache_root, read_path
 
-VERSION = "given"
-"""Version of datasets that are made from arrays given in Python."""
 _log = logging.getLogger(__name__)
 
 
@@ -222,7 +220,7 @@ def identify(data: DataConfig, dataset: Dataset) -> DataConfig:
     Raises:
         InputError: the settings have another name or another content hash than `dataset`.
     """
-    if data.name == DataConfig().name and dataset.version == VERSION:
+    if data.name == DataConfig().name and dataset.version == GIVEN:
         data = replace(data, name=dataset.name)
     is_own = data.name in OWN_FILES and data.sha256 is not None
     if not is_own and parse_name(dataset.name).name != parse_name(data.name).name:
@@ -263,7 +261,7 @@ def read_dataset(value: Any, name: str) -> Dataset:
             f"not {_describe(value)}"
         )
     train, test = (part if isinstance(part, Split) else Split(*part) for part in value)
-    return make_dataset(name, VERSION, train, test, count_classes(train, test), "file")
+    return make_dataset(name, GIVEN, train, test, count_classes(train, test), "file")
 
 
 def _is_pair(value: Any) -> bool:

@@ -84,7 +84,7 @@ def _prepare_layer(method: Callable[..., Any], args: Any, kwargs: Any, context: 
     return output
 
 
-def _list_outputs(sown: Any, path: tuple[str, ...]) -> Iterator[tuple[str, jax.Array]]:
+def _list_outputs(sown: Any, path: Path) -> Iterator[tuple[str, jax.Array]]:
     for name, value in sown.items():
         if isinstance(value, dict):
             yield from _list_outputs(value, (*path, name))
@@ -175,7 +175,7 @@ def trace_layers(config: ModuleConfig, image_shape: Shape, classes: int) -> tupl
 
     def note_call(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         output = method(*args, **kwargs)
-        if context.method_name == "__call__" and context.module.path:
+        if context.method_name == _OUTPUT and context.module.path:
             arrays = [leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "shape")]
             shape = arrays[0].shape[1:] if arrays else ()
             calls.setdefault(context.module.path, _Call(type(context.module).__name__, shape))
@@ -184,13 +184,13 @@ def trace_layers(config: ModuleConfig, image_shape: Shape, classes: int) -> tupl
     def run(images: jax.Array) -> Any:
         call = functools.partial(call_module, train=False, reference=config.module)
         with nn.intercept_methods(note_call):
-            return nn.init_with_output(lambda module, images: call(module, images), module)(jax.random.key(0), images)
+            return nn.init_with_output(call, module)(jax.random.key(0), images)
 
-    logits, variables = jax.eval_shape(run, images)
+    program, (logits, variables) = jax.make_jaxpr(run, return_shape=True)(images)
     if logits.shape[1] != classes:
         fill = f"; the number of classes is filled into a field called {', '.join(CLASSES[:-1])} or {CLASSES[-1]}"
         raise InputError(f"{WHERE}={config.module!r}: returns {logits.shape[1]} logits for {classes} classes{fill}")
-    for path, flops in count_flops(jax.make_jaxpr(run)(images).jaxpr):
+    for path, flops in count_flops(program.jaxpr):
         known = next(path[:depth] for depth in range(len(path), -1, -1) if path[:depth] in calls)
         calls[known].flops += flops
     sizes = _count_variables(variables)
@@ -203,13 +203,13 @@ def trace_layers(config: ModuleConfig, image_shape: Shape, classes: int) -> tupl
     return tuple(_make_layer(path, calls[path], *sizes.get(path, (0, 0))) for path in layers)
 
 
-def _make_layer(path: tuple[str, ...], call: _Call, trainable: int, non_trainable: int) -> Layer:
+def _make_layer(path: Path, call: _Call, trainable: int, non_trainable: int) -> Layer:
     return Layer("/".join(path) or call.kind, call.kind, call.shape, trainable, non_trainable, call.flops)
 
 
-def _count_variables(variables: Any) -> dict[tuple[str, ...], list[int]]:
+def _count_variables(variables: Any) -> dict[Path, list[int]]:
     """Returns the numbers of trainable and of other variables of every module, by its path."""
-    sizes: dict[tuple[str, ...], list[int]] = {}
+    sizes: dict[Path, list[int]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         collection, *names = (key.key for key in path if hasattr(key, "key"))
         if collection not in UNSAVED:

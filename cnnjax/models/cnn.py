@@ -149,6 +149,12 @@ class ModelConfig(Settings):
         """The settings, as they are part of the run key."""
         return self.to_dict()
 
+    def check_code(self) -> None:
+        """Does nothing, as the network is made of the library's code."""
+
+    def describe_code(self) -> None:
+        """Returns ``None``, as the network is made of the library's code."""
+
     @property
     def can_be_divided(self) -> bool:
         """Always true."""

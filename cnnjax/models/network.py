@@ -74,6 +74,12 @@ class Network(Protocol):
     def can_be_divided(self) -> bool:
         """Whether the batches of a run can be divided among devices, without another result than on one."""
 
+    def check_code(self) -> None:
+        """Raises `InputError` if code of the user that it consists of is not what these settings were made with."""
+
+    def describe_code(self) -> dict[str, Any] | None:
+        """Returns the texts of such code, with their hash, as JSON values; ``None`` for a network of the library."""
+
     @property
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values in normal form, as they are part of the run key."""

@@ -14,7 +14,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
@@ -100,9 +100,13 @@ class ModuleSection:
 
     def list_defaults(self) -> dict[str, Any]:
         """Returns the defaults by name, without those of fields that have none in JSON."""
+        return {"module": self.reference, **self.defaults}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of the fields that have one in JSON, by name."""
         defaults = {name: field.default for name, field in self.fields.items()}
-        known = {name: value for name, value in defaults.items() if value is not REQUIRED and value is not KEPT}
-        return {"module": self.reference, **known}
+        return {name: value for name, value in defaults.items() if value is not REQUIRED and value is not KEPT}
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,7 @@ class ModuleConfig(Settings):
         missing = [name for name, field in section.fields.items() if field.default is REQUIRED and name not in read]
         if missing:
             raise InputError(f"model.{missing[0]}: must be given, as {section.reference} has no default for it")
-        fields = {**section.list_defaults(), **read}
-        del fields["module"]
+        fields = {**section.defaults, **read}
         return cls(section.reference, _write(fields), find_source(section.reference, fields).sha256)
 
     @classmethod
@@ -172,9 +175,7 @@ class ModuleConfig(Settings):
     def of_defaults(cls, module: str) -> "ModuleConfig":
         """Returns the defaults of a module, not yet checked to be complete."""
         section = describe_module(read_reference(module, WHERE))
-        fields = section.list_defaults()
-        del fields["module"]
-        return cls(section.reference, _write(fields), "")
+        return cls(section.reference, _write(section.defaults), "")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the module, the hash of its source and its fields, as JSON values."""
@@ -217,7 +218,12 @@ class ModuleConfig(Settings):
 
         return Adapter(self, classes, dtype, axis)
 
-    def check_source(self) -> None:
+    def describe_code(self) -> dict[str, Any]:
+        """Returns the import path, and the texts of the source with their hash, as JSON values."""
+        source = find_source(self.module, json.loads(self.fields))
+        return {"module": self.module, "sha256": source.sha256, "files": dict(source.files)}
+
+    def check_code(self) -> None:
         """Raises `InputError` if the source of the module is not that of these settings any more."""
         if find_source(self.module, json.loads(self.fields)).sha256 != self.source:
             raise InputError(f"{WHERE}={self.module!r}: its source is not the one of this run; it has changed since")
@@ -230,7 +236,7 @@ class ModuleConfig(Settings):
         """
         import jax.numpy as jnp
 
-        self.check_source()
+        self.check_code()
         section, fields = describe_module(self.module), json.loads(self.fields)
         names = {entry.name for entry in dataclasses.fields(section.kind)}
         filled: dict[str, Any] = {name: classes for name in CLASSES if name in names}
@@ -257,6 +263,17 @@ def find_modules(values: Any, path: tuple[str, ...] = ()) -> tuple[str, ...]:
     else:
         return (values,) if path[-2:] == ("model", "module") else ()
     return tuple(dict.fromkeys(module for modules in found for module in modules))
+
+
+def list_assigned_modules(assignments: Iterable[str]) -> tuple[str, ...]:
+    """Returns the import paths that assignments such as ``model.module=nets.py:ResNet`` give, each once.
+
+    Example:
+        >>> list_assigned_modules(["train.epochs=1", "model.module=nets.py:ResNet"])
+        ('nets.py:ResNet',)
+    """
+    parts = (text.partition("=") for text in assignments)
+    return tuple(dict.fromkeys(value.strip() for path, equals, value in parts if equals and path.strip() == WHERE))
 
 
 def is_linen_module(value: Any) -> bool:
@@ -308,26 +325,19 @@ def describe_module(reference: str) -> ModuleSection:
     from flax import linen as nn
 
     found = load_object(reference, WHERE)
-    kind, preset = (found.func, dict(found.keywords)) if isinstance(found, functools.partial) else (found, {})
+    kind = found.func if isinstance(found, functools.partial) else found
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise InputError(f"{WHERE}={reference!r}: {_refuse(kind)}")
-    return _describe(reference, kind, preset)
+    return _describe(reference, found)
 
 
-def _refuse(kind: Any) -> str:
-    from flax import nnx
-
-    if isinstance(kind, type) and issubclass(kind, nnx.Module):
-        return (
-            "is an NNX module; must be a linen module (flax.linen.Module), "
-            "such as one made by flax.nnx.bridge.to_linen_class"
-        )
-    return f"is {show(kind)}; must be a linen module, a class derived from flax.linen.Module"
-
-
-def _describe(reference: str, kind: type, preset: dict[str, Any]) -> ModuleSection:
+@functools.lru_cache(maxsize=64)  # a grid describes the module of every cell
+def _describe(reference: str, found: Any) -> ModuleSection:
+    """Returns the settings of a linen class, or of a ``functools.partial`` of one."""
     from flax import linen as nn
 
+    is_partial = isinstance(found, functools.partial)
+    kind, preset = (found.func, dict(found.keywords)) if is_partial else (found, {})
     docs = read_docs(kind)
     fields = {}
     for entry in dataclasses.fields(kind):
@@ -347,6 +357,17 @@ def _describe(reference: str, kind: type, preset: dict[str, Any]) -> ModuleSecti
         )
     kept = {name: value for name, value in preset.items() if name not in fields or fields[name].default is KEPT}
     return ModuleSection(reference, kind, fields, kept)
+
+
+def _refuse(kind: Any) -> str:
+    from flax import nnx
+
+    if isinstance(kind, type) and issubclass(kind, nnx.Module):
+        return (
+            "is an NNX module; must be a linen module (flax.linen.Module), "
+            "such as one made by flax.nnx.bridge.to_linen_class"
+        )
+    return f"is {show(kind)}; must be a linen module, a class derived from flax.linen.Module"
 
 
 def _read_hint(kind: type, name: str) -> Any:

@@ -12,7 +12,6 @@ import cnnjax
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores
 from cnnjax.models.network import Network
-from cnnjax.models.own_module import ModuleConfig, find_source
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow")
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
@@ -35,12 +34,9 @@ def collect_provenance(
     import jax
 
     device = jax.devices()[0]
-    code = {}
-    if isinstance(network, ModuleConfig):
-        source = find_source(network.module, network.to_dict())
-        code = {"code": {"module": network.module, "sha256": source.sha256, "files": dict(source.files)}}
+    code = network.describe_code()
     return {
-        **code,
+        **({"code": code} if code else {}),
         "packages": {name: find_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -79,6 +79,10 @@ class Schema:
         for table in tables:
             for name in table.list_hints():
                 self._tables.setdefault(f"{table.section}.{name}", []).append(table)
+        self._hints = {
+            path: [table.list_hints()[path.partition(".")[2]] for table in tables]
+            for path, tables in self._tables.items()
+        }
         self.paths = tuple(self._tables)
 
     def check_path(self, path: str, where: str) -> str:
@@ -120,8 +124,7 @@ class Schema:
         """
         path, value = split_assignment(text, option, example)
         self.check_path(path, option)
-        hint = self._tables[path][0].list_hints()[path.partition(".")[2]]
-        return path, value if hint in (str, str | None) else read_literal(value)
+        return path, value if self._hints[path][0] in (str, str | None) else read_literal(value)
 
     def read_settings(self, texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
         """Reads assignments such as ``model.padding=same``; returns the values by path, in normal form.
@@ -146,8 +149,7 @@ class Schema:
 
     def parse_value(self, path: str, value: Any) -> Any:
         """Returns `value` with lists as tuples, and with ``none`` as ``None`` if the setting is optional."""
-        name = path.partition(".")[2]
-        optional = any(type(None) in typing.get_args(table.list_hints()[name]) for table in self._tables[path])
+        optional = any(type(None) in typing.get_args(hint) for hint in self._hints[path])
         return None if optional and value in ("none", "None") else freeze(value)
 
     def read_value(self, path: str, value: Any, where: str | None = None) -> Any:
