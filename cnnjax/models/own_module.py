@@ -220,8 +220,7 @@ class ModuleConfig(Settings):
 
     def describe_code(self) -> dict[str, Any]:
         """Returns the import path, and the texts of the source with their hash, as JSON values."""
-        source = find_source(self.module, json.loads(self.fields))
-        return {"module": self.module, "sha256": source.sha256, "files": dict(source.files)}
+        return {"module": self.module, **find_source(self.module, json.loads(self.fields)).to_dict()}
 
     def check_code(self) -> None:
         """Raises `InputError` if the source of the module is not that of these settings any more."""
