@@ -197,7 +197,7 @@ class CNN(nn.Module):
             channels, own = x.shape[-1], (0, 1, 3) if x.ndim == 4 else (1,)  # the axes of one image
             groups = {"layer": 1, "group": math.gcd(32, channels), "instance": channels}
             norm: Callable[..., Callable[[jax.Array], jax.Array]] = (
-                functools.partial(nn.BatchNorm, not train, momentum=0.99, axis_name=self.axis)
+                functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.99, axis_name=self.axis)
                 if config.norm == "batch"
                 else functools.partial(nn.GroupNorm, groups[config.norm], reduction_axes=own)
             )
@@ -218,10 +218,14 @@ class CNN(nn.Module):
 
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for index, block in enumerate(config.blocks):
-            common = (self.dtype, config.initializer)
+            layer = functools.partial(
+                Conv, block.filters, strides=block.strides, dtype=self.dtype, initializer=config.initializer
+            )
             conv = functools.partial(
-                Conv,
-                *(block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, *common),
+                layer,
+                kernel_size=block.kernel_size,
+                padding=block.padding,
+                use_bias=config.use_bias,
                 dilation=block.dilation,
                 groups=block.groups,
             )
@@ -231,7 +235,7 @@ class CNN(nn.Module):
                 outputs, shortcut = conv()(x), None
                 if config.residual:
                     name = f"Shortcut_{index}"
-                    project = Conv(block.filters, (1, 1), block.strides, "valid", False, *common, name=name)
+                    project = layer(kernel_size=(1, 1), padding="valid", use_bias=False, name=name)
                     shortcut = x if x.shape == outputs.shape else keep(name, project(x))
                 x = finish(f"Conv_{index}", index, block.activation, outputs, shortcut)
                 x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
