@@ -110,13 +110,13 @@ def test_a_terminal_of_zero_width_does_not_hang_a_command(columns):
     commands = {"experiments.train": ["--help"], "ablations.plan": ["padding"], "ablations.status": []}
     shown = show(commands, environment={"COLUMNS": str(columns)}, timeout=60)
     assert [code for _, code in shown.values()] == [0, 0, 0]
-    assert len(shown["experiments.train"][0].splitlines()) < 300
+    assert len(shown["experiments.train"][0].splitlines()) < 360
 
 
 def test_the_help_of_training_is_short_and_leaves_out_advanced_options():
     shown = show({"experiments.train": ["--help"]})["experiments.train"][0]
     everything = show({"experiments.train": ["--help-all"]})["experiments.train"][0]
-    assert len(shown.splitlines()) < 130
+    assert len(shown.splitlines()) < 150
     assert re.search(r"^ +--devices N", everything, re.MULTILINE)
     assert not re.search(r"^ +--devices N", shown, re.MULTILINE)
     assert "python -m experiments.train --model" in shown[: shown.index("--model.filters")]
@@ -197,6 +197,9 @@ def test_settings_change_the_configuration_that_they_are_on_top_of():
     assert changed.model == replace(base.run.model, batch_norm=False, padding="same")
     assert changed.seed == 4
     assert changed.train.learning_rate == 0.1
+    assert (
+        parse("--model.batch-norm", replace(base, run=RunConfig(ModelConfig(norm="group")))).run.model.norm == "batch"
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,14 @@ def test_a_batch_of_the_textbook_network_goes_in_quarters():
     assert count_parts(ModelConfig(filters=(8, 16)), MNIST, CLASSES, 100) == 1
 
 
-@pytest.mark.parametrize("change", [{"dropout": 0.5}, {"batch_norm": True}])
+@pytest.mark.parametrize("change", [{"dropout": 0.5}, {"spatial_dropout": 0.5}, {"norm": "batch"}])
 def test_dropout_and_batch_normalisation_keep_the_batch_whole(change):
     assert count_parts(ModelConfig(**change), MNIST, CLASSES, 100) == 1
+
+
+@pytest.mark.parametrize("norm", ["layer", "group", "instance"])
+def test_the_normalisations_of_single_images_do_not(norm):
+    assert count_parts(ModelConfig(norm=norm), MNIST, CLASSES, 100) == 4
 
 
 @given(st.integers(1, 600), st.sampled_from([(4,), (32, 64), (256,)]))

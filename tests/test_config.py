@@ -30,6 +30,7 @@ size, padding = st.integers(1, 9), st.sampled_from(["valid", "same", 0, 1, 2])
 sizes = size | st.tuples(size, size)
 paddings = padding | st.tuples(pixels, pixels)
 pools = st.sampled_from(["max", "avg", "none"])
+groups = st.sampled_from([1, 2, "depthwise"])
 activations = st.sampled_from(["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"])
 fractions = st.floats(0, 1, exclude_max=True).map(abs)
 words = st.from_regex(r"[a-z][a-z_0-9]{0,7}", fullmatch=True)
@@ -45,6 +46,8 @@ def model_configs(draw):
         "activation": (activations, activations),
         "pool": (pools, pools),
         "pool_size": (size, sizes),
+        "dilation": (size, sizes),
+        "groups": (groups, groups),
     }
     values = {name: draw(per_block(*entry, len(filters))) for name, entry in block_settings.items()}
     values["pool_strides"] = draw(st.none() | per_block(size, sizes, len(filters)))
@@ -52,8 +55,12 @@ def model_configs(draw):
         filters=tuple(filters),
         dense=tuple(draw(st.lists(st.integers(1, 99), max_size=2))),
         dropout=draw(fractions),
-        batch_norm=draw(st.booleans()),
+        spatial_dropout=draw(fractions),
+        norm=draw(st.sampled_from(["none", "batch", "layer", "group", "instance"])),
+        residual=draw(st.booleans()),
+        global_pool=draw(st.sampled_from(["none", "max", "avg"])),
         use_bias=draw(st.booleans()),
+        initializer=draw(st.sampled_from(["glorot_uniform", "he_normal", "orthogonal"])),
         **values,
     )
 
@@ -99,7 +106,7 @@ class TestDefaults:
         assert model.filters == (32, 64)
         assert (model.kernel_size, model.strides, model.padding, model.activation) == (5, 1, "valid", "relu")
         assert (model.pool, model.pool_size, model.pool_strides) == ("max", 2, None)
-        assert (model.dense, model.dropout, model.batch_norm, model.use_bias) == ((), 0.0, False, True)
+        assert (model.dense, model.dropout, model.norm, model.use_bias) == ((), 0.0, "none", True)
 
     def test_the_training_is_the_chapters(self):
         train = TrainConfig()
@@ -161,6 +168,11 @@ SAME_MEANING = [
     (ModelConfig, {"filters": []}, {"filters": (), "kernel_size": 3, "strides": 2, "padding": 1}),
     (ModelConfig, {"filters": []}, {"filters": (), "activation": "tanh", "pool": "avg", "pool_size": 3}),
     (ModelConfig, {"dropout": 0.0}, {"dropout": 0}),
+    (ModelConfig, {"batch_norm": True}, {"norm": "batch"}),
+    (ModelConfig, {"batch_norm": False}, {"norm": "none"}),
+    (ModelConfig, {"dilation": 2, "kernel_size": [1, 3]}, {"dilation": [1, 2], "kernel_size": [1, 3]}),
+    (ModelConfig, {"filters": []}, {"filters": (), "dilation": 2, "groups": 2, "residual": True, "global_pool": "avg"}),
+    (ModelConfig, {"filters": [], "dense": [8]}, {"filters": (), "dense": [8], "norm": "instance"}),
     (TrainConfig, {"learning_rate": 1.0}, {"learning_rate": 1}),
     (TrainConfig, {"warmup": None}, {"warmup": 0}),
     (TrainConfig, {"schedule": "onecycle"}, {"schedule": "onecycle", "warmup": 0.3}),
@@ -225,7 +237,14 @@ CHANGES = {
     ("model", "pool_strides"): {"pool_strides": 1},
     ("model", "dense"): {"dense": [128]},
     ("model", "dropout"): {"dropout": 0.5},
+    ("model", "dilation"): {"dilation": 2},
+    ("model", "groups"): {"groups": "depthwise"},
+    ("model", "spatial_dropout"): {"spatial_dropout": 0.5},
+    ("model", "norm"): {"norm": "group"},
     ("model", "batch_norm"): {"batch_norm": True},
+    ("model", "residual"): {"residual": True},
+    ("model", "global_pool"): {"global_pool": "avg"},
+    ("model", "initializer"): {"initializer": "he_normal"},
     ("model", "use_bias"): {"use_bias": False},
     ("train", "epochs"): {"epochs": 6},
     ("train", "batch_size"): {"batch_size": 99},
@@ -260,6 +279,19 @@ class TestKey:
 
     def test_of_the_default_never_changes(self):
         assert RunConfig().key == DEFAULT_KEY
+
+    @pytest.mark.parametrize(
+        ("model", "key"),
+        [
+            ({"batch_norm": True}, "5d145011e576cfcf47071ccd7d3a5716a8d0e463806f98c73b0f3d51100c012d"),
+            (
+                {"dropout": 0.5, "filters": [3, 4], "kernel_size": [3, 5]},
+                "9b414ceffc8f5a675c9a6d71e3959411b0950bf10c56c37007b41b87d097758f",
+            ),
+        ],
+    )
+    def test_of_a_network_without_the_settings_that_came_later_never_changes(self, model, key):
+        assert RunConfig.from_dict({"model": model}).key == key
 
     def test_changes_with_every_field_that_can_change_a_result(self):
         fields = {
@@ -333,6 +365,12 @@ REFUSED = [
     (ModelConfig, {"dropout": math.nan}, "model.dropout=nan: must be a finite number"),
     (ModelConfig, {"dropout": "0.5"}, "model.dropout='0.5': must be a number, not str"),
     (ModelConfig, {"batch_norm": 1}, "model.batch_norm=1: must be true or false, not int"),
+    (ModelConfig, {"norm": "instanse"}, "model.norm='instanse': must be one of none, .*; did you mean 'instance'"),
+    (ModelConfig, {"norm": "group", "batch_norm": True}, "model.batch_norm: is another way to write model.norm; give"),
+    (ModelConfig, {"groups": 0}, "model.groups=0: must be depthwise, or an integer >= 1"),
+    (ModelConfig, {"groups": [1, "deepwise"]}, r"model.groups\[1\]='deepwise': .*; did you mean 'depthwise'\?"),
+    (ModelConfig, {"dilation": 0}, "model.dilation=0: must be an integer >= 1"),
+    (ModelConfig, {"spatial_dropout": 1}, "model.spatial_dropout=1.0: must be >= 0 and < 1"),
     (ModelConfig, {"use_bias": "no"}, "model.use_bias='no': must be true or false, not str"),
     (TrainConfig, {"epochs": 0}, "train.epochs=0: must be >= 1"),
     (TrainConfig, {"epochs": True}, "train.epochs=True: must be an integer, not bool"),
@@ -438,7 +476,8 @@ def test_a_configuration_cannot_be_changed_in_place():
 def test_canonical_json_has_sorted_keys_and_every_default():
     values = json.loads(RunConfig().to_json())
     assert list(values) == sorted(values)
-    assert values["model"].keys() == {entry.name for entry in dataclasses.fields(ModelConfig)}
+    fields = {entry.name for entry in dataclasses.fields(ModelConfig)}
+    assert values["model"].keys() == fields - ModelConfig.aliases.keys()
 
 
 @pytest.mark.parametrize(

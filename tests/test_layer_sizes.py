@@ -19,6 +19,15 @@ from cnnjax.models.network import OUTPUTS, Layer
 CLASSES = 3
 
 
+OTHERS = {
+    "groups": st.sampled_from([1, 2, "depthwise"]),
+    "norm": st.sampled_from(["batch", "layer", "group", "instance"]),
+    "residual": st.just(True),
+    "global_pool": st.sampled_from(["avg", "max"]),
+    "spatial_dropout": st.just(0.5),
+}
+
+
 @st.composite
 def networks(draw):
     """A network and the shape of an image; about half of them cannot be built."""
@@ -39,8 +48,8 @@ def networks(draw):
         pool_strides=draw(st.none() | st.tuples(*[few | st.tuples(few, few)] * count)),
         dense=draw(st.lists(st.integers(1, 4), max_size=2)),
         dropout=draw(st.sampled_from([0.0, 0.5])),
-        batch_norm=draw(st.booleans()),
         use_bias=draw(st.booleans()),
+        **draw(st.fixed_dictionaries({}, optional=OTHERS | {"dilation": st.just(each(few | st.tuples(few, few)))})),
     )
     return config, draw(st.tuples(st.integers(1, 14), st.integers(1, 14), few))
 
@@ -58,8 +67,6 @@ def build_module(config: ModelConfig, input_shape: tuple[int, ...]):
     variables, intermediates = jax.eval_shape(run)
     layers = {name: calls for name, calls in intermediates.items() if name not in ("__call__", OUTPUTS)}
     outputs = {name: _drop_batch(calls["__call__"][0]) for name, calls in layers.items()}
-    if not config.dropout:  # a dropout of rate 0 is no layer
-        outputs = {name: shape for name, shape in outputs.items() if not name.startswith("Dropout")}
     return variables, outputs
 
 
@@ -99,10 +106,12 @@ def test_layers_are_those_of_the_module_or_refused_exactly_when_it_cannot_be_bui
         assert by_name[name].trainable == count(parameters)
         assert by_name[name].kind == name.split("_")[0]
     computed = {
-        layer.name: layer.output_shape for layer in layers if layer.kind not in ("MaxPool", "AvgPool", "Flatten")
+        layer.name: layer.output_shape
+        for layer in layers
+        if not layer.kind.endswith("Pool") and layer.kind not in ("Flatten", "Add")
     }
     for index, block in enumerate(config.blocks):
-        if pools_first(block, config.batch_norm):
+        if pools_first(config, block):
             computed[f"Conv_{index}"] = by_name[f"MaxPool_{index}"].output_shape
     assert computed == outputs
 
@@ -123,6 +132,8 @@ def test_pooling_and_flattening_have_the_shapes_of_flax(network):
             assert after.output_shape == pooled.shape[1:]
         if after.kind == "Flatten":
             assert after.output_shape == (math.prod(before.output_shape),)
+        if after.kind.startswith("Global"):
+            assert after.output_shape == before.output_shape[-1:]
 
 
 @settings(max_examples=100)
@@ -133,17 +144,24 @@ def test_parameters_and_flops_are_the_closed_forms(network):
         layers = config.list_layers(input_shape, CLASSES)
     except InputError:
         return
-    inputs = input_shape
+    inputs = block_inputs = input_shape
     for layer in layers:
         if layer.kind == "Conv":
-            window = math.prod(config.blocks[int(layer.name.split("_")[1])].kernel_size)
-            assert layer.trainable == (window * inputs[-1] + config.use_bias) * layer.output_shape[-1]
-            assert layer.flops == 2 * window * inputs[-1] * math.prod(layer.output_shape)
+            block, block_inputs = config.blocks[int(layer.name.split("_")[1])], inputs
+            groups = inputs[-1] if block.groups == "depthwise" else block.groups
+            seen = math.prod(block.kernel_size) * inputs[-1] / groups
+            assert layer.trainable == (seen + config.use_bias) * layer.output_shape[-1]
+            assert layer.flops == 2 * seen * math.prod(layer.output_shape)
+        elif layer.kind == "Shortcut":
+            assert layer.trainable == block_inputs[-1] * layer.output_shape[-1]
+            assert layer.flops == 2 * block_inputs[-1] * math.prod(layer.output_shape)
         elif layer.kind == "Dense":
             assert layer.trainable == (inputs[-1] + config.use_bias) * layer.output_shape[-1]
             assert layer.flops == 2 * inputs[-1] * layer.output_shape[-1]
         elif layer.kind == "BatchNorm":
             assert layer.trainable == layer.non_trainable == 2 * inputs[-1]
+        elif layer.kind.endswith("Norm"):
+            assert (layer.trainable, layer.non_trainable) == (2 * inputs[-1], 0)
         else:
             assert (layer.parameters, layer.flops) == (0, 0)
         assert layer.activation_bytes == 4 * math.prod(layer.output_shape)
@@ -160,6 +178,11 @@ def test_layers_stand_in_the_order_of_the_computation():
     assert [layer.name for layer in config.list_layers((28, 28, 1), 10)] == [
         *("Conv_0", "BatchNorm_0", "AvgPool_0", "Conv_1", "BatchNorm_1"),
         *("Flatten", "Dropout_0", "Dense_0", "BatchNorm_2", "Dropout_1", "Dense_1"),
+    ]
+    config = ModelConfig((8, 8), padding="same", norm="instance", residual=True, global_pool="avg", spatial_dropout=0.5)
+    assert [layer.name for layer in config.list_layers((28, 28, 1), 10)] == [
+        *("Conv_0", "InstanceNorm_0", "Shortcut_0", "Add_0", "MaxPool_0", "SpatialDropout_0"),
+        *("Conv_1", "InstanceNorm_1", "Add_1", "MaxPool_1", "SpatialDropout_1", "GlobalAvgPool", "Dense_0"),
     ]
 
 
@@ -183,11 +206,26 @@ def test_a_network_without_blocks_is_dense_on_the_pixels():
             (6, 6, 1),
             r"Conv_0: its 9x1 window is larger than its 6x6 input \(shape \(6, 6, 1\), 8x8 with its padding\)",
         ),
+        ({"kernel_size": 3, "dilation": 3}, (6, 6, 1), r"model: Conv_0: its 7x7 window is larger than its 6x6 input"),
     ],
 )
 def test_a_window_larger_than_its_input_is_refused_by_layer_and_shapes(settings, input_shape, message):
     with pytest.raises(InputError, match=message):
         ModelConfig.from_dict(settings).list_layers(input_shape, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"groups": 2}, "Conv_0: groups=2: its 3 input channels and its 32 filters must be multiples of 2"),
+        ({"groups": [1, 64]}, "Conv_1: groups=64: its 32 input channels and its 64 filters must be multiples of 64"),
+        ({"groups": "depthwise"}, "Conv_0: groups=depthwise: its 3 input channels and .* must be multiples of 3"),
+        ({"residual": True}, "Conv_0: residual: its output is 24x24, but that of its shortcut is 28x28; must be equal"),
+    ],
+)
+def test_groups_and_shortcuts_that_do_not_fit_are_refused_by_layer(settings, message):
+    with pytest.raises(InputError, match=f"model: {message}"):
+        ModelConfig.from_dict(settings).list_layers((28, 28, 3), 10)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same", ((1, 2), (0, 3))])

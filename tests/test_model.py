@@ -23,44 +23,71 @@ CONFIGS = {
     "no bias": ModelConfig(filters=(4,), use_bias=False, dense=(6,), activation="tanh"),
     "normalised": ModelConfig(filters=(4, 5), kernel_size=3, batch_norm=True, dense=(6,), activation=("relu", "silu")),
     "dense": ModelConfig(filters=(), dense=(7, 6), dropout=0.5, batch_norm=True, activation="leaky_relu"),
+    "dilated": ModelConfig(filters=(4, 5), kernel_size=3, dilation=((2, 1), 2), padding="same"),
+    "grouped": ModelConfig(filters=(4, 6), kernel_size=3, groups=("depthwise", 2), strides=(1, 2), padding="same"),
+    "layer": ModelConfig(filters=(4, 5), kernel_size=3, norm="layer", dense=(6,), pool="avg"),
+    "group": ModelConfig(filters=(4, 6), kernel_size=3, norm="group", dense=(6,), activation="gelu"),
+    "instance": ModelConfig(filters=(4, 5), kernel_size=3, norm="instance", dense=(6,)),
+    "residual": ModelConfig(filters=(2, 4), padding="same", residual=True, strides=(1, 2), pool=("none", "max")),
+    "residual, normalised": ModelConfig(filters=(2, 4), padding="same", residual=True, norm="batch", groups=2),
+    "average of maps": ModelConfig(filters=(4, 5), kernel_size=3, global_pool="avg", initializer="he_normal"),
+    "maximum of maps": ModelConfig(
+        filters=(4, 5), kernel_size=3, spatial_dropout=0.5, global_pool="max", dropout=0.5, initializer="orthogonal"
+    ),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
 class Plain(nn.Module):
-    """The same network made of ``nn.Conv``, ``nn.Dense``, ``nn.BatchNorm`` and Flax's pooling."""
+    """The same network made of ``nn.Conv``, ``nn.Dense``, and Flax's normalisations and pooling."""
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
     def __call__(self, x, *, train: bool = False):
-        config, initial = self.config, nn.initializers.glorot_uniform()
+        config, initial = self.config, getattr(nn.initializers, self.config.initializer)()
 
-        def activate(x, name):
-            if config.batch_norm:
-                x = nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype)(x)
+        def activate(x, name, shortcut=0):
+            settings = {"epsilon": 1e-3, "dtype": self.dtype}
+            if config.norm == "batch":
+                x = nn.BatchNorm(use_running_average=not train, momentum=0.99, **settings)(x)
+            elif config.norm == "layer":
+                x = nn.LayerNorm(reduction_axes=range(1, x.ndim), feature_axes=-1, **settings)(x)
+            elif config.norm == "group":
+                x = nn.GroupNorm(max(n for n in (1, 2, 4, 8, 16, 32) if x.shape[-1] % n == 0), **settings)(x)
+            elif config.norm == "instance" and x.ndim == 4:
+                x = nn.InstanceNorm(**settings)(x)
+            x = x + shortcut
             return x if name == "linear" else getattr(nn, name)(x)
 
         def dense(x, width):
             x = nn.Dropout(config.dropout, deterministic=not train)(x)
             return nn.Dense(width, use_bias=config.use_bias, kernel_init=initial, dtype=self.dtype)(x)
 
-        for block in config.blocks:
+        for index, block in enumerate(config.blocks):
             padding = block.padding.upper() if isinstance(block.padding, str) else block.padding
-            x = nn.Conv(
+            conv = functools.partial(nn.Conv, kernel_init=initial, dtype=self.dtype)
+            y = conv(
                 block.filters,
                 block.kernel_size,
                 block.strides,
                 padding,
+                kernel_dilation=block.dilation,
+                feature_group_count=x.shape[-1] if block.groups == "depthwise" else block.groups,
                 use_bias=config.use_bias,
-                kernel_init=initial,
-                dtype=self.dtype,
             )(x)
-            x = activate(x, block.activation)
+            shortcut = 0
+            if config.residual:
+                project = conv(block.filters, (1, 1), block.strides, use_bias=False, name=f"Shortcut_{index}")
+                shortcut = x if x.shape == y.shape else project(x)
+            x = activate(y, block.activation, shortcut)
             if block.pool != "none":
                 x = {"max": nn.max_pool, "avg": nn.avg_pool}[block.pool](x, block.pool_size, block.pool_strides)
-        x = x.reshape(len(x), -1)
+            maps = nn.Dropout(config.spatial_dropout, broadcast_dims=(1, 2), name=f"SpatialDropout_{index}")
+            x = maps(x, deterministic=not train)
+        flattened = x.reshape(len(x), -1)
+        x = {"none": flattened, "avg": x.mean((1, 2)), "max": x.max((1, 2))}[config.global_pool]
         for width in config.dense:
             x = activate(dense(x, width), config.dense_activation)
         return dense(x, CLASSES).astype(jnp.float32)
@@ -83,7 +110,7 @@ def test_the_parameter_tree_is_that_of_flax_in_names_shapes_and_layout(config):
     assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("name", ["default", "normalised"])
+@pytest.mark.parametrize("name", ["default", "normalised", "grouped", "residual", "average of maps", "maximum of maps"])
 def test_the_initial_values_are_those_of_flax_with_the_same_key(name):
     ours, plain = init(CNN(CONFIGS[name], CLASSES)), init(Plain(CONFIGS[name]))
     assert jax.tree.structure(ours) == jax.tree.structure(plain)
@@ -101,7 +128,7 @@ def test_weights_moved_to_flax_give_equal_logits(config):
     np.testing.assert_allclose(ours, plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["default", "normalised", "dense"])
+@pytest.mark.parametrize("name", ["default", "normalised", "dense", "residual, normalised", "maximum of maps"])
 def test_in_training_mode_logits_and_statistics_equal_those_of_flax(name):
     config = CONFIGS[name]
     variables = disturb(init(CNN(config, CLASSES)))
@@ -177,7 +204,7 @@ def test_each_image_is_judged_alone():
 @every_config
 def test_the_arithmetic_promotes_no_dtype_silently(config, dtype):
     if dtype == "bfloat16":  # Flax's own batch normalisation promotes bfloat16
-        config = dataclasses.replace(config, batch_norm=False)
+        config = dataclasses.replace(config, norm="none")
     model = CNN(config, CLASSES, jnp.dtype(dtype))
 
     def run(key):

@@ -3,6 +3,7 @@
 import pytest
 
 from cnnjax.errors import InputError
+from cnnjax.runs.config import RunConfig
 from cnnjax.settings.schema import read_literal
 
 MEANINGS = [
@@ -69,3 +70,10 @@ def test_text_that_is_no_literal_is_refused_in_one_line_with_the_valid_forms(tex
 def test_a_number_too_long_to_read_is_refused():
     with pytest.raises(InputError, match="must be a number"):
         read_literal("9" * 5000)
+
+
+def test_an_alias_is_read_as_the_setting_that_it_writes():
+    schema = RunConfig.schema()
+    read = schema.read_settings(["model.batch_norm=true", "train.epochs=2"], "--set", "no seeds")
+    assert read == {"model.norm": "batch", "train.epochs": 2}
+    assert schema.list_defaults()["model.batch_norm"] is False

@@ -44,7 +44,14 @@ def run_program(*words, cpu_devices=None):
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("model", [{}, {"batch_norm": True, "dense": [8], "dropout": 0.5}], ids=["plain", "whole"])
+MODELS = {
+    "plain": {},
+    "whole": {"batch_norm": True, "dense": [8], "dropout": 0.5},
+    "maps": {"norm": "group", "residual": True, "padding": "same", "spatial_dropout": 0.5, "global_pool": "avg"},
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_a_run_on_2_4_or_8_devices_equals_that_on_one_and_repeats_bit_for_bit(model):
     result = run_program("-c", TRAIN, json.dumps(model), cpu_devices=8)
     assert result.returncode == 0, result.stderr

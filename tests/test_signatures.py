@@ -6,8 +6,13 @@ import pytest
 
 from cnnjax import fit
 from cnnjax.machine import compilation
+from cnnjax.models.cnn import ModelConfig
 from cnnjax.runs.config import static_signature
 from grid_helpers import tiny
+
+
+def convolutional(spatial_dropout):
+    return dataclasses.replace(tiny(), model=ModelConfig(filters=(2,), spatial_dropout=spatial_dropout))
 
 
 def compiled(config):
@@ -26,6 +31,7 @@ def compiled(config):
         (tiny(momentum=0.9), tiny(momentum=0.5)),
         (tiny(weight_decay=0.1), tiny(weight_decay=0.01)),
         (tiny(dropout=0.5), tiny(dropout=0.2)),
+        (convolutional(0.5), convolutional(0.2)),
     ],
 )
 def test_runs_of_one_signature_share_their_programs(first, second):

@@ -59,6 +59,19 @@ class TestMeaning:
         assert labels("sweep.grid.train.learning_rate = [0.01, 1, 1e-5]") == [("0.01",), ("1",), ("1e-05",)]
         assert labels("sweep.grid.model.batch_norm = [true, false]") == [("true",), ("false",)]
 
+    def test_an_alias_names_the_same_cells_as_its_setting(self):
+        text = "sweep.one_at_a_time.model.{} = [{}]\nsweep.one_at_a_time.train.momentum = [0.9]\n"
+        old, new = grid(text.format("batch_norm", "true")), grid(text.format("norm", '"batch"'))
+        assert [cell.config for cell in old.cells] == [cell.config for cell in new.cells]
+        assert [cell.labels["model.batch_norm"] for cell in old.cells] == ["false", "true", "false"]
+
+    def test_a_setting_and_its_alias_are_not_mixed(self):
+        text = '[base]\nmodel.batch_norm = true\n[sweep.grid]\nmodel.norm = ["none"]\n'
+        assert refuse(text) == [
+            "cell model.norm=none: model.batch_norm: is another way to write model.norm; give only one of them; "
+            "leave it out with `exclude` or `only_if`"
+        ]
+
     def test_a_label_replaces_the_literal(self):
         assert labels('sweep.grid.model.strides = [1, { label = "two", value = 2 }]') == [("1",), ("two",)]
 

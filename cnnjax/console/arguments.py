@@ -85,7 +85,7 @@ class Entry:
     @property
     def is_flag(self) -> bool:
         """Whether the option takes no value."""
-        return self.hint is bool
+        return self.kinds - {type(None)} == {bool}
 
     @property
     def is_repeated(self) -> bool:
@@ -478,11 +478,13 @@ def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
         if not path:
             changes[field] = value
             continue
-        table = tables.setdefault(field, getattr(default, field).to_dict())
+        settings = getattr(default, field)
+        table = tables.setdefault(field, settings.to_dict())
         for section in path[:-1]:
-            table = table[section]
+            settings, table = getattr(settings, section), table[section]
             table.pop("source", None)  # the hash of a module's code, which tells that its fields have been checked
-        table[path[-1]] = value
+        name, value = settings.resolve(path[-1], value)
+        table[name] = value
     configs: dict[str, Settings] = {
         field: type(getattr(default, field)).from_dict(table) for field, table in tables.items()
     }

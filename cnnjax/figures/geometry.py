@@ -25,6 +25,7 @@ from cnnjax.figures.style import (
 )
 from cnnjax.inspection.sliding import Pooling, Sliding
 from cnnjax.models.blocks import Pair
+from cnnjax.models.cnn import NORM_LAYERS, POOL_LAYERS
 from cnnjax.models.network import Layer, Shape
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ _SLOT, _ROW, _IN_A_ROW = 1.5, 2.6, 7
 """Width and height in inches for a block with its text; blocks in a row."""
 _TALLEST, _THICKEST, _THINNEST = 1.2, 0.55, 0.07
 """Height of the tallest block, and thickness of the thickest and of the thinnest one, in inches."""
-_COLOURS = {"Conv": SKY, "MaxPool": ORANGE, "AvgPool": ORANGE, "BatchNorm": PURPLE, "Dense": GREEN, "Input": BLUE}
+_COLOURS = {
+    **{"Input": BLUE, "Conv": SKY, "Shortcut": SKY, "Dense": GREEN},
+    **dict.fromkeys([*POOL_LAYERS.values(), *(f"Global{kind}" for kind in POOL_LAYERS.values())], ORANGE),
+    **dict.fromkeys(NORM_LAYERS.values(), PURPLE),
+}
 
 
 @styled()

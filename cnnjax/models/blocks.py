@@ -21,6 +21,7 @@ Pixels: TypeAlias = tuple[Pair, Pair]
 Padding: TypeAlias = Literal["valid", "same"] | int | Pixels
 Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"]
 Pool: TypeAlias = Literal["max", "avg", "none"]
+Groups: TypeAlias = int | Literal["depthwise"]
 
 Entry = TypeVar("Entry")
 _LARGEST = 2**16
@@ -111,10 +112,34 @@ def read_pool(entry: Any, where: str) -> str:
     return choice(entry, get_args(Pool), where)  # type: ignore[no-any-return]
 
 
+def read_groups(entry: Any, where: str) -> Groups:
+    """Reads a number of groups of channels, or ``depthwise``: one group per input channel."""
+    if entry == "depthwise":
+        return "depthwise"
+    if not _is_integer(entry) or not 1 <= entry <= _LARGEST:
+        raise InputError(
+            f"{where}={show(entry)}: must be depthwise, or an integer >= 1 and <= {_LARGEST}"
+            f"{near_match(entry, ('depthwise',))}"
+        )
+    return int(entry)
+
+
 Sizes: TypeAlias = Annotated[Size | tuple[Size, ...], per_block(read_window)]
 Paddings: TypeAlias = Annotated[Padding | tuple[Padding, ...], per_block(read_padding)]
 Activations: TypeAlias = Annotated[Activation | tuple[Activation, ...], per_block(read_activation)]
 Pools: TypeAlias = Annotated[Pool | tuple[Pool, ...], per_block(read_pool)]
+GroupCounts: TypeAlias = Annotated[Groups | tuple[Groups, ...], per_block(read_groups)]
+
+
+def dilate(window: Pair, dilation: Pair) -> Pair:
+    """Returns the height and width that a window spans if its positions are `dilation` pixels apart.
+
+    Example:
+        >>> dilate((3, 5), (2, 1))
+        (5, 5)
+    """
+    rows, columns = ((size - 1) * gap + 1 for size, gap in zip(window, dilation, strict=True))
+    return (rows, columns)
 
 
 def pad_pixels(padding: str | Pixels, size: Pair, window: Pair, strides: Pair) -> Pixels:

@@ -1,11 +1,12 @@
 """CNN: the Flax linen module that a `ModelConfig` describes.
 
-Its parameter tree has the names, shapes and layout of a module built from ``nn.Conv``, ``nn.Dense`` and
-``nn.BatchNorm`` in the same order, so weights can be exchanged between the two. Only the algorithms of convolution and
+Its parameter tree has the names, shapes and layout of a module built from ``nn.Conv``, ``nn.Dense`` and Flax's
+normalisations in the same order, so weights can be exchanged between the two. Only the algorithms of convolution and
 pooling differ from Flax's.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.machine.devices import take_share
-from cnnjax.models.blocks import Pair, Pixels
-from cnnjax.models.cnn import POOL_LAYERS, Block, ModelConfig
+from cnnjax.models.blocks import Groups, Pair, Pixels
+from cnnjax.models.cnn import NORM_LAYERS, POOL_LAYERS, Block, ModelConfig
 from cnnjax.models.layers import average_pool, convolve, convolve_and_pool, max_pool
 from cnnjax.models.network import OUTPUTS
 
@@ -43,7 +44,7 @@ POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
 class Conv(nn.Module):
     """A convolution with the parameters of ``nn.Conv``.
 
-    They are ``kernel`` (height, width, channels, filters) and ``bias`` (filters,), float32.
+    They are ``kernel`` (height, width, channels / groups, filters) and ``bias`` (filters,), float32.
 
     Attributes:
         filters: number of filters.
@@ -52,6 +53,9 @@ class Conv(nn.Module):
         padding: ``valid``, ``same``, or pixels ((top, bottom), (left, right)).
         use_bias: whether there is a bias.
         dtype: dtype of the arithmetic and the output.
+        initializer: name of the initializer of the kernel in ``nn.initializers``.
+        dilation: distances of adjacent positions in the window, down and across.
+        groups: number of groups of channels, or ``depthwise``.
         pool: window of a max-pooling with equal strides, which is applied before the bias; ``None`` for no pooling.
     """
 
@@ -61,15 +65,21 @@ class Conv(nn.Module):
     padding: str | Pixels
     use_bias: bool
     dtype: jnp.dtype
+    initializer: str
+    dilation: Pair = (1, 1)
+    groups: Groups = 1
     pool: Pair | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps images (height, width, batch, channels) to feature maps (rows, columns, batch, filters)."""
-        shape = (*self.kernel_size, images.shape[-1], self.filters)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
+        channels = images.shape[-1]
+        groups = channels if self.groups == "depthwise" else self.groups
+        shape = (*self.kernel_size, channels // groups, self.filters)
+        kernel = self.param("kernel", getattr(nn.initializers, self.initializer)(), shape, jnp.float32)
         operands = images.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding
-        outputs = convolve_and_pool(*operands, self.pool) if self.pool else convolve(*operands)
+        run = functools.partial(convolve_and_pool, window=self.pool) if self.pool else convolve
+        outputs = run(*operands, dilation=self.dilation, groups=groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.filters,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
@@ -77,7 +87,7 @@ class Conv(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout as in ``nn.Dropout``, also for a batch that is divided among devices.
+    """Dropout as in ``nn.Dropout``, and of whole feature maps, also for a batch that is divided among devices.
 
     The mask is drawn for the whole batch, and each device takes its share, so the number of devices does not change it.
 
@@ -89,16 +99,16 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array | None) -> jax.Array:
-        """Sets each value to zero with probability `rate`, and divides the others by ``1 - rate``.
+        """Sets each feature or feature map to zero with probability `rate`, and divides the others by ``1 - rate``.
 
         Args:
-            x: float (batch, features); on several devices, the share of this device.
+            x: float (batch, features) or (height, width, batch, channels); on several devices, the share of this one.
             rate: in [0, 1); ``None``, outside training, returns `x` as it is.
         """
         if rate is None:
             return x
-        batch = len(x) if self.axis is None else len(x) * lax.axis_size(self.axis)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[1]))
+        batch = x.shape[-2] if self.axis is None else x.shape[-2] * lax.axis_size(self.axis)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[-1]))
         own = take_share(kept.T, self.axis).T
         return jnp.where(own, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
@@ -106,14 +116,14 @@ class Dropout(nn.Module):
 class CNN(nn.Module):
     """Convolution blocks, then hidden dense layers, then the classifier.
 
-    Kernels start Glorot-uniform (Glorot and Bengio, 2010), biases at zero.
+    Biases start at zero; by default, kernels start Glorot-uniform (Glorot and Bengio, 2010).
 
     Attributes:
         config: the settings of the network.
         classes: number of classes.
         dtype: dtype of the arithmetic of the layers; parameters are float32.
         axis: name of the mesh axis along which the batch is divided in training; ``None`` for one device.
-        dropout_is_data: whether the rate of dropout is passed with every call in training, instead of taken from
+        dropout_is_data: whether the rates of dropout are passed with every call in training, instead of taken from
             `config`.
         fuses_pooling: whether max-pooling is done inside the convolution before it where the result is the same. The
             feature maps between the two are then never stored.
@@ -137,7 +147,12 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool = False, dropout: float | jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        dropout: float | jax.Array | None = None,
+        spatial_dropout: float | jax.Array | None = None,
     ) -> jax.Array:
         """Returns the logits.
 
@@ -149,7 +164,8 @@ class CNN(nn.Module):
             images: (batch, height, width, channels), floats in [0, 1].
             train: whether dropout is applied, which needs a random key for ``dropout``, and batch normalisation uses
                 the statistics of the batch and updates the running ones.
-            dropout: the rate of dropout, float32 (), in [0, 1); must be given in training if `dropout_is_data`.
+            dropout, spatial_dropout: the rates of dropout, float32 (), in [0, 1); those that the network has must be
+                given in training if `dropout_is_data`.
 
         Returns:
             The logits, float32 (batch, classes).
@@ -159,24 +175,17 @@ class CNN(nn.Module):
         """
         chex.assert_rank(images, 4)
         config = self.config
-        dense = functools.partial(
-            nn.Dense, use_bias=config.use_bias, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype
-        )
+        initial = getattr(nn.initializers, config.initializer)()
+        dense = functools.partial(nn.Dense, use_bias=config.use_bias, kernel_init=initial, dtype=self.dtype)
+        rates = {"dropout": dropout, "spatial_dropout": spatial_dropout}
+        lacking = [name for name, rate in rates.items() if getattr(config, name) and rate is None]
+        if train and self.dropout_is_data and lacking:
+            raise TypeError(f"{lacking[0]}: the rate of this network is data, and must be given in training")
 
-        norm: Callable[[], Callable[[jax.Array], jax.Array]] = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.99,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            axis_name=self.axis,
-        )
-        if train and config.dropout and self.dropout_is_data and dropout is None:
-            raise TypeError("dropout: the rate of this network is data, and must be given in training")
-        rate = config.dropout if dropout is None else dropout
-
-        def drop(x: jax.Array) -> jax.Array:
-            return Dropout(self.axis)(x, rate if train else None) if config.dropout else x
+        def drop(setting: str, x: jax.Array, name: str | None = None) -> jax.Array:
+            own, given = getattr(config, setting), rates[setting]
+            rate = own if given is None else given
+            return Dropout(self.axis, name=name)(x, rate if train else None) if own else x
 
         def keep(name: str, x: jax.Array) -> jax.Array:
             if self.is_mutable_collection("intermediates"):
@@ -184,37 +193,72 @@ class CNN(nn.Module):
                 self.sow("intermediates", OUTPUTS, {name: output}, init_fn=dict[str, jax.Array], reduce_fn=operator.or_)
             return x
 
-        def finish(name: str, index: int, activation: str, x: jax.Array) -> jax.Array:
-            """Applies batch normalisation `index`, if any, and the activation to the output of the layer `name`."""
-            if config.batch_norm:
+        def normalize(name: str, x: jax.Array) -> jax.Array:
+            channels, own = x.shape[-1], (0, 1, 3) if x.ndim == 4 else (1,)  # the axes of one image
+            groups = {"layer": 1, "group": math.gcd(32, channels), "instance": channels}
+            norm: Callable[..., Callable[[jax.Array], jax.Array]] = (
+                functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.99, axis_name=self.axis)
+                if config.norm == "batch"
+                else functools.partial(nn.GroupNorm, groups[config.norm], reduction_axes=own)
+            )
+            return norm(epsilon=1e-3, dtype=self.dtype, name=name)(x)
+
+        def finish(
+            name: str, index: int, activation: str, x: jax.Array, shortcut: jax.Array | None = None
+        ) -> jax.Array:
+            """Applies normalisation `index`, the shortcut and the activation to the output of the layer `name`."""
+            if config.norm != "none" and (x.ndim == 4 or config.norm != "instance"):
                 keep(name, x)
-                name, x = f"BatchNorm_{index}", norm()(x)
+                name = f"{NORM_LAYERS[config.norm]}_{index}"
+                x = normalize(name, x)
+            if shortcut is not None:
+                keep(name, x)
+                name, x = f"Add_{index}", lax.add(x, shortcut)
             return keep(name, ACTIVATIONS[activation](x))
 
         x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
         for index, block in enumerate(config.blocks):
-            conv = functools.partial(
-                Conv, block.filters, block.kernel_size, block.strides, block.padding, config.use_bias, self.dtype
+            layer = functools.partial(
+                Conv, block.filters, strides=block.strides, dtype=self.dtype, initializer=config.initializer
             )
-            if self.fuses_pooling and pools_first(block, config.batch_norm):
-                x = ACTIVATIONS[block.activation](conv(block.pool_size)(x))
+            conv = functools.partial(
+                layer,
+                kernel_size=block.kernel_size,
+                padding=block.padding,
+                use_bias=config.use_bias,
+                dilation=block.dilation,
+                groups=block.groups,
+            )
+            if self.fuses_pooling and pools_first(config, block):
+                x = ACTIVATIONS[block.activation](conv(pool=block.pool_size)(x))
             else:
-                x = finish(f"Conv_{index}", index, block.activation, conv()(x))
+                outputs, shortcut = conv()(x), None
+                if config.residual:
+                    name = f"Shortcut_{index}"
+                    project = layer(kernel_size=(1, 1), padding="valid", use_bias=False, name=name)
+                    shortcut = x if x.shape == outputs.shape else keep(name, project(x))
+                x = finish(f"Conv_{index}", index, block.activation, outputs, shortcut)
                 x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
             if block.pool != "none":
                 keep(f"{POOL_LAYERS[block.pool]}_{index}", x)
-        x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
+            x = drop("spatial_dropout", x, f"SpatialDropout_{index}")
+        if config.global_pool == "none":
+            x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
+        else:
+            x = x.max((0, 1)) if config.global_pool == "max" else x.mean((0, 1))
+            keep(f"Global{POOL_LAYERS[config.global_pool]}", x)
         for index, width in enumerate(config.dense):
-            x = finish(f"Dense_{index}", len(config.blocks) + index, config.dense_activation, dense(width)(drop(x)))
-        logits = keep(f"Dense_{len(config.dense)}", dense(self.classes)(drop(x)))
+            hidden = dense(width)(drop("dropout", x))
+            x = finish(f"Dense_{index}", len(config.blocks) + index, config.dense_activation, hidden)
+        logits = keep(f"Dense_{len(config.dense)}", dense(self.classes)(drop("dropout", x)))
         return logits.astype(jnp.float32)
 
 
-def pools_first(block: Block, batch_norm: bool) -> bool:
+def pools_first(config: ModelConfig, block: Block) -> bool:
     """Whether a block gives the same result if its max-pooling comes right after the convolution.
 
-    Adding a bias and applying a monotone activation keep the order of values, also when rounded. Batch normalisation
-    reverses it if its scale is negative. The windows of the pooling must not overlap.
+    Adding a bias and applying a monotone activation keep the order of values, also when rounded. A normalisation
+    reverses it if its scale is negative, and a shortcut changes it. The windows of the pooling must not overlap.
     """
     is_disjoint = block.pool == "max" and block.pool_size == block.pool_strides
-    return is_disjoint and block.activation in MONOTONE and not batch_norm
+    return is_disjoint and block.activation in MONOTONE and config.norm == "none" and not config.residual

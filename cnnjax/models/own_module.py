@@ -98,6 +98,10 @@ class ModuleSection:
         where = f"model.{name}"
         return _to_json(check(take_arrays(value, where), self.fields[name].hint, where), where)
 
+    def resolve(self, name: str, value: Any) -> tuple[str, Any]:
+        """Returns the name and the value as they are."""
+        return name, value
+
     def list_defaults(self) -> dict[str, Any]:
         """Returns the defaults by name, without those of fields that have none in JSON."""
         return {"module": self.reference, **self.defaults}

@@ -23,6 +23,8 @@ class Settings:
 
     section: typing.ClassVar[str] = ""
     """Name of its table in a larger configuration."""
+    aliases: typing.ClassVar[Mapping[str, tuple[str, Mapping[Any, Any]]]] = {}
+    """Fields that are other ways to write a field: its name, and its value by theirs."""
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -30,7 +32,8 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as dicts, lists, strings, numbers, booleans and ``None``, for `from_dict`."""
-        return {entry.name: _plain(getattr(self, entry.name)) for entry in dataclasses.fields(self)}  # type: ignore[arg-type]
+        names = [entry.name for entry in dataclasses.fields(self) if entry.name not in self.aliases]  # type: ignore[arg-type]
+        return {name: _plain(getattr(self, name)) for name in names}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -40,7 +43,8 @@ class Settings:
             values: value by the name of the field; nested configurations are mappings.
 
         Raises:
-            InputError: a key is unknown, or a value has the wrong type or is out of range.
+            InputError: a key is unknown, a field is written in two ways, or a value has the wrong type or is out of
+                range.
         """
         where = cls.section or "configuration"
         if not isinstance(values, Mapping):
@@ -48,7 +52,21 @@ class Settings:
         names = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
         check_keys(values, names, where)
         hints = _read_hints(cls)  # type: ignore[arg-type]
-        return cls(**{key: _build(hints[key], value) for key, value in values.items()})
+        resolved = [cls.resolve(key, value) for key, value in values.items()]
+        for key, (name, _) in zip(values, resolved, strict=True):
+            if name != key and name in values:
+                raise InputError(f"{where}.{key}: is another way to write {where}.{name}; give only one of them")
+        return cls(**{name: _build(hints[name], value) for name, value in resolved})
+
+    @classmethod
+    def resolve(cls, name: str, value: Any) -> tuple[str, Any]:
+        """Returns the field that a field or an alias writes, and its value.
+
+        Raises:
+            InputError: the value of an alias is not valid.
+        """
+        target, meanings = cls.aliases.get(name, (name, None))
+        return target, value if meanings is None else meanings.get(cls.read_alone(name, value))
 
     @classmethod
     def read_alone(cls, name: str, value: Any) -> Any:
@@ -68,7 +86,10 @@ class Settings:
     @classmethod
     def list_defaults(cls) -> dict[str, Any]:
         """Returns the default of every field, by name, as JSON values; every field must have one."""
-        return cls().to_dict()
+        defaults = cls().to_dict()
+        for alias, (name, meanings) in cls.aliases.items():
+            defaults[alias] = next(value for value, meaning in meanings.items() if meaning == defaults[name])
+        return defaults
 
     def to_json(self) -> str:
         """Returns the configuration as JSON with sorted keys."""

@@ -55,6 +55,9 @@ class Table(Protocol):
     def read_alone(self, name: str, value: Any) -> Any:
         """Returns the normal form of a value; raises `InputError`, which starts with its path, if it is not valid."""
 
+    def resolve(self, name: str, value: Any) -> tuple[str, Any]:
+        """Returns the setting that a setting or an alias writes, and its value."""
+
 
 class Schema:
     """All settings of a configuration, by their dotted paths.
@@ -145,7 +148,12 @@ class Schema:
             if path in settings:
                 raise InputError(f"{option} {path}: given twice")
             settings[path] = self.read_value(path, self.parse_value(path, value), f"{option} {path}")
-        return settings
+        return dict(self._resolve(path, value) for path, value in settings.items())
+
+    def _resolve(self, path: str, value: Any) -> tuple[str, Any]:
+        section, _, name = path.partition(".")
+        name, value = self._tables[path][0].resolve(name, value)
+        return f"{section}.{name}", value
 
     def parse_value(self, path: str, value: Any) -> Any:
         """Returns `value` with lists as tuples, and with ``none`` as ``None`` if the setting is optional."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import Pair, Pixels, pad_pixels
+from cnnjax.models.blocks import Pair, Pixels, dilate, pad_pixels
 from cnnjax.models.layers.grouped import convolve_in_groups
 from cnnjax.models.layers.minimal_filtering import (
     MOST_POINTS,
@@ -50,15 +50,20 @@ def convolve(
     strides: Pair = (1, 1),
     padding: str | Pixels = "valid",
     algorithm: Algorithm | ConvolutionPlan | None = None,
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> jax.Array:
     """Convolves images with a kernel: ``y[i, j, n, f] = sum x[i*s + a, j*t + b, n, c] * kernel[a, b, c, f]``.
 
     Args:
         images: (height, width, batch, channels), float32 or bfloat16.
-        kernel: (window height, window width, channels, filters), of the same dtype.
+        kernel: (window height, window width, channels / groups, filters), of the same dtype.
         strides: ``(s, t)``, steps of the window down and across.
         padding: ``valid``, ``same`` or ``((top, bottom), (left, right))`` zeros.
-        algorithm: one for all modes, or a `ConvolutionPlan`; by default chosen by shape and backend.
+        algorithm: one for all modes, or a `ConvolutionPlan`; by default chosen by shape and backend. With dilation or
+            groups there is but one.
+        dilation: distances of adjacent positions in the window, down and across; 1 leaves no gaps.
+        groups: number of groups of channels that see only each other, which divides channels and filters.
 
     Returns:
         (rows, columns, batch, filters), of the same dtype.
@@ -72,7 +77,9 @@ def convolve(
         >>> convolve(images, kernel).shape, convolve(images, kernel, (2, 2), "same").shape
         ((24, 24, 100, 32), (14, 14, 100, 32))
     """
-    padded = _pad(images, kernel, strides, padding)
+    padded = _pad(images, kernel, strides, padding, dilation)
+    if (dilation, groups) != ((1, 1), 1):
+        return convolve_in_groups(padded, kernel, strides, dilation, groups)
     if algorithm is not None:
         plan = ConvolutionPlan(algorithm, algorithm, algorithm) if isinstance(algorithm, str) else algorithm
         _check_plan(plan, size_of(kernel), strides)
@@ -84,12 +91,18 @@ def convolve(
 
 
 def convolve_and_pool(
-    images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels, window: Pair
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    padding: str | Pixels,
+    window: Pair,
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> jax.Array:
     """Returns the maxima of a convolution over adjacent windows, without keeping its other outputs.
 
     Args:
-        images, kernel, strides, padding: as for `convolve`.
+        images, kernel, strides, padding, dilation, groups: as for `convolve`.
         window: height and width of the pooling, which are its strides too.
 
     Returns:
@@ -103,6 +116,8 @@ def convolve_and_pool(
         >>> convolve_and_pool(images, kernel, (1, 1), "valid", (2, 2)).shape
         (12, 12, 100, 32)
     """
+    if (dilation, groups) != ((1, 1), 1):
+        return max_pool(convolve(images, kernel, strides, padding, None, dilation, groups), window, window)
     padded = _pad(images, kernel, strides, padding)
 
     def one_after_the_other(padded: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -159,24 +174,19 @@ def convolve_batch(
         settings = {"rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count, **others}
         return lax.conv_general_dilated(images, kernel, window_strides, padding, **settings)
     strides, gaps = (window_strides[0], window_strides[1]), (dilation[0], dilation[1])
-    moved = images.transpose(1, 2, 0, 3)
     own = padding.lower() if isinstance(padding, str) else ((*padding[0],), (*padding[1],))
-    if gaps == (1, 1) and feature_group_count == 1:
-        outputs = convolve(moved, kernel, strides, own)
-    else:
-        height, width = size_of(kernel)
-        reach = ((height - 1) * gaps[0] + 1, (width - 1) * gaps[1] + 1)
-        padded = jnp.pad(moved, (*pad_pixels(own, size_of(moved), reach, strides), (0, 0), (0, 0)))
-        outputs = convolve_in_groups(padded, kernel, strides, gaps, feature_group_count)
+    outputs = convolve(images.transpose(1, 2, 0, 3), kernel, strides, own, None, gaps, feature_group_count)
     return outputs.transpose(2, 0, 1, 3)
 
 
-def _pad(images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels) -> jax.Array:
+def _pad(
+    images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels, dilation: Pair = (1, 1)
+) -> jax.Array:
     if isinstance(padding, str):
         choice(padding, ("valid", "same"), "padding")
-    pixels = pad_pixels(padding, size_of(images), size_of(kernel), strides)
-    padded = jnp.pad(images, (*pixels, (0, 0), (0, 0)))
-    check_window(size_of(padded), size_of(kernel))
+    window = dilate(size_of(kernel), dilation)
+    padded = jnp.pad(images, (*pad_pixels(padding, size_of(images), window, strides), (0, 0), (0, 0)))
+    check_window(size_of(padded), window)
     return padded
 
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.models.blocks import Pair
+from cnnjax.models.blocks import Pair, dilate
+from cnnjax.models.layers.pooling import MOST_SLICES
 
 
 def convolve_in_groups(
@@ -34,8 +35,12 @@ def convolve_in_groups(
         >>> convolve_in_groups(images, jnp.ones((3, 3, 1, 6)), dilation=(2, 2), groups=6).shape
         (4, 4, 2, 6)
     """
-    window, filters = kernel.shape[:2], kernel.shape[3]
-    reach = [(size - 1) * gap + 1 for size, gap in zip(window, dilation, strict=True)]
+    height, width, _, filters = kernel.shape
+    if height * width > MOST_SLICES:
+        return lax.conv_general_dilated(
+            images, kernel, strides, "VALID", None, dilation, ("HWNC", "HWIO", "HWNC"), feature_group_count=groups
+        )
+    reach = dilate((height, width), dilation)
     steps = [(size - span) // stride + 1 for size, span, stride in zip(images.shape, reach, strides, strict=False)]
     *_, batch, channels = images.shape
 
@@ -45,7 +50,7 @@ def convolve_in_groups(
         stop = (start[0] + spans[0], start[1] + spans[1], batch, channels)
         return lax.slice(images, start, stop, (*strides, 1, 1))
 
-    positions = [*itertools.product(range(window[0]), range(window[1]))]
+    positions = [*itertools.product(range(height), range(width))]
     if groups == channels == filters:
         return functools.reduce(operator.add, (see(*position) * kernel[*position, 0] for position in positions))
     if groups == 1:
