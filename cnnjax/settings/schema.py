@@ -127,7 +127,8 @@ class Schema:
         """
         path, value = split_assignment(text, option, example)
         self.check_path(path, option)
-        return path, value if self._hints[path][0] in (str, str | None) else read_literal(value)
+        is_text = self._hints[path][0] in (str, str | None) and not _QUOTED.fullmatch(value)
+        return path, value if is_text else read_literal(value)
 
     def read_settings(self, texts: Sequence[str], option: str, seeds: str) -> dict[str, Any]:
         """Reads assignments such as ``model.padding=same``; returns the values by path, in normal form.
