@@ -9,10 +9,10 @@ from cnnjax.data.dataset import Dataset, name_classes
 from cnnjax.data.loading import load_data
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.inspection.confusion import count_confusions
-from cnnjax.reports.arms import Arm, Measure
+from cnnjax.reports.arms import Arm, Result
 from cnnjax.runs.record import Record, check_predictions
 from cnnjax.runs.store import Store
-from cnnjax.statistics import Contrast, Noise, mcnemar_p, split_noise
+from cnnjax.statistics import Contrast, Measure, Noise, mcnemar_p, split_noise
 
 HARDEST = 24
 
@@ -59,17 +59,18 @@ def load_image_findings(
         arms: the arms to compare.
         base: the arm that the others are compared with.
         store: the store of their runs.
-        measure: the accuracy that is compared; if it is not the test accuracy, test images are not looked at.
+        measure: what is compared; if it is not the test accuracy, test images are not looked at.
 
     Raises:
         CorruptionError: the store cannot be read.
     """
-    if len({arm.config.data.source for arm in arms}) > 1:
+    datasets = [arm.config.data for arm in arms if arm.config is not None]
+    if len({data.source for data in datasets}) > 1:
         return None, ("several datasets: single images are not looked at",)
-    if measure != "test":
-        return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
+    if measure.title != "test accuracy":
+        return None, (f"single test images are not looked at: the arms are compared by {measure.title}",)
     try:
-        dataset = load_data(arms[0].config.data)
+        dataset = load_data(datasets[0])
     except (InputError, UnavailableError, CorruptionError) as error:
         return None, (f"single images are not looked at: {error}",)
     images = compare_on_images(arms, base, store, dataset)
@@ -130,7 +131,7 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
     )
 
 
-def _read_sha256(record: Record) -> str | None:
+def _read_sha256(record: Record | Result) -> str | None:
     """Returns the hash of the images that a run was made with."""
     sha256: str | None = (record.provenance.get("dataset") or {}).get("sha256")
     return sha256
