@@ -67,8 +67,9 @@ def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = (), score: 
 
 def _read_measure(arguments: JudgingArguments, score: str | None) -> Measure:
     if score is None and arguments.by in ACCURACIES:
-        _refuse(arguments, ("unit", "lower_is_better", "chance"), "describes a metric; give its name with --by")
+        refuse_options(arguments, ("unit", "lower_is_better", "chance"), "describes a metric; give its name with --by")
         return ACCURACIES[arguments.by]
+    check(arguments.unit, Unit, "--unit")
     name, split = (arguments.by, "test") if score is None else (score, "")
     measure = Measure(name, split, arguments.unit == "percent", not arguments.lower_is_better, None, arguments.chance)
     check(arguments.chance, (Annotated[float, Interval(0, 1)] if measure.is_share else float) | None, "--chance")
@@ -77,15 +78,17 @@ def _read_measure(arguments: JudgingArguments, score: str | None) -> Measure:
 
 def refuse_rules(arguments: JudgingArguments, needed: str) -> None:
     """Raises `InputError` if a rule is given without the options `needed`, so that nothing is judged."""
-    _refuse(arguments, [field.name for field in fields(JudgingArguments)], f"judges a comparison; give {needed}")
+    refuse_options(arguments, [field.name for field in fields(JudgingArguments)], f"judges a comparison; give {needed}")
 
 
-def _refuse(arguments: JudgingArguments, names: Iterable[str], why: str) -> None:
-    defaults = JudgingArguments()
+def refuse_options(arguments: JudgingArguments, names: Iterable[str], why: str) -> None:
+    """Raises `InputError`, which says why, if one of these options is given."""
+    defaults = type(arguments)()
     for name in names:
         value: Any = getattr(arguments, name)
         if value != getattr(defaults, name):
-            raise InputError(f"--{name.replace('_', '-')} {value}: {why}")
+            words = [] if value is True else value if isinstance(value, tuple) else [value]
+            raise InputError(f"{' '.join(map(str, (f'--{name}'.replace('_', '-'), *words)))}: {why}")
 
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]

@@ -33,16 +33,17 @@ class Result:
     """The result of a run that is not stored, such as one of another framework.
 
     Attributes:
+        key: where it is from, such as ``line 3``.
         scores: the value of each measure by its name; empty for a lost run.
         status: ``completed``, ``diverged`` or ``failed``.
         reason: why the run is lost; ``None`` for a completed run.
-        key, history, seconds, provenance, output: as in `Record`; nothing is known of them.
+        history, seconds, provenance, output: as in `Record`; nothing is known of them.
     """
 
+    key: str
     scores: Mapping[str, float]
     status: str = "completed"
     reason: str | None = None
-    key: str = ""
     history: tuple[EpochMetrics, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -61,12 +62,15 @@ def read_score(result: Record | Result, measure: Measure) -> float | None:
         if measure.title == "validation accuracy":
             return result.history[-1].val_accuracy if result.history else None
     scores: Mapping[str, float] = getattr(result, "scores", {})
+    where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
     if measure.name not in scores:
         known = ", ".join((*ACCURACIES, *scores))
-        raise InputError(f"--by {measure.name}: run {result.key[:12]} was not evaluated by it; must be one of {known}")
+        raise InputError(f"--by {measure.name}: {where} was not evaluated by it; must be one of {known}")
     score = scores[measure.name]
     if measure.is_share and not 0 <= score <= 1:
-        raise InputError(f"{result.key[:12]}: {measure.name} {score:g}: must be from 0 to 1, or its unit `own`")
+        raise InputError(
+            f"{where}: {measure.name} {score:g}: must be from 0 to 1 with the unit percent; own is another"
+        )
     return score
 
 

@@ -30,7 +30,7 @@ class ImageFindings:
         confusions: by arm, the confusion matrix summed over seeds, int64 (true class, predicted class).
         hardest: the indices of the test images that most runs get wrong, the hardest first.
         wrong: the share of all runs that get each of these wrong.
-        images: these images, uint8 (n, height, width, channels).
+        images: these images, uint8 (n, height, width, channels); ``None`` if only their labels are known.
         labels: their true classes, int32 (n,).
         guesses: the wrong class that each is most often taken for, int64 (n,).
         test_size: the number of test images.
@@ -42,7 +42,7 @@ class ImageFindings:
     confusions: Mapping[str, np.ndarray]
     hardest: np.ndarray
     wrong: np.ndarray
-    images: np.ndarray
+    images: np.ndarray | None
     labels: np.ndarray
     guesses: np.ndarray
     test_size: int
@@ -95,8 +95,27 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
     records = [record for arm in arms for record in arm.completed.values()]
     if not records or any(_read_sha256(record) != dataset.sha256 for record in records):
         return None
-    labels = dataset.test.labels
     predictions = _load_predictions(arms, store, dataset)
+    names = name_classes(dataset.class_names, dataset.classes)
+    return compare_predictions(predictions, dataset.test.labels, base, names, dataset.test.images)
+
+
+def compare_predictions(
+    predictions: Mapping[str, Mapping[int, np.ndarray]],
+    labels: np.ndarray,
+    base: str | None,
+    class_names: tuple[str, ...],
+    images: np.ndarray | None = None,
+) -> ImageFindings:
+    """Compares arms image by image, by the predictions of their completed runs.
+
+    Args:
+        predictions: the predicted classes (n,), by arm and seed; at least one.
+        labels: the true classes, int (n,).
+        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
+        class_names: the names of the classes, in the order of their labels.
+        images: the images, uint8 (n, height, width, channels); left out, none are shown.
+    """
     correct = {name: {seed: each == labels for seed, each in by_seed.items()} for name, by_seed in predictions.items()}
     everything = np.array([each for by_seed in predictions.values() for each in by_seed.values()])
     wrong = np.mean(everything != labels, axis=0)
@@ -118,16 +137,16 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
             for name, by_seed in others.items()
         },
         confusions={
-            name: np.sum([count_confusions(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
+            name: np.sum([count_confusions(labels, each, len(class_names)) for each in by_seed.values()], axis=0)
             for name, by_seed in predictions.items()
         },
         hardest=hardest,
         wrong=wrong[hardest],
-        images=dataset.test.images[hardest],
+        images=None if images is None else images[hardest],
         labels=labels[hardest],
         guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
         test_size=len(labels),
-        class_names=name_classes(dataset.class_names, dataset.classes),
+        class_names=class_names,
     )
 
 

@@ -339,7 +339,7 @@ def show_confusions(findings: Findings) -> "Drawn":
 def show_hardest(findings: Findings) -> "Drawn":
     """Shows the test images that most runs get wrong."""
     images = findings.images
-    if images is None:
+    if images is None or images.images is None:
         return None, NO_PREDICTIONS
     if not len(images.hardest):
         return None, "Every run gets every test image right."
