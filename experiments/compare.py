@@ -5,7 +5,7 @@ Two values of a setting; the same after training the missing runs; one page with
     python -m experiments.compare --a model.padding=same --b model.padding=valid
     python -m experiments.compare --a model.padding=same --b model.padding=valid --run --seeds 10
     python -m experiments.compare --a model.padding=same --b model.padding=valid --format html --output padding.html
-    python -m experiments.compare scores.csv --arm norm --score f1 --baseline batch
+    python -m experiments.compare scores.csv --arm norm --score f1
 
 Of stored runs, an arm has those with its settings; all other settings must be the same in both arms. If the store has
 several such pairs, ``--set`` says which to compare.
@@ -45,13 +45,13 @@ class CompareArguments(JudgingArguments, WritingArguments):
     """Compares two arms by their stored runs, or arms by the scores in a CSV file, paired by seed::
 
     python -m experiments.compare --a model.padding=same --b model.padding=valid
-    python -m experiments.compare scores.csv --arm norm --score f1 --baseline batch
+    python -m experiments.compare scores.csv --arm norm --score f1
     """
 
     scores: Annotated[Path | None, Option(metavar="SCORES.csv", positional=True)] = None
     """Scores of runs that are not stored: a line for each run, with columns of its arm, its seed and its score."""
-    arm: Annotated[tuple[str, ...], Option(metavar="COLUMN")] = ("arm",)
-    """Of SCORES.csv: column that tells arms apart; given again, the columns are the factors of a study."""
+    arm: Annotated[tuple[str, ...], Option(metavar="COLUMN")] = ()
+    """Of SCORES.csv: column that tells arms apart, by default arm; given again, the columns are factors of a study."""
     seed: Annotated[str, Option(metavar="COLUMN")] = "seed"
     """Of SCORES.csv: column of the seed."""
     score: Annotated[str, Option(metavar="COLUMN")] = "score"
@@ -82,18 +82,22 @@ def main(argv: list[str]) -> int:
     arguments = parse_arguments(CompareArguments, argv, PROG, CompareArguments())
     arguments.check_writable()
     command = f"{PROG} {shlex.join(argv)}"
-    arguments.write(_compare_scores(arguments, command) if arguments.scores else _compare_runs(arguments, command))
+    if arguments.scores is None:
+        arguments.write(_compare_runs(arguments, command))
+    else:
+        arguments.write(_compare_scores(arguments.scores, arguments, command))
     return 0
 
 
-def _compare_scores(arguments: CompareArguments, command: str) -> Findings:
+def _compare_scores(path: Path, arguments: CompareArguments, command: str) -> Findings:
     refuse_options(
         arguments, ("a", "b", "set", "out", "run", "seeds", "by"), "is for stored runs; leave out SCORES.csv"
     )
-    assert arguments.scores is not None
     rules = read_rules(arguments, score=arguments.score)
-    columns = Columns(arguments.arm, arguments.seed, arguments.score, arguments.status)
-    arms, origin = read_scores(arguments.scores, columns)
+    columns = Columns(arguments.arm or ("arm",), arguments.seed, arguments.score, arguments.status)
+    arms, origin = read_scores(path, columns)
+    if arguments.output and arguments.output.exists() and arguments.output.samefile(path):
+        raise InputError(f"--output {arguments.output}: is the file of the scores itself")
     return compare_scores(arms, arguments.baseline, rules, origin=origin, command=command)
 
 

@@ -54,6 +54,8 @@ def test_a_run_is_at_chance_unless_a_binomial_test_shows_that_it_is_better():
     limit = int(binom.isf(0.001, 10_000, 0.1135))
     counts = count_runs([make_runs([980, 1135, limit, limit + 2, 9700])], MNIST)
     assert (counts.completed, counts.at_chance) == (5, 3)
+    errors = {seed: 1 - value for seed, value in make_runs([980, 1135, limit, limit + 2, 9700]).items()}
+    assert count_runs([errors], Measure("error", higher_is_better=False, resolution=STEP, chance=0.8865)) == counts
 
 
 def test_arms_that_learn_nothing_are_not_equivalent():

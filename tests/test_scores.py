@@ -192,7 +192,8 @@ def test_a_comparison_shows_itself_as_tables_and_in_a_notebook_as_its_page():
         ("arm,seed,f1\na,0,1\n", r"column score='score': must be one of arm, seed, f1"),
         ("arm,seed,score\na,0,0.9\nb,0,high\n", r"line 3: score 'high': must be a number"),
         ("arm;seed;score\na;0;0,9\nb;0;0,8\n", r"line 2: score '0,9': must be a number such as 0.97"),
-        ("arm,seed,score\na,0,0.9\nb,first,0.8\n", r"line 3: seed 'first': must be a number"),
+        ("arm,seed,score\na,0,0.9\nb,first,0.8\n", r"line 3: seed 'first': must be a whole number"),
+        ("arm,seed,score,score\na,0,0.9,0.8\n", r"line 1: has a column twice: arm, seed, score, score"),
         ("arm,seed,score\na,0.5,0.9\nb,0,0.8\n", r"line 2: seed '0.5': must be a whole number"),
         ("arm,seed,score\na,,0.9\nb,0,0.8\n", r"line 2: seed '': must be a whole number"),
         ("arm,seed,score\n,0,0.9\nb,0,0.8\n", r"line 2: arm: is empty; must be the label of an arm"),
@@ -217,10 +218,11 @@ def test_a_file_that_cannot_be_compared_is_refused_with_the_line(tmp_path, text,
     [
         (3, {}, "scores: must be a data frame, a path or a mapping, not int"),
         ({"a": 0.9, "b": 0.8}, {}, r"scores\['a'\]: must be a mapping of seeds to scores, or a list of scores"),
-        ({"a": [0.9], "b": [2.5]}, {}, r"scores\['b'\]\[0\]: score 2.5: must be from 0 to 1 with the unit percent"),
+        ({"a": [0.9], "b": [2.5]}, {}, r"scores\['b'\]\[0\]: score 2.5: must be from 0 to 1, as the unit is percent"),
         ({"a": [0.9], "b": [2.5]}, {"unit": "own"}, "--margin: must be given with --unit own"),
         (SCORES, {"unit": "points"}, "--unit='points': must be one of percent, own"),
         (SCORES, {"baseline": "bach"}, "baseline='bach': must be one of .*; did you mean 'batch'"),
+        (SCORES, {"score": ""}, "the name of a score must not be empty"),
         (SCORES, {"chance": 10}, "--chance=10.*: must be"),
         ({"a": [[0, 1]], "b": [[0]]}, {"labels": [0, 1]}, r"scores\['b'\]\[0\]: must be classes"),
         ({"a": [[0, 1]], "b": [[0, 1]]}, {"labels": [0.5, 1]}, "labels: must be classes"),
@@ -243,6 +245,7 @@ def test_the_command_compares_a_file_and_refuses_options_of_stored_runs(tmp_path
     for options, message in (
         (["--run"], "--run: is for stored runs; leave out SCORES.csv"),
         (["--by", "validation"], "--by validation: is for stored runs"),
+        (["--arm", "norm", "--score", "f1", "--output", path], "scores.csv: is the file of the scores itself"),
     ):
         with pytest.raises(InputError, match=message):
             main([path, *options])

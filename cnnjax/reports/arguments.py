@@ -29,15 +29,16 @@ class JudgingArguments:
     """What is compared: test or validation, the accuracy on the test set, or after the last epoch on validation
     examples; or the name of a metric that the runs were evaluated by."""
     unit: Unit = "percent"
-    """Of a metric: percent, from 0 to 1 like an accuracy, written in % and percentage points; or own, any number."""
+    """Of a metric or score: percent, from 0 to 1 like an accuracy, its differences in percentage points; or own, any
+    number."""
     lower_is_better: bool = False
-    """Of a metric: lower is better, as of a loss."""
+    """Of a metric or score: lower is better, as of a loss."""
     chance: float | None = None
-    """Of a metric: what guessing reaches, which a lost run counts as in the worst case."""
+    """Of a metric or score: what guessing reaches, which a lost run counts as in the worst case."""
     alpha: float = 0.05
     """Probability of any false claim of a difference among all comparisons, and likewise of equivalence."""
     margin: float | None = None
-    """Difference below which there is none: in percentage points, by default 0.2, or in the own unit of a metric."""
+    """Difference below which there is none: in percentage points, by default 0.2, or in the own unit."""
     power: float = 0.8
     """Probability with which the seeds that are planned decide."""
 
@@ -71,6 +72,8 @@ def _read_measure(arguments: JudgingArguments, score: str | None) -> Measure:
         return ACCURACIES[arguments.by]
     check(arguments.unit, Unit, "--unit")
     name, split = (arguments.by, "test") if score is None else (score, "")
+    if not name:
+        raise InputError("the name of a score must not be empty")
     measure = Measure(name, split, arguments.unit == "percent", not arguments.lower_is_better, None, arguments.chance)
     check(arguments.chance, (Annotated[float, Interval(0, 1)] if measure.is_share else float) | None, "--chance")
     return measure

@@ -68,9 +68,7 @@ def read_score(result: Record | Result, measure: Measure) -> float | None:
         raise InputError(f"--by {measure.name}: {where} was not evaluated by it; must be one of {known}")
     score = scores[measure.name]
     if measure.is_share and not 0 <= score <= 1:
-        raise InputError(
-            f"{where}: {measure.name} {score:g}: must be from 0 to 1 with the unit percent; own is another"
-        )
+        raise InputError(f"{where}: {measure.name} {score:g}: must be from 0 to 1, as the unit is percent and not own")
     return score
 
 
@@ -103,7 +101,7 @@ class Arm:
         config: its configuration, whose seed has no meaning; ``None`` for runs of another framework.
         records: the results of its runs by seed; a seed without a result is absent.
         seeds: the seeds that were planned.
-        parameters, flops: the size of its network; ``None`` if the network cannot exist.
+        parameters, flops: the size of its network; ``None`` if it cannot exist, or the size is not known.
         problem: why the network cannot exist; ``None`` if it can.
     """
 

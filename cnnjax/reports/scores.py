@@ -85,6 +85,8 @@ def _parse_csv(text: str) -> tuple[list[str], list[Row]]:
     if not lines:
         raise InputError("is empty; must begin with a line of column names")
     (_, names), *others = lines
+    if len(set(names)) < len(names):
+        raise InputError(f"line 1: has a column twice: {', '.join(names)}")
     for number, values in others:
         if len(values) != len(names):
             raise InputError(f"line {number}: must have {len(names)} values, one for each column; has {len(values)}")
@@ -133,7 +135,7 @@ def _read_label(value: Any, where: str) -> str:
 
 
 def _read_seed(value: Any, where: str) -> int:
-    seed = _read_number(value, where)
+    seed = _read_number(value, where, "a whole number")
     if not seed.is_integer():
         raise InputError(f"{where} {value!r}: must be a whole number")
     return int(seed)
@@ -144,18 +146,18 @@ def _read_result(row: Mapping[str, Any], columns: Columns, where: str) -> Result
     status = "completed" if _is_empty(given) else choice(given, ("completed", *LOST), f"{where}: {columns.status}")
     if status in LOST:
         return Result(where, {}, status, f"as {where} says")
-    score = _read_number(row[columns.score], f"{where}: {columns.score}")
+    score = _read_number(row[columns.score], f"{where}: {columns.score}", "a number such as 0.97, or empty if lost")
     if math.isfinite(score):
         return Result(where, {columns.score: score})
     return Result(where, {}, "failed", f"{where} has no finite {columns.score}")
 
 
-def _read_number(value: Any, where: str) -> float:
+def _read_number(value: Any, where: str, legal: str) -> float:
     """Returns a number; ``nan`` for an empty value."""
     try:
         return math.nan if _is_empty(value) else float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{where} {value!r}: must be a number such as 0.97, or empty for a lost run") from None
+        raise InputError(f"{where} {value!r}: must be {legal}") from None
 
 
 def compare_scores(
@@ -311,7 +313,7 @@ def _read_mapping(scores: Mapping[Any, Any]) -> dict[str, dict[int, Any]]:
         if not isinstance(values, Mapping | Sequence | np.ndarray) or isinstance(values, str):
             raise InputError(f"scores[{name!r}]: must be a mapping of seeds to scores, or a list of scores")
         pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
-        nested[str(name)] = {_read_seed(seed, f"scores[{name!r}]: seed"): value for seed, value in pairs}
+        nested[str(name).strip()] = {_read_seed(seed, f"scores[{name!r}]: seed"): value for seed, value in pairs}
     return nested
 
 
