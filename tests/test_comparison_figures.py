@@ -28,7 +28,7 @@ from cnnjax.figures.style import (
 )
 from cnnjax.reports.findings import Rules
 from cnnjax.reports.pictures import draw_all, save_pictures
-from cnnjax.statistics import Criteria, Share, compare_all_pairs, compare_with_baseline
+from cnnjax.statistics import Criteria, Measure, Share, compare_all_pairs, compare_with_baseline
 from comparison_helpers import make_arms, make_example, make_findings
 from figure_checks import (
     check_figure,
@@ -262,6 +262,16 @@ def test_the_band_of_a_forest_plot_is_the_margin_on_both_sides_of_zero(contrasts
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.3, 0.3))
     left, right = draw_forest(["a", "b", "c"], contrasts, Criteria(margin=0.1)).axes[0].get_xlim()
     assert left < -10 < 10 < right
+
+
+def test_a_measure_in_its_own_unit_is_drawn_as_it_is(contrasts):
+    criteria = Criteria(margin=0.003, measure=Measure("loss", is_share=False))
+    axes = draw_forest(["a", "b", "c"], contrasts, criteria).axes[0]
+    assert find_points(axes, "^") == [(pytest.approx(contrasts[0].comparison.mean), 0)]
+    assert [x for (x, _), _ in find_bars(axes)] == [pytest.approx(each.decisive_interval[0]) for each in contrasts]
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.003, 0.003))
+    assert axes.get_xlabel() == "difference of loss in units of loss"
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -178,6 +178,19 @@ def test_every_format_names_the_score_and_no_accuracy(form):
         assert json.loads(text)["rules"]["measure"] == "f1"
 
 
+def test_a_page_of_scores_in_their_own_unit_says_nothing_of_points_or_accuracy():
+    rows = [
+        (arm, width, seed, 10 * SCORES[arm][seed] + width) for arm in SCORES for width in (0, 2) for seed in SCORES[arm]
+    ]
+    frame = pd.DataFrame(rows, columns=["norm", "width", "seed", "loss"])
+    options = {"arm": ["norm", "width"], "score": "loss", "unit": "own", "margin": 0.02, "lower_is_better": True}
+    page = compare(frame, **options).write("html", all_tests=True)
+    assert "units of loss" in page
+    assert not re.search(
+        r"points|accura|parameters|FLOPs", re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
+    )
+
+
 def test_a_comparison_shows_itself_as_tables_and_in_a_notebook_as_its_page():
     found = compare(SCORES, baseline="batch")
     assert repr(found) == str(found) == found.write("terminal")
