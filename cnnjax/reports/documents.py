@@ -80,12 +80,11 @@ def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
         for each in arms
     )
     means = [each.estimate.mean if each.estimate else None for each in arms]
-    best = (
-        measure.choose_best(mean for mean in means if mean is not None) if any(each.scores for each in arms) else None
-    )
+    known = [mean for mean in means if mean is not None]
+    best = measure.choose_best(known) if known else None
     of_one_dataset = len({each.arm.labels.get("data.name") for each in arms}) == 1
     place = len(short) or 1
-    bold = {(row, place) for row, mean in enumerate(means) if best is not None and mean == best and of_one_dataset}
+    bold = {(row, place) for row, mean in enumerate(means) if known and mean == best and of_one_dataset}
     return Table(columns, tuple(rows), f"{measure.name[0].upper()}{measure.name[1:]} of each arm", frozenset(bold))
 
 
