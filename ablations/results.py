@@ -10,6 +10,7 @@ from ablations.study.grid import Cell, Grid, list_labels
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import (
+    ACCURACIES,
     Arm,
     Failure,
     count_origins,
@@ -80,7 +81,7 @@ class Report:
             "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
-            "scope": write_scope("test"),
+            "scope": write_scope(ACCURACIES["test"]),
             "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
@@ -129,7 +130,7 @@ def _cell_to_dict(cell: Arm, keys: Mapping[str, str]) -> dict[str, Any]:
         "accuracy": cell.accuracy and asdict(cell.accuracy),
         "val_accuracy": cell.val_accuracy and asdict(cell.val_accuracy),
         "keys": keys,
-        "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies("test").items()},
+        "accuracies": {str(seed): accuracy for seed, accuracy in cell.scores(ACCURACIES["test"]).items()},
         "counts": dict(cell.counts),
         "pruned": cell.pruned,
         "train_seconds": cell.train_seconds,
@@ -268,7 +269,7 @@ def list_columns(grid: Grid) -> dict[str, Callable[[Arm], Value]]:
 
 
 def _read_accuracy(seed: int) -> Callable[[Arm], Value]:
-    return lambda cell: cell.accuracies("test").get(seed)
+    return lambda cell: cell.scores(ACCURACIES["test"]).get(seed)
 
 
 def _read_count(status: str) -> Callable[[Arm], Value]:
@@ -394,7 +395,7 @@ def pick_cell(cells: Sequence[Arm]) -> Pick:
         raise InputError(
             "--select: the cells differ in train.validation_split, so in the examples that would judge them"
         )
-    if not any(cell.accuracies("validation") for cell in cells) and any(cell.accuracies("test") for cell in cells):
+    if any(cell.accuracy for cell in cells) and not any(cell.val_accuracy for cell in cells):
         raise InputError(
             "--select: no run has validation examples; run the study with --set train.validation_split=0.1"
         )

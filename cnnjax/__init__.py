@@ -12,6 +12,7 @@ from cnnjax.runs.config import RunConfig, TrainConfig
 if TYPE_CHECKING:
     from cnnjax.data.dataset import Dataset
     from cnnjax.models.module import CNN
+    from cnnjax.reports.scores import compare
     from cnnjax.runs.record import Record, Run
     from cnnjax.runs.store import Store, load_run
     from cnnjax.training.fit import fit, fit_many
@@ -32,6 +33,7 @@ __all__ = [
     "Summary",
     "TrainConfig",
     "UnavailableError",
+    "compare",
     "fit",
     "fit_many",
     "load_run",
@@ -45,6 +47,7 @@ _LAZY = {
     "Record": "cnnjax.runs.record",
     "Run": "cnnjax.runs.record",
     "Store": "cnnjax.runs.store",
+    "compare": "cnnjax.reports.scores",
     "fit": "cnnjax.training.fit",
     "fit_many": "cnnjax.training.fit",
     "load_run": "cnnjax.runs.store",

@@ -1,13 +1,14 @@
-"""Compares two arms by their stored runs: is one better, by how much, and how sure is that?
+"""Compares arms: is one better, by how much, and how sure is that?
 
-Two values of a setting; the same after training the missing runs; one page with pictures::
+Two values of a setting; the same after training the missing runs; one page with pictures; scores of any framework::
 
     python -m experiments.compare --a model.padding=same --b model.padding=valid
     python -m experiments.compare --a model.padding=same --b model.padding=valid --run --seeds 10
     python -m experiments.compare --a model.padding=same --b model.padding=valid --format html --output padding.html
+    python -m experiments.compare scores.csv --arm norm --score f1
 
-An arm has the runs with its settings; all other settings must be the same in both arms. If the store has several such
-pairs, ``--set`` says which to compare.
+Of stored runs, an arm has those with its settings; all other settings must be the same in both arms. If the store has
+several such pairs, ``--set`` says which to compare.
 """
 
 import shlex
@@ -24,9 +25,10 @@ from cnnjax.errors import InputError, Interrupted
 from cnnjax.machine.files import keep_programs
 from cnnjax.machine.processes import offer_cpu_devices
 from cnnjax.models.table import summarize
-from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules
+from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_options
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import compare_stored_arms
+from cnnjax.reports.findings import Findings, compare_stored_arms
+from cnnjax.reports.scores import Columns, compare_scores, read_scores
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer
 from cnnjax.runs.record import Record
@@ -40,10 +42,24 @@ PROG = "python -m experiments.compare"
 
 @dataclass(frozen=True)
 class CompareArguments(JudgingArguments, WritingArguments):
-    """Compares two arms, paired by seed::
+    """Compares two arms by their stored runs, or arms by the scores in a CSV file, paired by seed::
 
     python -m experiments.compare --a model.padding=same --b model.padding=valid
+    python -m experiments.compare scores.csv --arm norm --score f1
     """
+
+    scores: Annotated[Path | None, Option(metavar="SCORES.csv", positional=True)] = None
+    """Scores of runs that are not stored: a line for each run, with columns of its arm, its seed and its score."""
+    arm: Annotated[tuple[str, ...], Option(metavar="COLUMN")] = ()
+    """Of SCORES.csv: column that tells arms apart, by default arm; given again, the columns are factors of a study."""
+    seed: Annotated[str, Option(metavar="COLUMN")] = "seed"
+    """Of SCORES.csv: column of the seed."""
+    score: Annotated[str, Option(metavar="COLUMN")] = "score"
+    """Of SCORES.csv: column of the score; empty for a lost run."""
+    status: Annotated[str | None, Option(metavar="COLUMN")] = None
+    """Of SCORES.csv: column that says completed, diverged or failed; left out, the column status, if there is one."""
+    baseline: Annotated[str | None, Option(metavar="ARM")] = None
+    """Of SCORES.csv: arm that the others are compared with; left out, all pairs are compared."""
 
     a: Annotated[tuple[str, ...], Option(metavar="SETTING=VALUE")] = ()
     """A setting of the first arm, such as model.padding=same; may be given again."""
@@ -64,9 +80,31 @@ class CompareArguments(JudgingArguments, WritingArguments):
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     arguments = parse_arguments(CompareArguments, argv, PROG, CompareArguments())
+    arguments.check_writable()
+    command = f"{PROG} {shlex.join(argv)}"
+    if arguments.scores is None:
+        arguments.write(_compare_runs(arguments, command))
+    else:
+        arguments.write(_compare_scores(arguments.scores, arguments, command))
+    return 0
+
+
+def _compare_scores(path: Path, arguments: CompareArguments, command: str) -> Findings:
+    refuse_options(
+        arguments, ("a", "b", "set", "out", "run", "seeds", "by"), "is for stored runs; leave out SCORES.csv"
+    )
+    rules = read_rules(arguments, score=arguments.score)
+    columns = Columns(arguments.arm or ("arm",), arguments.seed, arguments.score, arguments.status)
+    arms, origin = read_scores(path, columns)
+    if arguments.output and arguments.output.exists() and arguments.output.samefile(path):
+        raise InputError(f"--output {arguments.output}: is the file of the scores itself")
+    return compare_scores(arms, arguments.baseline, rules, origin=origin, command=command)
+
+
+def _compare_runs(arguments: CompareArguments, command: str) -> Findings:
+    refuse_options(arguments, ("arm", "seed", "score", "status", "baseline"), "is for scores; give SCORES.csv")
     rules = read_rules(arguments)
     check(arguments.seeds, Count | None, "--seeds")
-    arguments.check_writable()
     selectors = read_selectors(arguments.a, arguments.b, arguments.set)
     store = Store(arguments.out)
     contexts = find_contexts(selectors, store.find_all())
@@ -85,17 +123,15 @@ def main(argv: list[str]) -> int:
             raise InputError(
                 f"--{side} {arm.name}: no completed run of it {which}is in {store.path}; --run trains them"
             )
-    findings = compare_stored_arms(
+    return compare_stored_arms(
         arms,
         arms[1].name,
         rules,
         store,
         title=f"Is {arms[0].name} better than {arms[1].name}?",
         facts=_describe_context(selectors, context, seeds),
-        command=f"{PROG} {shlex.join(argv)}",
+        command=command,
     )
-    arguments.write(findings)
-    return 0
 
 
 def _describe_context(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:

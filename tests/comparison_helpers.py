@@ -13,8 +13,10 @@ from cnnjax.reports.findings import Rules, compare_arms
 from cnnjax.reports.images import compare_on_images
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record
+from cnnjax.statistics import Measure
 
 TEST_SIZE = 2000
+RULES = Rules(measure=Measure(resolution=1 / TEST_SIZE))
 FILTERS = {"[4,8]": (4, 8), "[8,16]": (8, 16), "[16,32]": (16, 32), "[32,64]": (32, 64)}
 LEVELS = {"model.padding": ("valid", "same"), "model.strides": ("1", "2"), "model.filters": tuple(FILTERS)}
 GAINS = {"valid": 0.0, "same": 0.008, "1": 0.0, "2": -0.02, "[4,8]": -0.01, "[8,16]": 0.0, "[16,32]": 0.006}
@@ -91,8 +93,8 @@ def make_arms(levels=None, seeds=range(5), dataset=None, leave_out_last=True, ep
 
 
 def make_findings(arms, base=None, images=None, **options):
-    options = {"title": "Do padding, strides and filters matter?", "chance": 0.0, "resolution": 1 / TEST_SIZE} | options
-    return compare_arms(arms, base, options.pop("rules", Rules()), images=images, **options)
+    options = {"title": "Do padding, strides and filters matter?", "rules": RULES} | options
+    return compare_arms(arms, base, options.pop("rules"), images=images, **options)
 
 
 def make_example(dataset=None):

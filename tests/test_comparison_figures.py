@@ -26,8 +26,9 @@ from cnnjax.figures.style import (
     to_rgba,
     wrap,
 )
+from cnnjax.reports.findings import Rules
 from cnnjax.reports.pictures import draw_all, save_pictures
-from cnnjax.statistics import Share, compare_all_pairs, compare_with_baseline
+from cnnjax.statistics import Criteria, Measure, Share, compare_all_pairs, compare_with_baseline
 from comparison_helpers import make_arms, make_example, make_findings
 from figure_checks import (
     check_figure,
@@ -165,7 +166,7 @@ def test_learning_curves_are_of_validation_where_there_is_any():
 def test_several_datasets_are_ranked():
     levels = {"data.name": ("mnist", "fashion_mnist", "kmnist"), "model.padding": ("valid", "same", "none")}
     arms, _ = make_arms(levels, leave_out_last=False)
-    pictures = draw_all(make_findings(arms, resolution=None))
+    pictures = draw_all(make_findings(arms, rules=Rules()))
     assert pictures["ranks"].figure is not None
     assert "no scale in common" in pictures["capacity"].caption
     assert "ranked within each dataset" in pictures["differences"].caption
@@ -187,7 +188,7 @@ def test_an_arm_far_from_the_others_does_not_hide_them():
     arms = {f"arm {k}": {s: 0.97 + random.normal(0, 0.002) for s in range(5)} for k in range(6)}
     arms["broken"] = {s: 0.1 + random.normal(0, 0.002) for s in range(5)}
     contrasts = compare_with_baseline(arms, "arm 0")
-    figure = draw_forest([contrast.first for contrast in contrasts], contrasts, 0.002)
+    figure = draw_forest([contrast.first for contrast in contrasts], contrasts, Criteria(margin=0.002))
     assert figure.axes[0].get_xlim()[1] < 10
     assert any("-87" in text for text, _ in list_texts(figure))
 
@@ -196,7 +197,7 @@ def test_an_arm_far_from_the_others_does_not_hide_them():
 def test_names_are_taken_literally(name):
     values = {"base": {0: 0.9, 1: 0.91, 2: 0.9}, name: {0: 0.92, 1: 0.93, 2: 0.92}}
     contrasts = compare_all_pairs(values)
-    figure = draw_forest([name], contrasts, 0.002)
+    figure = draw_forest([name], contrasts, Criteria(margin=0.002))
     assert encode_figure(figure, ".png")
     check_figure(figure)
     assert max(map(len, wrap(name, 34).splitlines())) <= 36
@@ -224,8 +225,8 @@ def contrasts():
 
 
 def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(contrasts):
-    names, margin = [contrast.first for contrast in contrasts], 0.003
-    axes = draw_forest(names, contrasts, margin).axes[0]
+    names = [contrast.first for contrast in contrasts]
+    axes = draw_forest(names, contrasts, Criteria(margin=0.003)).axes[0]
     assert names == list(GAINS)
     assert is_upside_down(axes)
     assert name_ticks(axes.yaxis) == names
@@ -256,11 +257,21 @@ def test_a_row_of_a_forest_plot_has_its_mean_interval_and_seeds_at_their_values(
 
 
 def test_the_band_of_a_forest_plot_is_the_margin_on_both_sides_of_zero(contrasts):
-    axes = draw_forest(["a", "b", "c"], contrasts, 0.003).axes[0]
+    axes = draw_forest(["a", "b", "c"], contrasts, Criteria(margin=0.003)).axes[0]
     (band,) = axes.patches
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.3, 0.3))
-    left, right = draw_forest(["a", "b", "c"], contrasts, 0.1).axes[0].get_xlim()
+    left, right = draw_forest(["a", "b", "c"], contrasts, Criteria(margin=0.1)).axes[0].get_xlim()
     assert left < -10 < 10 < right
+
+
+def test_a_measure_in_its_own_unit_is_drawn_as_it_is(contrasts):
+    criteria = Criteria(margin=0.003, measure=Measure("loss", is_share=False))
+    axes = draw_forest(["a", "b", "c"], contrasts, criteria).axes[0]
+    assert find_points(axes, "^") == [(pytest.approx(contrasts[0].comparison.mean), 0)]
+    assert [x for (x, _), _ in find_bars(axes)] == [pytest.approx(each.decisive_interval[0]) for each in contrasts]
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-0.003, 0.003))
+    assert axes.get_xlabel() == "difference of loss in units of loss"
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -269,7 +280,7 @@ def test_an_arrow_points_to_the_side_of_a_mean_outside_the_figure(sign):
     arms = {f"arm {k}": {s: 0.5 + random.normal(0, 0.002) for s in range(5)} for k in range(6)}
     arms["far"] = {s: 0.5 + sign * 0.4 + random.normal(0, 0.002) for s in range(5)}
     contrasts = compare_with_baseline(arms, "arm 0")
-    axes = draw_forest([contrast.first for contrast in contrasts], contrasts, 0.002).axes[0]
+    axes = draw_forest([contrast.first for contrast in contrasts], contrasts, Criteria(margin=0.002)).axes[0]
     (arrow,) = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
     (tip, row), (tail, _) = arrow.xy, arrow.get_position()
     assert sign * tip > sign * tail > 0
@@ -369,7 +380,7 @@ def test_effects_are_at_their_levels_and_values_and_the_reference_is_at_zero(con
         FactorEffects("f", {"up": higher, "ref": None, "down": lower}),
         FactorEffects("g", {"r": None, "d": lower}),
     ]
-    one, other = draw_main_effects(factors, 0.003).axes
+    one, other = draw_main_effects(factors, Criteria(margin=0.003)).axes
     assert find_points(one, "^") == [(0, pytest.approx(100 * higher.comparison.mean))]
     assert find_points(one, "D") == [(1, 0)]
     assert find_points(one, "v") == [(2, pytest.approx(100 * lower.comparison.mean))]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.statistics import adjust_for_size, analyze_variance, compare_paired, estimate_effects
+from cnnjax.statistics import Criteria, Measure, adjust_for_size, analyze_variance, compare_paired, estimate_effects
 
 FACTORS = ("padding", "width")
 
@@ -159,9 +159,9 @@ def test_effects_are_not_adjusted_if_the_levels_almost_determine_the_size():
 
 def test_the_spread_of_an_effect_is_at_least_that_of_rounding():
     cells = {cell: dict.fromkeys(range(3), 0.9) for cell in itertools.product(*LABELS)}
-    padding, *_ = estimate_effects(FACTORS, cells, resolution=1e-4)
+    padding, *_ = estimate_effects(FACTORS, cells, criteria=Criteria(measure=Measure(resolution=1e-4)))
     assert padding.contrast.comparison.spread == pytest.approx(1e-4 / np.sqrt(6 * 3))
-    interaction, *_ = estimate_effects(FACTORS, cells, 2, resolution=1e-4)
+    interaction, *_ = estimate_effects(FACTORS, cells, 2, criteria=Criteria(measure=Measure(resolution=1e-4)))
     assert interaction.contrast.comparison.spread == pytest.approx(1e-4 * np.sqrt(4 / 12))
 
 
@@ -169,7 +169,9 @@ def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_sha
     # Strides 3 exist for width 8 alone, where strides 2 do less than elsewhere.
     gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("2", "16"): -0.05, ("3", "8"): -0.02}
     cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
-    two, three, width = estimate_effects(("strides", "width"), cells, resolution=1e-3)
+    two, three, width = estimate_effects(
+        ("strides", "width"), cells, criteria=Criteria(measure=Measure(resolution=1e-3))
+    )
     assert [each.contrast.comparison.mean for each in (two, three)] == pytest.approx([-0.01, -0.02])
     assert (two.combinations, two.possible, two.is_common) == (three.combinations, three.possible, True) == (1, 2, True)
     # Width has one level beside its reference, and so all combinations that have both.
@@ -180,6 +182,8 @@ def test_levels_without_a_common_combination_are_marked():
     gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("3", "16"): -0.02}
     cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
     effects = [
-        each for each in estimate_effects(("strides", "width"), cells, resolution=1e-3) if "strides" in each.factors
+        each
+        for each in estimate_effects(("strides", "width"), cells, criteria=Criteria(measure=Measure(resolution=1e-3)))
+        if "strides" in each.factors
     ]
     assert [(each.is_common, each.combinations) for each in effects] == [(False, 1), (False, 1)]

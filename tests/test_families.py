@@ -5,10 +5,11 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.statistics import compare_all_pairs, compare_paired, compare_with_baseline
+from cnnjax.statistics import Criteria, Measure, compare_all_pairs, compare_paired, compare_with_baseline
 from cnnjax.statistics.families import find_family_level, holm, sidak
 
 STEP = 1e-4
+CRITERIA = Criteria(measure=Measure(resolution=STEP))
 
 
 def draw_arms(means, n=6, spread=0.001, seed=0):
@@ -41,7 +42,7 @@ def test_holm_agrees_with_statsmodels(seed):
 def test_a_single_comparison_is_not_adjusted():
     arms = draw_arms({"a": 0.002, "base": 0.0})
     alone = compare_paired(arms["a"], arms["base"], resolution=STEP)
-    for (contrast,) in (compare_with_baseline(arms, "base", resolution=STEP), compare_all_pairs(arms, resolution=STEP)):
+    for (contrast,) in (compare_with_baseline(arms, "base", CRITERIA), compare_all_pairs(arms, CRITERIA)):
         assert (contrast.level, contrast.adjusted_p) == (pytest.approx(0.05), pytest.approx(alone.t_p))
         assert (contrast.low, contrast.high) == pytest.approx((alone.low, alone.high))
         assert "as one of" not in contrast.verdict.reason
@@ -52,8 +53,8 @@ def test_interval_and_verdict_agree(n):
     for seed in range(10):
         arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001, "c": -0.002, "d": 0.004}, n, seed=seed)
         contrasts = (
-            *compare_with_baseline(arms, "base", resolution=STEP),
-            *compare_all_pairs(arms, resolution=STEP),
+            *compare_with_baseline(arms, "base", CRITERIA),
+            *compare_all_pairs(arms, CRITERIA),
         )
         for contrast in contrasts:
             outside = contrast.low > 0 or contrast.high < 0
@@ -65,7 +66,7 @@ def test_interval_and_verdict_agree(n):
 
 def test_simultaneous_intervals_are_wider_and_have_one_level():
     arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001, "c": -0.002}, 5)
-    contrasts = compare_with_baseline(arms, "base", resolution=STEP)
+    contrasts = compare_with_baseline(arms, "base", CRITERIA)
     assert [contrast.first for contrast in contrasts] == ["a", "b", "c"]
     assert {contrast.level for contrast in contrasts} == {sidak(0.05, 3)}
     for contrast in contrasts:
@@ -105,14 +106,14 @@ def test_the_level_is_never_below_sidaks():
     rows += [np.array(row) for row in ([0, 1] * 4, [0, 0, 1, 1] * 2, [0, 1, 1, 0] * 2, [1, 0, 0, 1, 0, 1, 1, 0])]
     assert find_level(STEP * np.array(rows)) == pytest.approx(sidak(0.05, 8))
     arms = {str(index): dict(enumerate(0.9 + STEP * row)) for index, row in enumerate(rows)}
-    for contrast in compare_with_baseline(arms | {"base": dict.fromkeys(range(8), 0.9)}, "base", resolution=STEP):
+    for contrast in compare_with_baseline(arms | {"base": dict.fromkeys(range(8), 0.9)}, "base", CRITERIA):
         assert contrast.comparison.t_p <= contrast.adjusted_p <= 1 - (1 - contrast.comparison.t_p) ** 8
 
 
 def test_arms_with_different_seeds_have_sidaks_level():
     arms = draw_arms({"base": 0.0, "a": 0.0, "b": 0.001}, 10)
     del arms["a"][3], arms["b"][5]
-    assert {contrast.level for contrast in compare_with_baseline(arms, "base", resolution=STEP)} == {sidak(0.05, 2)}
+    assert {contrast.level for contrast in compare_with_baseline(arms, "base", CRITERIA)} == {sidak(0.05, 2)}
 
 
 def test_arms_without_a_common_seed_are_left_out():

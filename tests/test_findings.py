@@ -9,7 +9,7 @@ import pytest
 from cnnjax import InputError, ModelConfig
 from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.reports.arguments import write_findings
-from cnnjax.reports.arms import Arm
+from cnnjax.reports.arms import ACCURACIES, Arm
 from cnnjax.reports.documents import make_data_table, make_document, to_dict
 from cnnjax.reports.findings import Rules, compare_arms
 from cnnjax.reports.images import compare_on_images
@@ -17,6 +17,7 @@ from cnnjax.reports.sentences import write_interval, write_summary
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record, Run, unpack_run
 from cnnjax.runs.store import Store
+from cnnjax.statistics import Measure
 from grid_helpers import make_packed, tiny
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -57,8 +58,8 @@ def make_study():
 
 
 def find_study(base="padding=valid, width=8", rules=None, arms=None, **options):
-    options = {"title": "Does it matter?", "chance": 0.0, "resolution": STEP, **options}
-    return compare_arms(arms or make_study(), base, rules or Rules(), **options)
+    rules = rules or Rules(measure=Measure(resolution=STEP))
+    return compare_arms(arms or make_study(), base, rules, **{"title": "Does it matter?", **options})
 
 
 def test_a_study_is_compared_in_every_way_that_its_design_allows():
@@ -180,7 +181,7 @@ def test_a_base_without_a_result_is_refused():
     with pytest.raises(InputError, match=r"baseline f=a: has no completed run with a test accuracy"):
         find_study(arms=arms, base="f=a")
     with pytest.raises(InputError, match=r"baseline f=b: has no completed run with a validation accuracy"):
-        find_study(arms=arms, base="f=b", rules=Rules(measure="validation"))
+        find_study(arms=arms, base="f=b", rules=Rules(measure=ACCURACIES["validation"]))
 
 
 def test_arms_without_an_accuracy_are_listed_and_not_compared():
@@ -269,7 +270,7 @@ def test_predictions_give_the_noise_the_confusions_and_the_hardest_images(tmp_pa
     assert images.confusions["a"].sum(1) == pytest.approx(3 * np.bincount(LABELS, minlength=3))
     assert images.mcnemar["b"] == {0: 0.25, 1: 0.5, 2: 0.125}
     assert images.noise == {}
-    findings = compare_arms(arms, "a", Rules(alpha=0.01), title="?", chance=0.0, resolution=1 / 40, images=images)
+    findings = compare_arms(arms, "a", Rules(0.01, measure=Measure(resolution=1 / 40)), title="?", images=images)
     (contrast,), noise = findings.contrasts, findings.images.noise
     assert set(noise) == {"b"}
     assert noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)
@@ -293,5 +294,5 @@ def test_validation_accuracy_is_that_after_the_last_epoch():
     record = make_packed(tiny(validation_split=0.1), 0.9).record
     history = (EpochMetrics(1, 0.5, 0.8, 0.4, 0.87, 0.1),)
     arm = Arm("a", {}, record.config, {0: dataclasses.replace(record, history=history)}, (0, 1), 1, 1)
-    assert (arm.accuracies("validation"), arm.accuracies("test")) == ({0: 0.87}, {0: 0.9})
+    assert [arm.scores(ACCURACIES[by]) for by in ("validation", "test")] == [{0: 0.87}, {0: 0.9}]
     assert (arm.ended, +arm.counts) == ((0,), {"completed": 1, "missing": 1})

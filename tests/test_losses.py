@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from cnnjax.statistics import compare_all_pairs, compare_in_looks, compare_with_baseline, estimate_effects
+from cnnjax.statistics import (
+    Criteria,
+    Measure,
+    compare_all_pairs,
+    compare_in_looks,
+    compare_with_baseline,
+    estimate_effects,
+)
 from cnnjax.statistics.families import holm, sidak
 from cnnjax.statistics.losses import Losses, RunCounts, count_runs, find_losses
 
-STEP, CHANCE = 1e-4, 0.1
+STEP = 1e-4
+MEASURE = Measure(resolution=STEP, chance=0.1)
+MNIST = Measure(resolution=STEP, chance=0.1135)
 
 
 def draw(mean, n=10, spread=0.0004, seed=0):
@@ -22,7 +31,7 @@ def lose(outcomes, seeds):
 
 def contrast(first, second):
     arms = {"first": first, "second": second}
-    (found,) = compare_with_baseline(arms, "second", resolution=STEP, chance=CHANCE)
+    (found,) = compare_with_baseline(arms, "second", Criteria(measure=MEASURE))
     return found
 
 
@@ -30,7 +39,7 @@ def test_the_worst_case_of_a_hand_worked_comparison():
     # Seed 1 is lost by the first, seed 2 by the second, seed 3 by both; seed 4 has not ended on one side.
     first = {0: 0.9, 1: None, 2: 0.8, 3: None, 4: 0.9}
     second = {0: 0.7, 1: 0.6, 2: None, 3: None}
-    losses = find_losses(first, second, CHANCE)
+    losses = find_losses(first, second, MEASURE)
     assert (losses.first, losses.second) == (RunCounts(3, 2), RunCounts(2, 2))
     assert losses.lowest == pytest.approx((0.2, 0.1 - 0.6, 0.8 - 0.9, 0.1 - 0.9))
     assert losses.highest == pytest.approx((0.2, 0.9 - 0.6, 0.8 - 0.1, 0.9 - 0.1))
@@ -42,15 +51,17 @@ def make_runs(counts, images=10_000):
 
 def test_a_run_is_at_chance_unless_a_binomial_test_shows_that_it_is_better():
     # Of 10,000 images 1,135 have the most frequent class: the answer of a network that learned nothing.
-    guess, limit = 0.1135, int(binom.isf(0.001, 10_000, 0.1135))
-    counts = count_runs([make_runs([980, 1135, limit, limit + 2, 9700])], guess, STEP)
+    limit = int(binom.isf(0.001, 10_000, 0.1135))
+    counts = count_runs([make_runs([980, 1135, limit, limit + 2, 9700])], MNIST)
     assert (counts.completed, counts.at_chance) == (5, 3)
+    errors = {seed: 1 - value for seed, value in make_runs([980, 1135, limit, limit + 2, 9700]).items()}
+    assert count_runs([errors], Measure("error", higher_is_better=False, resolution=STEP, chance=0.8865)) == counts
 
 
 def test_arms_that_learn_nothing_are_not_equivalent():
     stuck = make_runs([1135, 1135, 1135, 980, 1135])
     arms = {"a": stuck, "b": make_runs([1135] * 5), "base": make_runs([1135] * 5), "good": make_runs([9700] * 5)}
-    found = {c.first: c.verdict for c in compare_with_baseline(arms, "base", resolution=STEP, chance=0.1135)}
+    found = {c.first: c.verdict for c in compare_with_baseline(arms, "base", Criteria(measure=MNIST))}
     assert (found["b"].word, found["b"].label, found["b"].seeds_needed) == (
         "undecided",
         "undecided; both at chance",
@@ -65,8 +76,7 @@ def test_arms_that_learn_nothing_are_not_equivalent():
         {"a": seeds, "base": seeds},
         seeds,
         (5, 10),
-        resolution=STEP,
-        chance=0.1135,
+        Criteria(measure=MNIST),
     )
     assert (looked.verdict.label, looked.comparison.n, looked.verdict.seeds_needed) == (
         "undecided; both at chance",
@@ -76,8 +86,8 @@ def test_arms_that_learn_nothing_are_not_equivalent():
 
 
 def test_without_losses_there_is_no_worst_case():
-    assert find_losses({0: 0.9}, {0: 0.8}, CHANCE) == Losses(RunCounts(1, 0), RunCounts(1, 0))
-    assert str(count_runs([{0: 0.9, 1: None}, {0: None}], CHANCE)) == "1 of 3"
+    assert find_losses({0: 0.9}, {0: 0.8}, MEASURE) == Losses(RunCounts(1, 0), RunCounts(1, 0))
+    assert str(count_runs([{0: 0.9, 1: None}, {0: None}], MEASURE)) == "1 of 3"
 
 
 @pytest.mark.parametrize("lost", [1, 5])
@@ -126,22 +136,22 @@ def test_equal_arms_of_which_one_loses_its_low_runs_are_not_called_better():
 
 def test_an_arm_without_any_run_counts_in_the_size_of_the_family():
     arms = {"base": draw(0.0), "a": draw(0.001, seed=1), "b": lose({}, range(10)), "c": {}}
-    (only,) = compare_with_baseline(arms, "base", resolution=STEP)
+    (only,) = compare_with_baseline(arms, "base", Criteria(measure=MEASURE))
     assert only.level == sidak(0.05, 3)
     assert only.adjusted_p == pytest.approx(1 - (1 - only.comparison.t_p) ** 3)
     assert "as one of 3 comparisons" in only.verdict.reason
-    (pair,) = compare_all_pairs(arms, resolution=STEP)
+    (pair,) = compare_all_pairs(arms, Criteria(measure=MEASURE))
     assert pair.level == holm([pair.comparison.t_p, *[None] * 5], 0.05)[0][0]
     assert pair.equivalence_level == holm([pair.equivalence_p, *[None] * 5], 0.05)[0][0]
     ended = {name: set(range(10)) for name in arms}
-    (looked,) = compare_in_looks(arms, "base", ended, range(10), (10,), resolution=STEP)
+    (looked,) = compare_in_looks(arms, "base", ended, range(10), (10,), Criteria(measure=MEASURE))
     assert looked.level == pytest.approx(sidak(0.05, 3))
 
 
 def test_claims_at_a_look_are_qualified_too():
     arms = {"base": draw(0.0), "a": lose(draw(0.004, seed=1), [2])}
     (found,) = compare_in_looks(
-        arms, "base", dict.fromkeys(arms, range(10)), range(10), (10,), resolution=STEP, chance=CHANCE
+        arms, "base", dict.fromkeys(arms, range(10)), range(10), (10,), Criteria(measure=MEASURE)
     )
     assert (found.verdict.word, found.verdict.survives_losses, found.first_runs) == ("better", False, RunCounts(9, 1))
 
@@ -151,14 +161,14 @@ def test_effects_count_the_runs_of_their_cells_and_check_their_claims_in_the_wor
         (padding, width): draw(0.004 * (padding == "same"), seed=index)
         for index, (padding, width) in enumerate([("valid", "8"), ("valid", "16"), ("same", "8"), ("same", "16")])
     }
-    whole = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)[0].contrast
+    whole = estimate_effects(("padding", "width"), cells, criteria=Criteria(measure=MEASURE))[0].contrast
     assert (whole.verdict.word, whole.verdict.survives_losses) == ("better", True)
     cells["same", "16"] = lose(cells["same", "16"], [0])
-    found = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)[0].contrast
+    found = estimate_effects(("padding", "width"), cells, criteria=Criteria(measure=MEASURE))[0].contrast
     assert (found.first_runs, found.second_runs) == (RunCounts(19, 1), RunCounts(20, 0))
     assert (found.verdict.word, found.verdict.survives_losses, found.comparison.n) == ("better", False, 9)
     cells["same", "16"] = lose(cells["same", "16"], range(10))  # the mean is over the other width alone
-    padding, width = estimate_effects(("padding", "width"), cells, resolution=STEP, chance=CHANCE)
+    padding, width = estimate_effects(("padding", "width"), cells, criteria=Criteria(measure=MEASURE))
     assert (padding.combinations, padding.possible, padding.contrast.verdict.survives_losses) == (1, 2, False)
     assert padding.contrast.first_runs == RunCounts(10, 10)
     assert padding.contrast.level == holm([padding.contrast.comparison.t_p, width.contrast.comparison.t_p], 0.05)[0][0]
@@ -168,7 +178,7 @@ def test_an_effect_that_cannot_be_estimated_counts_in_the_family():
     labels = [("valid", "8"), ("same", "8"), ("valid", "16"), ("same", "16")]
     cells = {cell: draw(0.0, seed=index) for index, cell in enumerate(labels)}
     cells["valid", "16"] = cells["same", "16"] = {}
-    (only,) = estimate_effects(("padding", "width"), cells, resolution=STEP)
+    (only,) = estimate_effects(("padding", "width"), cells, criteria=Criteria(measure=MEASURE))
     assert only.contrast.level == pytest.approx(0.05 / 2)
 
 
@@ -177,7 +187,7 @@ def test_interactions_have_a_sign_and_are_neither_better_nor_worse():
         (a, b): draw(0.004 * (a == "y" and b == "v"), seed=index)
         for index, (a, b) in enumerate([("x", "u"), ("x", "v"), ("y", "u"), ("y", "v")])
     }
-    (found,) = estimate_effects(("a", "b"), cells, 2, resolution=STEP)
+    (found,) = estimate_effects(("a", "b"), cells, 2, criteria=Criteria(measure=MEASURE))
     assert (found.contrast.verdict.word, found.contrast.verdict.label.split(";")[0]) == ("better", "positive")
 
 

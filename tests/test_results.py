@@ -18,7 +18,7 @@ from ablations.results import (
 )
 from ablations.study.grid import Cell, Duplicate, Grid, read_choice
 from cnnjax import InputError
-from cnnjax.reports.arms import count_origins, describe_origins
+from cnnjax.reports.arms import ACCURACIES, count_origins, describe_origins
 from cnnjax.runs.record import TRIAL_STATUSES, Record
 from grid_helpers import make_grid, make_packed, tiny
 
@@ -67,7 +67,7 @@ CELL = "model.dense=16, train.learning_rate=0.1"
 
 def test_a_cell_has_the_mean_and_every_accuracy_of_its_seeds():
     cell = by_name(GRID, make_records(GRID, lambda trial: 0.9 + trial.config.seed / 100))[CELL]
-    assert cell.accuracies("test") == {0: 0.9, 1: 0.91, 7: 0.97}
+    assert cell.scores(ACCURACIES["test"]) == {0: 0.9, 1: 0.91, 7: 0.97}
     assert cell.accuracy.mean == pytest.approx(np.mean([0.9, 0.91, 0.97]))
     assert cell.accuracy.standard_deviation == pytest.approx(np.std([0.9, 0.91, 0.97], ddof=1))
     assert (cell.counts["completed"], len(cell.seeds), cell.train_seconds, cell.total_seconds) == (3, 3, 2.0, 9.0)
@@ -281,7 +281,7 @@ def test_validation_accuracy_is_shown_if_there_is_any():
     grid = make_grid(widths=(8, 16), seeds=(0, 1), validation_split=0.5)
     records = {t.key: make_packed(t.config, accuracy=0.8 + t.config.seed / 10).record for t in grid.trials}
     first = make_arms(grid, records)[0]
-    assert first.accuracies("validation") == {0: 0.8, 1: 0.9}
+    assert first.scores(ACCURACIES["validation"]) == {0: 0.8, 1: 0.9}
     assert first.val_accuracy.mean == pytest.approx(0.85)
     headings = [column.heading for column in make_result_table(grid, [first]).columns]
     assert headings.index("validation accuracy") < headings.index("test accuracy")

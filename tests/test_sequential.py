@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.statistics import compare_in_looks, compare_paired, plan_looks, spend
+from cnnjax.statistics import Criteria, Measure, compare_in_looks, compare_paired, plan_looks, spend
 
 STEP = 1e-4
+CRITERIA = Criteria(measure=Measure(resolution=STEP))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def make_arms(differences, n):
 def compare(arms, looks, **options):
     ended = {name: set(values) for name, values in arms.items()} | options.pop("ended", {})
     seeds = range(looks[-1])
-    return {c.first: c for c in compare_in_looks(arms, "base", ended, seeds, looks, resolution=STEP, **options)}
+    return {c.first: c for c in compare_in_looks(arms, "base", ended, seeds, looks, CRITERIA, **options)}
 
 
 def test_a_comparison_stops_at_the_look_that_decides():

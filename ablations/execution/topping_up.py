@@ -14,7 +14,7 @@ from ablations.execution.arms import make_arms
 from ablations.execution.work import Ending
 from ablations.study.grid import Cell, Grid
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import find_chance, find_resolution
+from cnnjax.reports.arms import complete_measure
 from cnnjax.reports.findings import Rules
 from cnnjax.runs.store import Store
 from cnnjax.statistics import compare_in_looks, plan_looks
@@ -52,7 +52,7 @@ def check_top_up(grid: Grid, top_up: TopUp) -> None:
     if top_up.baseline.problem:
         raise InputError(f"--baseline {top_up.baseline.name}: cannot exist: {top_up.baseline.problem}")
     splits = {cell.config.train.validation_split for cell in grid.cells}
-    if top_up.rules.measure == "validation" and (len(splits) > 1 or not splits.pop()):
+    if top_up.rules.measure.split == "validation" and (len(splits) > 1 or not splits.pop()):
         raise InputError("--by validation: all cells must have the same train.validation_split, > 0")
 
 
@@ -128,8 +128,8 @@ def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> 
 
 def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
     """Yields the names of the cells that are undecided with the seeds of `grid`, and that `look` may decide."""
-    rules = top_up.rules
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
+    rules = replace(top_up.rules, measure=complete_measure(top_up.rules.measure, arms))
     contrasts = compare_in_looks(
         {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None},
         top_up.baseline.name,
@@ -137,8 +137,6 @@ def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp
         grid.seeds,
         looks,
         rules,
-        resolution=find_resolution([arm.config for arm in arms], rules.measure),
-        chance=find_chance(arm.config for arm in arms),
     )
     for contrast in contrasts:
         if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:

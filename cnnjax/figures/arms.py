@@ -1,6 +1,6 @@
 """Figures that compare arms: forest plot of differences, pairs of seeds, accuracy against size, and ranks.
 
-Accuracies and margins come in as fractions and are drawn in per cent or percentage points.
+Shares such as accuracies, and their margins, come in as fractions and are drawn in per cent or percentage points.
 """
 
 import math
@@ -28,7 +28,8 @@ from cnnjax.figures.style import (
     wrap,
     wrap_all,
 )
-from cnnjax.statistics import Contrast
+from cnnjax.statistics import Contrast, Criteria, Measure
+from cnnjax.statistics.measures import ACCURACY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +48,8 @@ _RISE, _FALL, _LEVEL = (BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "D
 
 
 @styled()
-def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: float) -> "Figure":
-    """Draws a forest plot: one row per contrast, with its difference of accuracy and interval, in percentage points.
+def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], criteria: Criteria) -> "Figure":
+    """Draws a forest plot: one row per contrast, with its difference and interval, of shares in percentage points.
 
     A row shows the difference of every seed as a tick, the mean with its interval, and the numbers and the verdict in
     words. The grey band is the margin of equivalence.
@@ -56,51 +57,51 @@ def draw_forest(names: Sequence[str], contrasts: Sequence[Contrast], margin: flo
     Args:
         names: names of the rows, from top to bottom.
         contrasts: contrasts of the rows.
-        margin: margin of equivalence, as a fraction.
+        criteria: margin of equivalence, and what is compared.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    measure, margin = criteria.measure, criteria.measure.scale * criteria.margin
     labels, name_lines = wrap_all(names, 34)
     verdicts, verdict_lines = wrap_all([contrast.verdict.label for contrast in contrasts], 30)
     lines = max(name_lines, verdict_lines + (verdict_lines > 1))
     figure = new_figure(PAGE_WIDTH, 1.1 + len(names) * (lines * 0.135 + 0.12))
     axes = figure.subplots()
-    limit = _find_limit(contrasts, margin)
-    axes.axvspan(-100 * margin, 100 * margin, **BAND)
+    limit = _find_limit(contrasts, margin, measure.scale)
+    axes.axvspan(-margin, margin, **BAND)
     axes.axvline(0, color=INK, linewidth=0.8)
     for row, (contrast, verdict) in enumerate(zip(contrasts, verdicts, strict=True)):
-        _draw_row(axes, row, contrast, limit)
-        text = describe_difference(contrast) + ("\n" if "\n" in verdict else "  ") + verdict
+        _draw_row(axes, row, contrast, limit, measure.scale)
+        text = describe_difference(contrast, measure) + ("\n" if "\n" in verdict else "  ") + verdict
         axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    axes.set_xlabel("difference of accuracy in percentage points")
+    axes.set_xlabel(f"difference of {measure.name} in {measure.unit_of_differences}")
     seed = Line2D([], [], color=GREY, marker="|", linestyle="none", label="one seed")
-    explain_marks(
-        figure, [contrast.verdict for contrast in contrasts], seed, Patch(**BAND, label=f"within ±{100 * margin:g}")
-    )
+    band = Patch(**BAND, label=f"within ±{measure.write_margin(criteria.margin)}")
+    explain_marks(figure, [contrast.verdict for contrast in contrasts], seed, band)
     return figure
 
 
-def describe_difference(contrast: Contrast) -> str:
-    """Returns the difference in percentage points with its interval, if any: ``+0.12 [-0.04, +0.28]``."""
-    mean = f"{100 * contrast.comparison.mean:+.2f}"
+def describe_difference(contrast: Contrast, measure: Measure = ACCURACY) -> str:
+    """Returns the difference with its interval, if any: ``+0.12 [-0.04, +0.28]``."""
+    mean, write = measure.write_difference(contrast.comparison.mean), measure.write_difference
     low, high = contrast.decisive_interval
-    return mean if low is None or high is None else f"{mean} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return mean if low is None or high is None else f"{mean} [{write(low)}, {write(high)}]"
 
 
-def _draw_row(axes: "Axes", row: int, contrast: Contrast, limit: float) -> None:
-    mark, mean = MARKS[contrast.verdict.word], 100 * contrast.comparison.mean
-    differences = 100 * np.array(contrast.comparison.differences)
+def _draw_row(axes: "Axes", row: int, contrast: Contrast, limit: float, scale: int) -> None:
+    mark, mean = MARKS[contrast.verdict.word], scale * contrast.comparison.mean
+    differences = scale * np.array(contrast.comparison.differences)
     seen = differences[np.abs(differences) <= limit]
     axes.plot(seen, np.full(len(seen), row + 0.22), "|", color=GREY, markersize=4, markeredgewidth=0.8)
     low, high = contrast.decisive_interval
     if low is not None and high is not None:
-        axes.hlines(row, 100 * low, 100 * high, mark.colour, linewidth=1.8)
+        axes.hlines(row, scale * low, scale * high, mark.colour, linewidth=1.8)
     if abs(mean) <= limit:
         axes.plot(mean, row, linestyle="none", **mark.style)
     else:
@@ -109,16 +110,18 @@ def _draw_row(axes: "Axes", row: int, contrast: Contrast, limit: float) -> None:
         axes.annotate("", (side * limit, row), (side * 0.88 * limit, row), arrowprops=arrow)
 
 
-def _find_limit(contrasts: Sequence[Contrast], margin: float) -> float:
-    """Returns the end of the axis in percentage points: beyond all rows except those far beyond the others."""
-    reach = [max(abs(end) for end in (c.comparison.mean, *c.decisive_interval) if end is not None) for c in contrasts]
+def _find_limit(contrasts: Sequence[Contrast], margin: float, scale: int) -> float:
+    """Returns the end of the axis: beyond the margin and all rows except those far beyond the others."""
+    reach = [
+        scale * max(abs(end) for end in (c.comparison.mean, *c.decisive_interval) if end is not None) for c in contrasts
+    ]
     far = max(reach)
     most = float(np.quantile(reach, 0.75, method="higher")) if len(reach) > 3 else far
-    return 105 * max(1.5 * margin, far if far <= _FAR * most else 1.5 * most)
+    return 1.05 * max(1.5 * margin, far if far <= _FAR * most else 1.5 * most)
 
 
 class Pair(NamedTuple):
-    """Two arms: their names, and their accuracies by seed."""
+    """Two arms: their names, and their scores by seed."""
 
     first: str
     second: str
@@ -127,12 +130,13 @@ class Pair(NamedTuple):
 
 
 @styled()
-def draw_pairs(pairs: Sequence[Pair], against_base: bool) -> "Figure":
+def draw_pairs(pairs: Sequence[Pair], against_base: bool, measure: Measure = ACCURACY) -> "Figure":
     """Draws a panel per pair of arms: lines from the second arm on the left to the first on the right, one per seed.
 
     Args:
         pairs: the pairs, at most `MOST_PAIRS`.
         against_base: whether the second arm of every pair is the same base, which the titles then leave out.
+        measure: what the scores are.
     """
     from matplotlib.lines import Line2D
 
@@ -143,11 +147,11 @@ def draw_pairs(pairs: Sequence[Pair], against_base: bool) -> "Figure":
     figure = new_figure(max(PAGE_WIDTH * columns / _COLUMNS, 3.6), 0.5 + rows * (1.75 + 0.13 * lines))
     panels = make_panels(figure, len(pairs), columns)
     for axes, pair, title in zip(panels, pairs, titles, strict=True):
-        _draw_pair(axes, pair)
+        _draw_pair(axes, pair, measure.scale)
         axes.set_title(title, fontsize=SMALL)
         axes.set_xticks([0, 1], ["base", "arm"] if against_base else ["second", "first"])
     for axes in panels[::columns]:
-        axes.set_ylabel("accuracy in %")
+        axes.set_ylabel(f"{measure.name}{measure.percent}")
     kinds = {"higher than its pair": _RISE, "lower": _FALL, "equal": _LEVEL}
     found = {_classify(pair, seed) for pair in pairs for seed in pair.first_values.keys() & pair.second_values.keys()}
     handles = [
@@ -159,11 +163,11 @@ def draw_pairs(pairs: Sequence[Pair], against_base: bool) -> "Figure":
     return figure
 
 
-def _draw_pair(axes: "Axes", pair: Pair) -> None:
+def _draw_pair(axes: "Axes", pair: Pair, scale: int) -> None:
     seeds = sorted(pair.first_values.keys() & pair.second_values.keys())
     higher = 0
     for seed in seeds:
-        before, after = 100 * pair.second_values[seed], 100 * pair.first_values[seed]
+        before, after = scale * pair.second_values[seed], scale * pair.first_values[seed]
         colour, line, marker = _classify(pair, seed)
         axes.plot([0, 1], [before, after], line, color=colour, marker=marker, markersize=3.5, linewidth=1.1)
         higher += after > before
@@ -180,7 +184,7 @@ def _classify(pair: Pair, seed: int) -> tuple[str, str, str]:
 
 
 class Point(NamedTuple):
-    """An arm: its number of parameters, mean accuracy with interval, group, and whether it is on the Pareto front."""
+    """An arm: its number of parameters, mean score with interval, group, and whether it is on the Pareto front."""
 
     name: str
     parameters: int
@@ -192,24 +196,27 @@ class Point(NamedTuple):
 
 
 @styled()
-def draw_capacity(points: Sequence[Point], grouped_by: str) -> "Figure":
-    """Draws the mean accuracy of arms against their parameters (logarithmic), and the Pareto front as a dotted line.
+def draw_capacity(points: Sequence[Point], grouped_by: str, measure: Measure = ACCURACY) -> "Figure":
+    """Draws the mean score of arms against their parameters (logarithmic), and the Pareto front as a dotted line.
 
     The arms on the front are numbered, and named below.
 
     Args:
         points: the arms, at least one.
         grouped_by: name of the groups; colours repeat beyond `MOST_GROUPS` groups. Empty for no legend.
+        measure: what the scores are.
     """
     groups = list(dict.fromkeys(point.group for point in points))
     front = sorted((point for point in points if point.on_front), key=lambda point: point.parameters)
     keys = [wrap(f"{number}  {point.name}", 84, 2) for number, point in enumerate(front, 1)]
     figure = new_figure(PAGE_WIDTH, 4.3 + 0.15 * sum(key.count("\n") + 1 for key in keys))
     axes = figure.subplots()
-    _draw_front(axes, front)
+    _draw_front(axes, front, measure.scale)
     for index, group in enumerate(groups):
         style = {"color": COLOURS[index % MOST_GROUPS], "marker": MARKERS[index % MOST_GROUPS]}
-        _draw_points(axes, [point for point in points if point.group == group], style, wrap(group, 24, 1))
+        _draw_points(
+            axes, [point for point in points if point.group == group], style, wrap(group, 24, 1), measure.scale
+        )
     smallest, largest = (limit(point.parameters for point in points) for limit in (min, max))
     axes.set_xscale("log")
     low, high = smallest / 1.25, largest * 1.25
@@ -218,7 +225,7 @@ def draw_capacity(points: Sequence[Point], grouped_by: str) -> "Figure":
     axes.margins(y=0.1)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid()
-    axes.set_ylabel("accuracy in %")
+    axes.set_ylabel(f"{measure.name}{measure.percent}")
     below = "\n".join(["parameters (logarithmic)", "", "On the front:", *keys])
     axes.set_xlabel(below, ha="left", x=0, linespacing=1.35)
     if grouped_by:
@@ -227,19 +234,19 @@ def draw_capacity(points: Sequence[Point], grouped_by: str) -> "Figure":
     return figure
 
 
-def _draw_front(axes: "Axes", front: Sequence[Point]) -> None:
-    sizes, means = [point.parameters for point in front], [100 * point.mean for point in front]
+def _draw_front(axes: "Axes", front: Sequence[Point], scale: int) -> None:
+    sizes, means = [point.parameters for point in front], [scale * point.mean for point in front]
     axes.step(sizes, means, where="post", color=INK, linewidth=1, linestyle=":")
     for number, (size, mean) in enumerate(zip(sizes, means, strict=True), 1):
         place: dict[str, Any] = {"xytext": (-5, 5), "textcoords": "offset points"}
         axes.annotate(str(number), (size, mean), ha="right", va="bottom", fontweight="bold", **place)
 
 
-def _draw_points(axes: "Axes", points: Sequence[Point], style: dict[str, Any], label: str) -> None:
+def _draw_points(axes: "Axes", points: Sequence[Point], style: dict[str, Any], label: str, scale: int) -> None:
     for point in points:
         if point.low is not None and point.high is not None:
-            axes.vlines(point.parameters, 100 * point.low, 100 * point.high, style["color"], linewidth=1)
-    sizes, means = [point.parameters for point in points], [100 * point.mean for point in points]
+            axes.vlines(point.parameters, scale * point.low, scale * point.high, style["color"], linewidth=1)
+    sizes, means = [point.parameters for point in points], [scale * point.mean for point in points]
     axes.plot(sizes, means, linestyle="none", label=label, **style)
 
 

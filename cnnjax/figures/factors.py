@@ -24,7 +24,8 @@ from cnnjax.figures.style import (
     wrap,
     wrap_all,
 )
-from cnnjax.statistics import Contrast, Share
+from cnnjax.statistics import Contrast, Criteria, Measure, Share
+from cnnjax.statistics.measures import ACCURACY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,22 +68,24 @@ def draw_shares(names: Sequence[str], shares: Sequence[Share]) -> "Figure":
 
 
 @styled()
-def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figure":
+def draw_main_effects(factors: Sequence[FactorEffects], criteria: Criteria) -> "Figure":
     """Draws the effect of every level against the reference level, one panel per factor, all on one scale.
 
     Args:
         factors: the factors, at least one.
-        margin: margin of equivalence, as a fraction.
+        criteria: margin of equivalence, and what is compared.
     """
     from matplotlib.patches import Patch
+
+    scale, margin = criteria.measure.scale, criteria.measure.scale * criteria.margin
 
     columns = min(len(factors), _COLUMNS)
     figure = new_figure(PAGE_WIDTH if columns > 1 else 4.8, 0.4 + 2.5 * math.ceil(len(factors) / columns))
     panels = make_panels(figure, len(factors), columns, sharey=True)
     for axes, factor in zip(panels, factors, strict=True):
-        axes.axhspan(-100 * margin, 100 * margin, **BAND)
+        axes.axhspan(-margin, margin, **BAND)
         axes.axhline(0, color=INK, linewidth=0.8)
-        means = [0.0 if each is None else 100 * each.comparison.mean for each in factor.levels.values()]
+        means = [0.0 if each is None else scale * each.comparison.mean for each in factor.levels.values()]
         axes.plot(means, color=INK, linewidth=0.8, linestyle=":")
         for place, contrast in enumerate(factor.levels.values()):
             if contrast is None:
@@ -91,14 +94,14 @@ def draw_main_effects(factors: Sequence[FactorEffects], margin: float) -> "Figur
             mark = MARKS[contrast.verdict.word]
             low, high = contrast.decisive_interval
             if low is not None and high is not None:
-                axes.vlines(place, 100 * low, 100 * high, mark.colour, linewidth=1.8)
+                axes.vlines(place, scale * low, scale * high, mark.colour, linewidth=1.8)
             axes.plot(place, means[place], linestyle="none", **mark.style)
         _name_levels(axes, list(factor.levels))
         axes.set_title(wrap(factor.factor, 40, 2))
     for axes in panels[::_COLUMNS]:
-        axes.set_ylabel("effect in percentage points")
+        axes.set_ylabel(f"effect in {criteria.measure.unit_of_differences}")
     verdicts = [each.verdict for factor in factors for each in factor.levels.values() if each is not None]
-    explain_marks(figure, verdicts, Patch(**BAND, label=f"within ±{100 * margin:g}"))
+    explain_marks(figure, verdicts, Patch(**BAND, label=f"within ±{criteria.measure.write_margin(criteria.margin)}"))
     return figure
 
 
@@ -111,7 +114,7 @@ def _name_levels(axes: "Axes", labels: Sequence[str]) -> None:
 
 
 class HeatMap(NamedTuple):
-    """The cells of two factors: accuracies in per cent, float (rows, columns) with nan if missing, and their texts."""
+    """The cells of two factors: means as they are drawn, float (rows, columns) with nan if missing, and their texts."""
 
     title: str
     rows: Sequence[str]
@@ -121,13 +124,16 @@ class HeatMap(NamedTuple):
 
 
 @styled()
-def draw_heat_maps(maps: Sequence[HeatMap], row_factor: str, column_factor: str) -> "Figure":
+def draw_heat_maps(
+    maps: Sequence[HeatMap], row_factor: str, column_factor: str, measure: Measure = ACCURACY
+) -> "Figure":
     """Draws heat maps of two factors beside each other, in one colour scale; missing cells are hatched.
 
     Args:
         maps: at least one; all have the same rows and columns.
         row_factor: name of the factor down.
         column_factor: name of the factor across.
+        measure: what the means are of.
     """
     rows, columns = maps[0].values.shape
     labels, lines = wrap_all(maps[0].rows, 18)
@@ -156,7 +162,7 @@ def draw_heat_maps(maps: Sequence[HeatMap], row_factor: str, column_factor: str)
             axes.set_ylabel(wrap(row_factor, 40, 1))
         if index + across >= len(maps):
             axes.set_xlabel(wrap(column_factor, 40, 1))
-    figure.colorbar(drawn, ax=list(every), label="accuracy in %", shrink=0.9)
+    figure.colorbar(drawn, ax=list(every), label=f"{measure.name}{measure.percent}", shrink=0.9)
     return figure
 
 

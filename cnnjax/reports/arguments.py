@@ -2,53 +2,96 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cnnjax.console.tables import Document, write_csv, write_latex, write_markdown, write_terminal
 from cnnjax.console.terminal import find_width, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import check_folder, check_output, replace_file
-from cnnjax.reports.arms import Measure
+from cnnjax.reports.arms import ACCURACIES
 from cnnjax.reports.documents import make_data_table, make_document, to_dict
 from cnnjax.reports.findings import Findings, Rules
 from cnnjax.settings.checking import Interval, check
+from cnnjax.statistics import Measure
+from cnnjax.statistics.verdicts import MARGIN
+
+Unit = Literal["percent", "own"]
 
 
 @dataclass(frozen=True)
 class JudgingArguments:
     """How arms are judged."""
 
-    by: Measure = "test"
-    """The accuracy that is compared: on the test set, or after the last epoch on validation examples."""
+    by: str = "test"
+    """What is compared: test or validation, the accuracy on the test set, or after the last epoch on validation
+    examples; or the name of a metric that the runs were evaluated by."""
+    unit: Unit = "percent"
+    """Of a metric or score: percent, from 0 to 1 like an accuracy, its differences in percentage points; or own, any
+    number."""
+    lower_is_better: bool = False
+    """Of a metric or score: lower is better, as of a loss."""
+    chance: float | None = None
+    """Of a metric or score: what guessing reaches, which a lost run counts as in the worst case."""
     alpha: float = 0.05
     """Probability of any false claim of a difference among all comparisons, and likewise of equivalence."""
-    margin: float = 0.2
-    """Percentage points of accuracy below which a difference makes none."""
+    margin: float | None = None
+    """Difference below which there is none: in percentage points, by default 0.2, or in the own unit."""
     power: float = 0.8
     """Probability with which the seeds that are planned decide."""
 
 
-def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = ()) -> Rules:
+def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = (), score: str | None = None) -> Rules:
     """Returns the rules that the arguments ask for.
 
+    Args:
+        arguments: the arguments as typed.
+        looks: the numbers of seeds at which arms are compared, as in `Rules`.
+        score: the name of the scores of another framework; left out, stored runs are compared.
+
     Raises:
-        InputError: an argument is out of range.
+        InputError: an argument is out of range, or an option of metrics is given for an accuracy.
     """
+    measure = _read_measure(arguments, score)
     check(arguments.alpha, Annotated[float, Interval(0.0001, 0.5, open_high=True)], "--alpha")
-    check(arguments.margin, Annotated[float, Interval(0, 100, open_low=True, open_high=True)], "--margin")
+    most = Interval(0, 100, open_low=True, open_high=True) if measure.is_share else Interval(0, open_low=True)
+    check(arguments.margin, Annotated[float, most] | None, "--margin")
+    if arguments.margin is None and not measure.is_share:
+        raise InputError(f"--margin: must be given with --unit own: the difference of {measure.name} that makes none")
     if not arguments.alpha < arguments.power < 1:
         raise InputError(f"--power {arguments.power}: must be > --alpha ({arguments.alpha}) and < 1")
-    return Rules(arguments.alpha, arguments.margin / 100, arguments.power, arguments.by, looks)
+    margin = MARGIN if arguments.margin is None else arguments.margin / measure.scale
+    return Rules(arguments.alpha, margin, arguments.power, measure, looks)
+
+
+def _read_measure(arguments: JudgingArguments, score: str | None) -> Measure:
+    if score is None and arguments.by in ACCURACIES:
+        refuse_options(arguments, ("unit", "lower_is_better", "chance"), "describes a metric; give its name with --by")
+        return ACCURACIES[arguments.by]
+    check(arguments.unit, Unit, "--unit")
+    name, split = (arguments.by, "test") if score is None else (score, "")
+    if not name:
+        raise InputError("the name of a score must not be empty")
+    measure = Measure(name, split, arguments.unit == "percent", not arguments.lower_is_better, None, arguments.chance)
+    check(arguments.chance, (Annotated[float, Interval(0, 1)] if measure.is_share else float) | None, "--chance")
+    return measure
 
 
 def refuse_rules(arguments: JudgingArguments, needed: str) -> None:
     """Raises `InputError` if a rule is given without the options `needed`, so that nothing is judged."""
-    for field in fields(JudgingArguments):
-        value = getattr(arguments, field.name)
-        if value != field.default:
-            raise InputError(f"--{field.name} {value}: judges a comparison; give {needed}")
+    refuse_options(arguments, [field.name for field in fields(JudgingArguments)], f"judges a comparison; give {needed}")
+
+
+def refuse_options(arguments: JudgingArguments, names: Iterable[str], why: str) -> None:
+    """Raises `InputError`, which says why, if one of these options is given."""
+    defaults = type(arguments)()
+    for name in names:
+        value: Any = getattr(arguments, name)
+        if value != getattr(defaults, name):
+            words = [] if value is True else value if isinstance(value, tuple) else [value]
+            raise InputError(f"{' '.join(map(str, (f'--{name}'.replace('_', '-'), *words)))}: {why}")
 
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]

@@ -1,16 +1,16 @@
 """The arms of a comparison: a configuration with all its seeds, their results, and the origin of the results.
 
-An accuracy is estimated from completed seeds alone. A run without a result is counted, and listed with its reason; it
-never becomes a number. Origins are counted too, because two machines or two versions of a package may differ where the
-arms do not.
+A result is the record of a stored run, or a score of another framework. Means are of completed seeds alone. A run
+without a score is counted, and listed with its reason; it never becomes a number. Origins are counted too, because two
+machines or two versions of a package may differ where the arms do not.
 """
 
 import functools
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,22 +18,69 @@ from cnnjax.data.loading import find_info, load_data
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.runs.config import RunConfig, split_sizes
+from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import FINAL, LOST, TRIAL_STATUSES, Record
-from cnnjax.statistics import Outcomes
-from cnnjax.statistics.estimates import Estimate, estimate_accuracy
+from cnnjax.statistics import Measure, Outcomes
+from cnnjax.statistics.estimates import Estimate, estimate_score
+from cnnjax.statistics.measures import ACCURACY
 
-Measure = Literal["test", "validation"]
+ACCURACIES = {"test": ACCURACY, "validation": replace(ACCURACY, split="validation")}
+"""The measures that every run has, or every run with validation examples, by the value of ``--by``."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a run that is not stored, such as one of another framework.
+
+    Attributes:
+        key: where it is from, such as ``line 3``.
+        scores: the value of each measure by its name; empty for a lost run.
+        status: ``completed``, ``diverged`` or ``failed``.
+        reason: why the run is lost; ``None`` for a completed run.
+        history, seconds, provenance, output: as in `Record`; nothing is known of them.
+    """
+
+    key: str
+    scores: Mapping[str, float]
+    status: str = "completed"
+    reason: str | None = None
+    history: tuple[EpochMetrics, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    output: str | None = None
+
+
+def read_score(result: Record | Result, measure: Measure) -> float | None:
+    """Returns the value of a measure of a completed run; ``None`` for an accuracy that it does not have.
+
+    Raises:
+        InputError: the run was not evaluated with this metric.
+    """
+    if isinstance(result, Record):
+        if measure.title == "test accuracy":
+            return result.test_accuracy
+        if measure.title == "validation accuracy":
+            return result.history[-1].val_accuracy if result.history else None
+    scores: Mapping[str, float] = getattr(result, "scores", {})
+    where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
+    if measure.name not in scores:
+        known = ", ".join((*ACCURACIES, *scores))
+        raise InputError(f"--by {measure.name}: {where} was not evaluated by it; must be one of {known}")
+    score = scores[measure.name]
+    if measure.is_share and not 0 <= score <= 1:
+        raise InputError(f"{where}: {measure.name} {score:g}: must be from 0 to 1, as the unit is percent and not own")
+    return score
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that has no accuracy: failed or diverged.
+    """A run that has no score: failed or diverged.
 
     Attributes:
         cell: the name of its arm.
         seed: the seed of the run.
         status: ``failed`` or ``diverged``.
-        reason: why it has no accuracy.
+        reason: why it has no score.
         output: the last lines that it printed; ``None`` where there are none.
     """
 
@@ -51,25 +98,25 @@ class Arm:
     Attributes:
         name: its settings in short, such as ``model.padding=same``.
         labels: the label of its level, by factor.
-        config: its configuration; the seed in it has no meaning.
-        records: the stored runs by seed; a seed without a stored run is absent.
+        config: its configuration, whose seed has no meaning; ``None`` for runs of another framework.
+        records: the results of its runs by seed; a seed without a result is absent.
         seeds: the seeds that were planned.
-        parameters, flops: the size of its network; ``None`` if the network cannot exist.
+        parameters, flops: the size of its network; ``None`` if it cannot exist, or the size is not known.
         problem: why the network cannot exist; ``None`` if it can.
     """
 
     name: str
     labels: Mapping[str, str]
-    config: RunConfig
-    records: Mapping[int, Record]
+    config: RunConfig | None
+    records: Mapping[int, Record | Result]
     seeds: tuple[int, ...]
     parameters: int | None
     flops: int | None
     problem: str | None = None
 
     @property
-    def completed(self) -> dict[int, Record]:
-        """The records of completed runs, by seed."""
+    def completed(self) -> dict[int, Record | Result]:
+        """The results of completed runs, by seed."""
         return {seed: record for seed, record in self.records.items() if record.status == "completed"}
 
     @property
@@ -113,31 +160,26 @@ class Arm:
     @functools.cached_property
     def accuracy(self) -> Estimate | None:
         """The mean test accuracy over the completed seeds with its 95% interval; ``None`` without one."""
-        return self._estimate("test")
+        return self._estimate(ACCURACIES["test"])
 
     @functools.cached_property
     def val_accuracy(self) -> Estimate | None:
         """The mean validation accuracy with its 95% interval; ``None`` without one."""
-        return self._estimate("validation")
+        return self._estimate(ACCURACIES["validation"])
 
     def outcomes(self, measure: Measure) -> Outcomes:
-        """Returns the accuracy of every completed run by seed, and ``None`` for a run that diverged or failed."""
+        """Returns the score of every completed run by seed, and ``None`` for a run that diverged or failed."""
         lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
-        return {**self.accuracies(measure), **lost}
+        return {**self.scores(measure), **lost}
 
-    def accuracies(self, measure: Measure) -> dict[int, float]:
-        """Returns the accuracy of completed runs by seed; on validation examples, that after the last epoch."""
-        if measure == "test":
-            return {
-                seed: record.test_accuracy
-                for seed, record in self.completed.items()
-                if record.test_accuracy is not None
-            }
-        return {
-            seed: record.history[-1].val_accuracy
-            for seed, record in self.completed.items()
-            if record.history and record.history[-1].val_accuracy is not None
-        }
+    def scores(self, measure: Measure) -> dict[int, float]:
+        """Returns the scores of completed runs by seed; on validation examples, that after the last epoch.
+
+        Raises:
+            InputError: a run was not evaluated with this metric.
+        """
+        scores = {seed: read_score(record, measure) for seed, record in self.completed.items()}
+        return {seed: score for seed, score in scores.items() if score is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the name, the labels and the size as JSON values."""
@@ -150,10 +192,11 @@ class Arm:
         }
 
     def _estimate(self, measure: Measure) -> Estimate | None:
-        values = self.accuracies(measure)
-        return (
-            estimate_accuracy(values.values(), resolution=find_resolution([self.config], measure)) if values else None
-        )
+        values = self.scores(measure)
+        if not values:
+            return None
+        resolution = find_resolution([self.config], measure.split) if self.config else None
+        return estimate_score(values.values(), replace(measure, resolution=resolution))
 
 
 def describe_lost_runs(arms: Iterable[Arm], names: Mapping[str, str] | None = None) -> list[str]:
@@ -175,23 +218,28 @@ def describe_invalid_arms(arms: Iterable[Arm], names: Mapping[str, str] | None =
     return [f"invalid: {names[arm.name] if names else arm.name}: {arm.problem}" for arm in arms if arm.problem]
 
 
-def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | None:
+def complete_measure(measure: Measure, arms: Iterable[Arm]) -> Measure:
+    """Returns an accuracy with its resolution and with what guessing reaches; any other measure as it is.
+
+    Guessing is to give the most frequent class of the test images; of several datasets, where it reaches least.
+    """
+    configs = [arm.config for arm in arms if arm.config is not None]
+    if measure not in ACCURACIES.values() or not configs:
+        return measure
+    chance = min(_find_chance(config.data.whole) for config in configs)
+    return replace(measure, resolution=find_resolution(configs, measure.split), chance=chance)
+
+
+def find_resolution(configs: Iterable[RunConfig], split: str) -> float | None:
     """Returns the step between possible accuracies, 1 / images; ``None`` if runs have different numbers."""
-    sizes = {_count_images(config, measure) for config in configs}
+    sizes = {_count_images(config, split) for config in configs}
     size = sizes.pop()
     return 1 / size if size and not sizes else None
 
 
-def find_chance(configs: Iterable[RunConfig]) -> float:
-    """Returns the accuracy of always guessing the most frequent class; the lowest one if there are several datasets.
-
-    Where the test images are not at hand, it is 1 / classes.
-    """
-    return min(_find_chance(config.data.whole) for config in configs)
-
-
 @functools.cache
 def _find_chance(data: DataConfig) -> float:
+    """Returns the share of the most frequent class; where the test images are not at hand, 1 / classes."""
     info = find_info(data)
     if info.sha256 is not None:  # decoded before: a report never prepares a dataset
         try:
@@ -203,9 +251,9 @@ def _find_chance(data: DataConfig) -> float:
     return 1 / info.classes
 
 
-def _count_images(config: RunConfig, measure: Measure) -> int | None:
+def _count_images(config: RunConfig, split: str) -> int | None:
     info = find_info(config.data.whole)
-    if measure == "test":
+    if split == "test":
         return info.test_size
     return split_sizes(config, info.train_size)[1] if info.train_size else None
 
@@ -213,7 +261,7 @@ def _count_images(config: RunConfig, measure: Measure) -> int | None:
 UNKNOWN = "unknown"
 
 
-def count_origins(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+def count_origins(records: Iterable[Record | Result]) -> dict[str, dict[str, int]]:
     """Counts runs by each aspect of their provenance: device, execution, commit, dataset and versions.
 
     Args:

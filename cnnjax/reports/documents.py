@@ -1,7 +1,7 @@
 """Findings as documents to read, and as data: one table and one JSON object with every number unrounded."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cnnjax.console.tables import Column, Document, Table, Value
@@ -15,13 +15,13 @@ from cnnjax.reports.sentences import (
     write_interval,
     write_mean,
     write_mean_interval,
-    write_points,
     write_runs,
     write_scope,
     write_summary,
 )
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast
+from cnnjax.statistics.measures import ACCURACY
 
 MEANINGS = (
     "±: standard deviation over seeds; 95% intervals of means are of each arm alone, for these training and test "
@@ -40,7 +40,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
         all_tests: adds every test of significance, and the reason of every verdict.
     """
     tables = (
-        make_arm_table(findings.arms, findings.factors, all_tests),
+        _make_arm_table(findings, all_tests),
         make_contrast_table(findings, all_tests),
         _make_effect_table(findings, all_tests),
         _make_share_table(findings),
@@ -55,31 +55,41 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
     return Document(findings.title, findings.facts, filled, notes, write_summary(findings), findings.command)
 
 
-def make_arm_table(arms: Sequence[ArmResult], factors: Sequence[str], all_tests: bool = False) -> Table:
-    """Returns a table with one row per arm: labels, mean accuracy, size; the highest mean is in bold."""
-    short = shorten_paths(factors)
+def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
+    """Returns a table with one row per arm: labels, mean, size if it is known; the best mean is in bold."""
+    arms, measure = findings.arms, findings.rules.measure
+    short = shorten_paths(findings.factors)
+    has_sizes = findings.has_sizes
     columns = (
         *map(Column, short.values() or ("arm",)),
-        Column("accuracy", right=True),
+        Column(measure.name, right=True),
         Column("95% interval", right=True),
         Column("seeds", "", True),
-        Column("parameters", ",", True),
-        Column("FLOPs", ",", True),
-        Column("Pareto front"),
-        *([Column("interquartile mean", ".4f", True)] if all_tests else []),
+        *((Column("parameters", ",", True), Column("FLOPs", ",", True), Column("Pareto front")) if has_sizes else ()),
+        *([Column("interquartile mean", measure.digits, True)] if all_tests else []),
+    )
+    rows = (
+        (
+            *([each.arm.labels[factor] for factor in findings.factors] or [each.arm.name]),
+            None if each.estimate is None else write_mean(each.estimate, measure),
+            write_mean_interval(each.estimate, measure),
+            _write_part(len(each.scores), len(each.arm.seeds) - len(each.scores)),
+            *((each.arm.parameters, each.arm.flops, "yes" if each.on_front else None) if has_sizes else ()),
+            *([each.interquartile_mean] if all_tests else []),
+        )
+        for each in arms
     )
     means = [each.estimate.mean if each.estimate else None for each in arms]
-    best = max((mean for mean in means if mean is not None), default=None)
+    known = [mean for mean in means if mean is not None]
+    best = measure.choose_best(known) if known else None
     of_one_dataset = len({each.arm.labels.get("data.name") for each in arms}) == 1
     place = len(short) or 1
-    bold = {(row, place) for row, mean in enumerate(means) if best is not None and mean == best and of_one_dataset}
-    return Table(
-        columns, tuple(_write_arm(each, factors, all_tests) for each in arms), "Accuracy of each arm", frozenset(bold)
-    )
+    bold = {(row, place) for row, mean in enumerate(means) if known and mean == best and of_one_dataset}
+    return Table(columns, tuple(rows), f"{measure.name[0].upper()}{measure.name[1:]} of each arm", frozenset(bold))
 
 
 def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
-    """Returns a table with one row per comparison: difference in points, interval, verdict and number of runs."""
+    """Returns a table with one row per comparison: difference, interval, verdict and number of runs."""
     columns = (
         *([Column("arm")] if findings.base else [Column("first"), Column("second")]),
         Column("difference", right=True),
@@ -89,7 +99,7 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
         Column("runs"),
         *(_TESTS if all_tests else {}),
     )
-    names = name_arms(findings)
+    names, measure = name_arms(findings), findings.rules.measure
     compared = (
         [(name,) for name in name_contrasts(findings, findings.contrasts)]
         if findings.base
@@ -98,8 +108,8 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
     rows = (
         (
             *name,
-            write_points(each.comparison.mean),
-            write_interval(*each.decisive_interval),
+            measure.write_difference(each.comparison.mean),
+            write_interval(*each.decisive_interval, measure),
             each.verdict.label,
             each.verdict.seeds_needed,
             write_runs(each),
@@ -108,7 +118,7 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
         for name, each in zip(compared, findings.contrasts, strict=True)
     )
     title = f"Differences to {names[findings.base]}" if findings.base else "Differences of all pairs"
-    return Table(columns, tuple(rows), f"{title}, in percentage points")
+    return Table(columns, tuple(rows), f"{title}, in {measure.unit_of_differences}")
 
 
 _TESTS: Mapping[Column, Callable[[Contrast], Value]] = {
@@ -130,23 +140,9 @@ def list_reasons(findings: Findings) -> list[tuple[str, str]]:
 
 
 def list_losses(findings: Findings) -> list[str]:
-    """Returns a line for every run without an accuracy, and for every arm that cannot exist."""
+    """Returns a line for every run without a score, and for every arm that cannot exist."""
     arms, names = [each.arm for each in findings.arms], name_arms(findings)
     return [*describe_lost_runs(arms, names), *describe_invalid_arms(arms, names)]
-
-
-def _write_arm(each: ArmResult, factors: Sequence[str], all_tests: bool) -> tuple[Value, ...]:
-    estimate, arm = each.estimate, each.arm
-    return (
-        *([arm.labels[factor] for factor in factors] or [arm.name]),
-        None if estimate is None else write_mean(estimate),
-        write_mean_interval(estimate),
-        _write_part(len(each.accuracies), len(arm.seeds) - len(each.accuracies)),
-        arm.parameters,
-        arm.flops,
-        "yes" if each.on_front else None,
-        *([each.interquartile_mean] if all_tests else []),
-    )
 
 
 def _write_part(count: int, missing: int) -> str | int:
@@ -164,11 +160,12 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
         Column("over", right=True),
         *(_TESTS if all_tests else {}),
     )
+    measure = findings.rules.measure
     rows = (
         (
             name_effect(findings, effect),
-            write_points(effect.contrast.comparison.mean),
-            write_interval(*effect.contrast.decisive_interval),
+            measure.write_difference(effect.contrast.comparison.mean),
+            write_interval(*effect.contrast.decisive_interval, measure),
             effect.contrast.verdict.label,
             write_runs(effect.contrast),
             _write_part(effect.combinations, effect.possible - effect.combinations),
@@ -176,8 +173,8 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
         )
         for effect in (*findings.effects, *findings.interactions)
     )
-    title = "Effects of levels, and interactions (x), over combinations of the other factors, in percentage points"
-    return Table(columns, tuple(rows), title)
+    title = "Effects of levels, and interactions (x), over combinations of the other factors"
+    return Table(columns, tuple(rows), f"{title}, in {measure.unit_of_differences}")
 
 
 def _make_share_table(findings: Findings) -> Table:
@@ -212,17 +209,17 @@ def _make_share_table(findings: Findings) -> Table:
 
 def _make_size_table(findings: Findings) -> Table:
     columns = (Column("level"), Column("against"), Column("difference", right=True), Column("interval", right=True))
-    short = shorten_paths(findings.factors)
+    short, measure = shorten_paths(findings.factors), findings.rules.measure
     rows = (
         (
             shorten_level(each.first, short),
             shorten_level(each.second, short),
-            write_points(each.comparison.mean),
-            write_interval(*each.decisive_interval),
+            measure.write_difference(each.comparison.mean),
+            write_interval(*each.decisive_interval, measure),
         )
         for each in findings.at_equal_size
     )
-    return Table(columns, tuple(rows), "Effects at equal numbers of parameters, in percentage points")
+    return Table(columns, tuple(rows), f"Effects at equal numbers of parameters, in {measure.unit_of_differences}")
 
 
 def _make_rank_table(findings: Findings) -> Table:
@@ -245,7 +242,7 @@ def _make_noise_table(findings: Findings) -> Table:
     rows = (
         (
             names[name],
-            write_points(noise.mean),
+            ACCURACY.write_difference(noise.mean),
             write_interval(noise.low, noise.high),
             write_interval(*noise.bootstrap),
             noise.share_of_seeds,
@@ -266,8 +263,8 @@ def _write_range(values: Collection[float]) -> str:
 
 
 def make_data_table(findings: Findings) -> Table:
-    """Returns a table with one row per comparison: all numbers unrounded, and the accuracies of both arms by seed."""
-    seeds = sorted({seed for each in findings.arms for seed in each.accuracies})
+    """Returns a table with one row per comparison: all numbers unrounded, and the scores of both arms by seed."""
+    seeds = sorted({seed for each in findings.arms for seed in each.scores})
     columns = (
         *("first", "second", "pairs", "difference", "low", "high", "level"),
         *("adjusted_p", "t_p", "sign_flip_p", "wilcoxon_p"),
@@ -277,7 +274,7 @@ def make_data_table(findings: Findings) -> Table:
         *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
-    accuracies = {each.arm.name: each.accuracies for each in findings.arms}
+    scores = {each.arm.name: each.scores for each in findings.arms}
     rows = (
         (
             *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
@@ -287,7 +284,7 @@ def make_data_table(findings: Findings) -> Table:
             *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
             *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
             write_scope(findings.rules.measure),
-            *(accuracies[name].get(seed) for name in (each.first, each.second) for seed in seeds),
+            *(scores[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts
     )
@@ -295,16 +292,16 @@ def make_data_table(findings: Findings) -> Table:
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
-    """Returns the findings as JSON values, unrounded; without the images."""
-    images = findings.images
+    """Returns the findings as JSON values, unrounded; without the images. ``accuracies`` are values of any measure."""
+    images, measure = findings.images, findings.rules.measure
     return {
         "title": findings.title,
         "facts": list(findings.facts),
         "command": findings.command,
-        "rules": dataclasses.asdict(findings.rules),
+        "rules": {**dataclasses.asdict(findings.rules), "measure": measure.title.removesuffix(" accuracy")},
         "factors": list(findings.factors),
         "base": findings.base,
-        "scope": write_scope(findings.rules.measure),
+        "scope": write_scope(measure),
         "uncompared": dict(findings.uncompared),
         "arms": [_arm_to_dict(each) for each in findings.arms],
         "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
@@ -327,7 +324,7 @@ def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
         "estimate": each.estimate and dataclasses.asdict(each.estimate),
         "interquartile_mean": each.interquartile_mean,
         "on_front": each.on_front,
-        "accuracies": _by_seed(each.accuracies),
+        "accuracies": _by_seed(each.scores),
         "keys": {str(seed): record.key for seed, record in each.arm.records.items()},
         "counts": {status: runs for status, runs in each.arm.counts.items() if runs},
     }

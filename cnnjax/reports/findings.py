@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import Arm, Measure, count_origins, describe_origins, find_chance, find_resolution
+from cnnjax.reports.arms import Arm, complete_measure, count_origins, describe_origins
 from cnnjax.reports.images import ImageFindings, add_noise, load_image_findings
 from cnnjax.runs.record import LOST
 from cnnjax.runs.store import Store
@@ -17,6 +17,7 @@ from cnnjax.statistics import (
     Contrast,
     Criteria,
     Effect,
+    Measure,
     Outcomes,
     Ranks,
     Share,
@@ -31,7 +32,7 @@ from cnnjax.statistics import (
     pareto_front,
     rank_arms,
 )
-from cnnjax.statistics.estimates import Estimate, estimate_accuracy
+from cnnjax.statistics.estimates import Estimate, estimate_score
 
 DATASET = "data.name"
 MOST_FOR_PAIRS = 60
@@ -40,31 +41,29 @@ MOST_FOR_PAIRS = 60
 
 @dataclass(frozen=True)
 class Rules(Criteria):
-    """The rules of a comparison: the criteria of verdicts, the accuracy compared, and the planned looks.
+    """The rules of a comparison: the criteria of verdicts, and the planned looks.
 
     Attributes:
-        measure: the accuracy that is compared.
         looks: the numbers of seeds at which arms are compared, if undecided arms get more seeds; otherwise empty.
     """
 
-    measure: Measure = "test"
     looks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """An arm with its accuracies.
+    """An arm with its scores.
 
     Attributes:
         arm: the arm.
-        accuracies: the accuracies of its completed runs by seed.
+        scores: the values of the measure of its completed runs by seed.
         estimate: their mean with its interval; ``None`` without any.
         interquartile_mean: the mean of their middle half; ``None`` without any.
-        on_front: whether it is on the Pareto front of parameters and mean accuracy.
+        on_front: whether it is on the Pareto front of parameters and mean score.
     """
 
     arm: Arm
-    accuracies: Mapping[int, float]
+    scores: Mapping[int, float]
     estimate: Estimate | None
     interquartile_mean: float | None
     on_front: bool
@@ -112,6 +111,11 @@ class Findings:
     provenance: tuple[str, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the size of any network is known."""
+        return any(result.arm.parameters is not None for result in self.arms)
+
     def arm(self, name: str) -> ArmResult:
         """Returns the arm of this name."""
         return next(result for result in self.arms if result.arm.name == name)
@@ -153,7 +157,7 @@ def compare_stored_arms(
     remarks: Sequence[str] = (),
     shown: Collection[str] | None = None,
 ) -> Findings:
-    """Compares arms whose runs are stored: their accuracies, and their predictions for single test images.
+    """Compares arms whose runs are stored: their scores, and their predictions for single test images.
 
     Args:
         arms: at least two, of one study: all of them are the family that verdicts are for.
@@ -173,12 +177,10 @@ def compare_stored_arms(
     findings = compare_arms(
         arms,
         base,
-        rules,
+        replace(rules, measure=complete_measure(rules.measure, arms)),
         title=title,
         facts=facts,
         command=command,
-        resolution=find_resolution([arm.config for arm in arms], rules.measure),
-        chance=find_chance(arm.config for arm in arms),
         seeds=seeds,
         images=images,
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
@@ -195,8 +197,6 @@ def compare_arms(
     title: str,
     facts: Sequence[str] = (),
     command: str = "",
-    chance: float,
-    resolution: float | None = None,
     seeds: Sequence[int] = (),
     images: ImageFindings | None = None,
     provenance: Sequence[str] = (),
@@ -209,8 +209,6 @@ def compare_arms(
         base: name of the arm that the others are compared with; ``None`` compares all pairs.
         rules: the rules of the comparison.
         title, facts, command, provenance, remarks, images: as in `Findings`.
-        chance: the accuracy of guessing, which lost runs count as in the worst case.
-        resolution: the step between possible accuracies; ``None`` if it is not known.
         seeds: with `rules.looks`, all seeds that may be run, in their order.
 
     Raises:
@@ -218,10 +216,11 @@ def compare_arms(
     """
     if len(arms) < 2:
         raise InputError(f"{len(arms)} arm: nothing to compare; must be at least two")
-    values = {arm.name: accuracies for arm in arms if (accuracies := arm.accuracies(rules.measure))}
+    measure = rules.measure
+    values = {arm.name: scores for arm in arms if (scores := arm.scores(measure))}
     if base is not None and base not in values:
-        raise InputError(f"baseline {base}: has no completed run with a {rules.measure} accuracy")
-    family = {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None}
+        raise InputError(f"baseline {base}: has no completed run with a {measure.title}")
+    family = {arm.name: arm.outcomes(measure) for arm in arms if arm.problem is None}
     factors = tuple(dict.fromkeys(factor for arm in arms for factor in arm.labels))
     planned = {tuple(arm.labels[factor] for factor in factors): arm for arm in arms if arm.name in family}
     outcomes = {
@@ -231,16 +230,14 @@ def compare_arms(
     cells = {cell: known for cell, found in outcomes.items() if (known := complete(found))}
     references = None if base is None else next(arm.labels for arm in arms if arm.name == base)
     several = len({arm.labels.get("data.name") for arm in arms}) > 1
-    sizes = {cell: arm.parameters or 0 for cell, arm in planned.items()}
+    sizes = {cell: arm.parameters for cell, arm in planned.items() if arm.parameters is not None}
     main, interactions = (
-        estimate_effects(
-            factors, outcomes, order, references=references, criteria=rules, resolution=resolution, chance=chance
-        )
+        estimate_effects(factors, outcomes, order, references=references, criteria=rules)
         if len(factors) > 1 and not several
         else ()
         for order in (1, 2)
     )
-    contrasts = () if several else _compare(arms, family, base, rules, resolution, chance, seeds)
+    contrasts = () if several else _compare(arms, family, base, rules, seeds)
     uncompared = {} if several else dict(_list_uncompared(arms, base, contrasts, rules, seeds))
     return Findings(
         title=title,
@@ -248,17 +245,17 @@ def compare_arms(
         command=command,
         rules=rules,
         factors=factors,
-        arms=_summarize(arms, values, resolution, has_front=not several),
+        arms=_summarize(arms, values, measure, has_front=not several),
         base=base,
         contrasts=contrasts,
         uncompared=uncompared,
         shares=analyze_variance(factors, cells) if len(factors) > 1 and not several else (),
         effects=main,
         interactions=interactions,
-        at_equal_size=()
-        if several
-        else adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules),
-        ranks=rank_over_datasets(arms, values, rules.alpha) if several else None,
+        at_equal_size=adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules)
+        if sizes and not several
+        else (),
+        ranks=rank_over_datasets(arms, values, rules) if several else None,
         images=images and add_noise(images, contrasts),
         provenance=tuple(provenance),
         remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
@@ -294,8 +291,6 @@ def _compare(
     family: Mapping[str, Outcomes],
     base: str | None,
     rules: Rules,
-    resolution: float | None,
-    chance: float,
     seeds: Sequence[int],
 ) -> tuple[Contrast, ...]:
     """Compares the arms that have results; all valid arms count in the family."""
@@ -303,21 +298,21 @@ def _compare(
         arms_with_values = sum(bool(complete(outcomes)) for outcomes in family.values())
         if arms_with_values > MOST_FOR_PAIRS:
             raise InputError(
-                f"--pairs: compares at most {MOST_FOR_PAIRS} arms; {arms_with_values} have results; choose a baseline"
+                f"all pairs: of at most {MOST_FOR_PAIRS} arms; {arms_with_values} have results; choose a baseline"
             )
-        return compare_all_pairs(family, rules, resolution=resolution, chance=chance)
+        return compare_all_pairs(family, rules)
     if not rules.looks:
-        return compare_with_baseline(family, base, rules, resolution=resolution, chance=chance)
+        return compare_with_baseline(family, base, rules)
     ended = {arm.name: arm.ended for arm in arms}
-    return compare_in_looks(family, base, ended, seeds, rules.looks, rules, resolution=resolution, chance=chance)
+    return compare_in_looks(family, base, ended, seeds, rules.looks, rules)
 
 
 def _summarize(
-    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], resolution: float | None, has_front: bool
+    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], measure: Measure, has_front: bool
 ) -> tuple[ArmResult, ...]:
-    means = {name: estimate_accuracy(accuracies.values(), resolution=resolution) for name, accuracies in values.items()}
+    means = {name: estimate_score(scores.values(), measure) for name, scores in values.items()}
     sized = [arm for arm in arms if has_front and arm.name in means and arm.parameters is not None]
-    front = pareto_front([arm.parameters or 0 for arm in sized], [means[arm.name].mean for arm in sized])
+    front = pareto_front([arm.parameters or 0 for arm in sized], [measure.sign * means[arm.name].mean for arm in sized])
     on_front = {sized[index].name for index in front}
     return tuple(
         ArmResult(
@@ -332,17 +327,17 @@ def _summarize(
 
 
 def rank_over_datasets(
-    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], alpha: float
+    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], rules: Rules
 ) -> tuple[tuple[str, ...], Ranks] | None:
-    """Ranks arms by their mean accuracies on every dataset; arms that differ only in the dataset are one arm.
+    """Ranks arms by their mean scores on every dataset; arms that differ only in the dataset are one arm.
 
     Args:
         arms: the arms, each with a label of ``data.name``.
-        values: the accuracies of an arm by seed, by the name of the arm; arms without any are absent.
-        alpha: the level of the critical difference.
+        values: the scores of an arm by seed, by the name of the arm; arms without any are absent.
+        rules: the level of the critical difference, and which direction is better.
 
     Returns:
-        The names of the ranked arms, and their ranks; ``None`` unless at least two arms have a mean accuracy on each of
+        The names of the ranked arms, and their ranks; ``None`` unless at least two arms have a mean score on each of
         at least two datasets.
     """
     means: dict[str, dict[str, float]] = {}
@@ -355,4 +350,4 @@ def rank_over_datasets(
     if len(everywhere) < 2 or len(datasets) < 2:
         return None
     table = np.array([[by_dataset[dataset] for by_dataset in everywhere.values()] for dataset in datasets])
-    return tuple(everywhere), rank_arms(table, alpha)
+    return tuple(everywhere), rank_arms(rules.measure.sign * table, rules.alpha)

@@ -9,10 +9,10 @@ from cnnjax.data.dataset import Dataset, name_classes
 from cnnjax.data.loading import load_data
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.inspection.confusion import count_confusions
-from cnnjax.reports.arms import Arm, Measure
+from cnnjax.reports.arms import Arm, Result
 from cnnjax.runs.record import Record, check_predictions
 from cnnjax.runs.store import Store
-from cnnjax.statistics import Contrast, Noise, mcnemar_p, split_noise
+from cnnjax.statistics import Contrast, Measure, Noise, mcnemar_p, split_noise
 
 HARDEST = 24
 
@@ -30,7 +30,7 @@ class ImageFindings:
         confusions: by arm, the confusion matrix summed over seeds, int64 (true class, predicted class).
         hardest: the indices of the test images that most runs get wrong, the hardest first.
         wrong: the share of all runs that get each of these wrong.
-        images: these images, uint8 (n, height, width, channels).
+        images: these images, uint8 (n, height, width, channels); ``None`` if only their labels are known.
         labels: their true classes, int32 (n,).
         guesses: the wrong class that each is most often taken for, int64 (n,).
         test_size: the number of test images.
@@ -42,7 +42,7 @@ class ImageFindings:
     confusions: Mapping[str, np.ndarray]
     hardest: np.ndarray
     wrong: np.ndarray
-    images: np.ndarray
+    images: np.ndarray | None
     labels: np.ndarray
     guesses: np.ndarray
     test_size: int
@@ -59,17 +59,18 @@ def load_image_findings(
         arms: the arms to compare.
         base: the arm that the others are compared with.
         store: the store of their runs.
-        measure: the accuracy that is compared; if it is not the test accuracy, test images are not looked at.
+        measure: what is compared; if it is not the test accuracy, test images are not looked at.
 
     Raises:
         CorruptionError: the store cannot be read.
     """
-    if len({arm.config.data.source for arm in arms}) > 1:
+    datasets = [arm.config.data for arm in arms if arm.config is not None]
+    if len({data.source for data in datasets}) > 1:
         return None, ("several datasets: single images are not looked at",)
-    if measure != "test":
-        return None, ("single test images are not looked at: the arms are compared by validation accuracy",)
+    if measure.title != "test accuracy":
+        return None, (f"single test images are not looked at: the arms are compared by {measure.title}",)
     try:
-        dataset = load_data(arms[0].config.data)
+        dataset = load_data(datasets[0])
     except (InputError, UnavailableError, CorruptionError) as error:
         return None, (f"single images are not looked at: {error}",)
     images = compare_on_images(arms, base, store, dataset)
@@ -94,8 +95,27 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
     records = [record for arm in arms for record in arm.completed.values()]
     if not records or any(_read_sha256(record) != dataset.sha256 for record in records):
         return None
-    labels = dataset.test.labels
     predictions = _load_predictions(arms, store, dataset)
+    names = name_classes(dataset.class_names, dataset.classes)
+    return compare_predictions(predictions, dataset.test.labels, base, names, dataset.test.images)
+
+
+def compare_predictions(
+    predictions: Mapping[str, Mapping[int, np.ndarray]],
+    labels: np.ndarray,
+    base: str | None,
+    class_names: tuple[str, ...],
+    images: np.ndarray | None = None,
+) -> ImageFindings:
+    """Compares arms image by image, by the predictions of their completed runs.
+
+    Args:
+        predictions: the predicted classes (n,), by arm and seed; at least one.
+        labels: the true classes, int (n,).
+        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
+        class_names: the names of the classes, in the order of their labels.
+        images: the images, uint8 (n, height, width, channels); left out, none are shown.
+    """
     correct = {name: {seed: each == labels for seed, each in by_seed.items()} for name, by_seed in predictions.items()}
     everything = np.array([each for by_seed in predictions.values() for each in by_seed.values()])
     wrong = np.mean(everything != labels, axis=0)
@@ -117,20 +137,20 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
             for name, by_seed in others.items()
         },
         confusions={
-            name: np.sum([count_confusions(labels, each, dataset.classes) for each in by_seed.values()], axis=0)
+            name: np.sum([count_confusions(labels, each, len(class_names)) for each in by_seed.values()], axis=0)
             for name, by_seed in predictions.items()
         },
         hardest=hardest,
         wrong=wrong[hardest],
-        images=dataset.test.images[hardest],
+        images=None if images is None else images[hardest],
         labels=labels[hardest],
         guesses=np.array([_guess(everything[:, index], int(labels[index])) for index in hardest], np.int64),
         test_size=len(labels),
-        class_names=name_classes(dataset.class_names, dataset.classes),
+        class_names=class_names,
     )
 
 
-def _read_sha256(record: Record) -> str | None:
+def _read_sha256(record: Record | Result) -> str | None:
     """Returns the hash of the images that a run was made with."""
     sha256: str | None = (record.provenance.get("dataset") or {}).get("sha256")
     return sha256

@@ -4,6 +4,7 @@ Every function `show_*` returns a figure and its caption, which says what its ba
 says why there is none; it is empty where that is obvious.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,9 @@ from cnnjax.reports.sentences import (
     write_counts,
 )
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast
-from cnnjax.statistics.estimates import estimate_accuracy
+from cnnjax.statistics import Contrast, Measure
+from cnnjax.statistics.estimates import estimate_score
+from cnnjax.statistics.measures import ACCURACY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,17 +51,17 @@ def show_differences(findings: Findings) -> "Drawn":
     if not findings.contrasts:
         return None, _say_why_no_differences(findings)
     shown, note = _choose_contrasts(findings.contrasts, MOST_ROWS)
-    figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules.margin)
+    figure = draw_forest(name_contrasts(findings, shown), shown, findings.rules)
     against = "of each arm to the base" if findings.base is not None else "between arms, the first less the second"
     seeds = write_counts((each.comparison.n for each in shown), "common seed")
     return figure, (
-        f"Mean difference of {findings.rules.measure} accuracy {against}, over {seeds}. {_describe_bars(shown)} "
+        f"Mean difference of {findings.rules.measure.title} {against}, over {seeds}. {_describe_bars(shown)} "
         f"Grey ticks are single seeds; an arrow stands for a mean outside the picture.{note}"
     )
 
 
 def show_seeds(findings: Findings) -> "Drawn":
-    """Shows the accuracies of the compared runs, with a line between the two runs of one seed."""
+    """Shows the scores of the compared runs, with a line between the two runs of one seed."""
     if not findings.contrasts:
         return None, _say_why_no_differences(findings)
     shown, note = _choose_contrasts(findings.contrasts, MOST_PAIRS)
@@ -69,23 +71,29 @@ def show_seeds(findings: Findings) -> "Drawn":
             Pair(
                 names[each.first],
                 names[each.second],
-                _find_accuracies(findings, each.first, each.comparison.seeds),
-                _find_accuracies(findings, each.second, each.comparison.seeds),
+                _find_scores(findings, each.first, each.comparison.seeds),
+                _find_scores(findings, each.second, each.comparison.seeds),
             )
             for each in shown
         ],
         findings.base is not None,
+        findings.rules.measure,
     )
+    title = findings.rules.measure.title
+    same = ", which saw the same images in the same order" if findings.rules.measure.split else ""
     return figure, (
-        f"{findings.rules.measure.capitalize()} accuracy of single runs; a line joins the two runs of one seed, which "
-        f"saw the same images in the same order. Every panel has a scale of its own. There are no bars.{note}"
+        f"{title[0].upper()}{title[1:]} of single runs; a line joins the two runs of one seed{same}. Every "
+        f"panel has a scale of its own. There are no bars.{note}"
     )
 
 
 def show_capacity(findings: Findings) -> "Drawn":
-    """Shows accuracy against parameters, with the Pareto front."""
+    """Shows the mean against parameters, with the Pareto front."""
     if findings.ranks is not None:
-        return None, "Accuracies on several datasets have no scale in common."
+        what = "Accuracies" if findings.rules.measure.name == ACCURACY.name else "Scores"
+        return None, f"{what} on several datasets have no scale in common."
+    if not findings.has_sizes:
+        return None, ""
     factors, names = shorten_paths(findings.factors), name_arms(findings)
     few = [factor for factor in findings.factors if 1 < len(findings.list_labels(factor)) <= MOST_GROUPS]
     by = few[0] if few else None
@@ -105,8 +113,8 @@ def show_capacity(findings: Findings) -> "Drawn":
     if len({point.parameters for point in points}) < 2:
         return None, "The arms with results all have the same number of parameters."
     seeds = write_counts((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
-    return draw_capacity(points, factors[by] if by is not None else ""), (
-        f"Mean {findings.rules.measure} accuracy over {seeds} by number of parameters. Bars: 95% intervals of the mean "
+    return draw_capacity(points, factors[by] if by is not None else "", findings.rules.measure), (
+        f"Mean {findings.rules.measure.title} over {seeds} by number of parameters. Bars: 95% intervals of the mean "
         "of each arm by itself. Dotted: the Pareto front, arms that no arm with as few parameters beats in the mean."
     )
 
@@ -143,9 +151,9 @@ def _describe_bars(contrasts: Sequence[Contrast]) -> str:
     return f"Bars: Student's interval of the paired differences that the verdict rests on, with {each} confidence{why}."
 
 
-def _find_accuracies(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
-    accuracies = findings.arm(name).accuracies
-    return {seed: accuracies[seed] for seed in seeds}
+def _find_scores(findings: Findings, name: str, seeds: Sequence[int]) -> dict[int, float]:
+    scores = findings.arm(name).scores
+    return {seed: scores[seed] for seed in seeds}
 
 
 def _choose_contrasts(contrasts: Sequence[Contrast], most: int) -> tuple[Sequence[Contrast], str]:
@@ -193,7 +201,7 @@ def show_effects(findings: Findings) -> "Drawn":
             order = [label for label in findings.list_labels(factor) if label in found]
             panels.append(FactorEffects(factors[factor], {label: found[label] for label in order}))
     contrasts = [effect.contrast for effect in findings.effects]
-    return draw_main_effects(panels, findings.rules.margin), (
+    return draw_main_effects(panels, findings.rules), (
         "Effect of every level against that of the diamond, averaged over the combinations of the other "
         f"factors that have both ({write_counts((e.combinations for e in findings.effects), 'combination')}), over "
         f"{write_counts((each.comparison.n for each in contrasts), 'seed')}. {_describe_bars(contrasts)}"
@@ -207,7 +215,7 @@ def show_interactions(findings: Findings) -> "Drawn":
     ranked = sorted(findings.interactions, key=lambda effect: effect.contrast.adjusted_p or 0)
     shown = [effect.contrast for effect in ranked[:MOST_ROWS]]
     note = f" Shown are {len(shown)} of {len(ranked)}; the table has all." if len(shown) < len(ranked) else ""
-    figure = draw_forest([name_effect(findings, effect) for effect in ranked[:MOST_ROWS]], shown, findings.rules.margin)
+    figure = draw_forest([name_effect(findings, effect) for effect in ranked[:MOST_ROWS]], shown, findings.rules)
     return figure, (
         "How much more one change of level brings where the other (x) is made as well; at zero, neither depends on "
         f"the other. {_describe_bars(shown)} Grey ticks are single seeds; an arrow stands for a mean outside the "
@@ -217,12 +225,14 @@ def show_interactions(findings: Findings) -> "Drawn":
 
 def show_equal_size(findings: Findings) -> "Drawn":
     """Shows the effects of levels at equal numbers of parameters."""
+    if not findings.has_sizes:
+        return None, ""
     if not findings.at_equal_size:
         return None, "The levels determine the number of parameters, so the two cannot be told apart."
     shown = findings.at_equal_size[:MOST_ROWS]
     factors = shorten_paths(findings.factors)
     names = [f"{shorten_level(each.first, factors)} less {shorten_level(each.second, factors)}" for each in shown]
-    return draw_forest(names, shown, findings.rules.margin), (
+    return draw_forest(names, shown, findings.rules), (
         "Effect of every level when the logarithm of the number of parameters has explained what it can, over "
         f"{write_counts((each.comparison.n for each in shown), 'seed')}. {_describe_bars(shown)}"
     )
@@ -241,7 +251,7 @@ def show_heat_maps(findings: Findings) -> "Drawn":
         return None, f"There are more than {MOST_MAPS} maps, or more than {MOST_CELLS} rows or columns."
     if not any(result.estimate for result in findings.arms):
         return None, "No arm has a result."
-    factors = shorten_paths(findings.factors)
+    factors, measure = shorten_paths(findings.factors), findings.rules.measure
     maps = []
     for title in titles:
         cells = {
@@ -250,30 +260,30 @@ def show_heat_maps(findings: Findings) -> "Drawn":
             if third is None or result.arm.labels[third] == title
         }
         table = [[cells.get((row, column)) for column in levels[columns]] for row in levels[rows]]
-        values = np.array([[_percent(result) for result in line] for line in table])
-        texts = [[_write_cell(result) for result in line] for line in table]
+        values = np.array([[_scale(result, measure) for result in line] for line in table])
+        texts = [[_write_cell(result, measure) for result in line] for line in table]
         name = f"{factors[third]}={title}" if third is not None else ""
         maps.append(HeatMap(name, levels[rows], levels[columns], values, texts))
     seeds = write_counts((result.estimate.n for result in findings.arms if result.estimate is not None), "seed")
-    return draw_heat_maps(maps, factors[rows], factors[columns]), (
-        f"Mean {findings.rules.measure} accuracy in % over {seeds}; ±: standard deviation over seeds. Hatched: no "
+    return draw_heat_maps(maps, factors[rows], factors[columns], measure), (
+        f"Mean {measure.title}{measure.percent} over {seeds}; ±: standard deviation over seeds. Hatched: no "
         "result, and why; a dash where the study has no such arm."
     )
 
 
-def _percent(result: ArmResult | None) -> float:
-    return float("nan") if result is None or result.estimate is None else 100 * result.estimate.mean
+def _scale(result: ArmResult | None, measure: Measure) -> float:
+    return float("nan") if result is None or result.estimate is None else measure.scale * result.estimate.mean
 
 
-def _write_cell(result: ArmResult | None) -> str:
+def _write_cell(result: ArmResult | None, measure: Measure) -> str:
     if result is None:
         return "-"
     if result.arm.problem is not None:
         return "invalid"
     if result.estimate is None:
         return next((status for status, runs in result.arm.counts.items() if runs), "missing")
-    spread = result.estimate.standard_deviation
-    return f"{100 * result.estimate.mean:.2f}" + ("" if spread is None else f"\n±{100 * spread:.2f}")
+    mean, spread = result.estimate.mean, result.estimate.standard_deviation
+    return measure.write_short(mean) + ("" if spread is None else f"\n±{measure.write_short(spread)}")
 
 
 def _say_why_no_effects(findings: Findings) -> str:
@@ -299,7 +309,7 @@ def show_curves(findings: Findings) -> "Drawn":
     measured = "validation" if validated else "training"
     note = "" if validated else " It is measured on every training batch before its step."
     if len(chosen) < len(ended):
-        note += f" Shown are {len(chosen)} of {len(ended)} arms: the base, then the most accurate."
+        note += f" Shown are {len(chosen)} of {len(ended)} arms: the base, then {_name_best(findings)}."
     if min(float(np.nanmin(curve.error)) for curve in curves) < LEAST_ERROR:
         note += f" Errors below {LEAST_ERROR}% are drawn there."
     runs = write_counts((curve.runs for curve in curves), "completed seed")
@@ -318,7 +328,7 @@ def show_confusions(findings: Findings) -> "Drawn":
     matrices = [findings.images.confusions[result.arm.name] for result in chosen]
     figure = draw_confusions([names[result.arm.name] for result in chosen], matrices, findings.images.class_names)
     left_out = len(known) - len(chosen)
-    note = f" Shown are {len(chosen)} of {len(known)} arms: the base, then the most accurate." if left_out else ""
+    note = f" Shown are {len(chosen)} of {len(known)} arms: the base, then {_name_best(findings)}." if left_out else ""
     seeds = write_counts((len(result.arm.completed) for result in chosen), "seed")
     return figure, (
         f"How often each class (down) is taken for each other (across), summed over {seeds}; "
@@ -329,7 +339,7 @@ def show_confusions(findings: Findings) -> "Drawn":
 def show_hardest(findings: Findings) -> "Drawn":
     """Shows the test images that most runs get wrong."""
     images = findings.images
-    if images is None:
+    if images is None or images.images is None:
         return None, NO_PREDICTIONS
     if not len(images.hardest):
         return None, "Every run gets every test image right."
@@ -347,15 +357,21 @@ def show_hardest(findings: Findings) -> "Drawn":
 
 
 def _choose_arms(findings: Findings, results: Sequence[ArmResult], most: int) -> list[ArmResult]:
-    """Returns the base and the most accurate arms, at most `most` in all, in the study's order."""
+    """Returns the base and the best arms, at most `most` in all, in the study's order."""
     if len(results) <= most:
         return list(results)
 
     def rank(result: ArmResult) -> tuple[bool, float]:
-        return result.arm.name != findings.base, -(result.estimate.mean if result.estimate is not None else 0.0)
+        sign = findings.rules.measure.sign
+        return result.arm.name != findings.base, -sign * result.estimate.mean if result.estimate else math.inf
 
     chosen = {result.arm.name for result in sorted(results, key=rank)[:most]}
     return [result for result in results if result.arm.name in chosen]
+
+
+def _name_best(findings: Findings) -> str:
+    measure = findings.rules.measure
+    return "the most accurate" if measure.name == ACCURACY.name else f"those with the best {measure.name}"
 
 
 def _has_validation(result: ArmResult) -> bool:
@@ -372,7 +388,7 @@ def _trace(name: str, result: ArmResult, validated: bool) -> Curve:
     estimates = []
     for epoch in range(max(map(len, runs))):
         values = [run[epoch] for run in runs if len(run) > epoch]
-        estimates.append(estimate_accuracy([1 - value for value in values if value is not None]))
+        estimates.append(estimate_score([1 - value for value in values if value is not None]))
     low, high = 100 * np.array([(each.low, each.high) for each in estimates], float).T  # None becomes nan
     return Curve(name, np.array([100 * each.mean for each in estimates]), low, high, len(runs))
 
@@ -396,7 +412,7 @@ _PICTURES: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
     "differences": ("Differences between arms", show_differences),
     "ranks": ("Ranks over datasets", show_ranks),
     "seeds": ("Runs of the same seed", show_seeds),
-    "capacity": ("Accuracy against parameters", show_capacity),
+    "capacity": ("{} against parameters", show_capacity),
     "variance": ("Shares of the variance", show_variance),
     "effects": ("Main effects", show_effects),
     "interactions": ("Interactions", show_interactions),
@@ -406,7 +422,7 @@ _PICTURES: dict[str, tuple[str, Callable[[Findings], "Drawn"]]] = {
     "confusions": ("Confusions", show_confusions),
     "hardest": ("The hardest images", show_hardest),
 }
-"""Title and function of every picture by its name, which is also that of its files."""
+"""Title, with a place for the measure, and function of every picture by its name, which is also that of its files."""
 
 
 def draw_all(findings: Findings) -> dict[str, Picture]:
@@ -419,11 +435,11 @@ def draw_all(findings: Findings) -> dict[str, Picture]:
         The pictures by name, in a fixed order. The caption of a picture that cannot be drawn says why; where that is
         obvious, the picture is left out.
     """
-    pictures = {}
+    pictures, measure = {}, findings.rules.measure.name
     for name, (title, draw) in _PICTURES.items():
         figure, caption = draw(findings)
         if figure is not None or caption:
-            pictures[name] = Picture(title, caption, figure)
+            pictures[name] = Picture(title.format(f"{measure[0].upper()}{measure[1:]}"), caption, figure)
     return pictures
 
 

@@ -6,12 +6,12 @@ from typing import get_args
 
 import numpy as np
 
-from cnnjax.reports.arms import Measure
-from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.reports.findings import Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, Effect
+from cnnjax.statistics import Contrast, Effect, Measure
 from cnnjax.statistics.estimates import Estimate
+from cnnjax.statistics.measures import ACCURACY
 from cnnjax.statistics.verdicts import SIGNS, Word
 
 _MOST = 6
@@ -75,30 +75,33 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
         *_say_interactions(findings),
         *_say_size(findings),
         *_say_noise(findings),
-        *_say_runs_without_accuracy(findings.arms),
+        *_say_runs_without_score(findings),
         *_say_measure(findings),
     )
 
 
-def write_points(value: float) -> str:
-    """Returns a difference of accuracy in percentage points: ``+0.31``."""
-    return f"{100 * value:+.2f}"
+def write_interval(low: float | None, high: float | None, measure: Measure = ACCURACY) -> str:
+    """Returns an interval of a difference: ``[+0.10, +0.52]``; an empty text without one.
+
+    That of a share is in percentage points, and cut at ±100.
+    """
+    if low is None or high is None:
+        return ""
+    ends = (max(low, -1.0), min(high, 1.0)) if measure.is_share else (low, high)
+    return f"[{', '.join(map(measure.write_difference, ends))}]"
 
 
-def write_interval(low: float | None, high: float | None) -> str:
-    """Returns an interval in percentage points: ``[+0.10, +0.52]``, cut at ±100; an empty text without an interval."""
-    return "" if low is None or high is None else f"[{write_points(max(low, -1))}, {write_points(min(high, 1))}]"
-
-
-def write_mean(estimate: Estimate) -> str:
-    """Returns a mean accuracy with its standard deviation over seeds, if there is one: ``0.9730 ± 0.0012``."""
+def write_mean(estimate: Estimate, measure: Measure = ACCURACY) -> str:
+    """Returns a mean with its standard deviation over seeds, if there is one: ``0.9730 ± 0.0012``."""
     spread = estimate.standard_deviation
-    return f"{estimate.mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    return f"{estimate.mean:{measure.digits}}" + ("" if spread is None else f" ± {spread:{measure.digits}}")
 
 
-def write_mean_interval(estimate: Estimate | None) -> str | None:
-    """Returns the interval of a mean accuracy: ``[0.9712, 0.9748]``; ``None`` without one."""
-    return None if estimate is None or estimate.low is None else f"[{estimate.low:.4f}, {estimate.high:.4f}]"
+def write_mean_interval(estimate: Estimate | None, measure: Measure = ACCURACY) -> str | None:
+    """Returns the interval of a mean: ``[0.9712, 0.9748]``; ``None`` without one."""
+    if estimate is None or estimate.low is None:
+        return None
+    return f"[{estimate.low:{measure.digits}}, {estimate.high:{measure.digits}}]"
 
 
 def write_runs(contrast: Contrast) -> str:
@@ -110,8 +113,8 @@ def write_runs(contrast: Contrast) -> str:
 
 
 def write_scope(measure: Measure) -> str:
-    """Returns what verdicts and intervals on the accuracy `measure` are valid for."""
-    return f"over seeds, for one training and one {measure} set"
+    """Returns what verdicts and intervals on the measure are valid for."""
+    return f"over seeds, for one training and one {measure.split or 'evaluation'} set"
 
 
 def _say_verdicts(findings: Findings) -> Iterator[str]:
@@ -120,7 +123,7 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
         yield "Nothing could be compared: no two arms of one dataset have completed runs with a seed in common."
     if not contrasts:
         return
-    margin = f"within ±{100 * findings.rules.margin:g} points counts as equivalent"
+    margin = f"within ±{_write_margin(findings)} counts as equivalent"
     if len(contrasts) == 1:
         label = contrasts[0].verdict.label
         yield f"{label[0].upper()}{label[1:]}: {_say_contrast(findings, contrasts[0])} ({margin})."
@@ -135,6 +138,11 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
     yield from _say_seeds(findings)
 
 
+def _write_margin(findings: Findings) -> str:
+    measure = findings.rules.measure
+    return f"{measure.write_margin(findings.rules.margin)}{measure.points}"
+
+
 def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
     counts = Counter[tuple[str, bool]]((each.verdict.word, each.verdict.survives_losses) for each in contrasts)
     return ", ".join(
@@ -146,7 +154,7 @@ def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
 
 
 def _say_largest(findings: Findings) -> Iterator[str]:
-    for word, sign in (("better", -1), ("worse", 1)):
+    for word, sign in (("better", -findings.rules.measure.sign), ("worse", findings.rules.measure.sign)):
         found = [contrast for contrast in findings.contrasts if contrast.verdict.word == word]
         if found:
             most = min(
@@ -157,11 +165,13 @@ def _say_largest(findings: Findings) -> Iterator[str]:
 
 def _say_contrast(findings: Findings, contrast: Contrast) -> str:
     names = name_arms(findings)
-    return f"{names[contrast.first]} less {names[contrast.second]} is {_say_difference(contrast)}"
+    return f"{names[contrast.first]} less {names[contrast.second]} is {_say_difference(findings, contrast)}"
 
 
-def _say_difference(contrast: Contrast) -> str:
-    points = f"{write_points(contrast.comparison.mean)} points {write_interval(*contrast.decisive_interval)}".rstrip()
+def _say_difference(findings: Findings, contrast: Contrast) -> str:
+    measure = findings.rules.measure
+    difference = f"{measure.write_difference(contrast.comparison.mean)}{measure.points}"
+    points = f"{difference} {write_interval(*contrast.decisive_interval, measure)}".rstrip()
     first, second = contrast.first_runs, contrast.second_runs
     lost = f", as {first} runs completed against {second}" if first.lost or second.lost else ""
     return f"{points} with {write_count(contrast.comparison.n, 'seed')}{lost}"
@@ -173,10 +183,15 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
     if findings.rules.looks or not undecided:
         return
     listed = f"{needed[0]} to {needed[-1]}" if needed and needed[0] < needed[-1] else "".join(map(str, needed[:1]))
+    measure = findings.rules.measure
     margins = [each.verdict.decidable_margin for each in undecided if each.verdict.decidable_margin]
     ways = [
         *([(len(needed), f"by {listed} seeds in all")] if needed else []),
-        *([(len(margins), f"only by a `--margin` of {100 * min(margins):.2g} points or more")] if margins else []),
+        *(
+            [(len(margins), f"only by a `--margin` of {measure.scale * min(margins):.2g}{measure.points} or more")]
+            if margins
+            else []
+        ),
     ]
     if not ways:
         return
@@ -189,7 +204,7 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
     yield (
         f"{said}, with "
         f"{findings.rules.power:.0%} probability each, if the spread seen is the true one and the true difference is "
-        f"nothing or {100 * findings.rules.margin:g} points; "
+        f"nothing or {_write_margin(findings)}; "
         "looking again with more seeds makes false claims more likely, "
         "unless the looks were planned, as `ablations.run --top-up` does."
     )
@@ -225,12 +240,13 @@ def _say_effects(findings: Findings) -> Iterator[str]:
     short = shorten_paths(findings.factors)
     for effect in findings.effects[:_MOST]:
         contrast = effect.contrast
+        difference = _say_difference(findings, contrast)
         over = write_count(effect.possible, "combination")
         part = f"{effect.combinations} of " if effect.combinations < effect.possible else ""
         apart = "" if effect.is_common else ", which are not those of the other levels"
         yield (
             f"{short[effect.factors[0]]} {effect.labels[0]} instead of {effect.references[0]}: "
-            f"{_say_difference(contrast)}, over {part}{over} of the other factors{apart}: {contrast.verdict.label}."
+            f"{difference}, over {part}{over} of the other factors{apart}: {contrast.verdict.label}."
         )
 
 
@@ -251,14 +267,15 @@ def _say_interactions(findings: Findings) -> Iterator[str]:
 def _say_size(findings: Findings) -> Iterator[str]:
     front = sorted((each for each in findings.arms if each.on_front), key=lambda each: each.arm.parameters or 0)
     if len(front) > 1:
-        names = name_arms(findings)
+        names, measure = name_arms(findings), findings.rules.measure
         listed = "; ".join(
-            f"{names[each.arm.name]} ({each.arm.parameters:,} parameters, {each.estimate.mean:.4f})"
+            f"{names[each.arm.name]} ({each.arm.parameters:,} parameters, {each.estimate.mean:{measure.digits}})"
             for each in front[:_MOST]
             if each.estimate
         )
         more = f" and {len(front) - _MOST} more" if len(front) > _MOST else ""
-        yield f"By their means, untested, no smaller network is as accurate as {listed}{more}."
+        good = "accurate" if measure.name == ACCURACY.name else f"good by {measure.name}"
+        yield f"By their means, untested, no smaller network is as {good} as {listed}{more}."
 
 
 def _say_noise(findings: Findings) -> Iterator[str]:
@@ -283,18 +300,20 @@ def _say_clear(clear: int, of: int) -> str:
     return f"the intervals of {clear} of {of} differences leave zero out"
 
 
-def _say_runs_without_accuracy(arms: Sequence[ArmResult]) -> Iterator[str]:
-    counts = sum((each.arm.counts for each in arms), Counter[str]())
+def _say_runs_without_score(findings: Findings) -> Iterator[str]:
+    counts, name = sum((each.arm.counts for each in findings.arms), Counter[str]()), findings.rules.measure.name
     listed = [f"{count} {status}" for status, count in counts.items() if status != "completed"]
     if listed:
-        yield f"Not counted, because they have no accuracy: {', '.join(listed)} of {counts.total()} runs."
+        yield f"Not counted, because they have no {name}: {', '.join(listed)} of {counts.total()} runs."
 
 
 def _say_measure(findings: Findings) -> Iterator[str]:
-    if findings.rules.measure == "test":
-        yield (
-            "Compared by test accuracy: this tells what the choices do, but an arm that is picked here for its test "
-            "accuracy is likely to look better here than on new images; pick by validation accuracy."
-        )
+    measure = findings.rules.measure
+    if measure.split == "validation":
+        yield f"Compared by {measure.title}; the test accuracy of what is picked is still to be looked at, once."
     else:
-        yield "Compared by validation accuracy; the test accuracy of what is picked is still to be looked at, once."
+        other = "validation accuracy" if measure.split else "scores of other examples"
+        yield (
+            f"Compared by {measure.title}: this tells what the choices do, but an arm that is picked here for its "
+            f"{measure.title} is likely to look better here than on new images; pick by {other}."
+        )

@@ -5,6 +5,7 @@ from cnnjax.statistics.estimates import interquartile_mean
 from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_effects
 from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_baseline
 from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete
+from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.ranks import Ranks, rank_arms
@@ -16,6 +17,7 @@ __all__ = [
     "Criteria",
     "Effect",
     "Losses",
+    "Measure",
     "Noise",
     "Outcomes",
     "PairedComparison",

@@ -1,12 +1,14 @@
 """Accuracy against size: the Pareto front of networks, and effects of levels adjusted to equal size."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from cnnjax.statistics.factors import Cells
 from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
 from cnnjax.statistics.losses import Losses, complete, count_runs
+from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import compare_paired
 from cnnjax.statistics.verdicts import Criteria
 
@@ -55,10 +57,10 @@ def adjust_for_size(
 
     Args:
         factors: names of the factors.
-        cells: outcomes of the cells by seed. Cells without an accuracy, and seeds that another cell lacks, are ignored.
+        cells: outcomes of the cells by seed. Cells without a value, and seeds that another cell lacks, are ignored.
         parameters: number of parameters of every cell.
         references: label of the reference level by factor; by default the first level that occurs.
-        criteria: level, margin and power of the family of all effects.
+        criteria: level, margin and power of the family of all effects, and what is compared.
 
     Returns:
         One contrast for every level other than the references. Empty if the levels almost determine the size, that is,
@@ -91,16 +93,23 @@ def adjust_for_size(
         return ()
     effects = np.linalg.pinv(design) @ np.array([[completed[cell][seed] for seed in seeds] for cell in labels])
     zeros = dict.fromkeys(seeds, 0.0)
-    compared = [compare_paired(dict(zip(seeds, map(float, row), strict=True)), zeros) for row in effects[2:]]
+    measure = criteria.measure
+    compared = [
+        compare_paired(dict(zip(seeds, map(float, row), strict=True)), zeros, higher_is_better=measure.higher_is_better)
+        for row in effects[2:]
+    ]
     names = [(f"{factors[index]}={level}", f"{factors[index]}={references[factors[index]]}") for index, level in levels]
-    losses = [_find_losses(cells, index, level, references[factors[index]]) for index, level in levels]
+    losses = [_find_losses(cells, index, level, references[factors[index]], measure) for index, level in levels]
     return contrast_all(names, compared, losses, len(names), criteria)
 
 
-def _find_losses(cells: Cells, index: int, level: str, reference: str) -> Losses:
+def _find_losses(cells: Cells, index: int, level: str, reference: str, measure: Measure) -> Losses:
     """Returns the runs at a level and at its reference; how far lost runs could move the fit is left unknown."""
     first, second = (
-        count_runs((outcomes for cell, outcomes in cells.items() if cell[index] == label), 0.0)
+        count_runs(
+            (outcomes for cell, outcomes in cells.items() if cell[index] == label),
+            replace(measure, chance=None, resolution=None),
+        )
         for label in (level, reference)
     )
     return Losses(first, second, (), ()) if first.lost + second.lost else Losses(first, second)

@@ -13,9 +13,10 @@ import numpy as np
 
 from cnnjax.errors import InputError
 from cnnjax.settings.checking import Interval, check
+from cnnjax.statistics.measures import ACCURACY, Measure
 
 LEAST_FOR_INTERVAL = 3
-"""Fewest accuracies for which an interval of their mean is given."""
+"""Fewest values for which an interval of their mean is given."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +76,21 @@ def estimate_mean(values: Iterable[float], confidence: float = 0.95, *, resoluti
     return Estimate(n, mean, deviation, mean - half, mean + half)
 
 
-def estimate_accuracy(
-    values: Iterable[float], confidence: float = 0.95, *, resolution: float | None = None
-) -> Estimate:
-    """Estimates a mean accuracy, as `estimate_mean` does, with an interval that is cut off at 0 and 1.
+def estimate_score(values: Iterable[float], measure: Measure = ACCURACY, confidence: float = 0.95) -> Estimate:
+    """Estimates the mean of a measure, as `estimate_mean` does; the interval of a share is cut off at 0 and 1.
 
     Fewer than `LEAST_FOR_INTERVAL` values have no interval: two values say so little about the spread that it would
     reach 13 standard errors to both sides.
 
     Example:
-        >>> estimate = estimate_accuracy([0.99, 0.98, 0.94])
-        >>> f"{estimate.mean:.2f} [{estimate.low:.4f}, {estimate.high:.4f}]", estimate_accuracy([0.9, 0.8]).low
+        >>> estimate = estimate_score([0.99, 0.98, 0.94])
+        >>> f"{estimate.mean:.2f} [{estimate.low:.4f}, {estimate.high:.4f}]", estimate_score([0.9, 0.8]).low
         ('0.97 [0.9043, 1.0000]', None)
     """
-    found = estimate_mean(values, confidence, resolution=resolution)
+    found = estimate_mean(values, confidence, resolution=measure.resolution)
     if found.low is None or found.high is None or found.n < LEAST_FOR_INTERVAL:
         return replace(found, low=None, high=None)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if measure.is_share else found
 
 
 def interquartile_mean(values: Iterable[float]) -> float:

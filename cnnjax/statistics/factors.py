@@ -16,6 +16,7 @@ import numpy as np
 from cnnjax.errors import InputError
 from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
 from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs
+from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.verdicts import SIGNS, Criteria
 
@@ -187,7 +188,7 @@ class Effect:
         possible: number of such combinations in the study. If it is larger than `combinations`, the levels were tried,
             or have results, in a part of the study only.
         is_common: whether all levels of these factors are compared over the same combinations.
-        unpaired: seeds that are left out because some of the cells have no accuracy for them.
+        unpaired: seeds that are left out because some of the cells have no value for them.
         contrast: the comparison, whose difference is the effect, as one of the family of all effects of its order; the
             runs of its first side are those of cells with the sign +1.
     """
@@ -215,8 +216,6 @@ def estimate_effects(
     *,
     references: Mapping[str, str] | None = None,
     criteria: Criteria = DEFAULT,
-    resolution: float | None = None,
-    chance: float = 0.0,
 ) -> tuple[Effect, ...]:
     """Returns the effects of all levels, or of all pairs of levels of two factors, with verdicts by Holm's procedure.
 
@@ -225,9 +224,7 @@ def estimate_effects(
         cells: outcomes of the cells by seed; effects of cells without outcomes still count in the size of the family.
         order: 1 for main effects, 2 for interactions.
         references: label of the reference level by factor; by default the first level that occurs.
-        criteria: level, margin and power of the family of all effects.
-        resolution: step between possible accuracies, as for `compare_paired`.
-        chance: the accuracy of guessing, which is the worst case of a lost run.
+        criteria: level, margin and power of the family of all effects, and what is compared.
 
     Returns:
         The effects that can be estimated: those with completed runs of a common seed, in some combination of the other
@@ -248,14 +245,16 @@ def estimate_effects(
         for chosen in combinations(range(len(factors)), order)
         for plan in _plan(cells, chosen, tuple(references[factors[index]] for index in chosen))
     ]
-    told = [(plan, compared) for plan in planned if (compared := _compare(plan, cells, resolution)) is not None]
+    measure = criteria.measure
+    told = [(plan, compared) for plan in planned if (compared := _compare(plan, cells, measure)) is not None]
+    signs = SIGNS if measure.higher_is_better else {"better": "negative", "worse": "positive"}
     contrasts = contrast_all(
         [(" x ".join(factors[index] for index in plan.chosen), "0") for plan, _ in told],
         [compared for _, compared in told],
-        [_find_losses(plan.blocks, cells, chance, resolution) for plan, _ in told],
+        [_find_losses(plan.blocks, cells, measure) for plan, _ in told],
         len(planned),
         criteria,
-        labels=SIGNS if order > 1 else None,
+        labels=signs if order > 1 else None,
     )
     return tuple(
         Effect(
@@ -323,16 +322,17 @@ def _leave_out(cell: Labels, chosen: Sequence[int]) -> Labels:
     return tuple(label for index, label in enumerate(cell) if index not in chosen)
 
 
-def _compare(plan: _Plan, cells: Cells, resolution: float | None) -> PairedComparison | None:
-    """Compares the effect of each seed with zero; returns ``None`` if no seed has accuracies in all the cells."""
+def _compare(plan: _Plan, cells: Cells, measure: Measure) -> PairedComparison | None:
+    """Compares the effect of each seed with zero; returns ``None`` if no seed has values in all the cells."""
     values = _combine(plan.used, cells)
     if not values:
         return None
-    count = len(plan.used)
+    count, resolution = len(plan.used), measure.resolution
     step = resolution and resolution / count
     # An effect is a mean over blocks of sums of 2**order values, each rounded with a variance of step**2 / 12.
     least = resolution and resolution * math.sqrt(2 ** len(plan.chosen) / (12 * count))
-    return compare_paired(values, dict.fromkeys(values, 0.0), resolution=step, least=least)
+    zeros = dict.fromkeys(values, 0.0)
+    return compare_paired(values, zeros, resolution=step, least=least, higher_is_better=measure.higher_is_better)
 
 
 def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | None = None) -> dict[int, float]:
@@ -341,7 +341,7 @@ def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | 
     Args:
         blocks: blocks that the effect is averaged over.
         cells: outcomes of the cells.
-        fill: accuracy assumed for lost runs, by the sign of their cell; by default lost runs are left out.
+        fill: value assumed for lost runs, by the sign of their cell; by default lost runs are left out.
     """
     sides = [
         (
@@ -357,14 +357,17 @@ def _combine(blocks: Sequence[Block], cells: Cells, fill: Mapping[int, float] | 
     return {seed: float(sum(sign * values[seed] for sign, values in sides) / len(blocks)) for seed in sorted(seeds)}
 
 
-def _find_losses(blocks: Sequence[Block], cells: Cells, chance: float, resolution: float | None) -> Losses:
+def _find_losses(blocks: Sequence[Block], cells: Cells, measure: Measure) -> Losses:
     """Returns the runs of the cells with sign +1 and with sign -1, and how far lost runs could move the effect."""
     sides = [dict.fromkeys(cell for block in blocks for cell, sign in block if sign == side) for side in (1, -1)]
-    first, second = (count_runs((cells[cell] for cell in side), chance, resolution) for side in sides)
+    first, second = (count_runs((cells[cell] for cell in side), measure) for side in sides)
     if not first.lost + second.lost:
         return Losses(first, second)
-    best = max(chance, *(value for side in sides for cell in side for value in complete(cells[cell]).values()))
-    lowest, highest = (_combine(blocks, cells, fill) for fill in ({1: chance, -1: best}, {1: best, -1: chance}))
+    ends = measure.bound_lost(value for side in sides for cell in side for value in complete(cells[cell]).values())
+    if ends is None:
+        return Losses(first, second, (), ())
+    low, high = ends
+    lowest, highest = (_combine(blocks, cells, fill) for fill in ({1: low, -1: high}, {1: high, -1: low}))
     return Losses(first, second, tuple(lowest.values()), tuple(highest.values()))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnnjax.settings.checking import choice
 from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, find_losses
+from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.verdicts import Criteria, Verdict, decide, equivalence_p
 
@@ -69,9 +70,6 @@ def compare_with_baseline(
     arms: Mapping[str, Outcomes],
     baseline: str,
     criteria: Criteria = DEFAULT,
-    *,
-    resolution: float | None = None,
-    chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
     """Compares every other arm with the baseline, by simultaneous intervals.
 
@@ -83,9 +81,7 @@ def compare_with_baseline(
     Args:
         arms: outcomes of each arm by seed; arms without outcomes still count in the size of the family.
         baseline: name of the arm that the others are compared with.
-        criteria: level, margin and power of the family.
-        resolution: step between possible values, as for `compare_paired`.
-        chance: the accuracy of guessing, which is the worst case of a lost run.
+        criteria: level, margin and power of the family, and what is compared.
 
     Returns:
         One contrast for each other arm that shares a completed seed with the baseline, in the order of `arms`.
@@ -105,21 +101,18 @@ def compare_with_baseline(
     choice(baseline, tuple(arms), "baseline")
     k = len(arms) - 1
     pairs = _find_pairs(arms, [(name, baseline) for name in arms if name != baseline])
-    compared = _compare(arms, pairs, criteria.alpha, resolution)
+    compared = _compare(arms, pairs, criteria)
     has_all = len(pairs) == k and len({each.seeds for each in compared}) == 1
     differences = np.array([each.differences for each in compared]) if has_all else None
     level, largest = find_family_level(differences, k, criteria.alpha)
     adjusted = [_adjust(each.t_p, each.statistic, largest, k) for each in compared]
-    losses = [find_losses(arms[a], arms[b], chance, resolution) for a, b in pairs]
+    losses = [find_losses(arms[a], arms[b], criteria.measure) for a, b in pairs]
     return _contrast(pairs, compared, losses, [level] * len(pairs), adjusted, criteria, k)
 
 
 def compare_all_pairs(
     arms: Mapping[str, Outcomes],
     criteria: Criteria = DEFAULT,
-    *,
-    resolution: float | None = None,
-    chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
     """Compares all pairs of arms, by Holm's procedure; arguments and errors are those of `compare_with_baseline`.
 
@@ -133,8 +126,8 @@ def compare_all_pairs(
     """
     planned = list(combinations(arms, 2))
     pairs = _find_pairs(arms, planned)
-    losses = [find_losses(arms[a], arms[b], chance, resolution) for a, b in pairs]
-    compared = _compare(arms, pairs, criteria.alpha, resolution)
+    losses = [find_losses(arms[a], arms[b], criteria.measure) for a, b in pairs]
+    compared = _compare(arms, pairs, criteria)
     return contrast_all(pairs, compared, losses, len(planned), criteria)
 
 
@@ -199,14 +192,21 @@ def make_contrast(
         losses: runs of both sides.
         levels: level of the test of a difference, and of each of the one-sided tests of equivalence.
         adjusted_p: p value of the difference, adjusted for the family.
-        criteria: margin and power of the verdict.
+        criteria: margin and power of the verdict, and what is compared.
         options: further arguments of `decide`.
     """
     level, narrow = levels
     low, high = compared.interval(1 - level)
     narrow_low, narrow_high = compared.interval(1 - 2 * narrow)
     verdict = decide(
-        compared, level, criteria.margin, criteria.power, equivalence_alpha=narrow, losses=losses, **options
+        compared,
+        level,
+        criteria.margin,
+        criteria.power,
+        equivalence_alpha=narrow,
+        losses=losses,
+        measure=criteria.measure,
+        **options,
     )
     return Contrast(
         first=pair[0],
@@ -232,9 +232,20 @@ def _find_pairs(arms: Mapping[str, Outcomes], planned: Sequence[tuple[str, str]]
 
 
 def _compare(
-    arms: Mapping[str, Outcomes], pairs: Sequence[tuple[str, str]], alpha: float, resolution: float | None
+    arms: Mapping[str, Outcomes], pairs: Sequence[tuple[str, str]], criteria: Criteria
 ) -> list[PairedComparison]:
-    return [compare_paired(complete(arms[a]), complete(arms[b]), 1 - alpha, resolution=resolution) for a, b in pairs]
+    return [compare_outcomes(arms[a], arms[b], 1 - criteria.alpha, criteria.measure) for a, b in pairs]
+
+
+def compare_outcomes(first: Outcomes, second: Outcomes, confidence: float, measure: Measure) -> PairedComparison:
+    """Compares the completed runs of two arms, as `compare_paired` does."""
+    return compare_paired(
+        complete(first),
+        complete(second),
+        confidence,
+        resolution=measure.resolution,
+        higher_is_better=measure.higher_is_better,
+    )
 
 
 def _pad(p_values: Sequence[float | None], k: int) -> list[float | None]:

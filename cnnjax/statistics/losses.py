@@ -1,9 +1,9 @@
-"""Lost runs, which ended without an accuracy, and how much they could change a comparison.
+"""Lost runs, which ended without a value of the measure, and how much they could change a comparison.
 
 A comparison uses the runs that completed. The accuracy of the lost runs is unknown, and it may have been low for the
 same reason that they were lost. So every claim is checked in its worst case: lost runs of the arm that it favours count
 as chance, lost runs of the other arm as the best accuracy of either arm. A claim that fails in the worst case is
-labelled as holding only for the runs that completed.
+labelled as holding only for the runs that completed. So is every claim about a measure without a worst value.
 
 References:
     Horowitz and Manski, "Nonparametric analysis of randomized experiments with missing covariate and outcome data",
@@ -13,10 +13,12 @@ References:
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cnnjax.statistics.measures import Measure
+
 CHANCE_LEVEL = 0.001
 """Level of the test of a run against guessing: one in a thousand runs that guess passes it."""
 Outcomes = Mapping[int, float | None]
-"""Accuracy by seed of every run that has ended; ``None`` for a lost run, which diverged or failed."""
+"""Value of the measure by seed of every run that has ended; ``None`` for a lost run, which diverged or failed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class RunCounts:
     """Counts of the runs on one side of a comparison.
 
     Attributes:
-        completed: runs that have an accuracy.
+        completed: runs that have a value.
         lost: runs that diverged or failed.
         at_chance: completed runs that are not shown to do better than guessing: a one-sided binomial test of their
             accuracy on the test images against the accuracy of guessing is not significant at `CHANCE_LEVEL`.
@@ -60,7 +62,7 @@ class Losses:
 
 
 def complete(outcomes: Outcomes) -> dict[int, float]:
-    """Returns the accuracies of the completed runs, by seed.
+    """Returns the values of the completed runs, by seed.
 
     Example:
         >>> complete({0: 0.97, 1: None})
@@ -69,51 +71,56 @@ def complete(outcomes: Outcomes) -> dict[int, float]:
     return {seed: value for seed, value in outcomes.items() if value is not None}
 
 
-def count_runs(sides: Iterable[Outcomes], chance: float, resolution: float | None = None) -> RunCounts:
+def count_runs(sides: Iterable[Outcomes], measure: Measure) -> RunCounts:
     """Returns how many runs of several arms completed, how many were lost, and how many are at chance.
 
     Args:
         sides: outcomes of the arms.
-        chance: the accuracy of guessing.
-        resolution: one over the number of test images. Without it there is no test: a run is at chance if its accuracy
-            is at most `chance`.
+        measure: what the outcomes are. Without a resolution there is no test: a run is at chance unless its value is
+            better than that of guessing.
     """
     values = [value for outcomes in sides for value in outcomes.values()]
     completed = [value for value in values if value is not None]
-    at_chance = sum(_is_at_chance(value, chance, resolution) for value in completed)
+    at_chance = sum(_is_at_chance(value, measure) for value in completed)
     return RunCounts(len(completed), len(values) - len(completed), at_chance)
 
 
-def _is_at_chance(accuracy: float, chance: float, resolution: float | None) -> bool:
+def _is_at_chance(value: float, measure: Measure) -> bool:
     from scipy.special import bdtrc
 
-    if resolution is None or accuracy <= chance:
-        return accuracy <= chance
-    images = round(1 / resolution)
-    return bool(bdtrc(round(accuracy * images) - 1, images, chance) > CHANCE_LEVEL)
+    chance, sign = measure.worst, measure.sign
+    if chance is None:
+        return False
+    if measure.resolution is None or sign * value <= sign * chance:
+        return sign * value <= sign * chance
+    images = round(1 / measure.resolution)
+    right, guessed = (value, chance) if measure.higher_is_better else (1 - value, 1 - chance)
+    return bool(bdtrc(round(right * images) - 1, images, guessed) > CHANCE_LEVEL)
 
 
-def find_losses(first: Outcomes, second: Outcomes, chance: float, resolution: float | None = None) -> Losses:
+def find_losses(first: Outcomes, second: Outcomes, measure: Measure) -> Losses:
     """Returns the runs of two arms, and how far the lost runs could move their difference.
 
     Args:
         first, second: outcomes of the arms; at least one run of either completed.
-        chance: the accuracy of guessing, which is the worst case of a lost run.
-        resolution: one over the number of test images, as for `count_runs`.
+        measure: what the outcomes are; guessing is the worst case of a lost run.
 
     Example:
-        >>> losses = find_losses({0: 0.97, 1: None}, {0: 0.96, 1: 0.98}, chance=0.1)
+        >>> losses = find_losses({0: 0.97, 1: None}, {0: 0.96, 1: 0.98}, Measure(chance=0.1))
         >>> str(losses.first), [round(difference, 2) for difference in losses.lowest]
         ('1 of 2', [0.01, -0.88])
     """
-    runs = count_runs([first], chance, resolution), count_runs([second], chance, resolution)
+    runs = count_runs([first], measure), count_runs([second], measure)
     if not runs[0].lost + runs[1].lost:
         return Losses(*runs)
-    best = max(*complete(first).values(), *complete(second).values(), chance)
+    ends = measure.bound_lost([*complete(first).values(), *complete(second).values()])
+    if ends is None:
+        return Losses(*runs, (), ())
+    low, high = ends
     seeds = sorted(first.keys() & second.keys())
 
     def subtract(lost_first: float, lost_second: float) -> tuple[float, ...]:
         pairs = ((first[seed], second[seed]) for seed in seeds)
         return tuple((lost_first if a is None else a) - (lost_second if b is None else b) for a, b in pairs)
 
-    return Losses(*runs, subtract(chance, best), subtract(best, chance))
+    return Losses(*runs, subtract(low, high), subtract(high, low))

@@ -98,6 +98,7 @@ def compare_paired(
     *,
     resolution: float | None = None,
     least: float | None = None,
+    higher_is_better: bool = True,
     resampling_seed: int = 0,
 ) -> PairedComparison:
     """Compares two arms by their differences at common seeds.
@@ -110,6 +111,7 @@ def compare_paired(
         confidence: confidence of the intervals, > 0 and < 1.
         resolution: step between possible values, > 0; ``None`` if they are continuous.
         least: lower bound of the spread; by default that of the difference of two values of this resolution.
+        higher_is_better: whether a higher value is better.
         resampling_seed: seed of sign flips and bootstrap, >= 0.
 
     Raises:
@@ -141,6 +143,7 @@ def compare_paired(
     spread = None if deviation is None else max(deviation, least_spread(resolution) if least is None else least) or None
     low, high, t_p = (None, None, None) if spread is None else _student(mean, spread, n, confidence)
     sign_flip_p, least = flip_signs(differences, resampling_seed)
+    is_better = np.greater if higher_is_better else np.less
     return PairedComparison(
         seeds=tuple(seeds),
         unpaired=tuple(sorted(first.keys() ^ second.keys())),
@@ -157,8 +160,8 @@ def compare_paired(
         bootstrap=bootstrap_mean(differences, confidence, resampling_seed),
         effect_size=mean / deviation * _hedges(n - 1) if deviation and n > 2 else None,
         correlation=float(np.corrcoef(a, b)[0, 1]) if n > 2 and np.ptp(a) and np.ptp(b) else None,
-        wins=float(np.mean((differences > 0) + 0.5 * (differences == 0))),
-        probability_of_improvement=float(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b))),
+        wins=float(np.mean(is_better(differences, 0) + 0.5 * (differences == 0))),
+        probability_of_improvement=float(np.mean(is_better(a[:, None], b) + 0.5 * (a[:, None] == b))),
     )
 
 

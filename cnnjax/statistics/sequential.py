@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from cnnjax.settings.checking import choice
-from cnnjax.statistics.families import DEFAULT, Contrast, make_contrast, sidak
+from cnnjax.statistics.families import DEFAULT, Contrast, compare_outcomes, make_contrast, sidak
 from cnnjax.statistics.losses import Outcomes, complete, find_losses
-from cnnjax.statistics.paired import compare_paired
 from cnnjax.statistics.verdicts import Criteria
 
 _NODES = 200
@@ -73,9 +72,6 @@ def compare_in_looks(
     seeds: Sequence[int],
     looks: Sequence[int],
     criteria: Criteria = DEFAULT,
-    *,
-    resolution: float | None = None,
-    chance: float = 0.0,
 ) -> tuple[Contrast, ...]:
     """Compares every other arm with the baseline at planned looks, and stops at the first look that decides.
 
@@ -84,10 +80,10 @@ def compare_in_looks(
     Args:
         arms: outcomes of each arm by seed.
         baseline: name of the arm that the others are compared with.
-        ended: seeds at which each arm has a result, with or without an accuracy.
+        ended: seeds at which each arm has a result, with or without a value.
         seeds: all seeds that may be run, in order; a look uses as many of the first ones as it has seeds.
         looks: number of seeds at each look, from `plan_looks`.
-        criteria, resolution, chance: as for `compare_with_baseline`.
+        criteria: as for `compare_with_baseline`.
 
     Returns:
         One contrast for each other arm that has reached its first look and shares a completed seed with the baseline:
@@ -118,8 +114,8 @@ def compare_in_looks(
             )
             if not complete(own).keys() & complete(others).keys():
                 break
-            compared = compare_paired(complete(own), complete(others), 1 - level, resolution=resolution)
-            losses = find_losses(own, others, chance, resolution)
+            compared = compare_outcomes(own, others, 1 - level, criteria.measure)
+            losses = find_losses(own, others, criteria.measure)
             scope = f"as one of {k} comparisons, " * (k > 1) + f"at look {number} of {len(looks)}"
             contrast = make_contrast(
                 (name, baseline), compared, losses, (level, level), None, criteria, scope=scope, plans=False

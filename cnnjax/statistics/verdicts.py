@@ -15,6 +15,7 @@ import numpy as np
 from cnnjax.errors import InputError
 from cnnjax.settings.checking import Interval, check
 from cnnjax.statistics.losses import Losses
+from cnnjax.statistics.measures import ACCURACY, Measure
 from cnnjax.statistics.paired import PairedComparison
 
 MARGIN = 0.002
@@ -36,17 +37,19 @@ SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
 
 @dataclass(frozen=True)
 class Criteria:
-    """The level, margin and power of decisions.
+    """The level, margin and power of decisions, and what is compared.
 
     Attributes:
         alpha: probability of any false claim of a difference, and of any false claim of equivalence.
-        margin: margin of equivalence: smaller differences of accuracy count as none.
+        margin: margin of equivalence: smaller differences of the measure count as none.
         power: probability with which the planned seeds decide.
+        measure: what is compared.
     """
 
     alpha: float = 0.05
     margin: float = MARGIN
     power: float = 0.8
+    measure: Measure = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def decide(
     labels: Mapping[str, str] | None = None,
     scope: str = "",
     plans: bool = True,
+    measure: Measure = ACCURACY,
 ) -> Verdict:
     """Decides by Student's paired t test for a difference, and two one-sided t tests for equivalence.
 
@@ -98,15 +102,16 @@ def decide(
     at most `alpha`. So is that of claiming equivalence where the true difference is as large as the margin.
 
     Args:
-        comparison: comparison of accuracies, from `compare_paired`.
+        comparison: comparison of values of the measure, from `compare_paired`.
         alpha: level of the tests, > 0 and < 0.5.
-        margin: margin of equivalence, in units of accuracy, > 0.
+        margin: margin of equivalence, in units of the measure, > 0.
         power: probability with which `seeds_needed` seeds decide, > alpha and < 1.
         equivalence_alpha: level of the one-sided tests; by default `alpha`.
         losses: runs of both arms, including lost ones; by default none was lost.
         labels: labels that replace the words, such as `SIGNS`.
         scope: what the levels are adjusted for, such as ``as one of 14 comparisons``; becomes part of the reason.
         plans: whether the reason of an undecided comparison says how many seeds would decide it.
+        measure: what is compared: which direction is better, and how numbers are written.
 
     Raises:
         InputError: an argument is out of range.
@@ -139,26 +144,27 @@ def decide(
     halves = half_widths(np.asarray(spread), n, *levels)
     wide, narrow = map(float, halves)
     differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
-    remarks = _remark(comparison, losses, scope)
+    remarks = _remark(comparison, losses, scope, measure)
+    limit = measure.write_margin(margin)
     if not differs and not is_equivalent:
-        found = f"{_describe(mean, wide, 1 - alpha)} holds zero, and is too wide for the margin of ±{100 * margin:g}"
+        found = f"{_describe(mean, wide, 1 - alpha, measure)} holds zero, and is too wide for the margin of ±{limit}"
         if not plans:
             return _leave_open(f"{found}{remarks}")
-        plan = _plan(comparison, spread, levels, margin, power)
+        plan = _plan(comparison, spread, levels, margin, power, measure)
         return replace(plan, reason=f"{found}; {plan.reason}{remarks}")
     if is_equivalent:
         word: Word = "equivalent"
         also = ", although zero is outside the wider interval of a difference" if differs else ""
-        found = f"{_describe(mean, narrow, 1 - 2 * levels[1])} lies within the margin of ±{100 * margin:g}{also}"
+        found = f"{_describe(mean, narrow, 1 - 2 * levels[1], measure)} lies within the margin of ±{limit}{also}"
     else:
-        word = "better" if mean > 0 else "worse"
-        found = f"{_describe(mean, wide, 1 - alpha)} leaves zero out"
-    holds = losses is None or survives(word, losses, levels, margin)
+        word = "better" if (mean > 0) == measure.higher_is_better else "worse"
+        found = f"{_describe(mean, wide, 1 - alpha, measure)} leaves zero out"
+    holds = losses is None or survives(word, losses, levels, margin, measure.higher_is_better)
     label = (labels or {}).get(word, word)
     if losses and not holds:
         label += f" of the runs that completed ({_count_both(losses)})"
     if word != "equivalent" and abs(mean) - wide <= margin:
-        label += f"; by more than {100 * margin:g} not shown"
+        label += f"; by more than {limit} not shown"
     return Verdict(word, label, f"{found}{remarks}", holds)
 
 
@@ -167,9 +173,15 @@ def _leave_open(reason: str, label: str = "undecided", **plan: Any) -> Verdict:
 
 
 def _plan(
-    comparison: PairedComparison, spread: float, levels: tuple[float, float], margin: float, power: float
+    comparison: PairedComparison,
+    spread: float,
+    levels: tuple[float, float],
+    margin: float,
+    power: float,
+    measure: Measure,
 ) -> Verdict:
     """Returns an undecided verdict whose reason says how many seeds would decide."""
+    limit = f"{measure.write_margin(margin)}{measure.points}"
     n, mean = comparison.n, abs(comparison.mean)
     needed = plan_seeds(spread, margin, levels[0], power, levels[1])
     for_seen = plan_detection(spread, mean, levels[0], power) if mean else None
@@ -178,15 +190,13 @@ def _plan(
     seen = f"{for_seen} seeds would find a true difference as large as seen" if for_seen else ""
     if needed:
         needed = max(needed, n + 1)
-        reason = (
-            f"{needed} seeds in all would find a true difference of {100 * margin:g} points, or that there is none, "
-        )
+        reason = f"{needed} seeds in all would find a true difference of {limit}, or that there is none, "
         return _leave_open(reason + chance.format(" each"), seeds_needed=needed, seeds_for_seen=for_seen)
     seeds = max(REASONABLE_SEEDS, 2 * n)
     decidable = find_margin(spread, seeds, levels[0], power, levels[1])
     reason = (
-        f"more than {MOST_SEEDS:,} seeds are needed for a true difference of {100 * margin:g} points; "
-        f"{seeds} would decide by a margin of {100 * decidable:.2g}{f', and {seen}' if seen else ''}, "
+        f"more than {MOST_SEEDS:,} seeds are needed for a true difference of {limit}; "
+        f"{seeds} would decide by a margin of {measure.scale * decidable:.2g}{f', and {seen}' if seen else ''}, "
     )
     reason += chance.format(" each" if seen else "")
     return _leave_open(reason, seeds_for_seen=for_seen, decidable_margin=decidable)
@@ -221,7 +231,9 @@ def judge(mean: np.ndarray, halves: tuple[np.ndarray, np.ndarray], margin: float
     return np.abs(mean) > wide, np.abs(mean) + narrow < margin
 
 
-def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: float) -> bool:
+def survives(
+    word: Word, losses: Losses, levels: tuple[float, float], margin: float, higher_is_better: bool = True
+) -> bool:
     """Returns whether a claim also holds in the worst case of the lost runs, by the same tests.
 
     Args:
@@ -229,6 +241,7 @@ def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: fl
         losses: runs of the comparison.
         levels: level of the test of a difference, and of each of the one-sided tests of equivalence.
         margin: margin of equivalence.
+        higher_is_better: whether a higher value is better.
     """
     if losses.lowest is None or losses.highest is None:
         return True
@@ -239,7 +252,8 @@ def survives(word: Word, losses: Losses, levels: tuple[float, float], margin: fl
     wide, narrow = half_widths(ends.std(1, ddof=1), n, *levels)
     if word == "equivalent":
         return bool((np.abs(mean) + narrow < margin).all())
-    return bool(mean[0] > wide[0] if word == "better" else mean[1] < -wide[1])
+    is_higher = (word == "better") == higher_is_better
+    return bool(mean[0] > wide[0] if is_higher else mean[1] < -wide[1])
 
 
 def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
@@ -252,16 +266,16 @@ def equivalence_p(comparison: PairedComparison, margin: float) -> float | None:
     return float(stdtr(comparison.n - 1, (abs(comparison.mean) - margin) / error))
 
 
-def _describe(mean: float, half: float, confidence: float) -> str:
-    low, high = 100 * (mean - half), 100 * (mean + half)
-    return f"{100 * mean:+.3f} points: the {100 * confidence:.4g}% interval [{low:+.3f}, {high:+.3f}]"
+def _describe(mean: float, half: float, confidence: float, measure: Measure) -> str:
+    written, low, high = (measure.write_difference(each, 3) for each in (mean, mean - half, mean + half))
+    return f"{written}{measure.points}: the {100 * confidence:.4g}% interval [{low}, {high}]"
 
 
 def _count_both(losses: Losses) -> str:
     return f"{losses.first} against {losses.second}" if losses.second.lost else str(losses.first)
 
 
-def _remark(comparison: PairedComparison, losses: Losses | None, scope: str) -> str:
+def _remark(comparison: PairedComparison, losses: Losses | None, scope: str, measure: Measure) -> str:
     remarks = [scope] if scope else []
     if comparison.n < FLIPS_DECIDE:
         least = comparison.least_sign_flip_p
@@ -269,8 +283,8 @@ def _remark(comparison: PairedComparison, losses: Losses | None, scope: str) -> 
     if losses and losses.lowest is not None:
         remarks.append(f"of the runs that completed, {losses.first} against {losses.second}")
     if losses and losses.lowest and losses.highest:
-        low, high = (100 * float(np.mean(ends)) for ends in (losses.lowest, losses.highest))
-        remarks.append(f"what the others would have reached could move the mean to between {low:+.3f} and {high:+.3f}")
+        low, high = (measure.write_difference(float(np.mean(ends)), 3) for ends in (losses.lowest, losses.highest))
+        remarks.append(f"what the others would have reached could move the mean to between {low} and {high}")
     if comparison.unpaired:
         seeds = ", ".join(map(str, comparison.unpaired))
         remarks.append(f"seeds that one arm alone has a result for are left out: {seeds}")

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 
 from cnnjax.console.tables import Column, Table, Value
-from cnnjax.statistics import plan_looks, spend, split_noise
+from cnnjax.statistics import Measure, plan_looks, spend, split_noise
 from cnnjax.statistics.families import find_family_level
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.paired import least_spread
@@ -347,7 +347,7 @@ def _judge_one(first: np.ndarray, second: np.ndarray, lost: np.ndarray) -> tuple
     outcomes = {
         seed: None if gone else float(value) for seed, (value, gone) in enumerate(zip(first, lost, strict=True))
     }
-    losses = find_losses(outcomes, dict(enumerate(map(float, second))), CHANCE)
+    losses = find_losses(outcomes, dict(enumerate(map(float, second))), Measure(chance=CHANCE))
     return word, survives(word, losses, (ALPHA, ALPHA), MARGIN)
 
 
