@@ -270,10 +270,9 @@ def test_the_examples_of_the_page_run(tmp_path):
         if "experiments.train" in command:
             config = parse(command[3:]).run
             check_functions(config.train, load("mnist").info)
-        else:
-            cells = expand(
-                read_study(parse_arguments(RunArguments, command[3:], "ablations.run", RunArguments()))
-            ).cells
+        elif "ablations.run" in command:
+            arguments = parse_arguments(RunArguments, command[3:], "ablations.run", RunArguments())
+            cells = expand(read_study(arguments)).cells
             assert [cell.config.train.loss for cell in cells] == ["cross_entropy", "mine.py:focal"]
 
 

@@ -277,8 +277,8 @@ def test_scores_are_compared_without_jax():
 def make_evaluated(name, scores, width):
     records = {}
     for seed, score in scores.items():
-        records[seed] = make_packed(tiny(seed, (width,)), 0.5).record
-        object.__setattr__(records[seed], "scores", {"macro_f1": score})
+        record = make_packed(tiny(seed, (width,)), 0.5).record
+        records[seed] = dataclasses.replace(record, scores={"macro_f1": score})
     return Arm(name, {}, tiny(0, (width,)), records, tuple(scores), 100 * width, 10)
 
 
@@ -299,6 +299,12 @@ def test_a_metric_that_a_run_lacks_is_refused_with_those_that_it_has():
     arms = [make_evaluated(name, SCORES[name], width) for width, name in enumerate(("batch", "layer"), 1)]
     with pytest.raises(InputError, match=r"--by f1: run \w{12} .* must be one of test, validation, macro_f1"):
         compare_arms(arms, "batch", read_rules(JudgingArguments(by="f1")), title="?")
+
+
+def test_a_metric_that_is_not_a_finite_number_is_refused():
+    arms = [make_evaluated("batch", SCORES["batch"], 1), make_evaluated("layer", {0: None, 1: 0.5}, 2)]
+    with pytest.raises(InputError, match=r"--by macro_f1: its value of run \w{12} is not a finite number"):
+        compare_arms(arms, "batch", read_rules(JudgingArguments(by="macro_f1")), title="?")
 
 
 @pytest.mark.parametrize("option", [{"unit": "own"}, {"lower_is_better": True}, {"chance": 0.1}])

@@ -54,19 +54,20 @@ def read_score(result: Record | Result, measure: Measure) -> float | None:
     """Returns the value of a measure of a completed run; ``None`` for an accuracy that it does not have.
 
     Raises:
-        InputError: the run was not evaluated with this metric.
+        InputError: the run was not evaluated with this metric, or its value is not a number that can be compared.
     """
     if isinstance(result, Record):
         if measure.title == "test accuracy":
             return result.test_accuracy
         if measure.title == "validation accuracy":
             return result.history[-1].val_accuracy if result.history else None
-    scores: Mapping[str, float] = getattr(result, "scores", {})
     where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
-    if measure.name not in scores:
-        known = ", ".join((*ACCURACIES, *scores))
+    if measure.name not in result.scores:
+        known = ", ".join((*ACCURACIES, *result.scores))
         raise InputError(f"--by {measure.name}: {where} was not evaluated by it; must be one of {known}")
-    score = scores[measure.name]
+    score = result.scores[measure.name]
+    if score is None:
+        raise InputError(f"--by {measure.name}: its value of {where} is not a finite number, so it cannot be compared")
     if measure.is_share and not 0 <= score <= 1:
         raise InputError(f"{where}: {measure.name} {score:g}: must be from 0 to 1, as the unit is percent and not own")
     return score
@@ -176,7 +177,7 @@ class Arm:
         """Returns the scores of completed runs by seed; on validation examples, that after the last epoch.
 
         Raises:
-            InputError: a run was not evaluated with this metric.
+            InputError: as `read_score`.
         """
         scores = {seed: read_score(record, measure) for seed, record in self.completed.items()}
         return {seed: score for seed, score in scores.items() if score is not None}
