@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from ablations.study.grid import MOST_TRIALS
 from ablations.study.mistakes import Mistakes
 from ablations.study.reading import StudyReader, change_study, find_study, list_shipped
-from ablations.study.study import DEFAULT_SEEDS, Study, Sweep
+from ablations.study.study import DEFAULT_SEEDS, StudyConfig, Sweep
 from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
 from cnnjax.models.own_module import WHERE, find_modules, list_assigned_modules
@@ -39,7 +39,7 @@ class StudyArguments:
     """Refuse a study with more trials, that is cells times seeds."""
 
 
-def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_study) -> Study:
+def read_study(arguments: StudyArguments, find: Callable[[str], StudyConfig] = find_study) -> StudyConfig:
     """Returns the study of a command line.
 
     Args:
@@ -66,13 +66,13 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
     return replace(study, name=_name_axes(study)) if arguments.axis else study
 
 
-def _name_axes(study: Study) -> str:
+def _name_axes(study: StudyConfig) -> str:
     """Returns a name that depends on the axes and the base, so that a store can tell grids without a file apart."""
     digest = hashlib.sha256(replace(study, seeds=(0,)).to_toml().encode()).hexdigest()
     return f"axes-{digest[:8]}"
 
 
-def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> Study:
+def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> StudyConfig:
     table: dict[str, Any] = {}
     for axis in axes:
         with mistakes.noted():
@@ -83,7 +83,7 @@ def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mis
     schema = RunConfig.schema(find_modules([assigned, table]))
     factors = StudyReader(schema, mistakes).read_factors(table, "--axis ") if table else ()
     title = " x ".join(factor.name for factor in factors)
-    return Study("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
+    return StudyConfig("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
 
 
 def _read_assignments(assignments: tuple[str, ...], schema: Schema, mistakes: Mistakes) -> dict[str, Any]:

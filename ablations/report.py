@@ -31,7 +31,7 @@ from ablations.results import (
 )
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
-from ablations.study.study import Study
+from ablations.study.study import StudyConfig
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
@@ -151,7 +151,7 @@ SHOWN_OF_BASE = ("data.name", "train.epochs")
 class Shown:
     """A study with its grid, the cells to show, and the stored records."""
 
-    study: Study
+    study: StudyConfig
     grid: Grid
     cells: tuple[Cell, ...]
     records: Mapping[str, Record]
@@ -252,7 +252,7 @@ def compare_shown(shown: Shown, arguments: ReportArguments, baseline: Cell | Non
     )
 
 
-def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
+def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> StudyConfig:
     if name not in grids or name in list_shipped() or os.path.lexists(name):
         return find_study(name)
     if not grids[name].study:
@@ -262,7 +262,7 @@ def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
     return _read_stored(grids[name])
 
 
-def _read_stored(grid: StoredGrid) -> Study:
+def _read_stored(grid: StoredGrid) -> StudyConfig:
     return read_toml(grid.study, grid.name, f"grid {grid.name} of the store")
 
 

@@ -27,7 +27,7 @@ from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import TrackedGridObserver, make_grid_observer
 from ablations.execution.work import Budget, Executor, Policy
 from ablations.study.grid import choose_cell, expand
-from ablations.study.study import Study
+from ablations.study.study import StudyConfig
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.terminal import format_seconds, run_command, say
 from cnnjax.errors import InputError
@@ -141,7 +141,7 @@ def _check(arguments: RunArguments) -> None:
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
 
 
-def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
+def _read_top_up(arguments: RunArguments, study: StudyConfig) -> TopUp | None:
     if arguments.top_up is None:
         return None
     check(arguments.top_up, Count, "--top-up")

@@ -17,7 +17,7 @@ from ablations.execution.topping_up import TopUp, check_top_up, run_topping_up
 from ablations.execution.watching import FailureObserver, GridObserver
 from ablations.execution.work import Budget, Ending, Executor, Policy, find_work
 from ablations.study.grid import MOST_TRIALS, Grid, expand
-from ablations.study.study import Study
+from ablations.study.study import StudyConfig
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import identify, keep_given, load_data, read_dataset
 from cnnjax.errors import InputError
@@ -25,7 +25,7 @@ from cnnjax.runs.store import Store, StoredGrid
 
 
 def run_study(
-    study: Study,
+    study: StudyConfig,
     out: str | os.PathLike[str] = "runs",
     *,
     dataset: Dataset | Sequence[Any] | None = None,
@@ -95,7 +95,7 @@ def run_study(
         return run_halving(grid, store, run) if budget == "halving" else run(grid).counts
 
 
-def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:
+def _hand_over(study: StudyConfig, dataset: Dataset | Sequence[Any]) -> StudyConfig:
     """Returns the study with these images as its dataset; caches a copy of them unless they can be loaded by name."""
     varied = {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
     if any(path.startswith("data.") for path in varied - {"data.train_size"}):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.study.mistakes import Mistakes
-from ablations.study.study import Factor, Level, Study, Sweep, meets, write_label
+from ablations.study.study import Factor, Level, StudyConfig, Sweep, meets, write_label
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.data.loading import find_images, load_data_info
 from cnnjax.data.settings import DataConfig
@@ -112,7 +112,7 @@ class Grid:
         return tuple(cell.seeded(seed) for cell in self.cells for seed in self.seeds)
 
 
-def expand(study: Study, max_trials: int = MOST_TRIALS) -> Grid:
+def expand(study: StudyConfig, max_trials: int = MOST_TRIALS) -> Grid:
     """Returns the grid of a study.
 
     Args:
@@ -136,7 +136,7 @@ def expand(study: Study, max_trials: int = MOST_TRIALS) -> Grid:
     return Grid(study.name, tuple(expansion.factors), cells, study.seeds, duplicates)
 
 
-def _check_size(study: Study, max_trials: int) -> None:
+def _check_size(study: StudyConfig, max_trials: int) -> None:
     cells = sum(count_assignments(sweep) for sweep in study.sweeps)
     trials = cells * len(study.seeds)
     if trials > max_trials:
@@ -149,7 +149,7 @@ def _check_size(study: Study, max_trials: int) -> None:
 class _Expansion:
     """Collects the cells of one sweep after the other, by run key, with their duplicates and mistakes."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyConfig) -> None:
         self.mistakes = Mistakes(study.source)
         self.cells: dict[str, Cell] = {}
         self.duplicates: list[Duplicate] = []
@@ -192,7 +192,7 @@ class _Expansion:
         }
 
 
-def _merge_factors(study: Study) -> dict[str, Factor]:
+def _merge_factors(study: StudyConfig) -> dict[str, Factor]:
     """Returns every factor of the study with its levels of all sweeps, in order of first appearance."""
     levels: dict[str, list[Level]] = {}
     for sweep in study.sweeps:

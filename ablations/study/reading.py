@@ -28,7 +28,7 @@ from ablations.study.study import (
     Level,
     Operator,
     Range,
-    Study,
+    StudyConfig,
     Sweep,
     write_label,
 )
@@ -51,7 +51,7 @@ _Seed = Annotated[int, Interval(0, 2**32 - 1)]
 _Known = Mapping[str, Factor | None]  # the factors of a sweep by name; None for one with a mistake
 
 
-def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any = None) -> Study:
+def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any = None) -> StudyConfig:
     """Reads a shipped study or a file.
 
     Args:
@@ -68,7 +68,7 @@ def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any 
     return study
 
 
-def find_study(name: str) -> Study:
+def find_study(name: str) -> StudyConfig:
     """Reads a shipped study, or the file at this path; raises as `load_study`."""
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"study {name!r}: must be the name of a shipped study or a path, not {type(name).__name__}")
@@ -86,7 +86,7 @@ def list_shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
 
 
-def read_file(path: Path, source: str | None = None) -> Study:
+def read_file(path: Path, source: str | None = None) -> StudyConfig:
     """Reads a study from a TOML file; the study is named after the file.
 
     Args:
@@ -106,7 +106,7 @@ def read_file(path: Path, source: str | None = None) -> Study:
     return read_toml(text, path.stem, source)
 
 
-def read_toml(text: str, name: str, source: str = "study") -> Study:
+def read_toml(text: str, name: str, source: str = "study") -> StudyConfig:
     """Reads a study from TOML text, as `read_dict` does; raises `InputError` if it is not TOML."""
     try:
         values = parse_toml(text)
@@ -115,8 +115,8 @@ def read_toml(text: str, name: str, source: str = "study") -> Study:
     return read_dict(values, name, source)
 
 
-def read_dict(values: Any, name: str, source: str = "study") -> Study:
-    """Reads a study from plain dicts and lists, the form that `Study.to_dict` returns.
+def read_dict(values: Any, name: str, source: str = "study") -> StudyConfig:
+    """Reads a study from plain dicts and lists, the form that `StudyConfig.to_dict` returns.
 
     Args:
         values: the tables of the study.
@@ -138,8 +138,8 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
 
 
 def change_study(
-    study: Study, settings: Mapping[str, Any], seeds: Any, where: tuple[str, str], mistakes: Mistakes
-) -> Study:
+    study: StudyConfig, settings: Mapping[str, Any], seeds: Any, where: tuple[str, str], mistakes: Mistakes
+) -> StudyConfig:
     """Returns the study with some settings of its base, or its seeds, changed.
 
     Args:
@@ -179,7 +179,7 @@ class StudyReader:
     def __init__(self, schema: Schema, mistakes: Mistakes) -> None:
         self.schema, self.mistakes = schema, mistakes
 
-    def read_study(self, values: Any, name: str, source: str) -> Study:
+    def read_study(self, values: Any, name: str, source: str) -> StudyConfig:
         """Reads a study from plain dicts and lists."""
         if not isinstance(values, Mapping):
             self.mistakes.add(f"must be a table with {', '.join(_KEYS)}, not {values!r}")
@@ -196,7 +196,7 @@ class StudyReader:
         settings = self._read_base(values.get("base", {}))
         sweeps = self._read_sweeps(values)
         self._check_labels(sweeps, settings)
-        return Study(name, title, settings, tuple(sweeps.values()), seeds, source)
+        return StudyConfig(name, title, settings, tuple(sweeps.values()), seeds, source)
 
     def _read_base(self, table: Any) -> dict[str, Any]:
         settings: dict[str, Any] = {}

@@ -210,7 +210,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyConfig:
     """A question, and the trials that answer it.
 
     Attributes:
