@@ -4,7 +4,6 @@ It is a study by name, a file, or axes; ``--set`` changes its base and ``--seeds
 file.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -63,13 +62,7 @@ def read_study(arguments: StudyArguments, find: Callable[[str], StudyConfig] = f
     seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
     study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
     mistakes.refuse()
-    return replace(study, name=_name_axes(study)) if arguments.axis else study
-
-
-def _name_axes(study: StudyConfig) -> str:
-    """Returns a name that depends on the axes and the base, so that a store can tell grids without a file apart."""
-    digest = hashlib.sha256(replace(study, seeds=(0,)).to_toml().encode()).hexdigest()
-    return f"axes-{digest[:8]}"
+    return replace(study, name=f"axes-{study.digest}") if arguments.axis else study
 
 
 def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> StudyConfig:

@@ -23,6 +23,7 @@ from ablations.results import (
     Report,
     compare_grid,
     describe_study,
+    list_base,
     list_columns,
     list_duplicates,
     make_data_table,
@@ -42,7 +43,7 @@ from cnnjax.reports.findings import Findings
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
-from cnnjax.settings.schema import nest, write_literal
+from cnnjax.settings.schema import nest
 from cnnjax.statistics import plan_looks
 
 PROG, RUN = "python -m ablations.report", "python -m ablations.run"
@@ -143,10 +144,6 @@ def _join_sort(argv: list[str]) -> list[str]:
     return joined
 
 
-SHOWN_OF_BASE = ("data.name", "train.epochs")
-"""Settings that the facts of a study always show, so that those of its base leave them out."""
-
-
 @dataclass(frozen=True)
 class Shown:
     """A study with its grid, the cells to show, and the stored records."""
@@ -210,8 +207,7 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     if not cells:
         raise InputError(f"--filter: leaves none of the {len(grid.cells)} cells")
     remarks = _remark_on_other_trials(grid, None if arguments.top_up is not None else grids.get(grid.name))
-    base = {path: write_literal(value) for path, value in study.settings.items() if path not in SHOWN_OF_BASE}
-    return Shown(study, grid, cells, records, tuple(remarks), base, looks)
+    return Shown(study, grid, cells, records, tuple(remarks), list_base(study), looks)
 
 
 def read_report(arguments: ReportArguments, shown: Shown) -> Report:

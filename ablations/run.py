@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 from ablations.arguments import StudyArguments, read_study
 from ablations.execution.launching import run_study
-from ablations.execution.local import make_local_executor
+from ablations.execution.local import Workers, make_local_executor
 from ablations.execution.ray_cluster import RayExecutor, check_address
 from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import TrackedGridObserver, make_grid_observer
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(arguments: RunArguments) -> None:
-    check(arguments.workers, Annotated[int, Interval(1, 4096)] | None, "--workers")
+    check(arguments.workers, Workers, "--workers")
     check(arguments.max_retries, Annotated[int, Interval(0, 1000)], "--max-retries")
     check(arguments.max_trials, Count, "--max-trials")
     check(arguments.timeout, Annotated[float, Interval(0, open_low=True)] | None, "--timeout")

@@ -22,7 +22,7 @@ from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
 from cnnjax.runs.config import RunConfig, split_sizes, static_signature
 from cnnjax.settings.checking import choice, near_match
-from cnnjax.settings.schema import Schema, nest, write_literal
+from cnnjax.settings.schema import Schema, nest, shorten_paths, write_literal
 
 MOST_TRIALS = 10_000
 """Default limit of the trials of a study."""
@@ -348,7 +348,8 @@ def _keep_applicable(combination: Assignment, sweep: Sweep, base: Mapping[str, L
 def read_choice(texts: Sequence[str], grid: Grid, option: str) -> Choice:
     """Returns a test for the cells that meet conditions of the form ``factor=label`` or ``factor!=label``.
 
-    Several ``=`` conditions on one factor are alternatives; all others must hold together.
+    A factor is given by its path, or by the last part of it where no other factor ends with that. Several ``=``
+    conditions on one factor are alternatives; all others must hold together.
 
     Args:
         texts: the conditions.
@@ -398,8 +399,9 @@ def _read_condition(text: str, grid: Grid, option: str) -> tuple[str, str, str]:
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise InputError(f"{option} {text!r}: must be factor=label or factor!=label{near_match(text, grid.factors)}")
-    factor, sign, label = match.groups()
-    choice(factor, grid.factors, option)
+    name, sign, label = match.groups()
+    paths = {short: path for path, short in shorten_paths(grid.factors).items()}
+    factor = choice(paths.get(name, name), grid.factors, option)
     return factor, sign, choice(label, list_labels(grid, factor), f"{option} {factor}")
 
 

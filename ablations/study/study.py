@@ -5,9 +5,10 @@ can be written as a table of TOML, and `ablations.study.reading` reads it back.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cnnjax.models.own_module import find_modules
@@ -242,6 +243,11 @@ class StudyConfig:
         """The settings that factors may vary."""
         levels = [level.settings for sweep in self.sweeps for factor in sweep.factors for level in factor.levels]
         return RunConfig.schema(find_modules([self.settings, *levels]))
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that name a study without a file: they depend on everything but its name and its seeds."""
+        return hashlib.sha256(replace(self, seeds=(0,)).to_toml().encode()).hexdigest()[:8]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as plain dicts, lists, strings and numbers."""

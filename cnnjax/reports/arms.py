@@ -9,7 +9,7 @@ import functools
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -61,7 +61,7 @@ class Arm:
     name: str
     labels: Mapping[str, str]
     config: RunConfig
-    records: Mapping[int, Record]
+    records: Mapping[int, Record] = field(repr=False)
     seeds: tuple[int, ...]
     parameters: int | None
     flops: int | None

@@ -70,9 +70,9 @@ class ArmResult:
     on_front: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings:
-    """The findings of a comparison.
+    """The findings of a comparison; they show themselves as text, and in notebooks as tables.
 
     Attributes:
         title: the question.
@@ -111,6 +111,16 @@ class Findings:
     images: ImageFindings | None = None
     provenance: tuple[str, ...] = ()
     remarks: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        from cnnjax.reports.documents import make_document
+
+        return str(make_document(self))
+
+    def _repr_html_(self) -> str:
+        from cnnjax.reports.documents import make_document
+
+        return make_document(self)._repr_html_()
 
     def arm(self, name: str) -> ArmResult:
         """Returns the arm of this name."""
