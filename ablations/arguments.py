@@ -14,7 +14,8 @@ from ablations.study.reading import StudyReader, change_study, find_study, list_
 from ablations.study.study import DEFAULT_SEEDS, StudyConfig, Sweep
 from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import WHERE, find_modules, list_assigned_modules
+from cnnjax.models.own_module import WHERE, list_assigned
+from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, check
 from cnnjax.settings.schema import Schema, read_literal, split_assignment
@@ -54,8 +55,8 @@ def read_study(arguments: StudyArguments, find: Callable[[str], StudyConfig] = f
     if arguments.study is not None and arguments.axis:
         raise InputError(f"--axis: the study {arguments.study} has factors of its own; give STUDY or --axis, not both")
     mistakes = Mistakes(COMMAND_LINE)
-    modules = list_assigned_modules(arguments.set)
-    assigned = {WHERE: modules[-1]} if modules else {}
+    named = {where: list_assigned(arguments.set, where) for where in (WHERE, trial_function.WHERE)}
+    assigned = {where: references[-1] for where, references in named.items() if references}
     study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, assigned, mistakes)
     study = replace(study, settings={**study.settings, **assigned})
     settings = _read_assignments(arguments.set, study.schema, mistakes)
@@ -73,7 +74,7 @@ def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mis
             if name in table:
                 raise InputError(f"--axis {name}: given twice")
             table[name] = _read_list(text, f"--axis {name}")
-    schema = RunConfig.schema(find_modules([assigned, table]))
+    schema = RunConfig.schema_of([assigned, table])
     factors = StudyReader(schema, mistakes).read_factors(table, "--axis ") if table else ()
     title = " x ".join(factor.name for factor in factors)
     return StudyConfig("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)

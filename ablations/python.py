@@ -1,6 +1,7 @@
 """A study in a few lines of Python, and what the store says of it, by the names of its cells.
 
-A study of a network of one's own; its results, which show themselves; how the other cells compare with one::
+A study of a network of one's own, or of a trial function; its results, which show themselves; how the other cells
+compare with one::
 
     study = Study(ResNet, "cifar10", base={"width": 16, "epochs": 5}, grid={"norm": ["group", "none"]}, seeds=5)
     result = study.run("runs")
@@ -8,6 +9,7 @@ A study of a network of one's own; its results, which show themselves; how the o
 """
 
 import functools
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -25,13 +27,14 @@ from cnnjax.console.tables import Document
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import WHERE
+from cnnjax.models import own_module
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.findings import Findings, Rules
+from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
-from cnnjax.settings.references import read_reference
+from cnnjax.settings.references import load_object, read_reference
 from cnnjax.settings.schema import Schema, shorten_paths
 
 _SOURCE = "Study"
@@ -40,13 +43,14 @@ _ADVICE = "Cells are listed here, not compared: `compare('FACTOR=LABEL')` compar
 
 @dataclass(frozen=True)
 class Study:
-    """Networks that differ in design choices, each trained with several seeds.
+    """Networks that differ in design choices, or calls of a trial function, each with several seeds.
 
-    Settings are named by their path, such as ``train.epochs``, or by its last part: a field of the network, or else a
-    setting of the training or of the data.
+    Settings are named by their path, such as ``train.epochs``, or by its last part: a field of the network or a
+    parameter of the function, or else a setting of the training or of the data.
 
     Attributes:
-        network: a class of Flax modules, or its import path; left out, the textbook network.
+        subject: a class of Flax modules, a trial function (`cnnjax.runs.trial_function`), or its import path; left out,
+            the textbook network.
         data: the name of a dataset, such as ``folder:PATH``, its settings, or the dataset itself.
         base: the settings that all cells share.
         grid: the levels of every factor; the cells are all combinations.
@@ -66,7 +70,7 @@ class Study:
         2
     """
 
-    network: Any = None
+    subject: Any = None
     data: str | DataConfig | Dataset = "mnist"
     _: KW_ONLY
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -80,9 +84,12 @@ class Study:
     @functools.cached_property
     def config(self) -> StudyConfig:
         """The study with its settings in full, as a file has them."""
-        module = {} if self.network is None else {WHERE: read_reference(self.network, "network")}
-        schema = RunConfig.schema(module.values())
-        given = {**module, **_list_data_settings(self.data)}
+        given = _name_subject(self.subject)
+        if trial_function.WHERE not in given:
+            given |= _list_data_settings(self.data)
+        elif self.data != "mnist":
+            raise InputError(f"{_SOURCE}: data={self.data!r}: a trial function loads its own data; leave it out")
+        schema = RunConfig.schema_of(given)
         base = _complete(self.base, schema, "base")
         for path in base:
             if path in given:
@@ -91,7 +98,7 @@ class Study:
         title = " x ".join(shorten_paths([*grid]).values()) if self.title is None else self.title
         table = {"title": title, "seeds": self.seeds, "base": {**given, **base}, "sweep": {"grid": grid}}
         config = read_dict(table, "", _SOURCE)
-        name = module[WHERE].rpartition(":")[2] if module else "cnn"
+        name = next(iter(given.values())).rpartition(":")[2] if self.subject else "cnn"
         return replace(config, name=f"{name}-{config.digest}")
 
     def run(
@@ -99,8 +106,8 @@ class Study:
     ) -> "StudyResult":
         """Runs the trials that are not stored, and returns the results; an interrupted study continues.
 
-        Workers import the network, so in a script this is called below ``if __name__ == "__main__":``. A network that
-        is defined in a notebook is trained in this process.
+        Workers import the subject, so in a script this is called below ``if __name__ == "__main__":``. What is
+        defined in a notebook runs in this process.
 
         Args:
             out: the output folder with the store.
@@ -113,6 +120,15 @@ class Study:
         config = hand_over(self.config, self.data) if isinstance(self.data, Dataset) else self.config
         run_study(config, out, workers=workers, observer=make_grid_observer(quiet), command="Study.run")
         return StudyResult(config, Store(out))
+
+
+def _name_subject(subject: Any) -> dict[str, Any]:
+    """Returns the setting that names what is studied: a module, a function, or none for the textbook network."""
+    if subject is None:
+        return {}
+    reference = read_reference(subject, "subject")
+    is_function = inspect.isfunction(load_object(reference, "subject"))
+    return {trial_function.WHERE if is_function else own_module.WHERE: reference}
 
 
 def _list_data_settings(data: Any) -> dict[str, Any]:

@@ -40,10 +40,8 @@ from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.reports.findings import Findings
-from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
-from cnnjax.settings.schema import nest
 from cnnjax.statistics import plan_looks
 
 PROG, RUN = "python -m ablations.report", "python -m ablations.run"
@@ -285,7 +283,7 @@ def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
         return None
     if len({cell.config.data.name for cell in shown.cells}) > 1:
         return None
-    base = RunConfig.from_dict(nest(shown.study.settings))
+    base = shown.study.base
     base = replace(base, data=find_images(base.data))
     cell = next((cell for cell in shown.cells if replace(cell.config, seed=0).key == base.key), None)
     has_result = cell and any(

@@ -121,12 +121,16 @@ def describe_study(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
         grid: the expanded study.
         base: settings of the study's base, by path, as they are typed.
     """
+    networks = [cell.config for cell in grid.cells if not cell.config.trial]
+    facts = {
+        "dataset": _list_values(config.data.name for config in networks),
+        "epochs": _list_values(config.train.epochs for config in networks),
+    }
     return (
         f"study {grid.name}",
         f"seeds {_write_seeds(grid.seeds)}",
         f"{len(grid.trials)} trials",
-        f"dataset {_list_values(cell.config.data.name for cell in grid.cells)}",
-        f"epochs {_list_values(cell.config.train.epochs for cell in grid.cells)}",
+        *(f"{name} {values}" for name, values in facts.items() if values),
         *(f"{path} {value}" for path, value in base.items()),
     )
 

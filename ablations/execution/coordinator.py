@@ -122,7 +122,7 @@ class _Coordinator:
         if isinstance(event, Ended):
             return event.run
         if isinstance(event, Failed):
-            event.trial.config.model.check_code()  # a study whose code is edited ends, without failed trials
+            event.trial.config.check_code()  # a study whose code is edited ends, without failed trials
             self._failures[event.trial.key] += 1
             attempts = self._failures[event.trial.key]
             if attempts > self._policy.max_retries:

@@ -48,7 +48,7 @@ class InProcessExecutor:
         yield Started(trial)
         self._events = None
         try:
-            (run,) = run_trials([trial.config], self._load(trial.config.data.whole), lambda config: Silence())
+            (run,) = run_trials([trial.config], self._load, lambda config: Silence())
         except Interrupted as stop:
             signal.raise_signal(stop.exit_code - 128)  # for the coordinator, which says what is stored
             yield Returned(trial)

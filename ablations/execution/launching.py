@@ -78,7 +78,7 @@ def run_study(
     if top_up:
         check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
-    for data in sorted({cell.config.data.whole for cell in grid.cells}, key=str):
+    for data in sorted({cell.config.data.whole for cell in grid.cells if not cell.config.trial}, key=str):
         load_data(data)  # before the workers load it, so that a damaged dataset raises one error here
     make_executor = make_executor or _choose_executor(grid, workers)
     waiting = find_work(grid, store, policy.retry_failed).waiting

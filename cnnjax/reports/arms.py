@@ -185,9 +185,9 @@ def find_resolution(configs: Iterable[RunConfig], measure: Measure) -> float | N
 def find_chance(configs: Iterable[RunConfig]) -> float:
     """Returns the accuracy of always guessing the most frequent class; the lowest one if there are several datasets.
 
-    Where the test images are not at hand, it is 1 / classes.
+    Where the test images are not at hand, it is 1 / classes; of a function of the user, 0.
     """
-    return min(_find_chance(config.data.whole) for config in configs)
+    return min(0.0 if config.trial else _find_chance(config.data.whole) for config in configs)
 
 
 @functools.cache
@@ -204,6 +204,8 @@ def _find_chance(data: DataConfig) -> float:
 
 
 def _count_images(config: RunConfig, measure: Measure) -> int | None:
+    if config.trial:
+        return None
     info = find_info(config.data.whole)
     if measure == "test":
         return info.test_size

@@ -241,7 +241,7 @@ def compare_arms(
     cells = {cell: known for cell, found in outcomes.items() if (known := complete(found))}
     references = None if base is None else next(arm.labels for arm in arms if arm.name == base)
     several = len({arm.labels.get("data.name") for arm in arms}) > 1
-    sizes = {cell: arm.parameters or 0 for cell, arm in planned.items()}
+    sizes = {cell: arm.parameters for cell, arm in planned.items() if arm.parameters is not None}
     main, interactions = (
         estimate_effects(
             factors, outcomes, order, references=references, criteria=rules, resolution=resolution, chance=chance
@@ -266,7 +266,7 @@ def compare_arms(
         effects=main,
         interactions=interactions,
         at_equal_size=()
-        if several
+        if several or len(sizes) < len(planned)
         else adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules),
         ranks=rank_over_datasets(arms, values, rules.alpha) if several else None,
         images=images and add_noise(images, contrasts),

@@ -37,9 +37,7 @@ def collect_provenance(
     code = network.describe_code()
     return {
         **({"code": code} if code else {}),
-        "packages": {name: find_version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
+        **describe_software(),
         "device": {
             "backend": device.platform,
             "kind": device.device_kind,
@@ -50,7 +48,6 @@ def collect_provenance(
         "at_once": at_once,
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "git": describe_source(),
         "dataset": {
             "name": dataset.name,
             "version": dataset.version,
@@ -59,6 +56,16 @@ def collect_provenance(
             "image_shape": list(dataset.image_shape),
             "classes": dataset.classes,
         },
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """Returns the versions of packages, of Python and of this package's source, and the platform, as JSON values."""
+    return {
+        "packages": {name: find_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": describe_source(),
     }
 
 

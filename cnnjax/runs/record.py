@@ -41,6 +41,7 @@ class Record:
         seconds: wall times of ``load``, ``compile``, ``train``, ``evaluate`` and ``total``.
         provenance: versions, device, source and dataset.
         output: the last lines that a failed run printed; ``None`` if there are none.
+        scores: the metrics of the user on the test set, by name; ``None`` for one that is not a finite number.
 
     Example:
         >>> record = Record.without_result(RunConfig(seed=1), "failed", "out of memory")
@@ -59,6 +60,7 @@ class Record:
     seconds: dict[str, float]
     provenance: dict[str, Any]
     output: str | None = None
+    scores: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -98,6 +100,8 @@ class Record:
         if self.status not in STATUSES:
             raise ValueError(f"its status is {self.status!r}")
         self._check_types()
+        if self.config.trial:
+            return
         completed = self.status == "completed"
         train = self.config.train
         if completed and not (isinstance(self.test_accuracy, float) and isinstance(self.test_loss, float)):
@@ -111,14 +115,14 @@ class Record:
                 raise ValueError("the history is not made of numbers")
 
     def _check_types(self) -> None:
-        numbers = (self.test_loss, self.test_accuracy, *self.seconds.values())
+        numbers = (self.test_loss, self.test_accuracy, *self.seconds.values(), *self.scores.values())
         if not all(number is None or (isinstance(number, float) and math.isfinite(number)) for number in numbers):
             raise ValueError("its results and times are not all finite numbers")
         if not all(size is None or isinstance(size, int) for size in (self.parameters, self.flops)):
             raise ValueError(f"{self.parameters!r} parameters and {self.flops!r} FLOPs")
         parts = (
             self.provenance,
-            *(self.provenance.get(name, {}) for name in ("code", "device", "git", "dataset", "packages")),
+            *(self.provenance.get(name, {}) for name in ("code", "functions", "device", "git", "dataset", "packages")),
         )
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("its provenance is not made of tables")

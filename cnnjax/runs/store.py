@@ -22,7 +22,7 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import FINAL, PackedRun, Record, Run, pack_run, unpack_predictions, unpack_run
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LONGEST_PATH = 504
 """Longest absolute path, in bytes, of a store: SQLite's limit is 512, and the path of the journal is 8 bytes longer."""
 PHASES = ("load", "compile", "train", "evaluate", "total")
@@ -45,7 +45,8 @@ CREATE TABLE runs (
     total_seconds REAL,
     config TEXT NOT NULL,
     provenance TEXT NOT NULL,
-    stored_at TEXT NOT NULL
+    stored_at TEXT NOT NULL,
+    scores TEXT
 );
 """
 _PARTS_OF_RUNS = """
@@ -80,17 +81,17 @@ CREATE TABLE grid_trials (
     PRIMARY KEY (grid, position)
 ) WITHOUT ROWID;
 """
-# Version 1 had no pruned runs, no output and no grids. SQLite cannot alter a CHECK, so the table is created anew.
-_FROM_1_TO_2 = f"""
+# Version 1 had no pruned runs, output, grids or scores. SQLite cannot alter a CHECK, so the table is created anew.
+_FROM_1 = f"""
 ALTER TABLE runs RENAME TO runs_of_version_1;
 {_RUNS}
 INSERT INTO runs SELECT key, status, reason, NULL, dataset, seed, parameters, flops, test_loss, test_accuracy,
-    load_seconds, compile_seconds, train_seconds, evaluate_seconds, total_seconds, config, provenance, stored_at
+    load_seconds, compile_seconds, train_seconds, evaluate_seconds, total_seconds, config, provenance, stored_at, NULL
     FROM runs_of_version_1 ORDER BY rowid;
 DROP TABLE runs_of_version_1;
 {_GRIDS}
 """
-_STEPS = {0: _RUNS + _PARTS_OF_RUNS + _GRIDS, 1: _FROM_1_TO_2}
+_STEPS = {0: _RUNS + _PARTS_OF_RUNS + _GRIDS, 1: _FROM_1, 2: "ALTER TABLE runs ADD COLUMN scores TEXT"}
 """The statements that bring a database of this version to `SCHEMA_VERSION`."""
 _ENVIRONMENT = (
     sqlite3.SQLITE_BUSY,
@@ -257,8 +258,9 @@ class Store:
             raise CorruptionError(f"{self.path}: run {key[:12]} is in the index, but its row is missing")
         with connect(self.path) as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
-        if row is None and record.status not in FINAL:
-            raise InputError(f"key={key[:12]!r}: the run is {record.status} and has no network: {record.reason}")
+        if row is None and (record.config.trial or record.status not in FINAL):
+            why = record.reason or "it called a function"
+            raise InputError(f"key={key[:12]!r}: the run is {record.status} and has no network: {why}")
         if row is None:
             raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} are missing")
         try:
@@ -327,7 +329,8 @@ class Store:
                 history=tuple(history),
                 seconds={phase: spent for phase, spent in seconds.items() if spent is not None},
                 provenance=json.loads(row["provenance"]),
-                output=dict(row).get("output"),  # version 1 of the schema has no such column
+                output=dict(row).get("output"),  # older versions of the schema lack some columns
+                scores=json.loads(dict(row).get("scores") or "{}"),
             )
             record.check(row["key"])
             return record
@@ -372,7 +375,7 @@ def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
         "status": record.status,
         "reason": record.reason,
         "output": record.output,
-        "dataset": record.config.data.name,
+        "dataset": "" if record.config.trial else record.config.data.name,
         "seed": record.config.seed,
         "parameters": record.parameters,
         "flops": record.flops,
@@ -382,6 +385,7 @@ def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
         "config": record.config.to_json(),
         "provenance": json.dumps(record.provenance, sort_keys=True),
         "stored_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "scores": json.dumps(record.scores, sort_keys=True) if record.scores else None,
     }
     stored = connection.execute("SELECT status FROM runs WHERE key = ?", (record.key,)).fetchone()
     if stored and stored["status"] in FINAL and record.status not in FINAL:

@@ -43,8 +43,9 @@ def read_literal(text: str) -> Any:
 class Table(Protocol):
     """The settings in one table of a configuration, such as ``model``: a class of `Settings`, or what acts like one."""
 
-    section: str
-    """Name of the table."""
+    @property
+    def section(self) -> str:
+        """Name of the table."""
 
     def list_hints(self) -> Mapping[str, Any]:
         """Returns the annotation of every setting, by name."""
