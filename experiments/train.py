@@ -176,6 +176,9 @@ def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
     if record.status != "completed":
         say(f"{record.status}: {record.reason}", sys.stderr)
         return 1
+    if not silent:
+        for name, score in record.scores.items():
+            say(f"{name}: {'not a finite number' if score is None else format(score, '.4f')}", sys.stdout)
     if not arguments.json:
         say(f"Test accuracy: {record.test_accuracy:.4f}", sys.stdout)
     return 0

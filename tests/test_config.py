@@ -240,6 +240,8 @@ CHANGES = {
     ("train", "average"): {"average": 0.9},
     ("train", "augment"): {"augment": ["flip"]},
     ("train", "normalize"): {"normalize": "standard"},
+    ("train", "loss"): {"loss": "optax:l2_loss"},
+    ("train", "metrics"): {"metrics": ["optax:l2_loss"]},
     ("train", "label_smoothing"): {"label_smoothing": 0.1},
     ("train", "validation_split"): {"validation_split": 0.2},
     ("train", "early_stopping_patience"): {"early_stopping_patience": 3, "validation_split": 0.2},
@@ -266,7 +268,7 @@ class TestKey:
             for entry in dataclasses.fields(kind)
         }
         reading = {("data", name) for name in ("manual_dir", *READING)}  # of a run whose images have been read
-        assert fields == CHANGES.keys() | reading
+        assert fields == CHANGES.keys() | reading | {("train", "code")}  # which goes with the functions of the user
         keys = {RunConfig.from_dict({section: values}).key for (section, _), values in CHANGES.items()}
         assert len(keys | {RunConfig().key, RunConfig(seed=1).key}) == len(CHANGES) + 2
 

@@ -262,6 +262,21 @@ class TestSizes:
         assert summary.trainable == 9 * 3 * 8 + 9 * 8 + 8 * 8 + 3 * 16 + 90
         assert summary.flops == 2 * (32 * 32 * (9 * 3 * 8 + 9 * 8 + 8 * 8) + 80)
 
+    def test_matrix_products_of_an_initializer_are_none_of_the_network(self, write):
+        write("""
+            import flax.linen as nn
+
+            class Orthogonal(nn.Module):
+                classes: int
+
+                @nn.compact
+                def __call__(self, images):
+                    flat = images.reshape(len(images), -1)
+                    return nn.Dense(self.classes, kernel_init=nn.initializers.orthogonal())(flat)
+        """)
+        (dense,) = read("nets.py:Orthogonal").list_layers((4, 4, 1), 10)
+        assert dense.flops == 2 * 16 * 10
+
     def test_scanned_and_rematerialised_layers_count_as_often_as_they_run(self, write):
         write("""
             import flax.linen as nn

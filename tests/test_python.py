@@ -115,8 +115,8 @@ def test_a_name_of_several_settings_is_refused_with_their_paths():
         ({"grid": {"padding": ["same"]}, "base": {"epochs": 0}}, "base.train.epochs=0: must be >= 1"),
         ({"grid": {"padding": ["same"]}, "base": 3}, "base=3: must be a dict"),
         ({"grid": {"padding": ["same"]}, "data": 3}, "data=3: must be a name such as 'mnist', a DataConfig or a Data"),
-        ({"grid": {"padding": ["same"]}, "network": "nets"}, "network='nets': must be a name in a file or module"),
-        ({"grid": {"padding": ["same"]}, "network": dict}, "builtins:dict'?: is .*must be a linen module"),
+        ({"grid": {"padding": ["same"]}, "subject": "nets"}, "subject='nets': must be a name in a file or module"),
+        ({"grid": {"padding": ["same"]}, "subject": dict}, "builtins:dict'?: is .*must be a linen module"),
         ({"grid": {"padding": ["same"]}, "seeds": 0}, "seeds=0: must be >= 1"),
     ],
 )

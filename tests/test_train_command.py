@@ -72,7 +72,7 @@ def test_json_is_one_object_and_nothing_else(trained):
     record = json.loads(result.stdout)
     assert set(record) == {
         "key", "config", "status", "reason", "parameters", "flops", "test_loss", "test_accuracy", "history", "seconds",
-        "provenance", "output",
+        "provenance", "output", "scores",
     }  # fmt: skip
     assert [set(epoch) for epoch in record["history"]] == [
         {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}

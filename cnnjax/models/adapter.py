@@ -181,12 +181,11 @@ def trace_layers(config: ModuleConfig, image_shape: Shape, classes: int) -> tupl
             calls.setdefault(context.module.path, _Call(type(context.module).__name__, shape))
         return output
 
-    def run(images: jax.Array) -> Any:
-        call = functools.partial(call_module, train=False, reference=config.module)
-        with nn.intercept_methods(note_call):
-            return nn.init_with_output(call, module)(jax.random.key(0), images)
-
-    program, (logits, variables) = jax.make_jaxpr(run, return_shape=True)(images)
+    call = functools.partial(call_module, train=False, reference=config.module)
+    variables = jax.eval_shape(nn.init(call, module), jax.random.key(0), images)
+    saved = {name: tree for name, tree in variables.items() if name not in UNSAVED}
+    with nn.intercept_methods(note_call):
+        program, logits = jax.make_jaxpr(nn.apply(call, module), return_shape=True)(saved, images)
     if logits.shape[1] != classes:
         fill = f"; the number of classes is filled into a field called {', '.join(CLASSES[:-1])} or {CLASSES[-1]}"
         raise InputError(f"{WHERE}={config.module!r}: returns {logits.shape[1]} logits for {classes} classes{fill}")

@@ -178,8 +178,7 @@ class CodeConfig(Settings):
 
     def describe_code(self) -> dict[str, Any]:
         """Returns the import path, and the texts of the source with their hash, as JSON values."""
-        source = self._find_source()
-        return {"module": self.reference, "sha256": source.sha256, "files": dict(source.files)}
+        return {"module": self.reference, **self._find_source().to_dict()}
 
     def check_code(self) -> None:
         """Raises `InputError` if the source is not that of these settings any more."""

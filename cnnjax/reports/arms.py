@@ -260,4 +260,6 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
     code = provenance.get("code")
     if code:
         aspects["code"] = f"{code.get('module')} {str(code.get('sha256'))[:12]}"
+    for name, function in (provenance.get("functions") or {}).items():
+        aspects[f"code of {name}"] = str(function.get("sha256"))[:12]
     return {aspect: str(value or UNKNOWN) for aspect, value in aspects.items()}

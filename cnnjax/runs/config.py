@@ -9,7 +9,8 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,8 @@ from cnnjax.runs import trial_function
 from cnnjax.runs.trial_function import FunctionConfig, describe_function
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import Count, Fraction, Interval, Reader, check_keys, choice
-from cnnjax.settings.references import read_reference
+from cnnjax.settings.functions import find_sources, is_function, load_function, read_function, split_function
+from cnnjax.settings.references import Source, read_reference
 from cnnjax.settings.schema import Schema, Table, flatten
 
 _AUGMENTATIONS = {
@@ -50,6 +52,8 @@ def split_augmentation(name: str) -> tuple[str, float]:
 def _read_augmentation(value: Any, where: str) -> str:
     """Returns the normal form of a random change of images, such as ``crop:4``; raises `InputError` if it is none."""
     kind, colon, text = str(value).partition(":")
+    if kind not in _AUGMENTATIONS and is_function(value):
+        return read_function(value, where)
     choice(kind, _AUGMENTATIONS, where)
     interval = _AUGMENTATIONS[kind]
     if interval is None:
@@ -65,6 +69,27 @@ def _read_augmentation(value: Any, where: str) -> str:
         unit = "an integer " if kind in _IN_PIXELS else ""
         raise InputError(f"{where}={value!r}: must be {kind}:NUMBER, with {unit}{interval}")
     return f"{kind}:{number:g}"
+
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lion", "lamb")
+CROSS_ENTROPY = "cross_entropy"
+
+
+def _read_named(names: tuple[str, ...], value: Any, where: str) -> str:
+    """Returns one of these names, or the normal form of a function of the user."""
+    return read_function(value, where) if is_function(value) else str(choice(value, names, where))
+
+
+_Optimizer = Annotated[str, Reader(functools.partial(_read_named, OPTIMIZERS))]
+_Loss = Annotated[str, Reader(functools.partial(_read_named, (CROSS_ENTROPY,)))]
+_Metrics = tuple[Annotated[str, Reader(read_function)], ...]
+_PARAMETERS = {
+    "optimizer": ("learning_rate", "steps"),
+    "loss": ("logits", "labels"),
+    "metrics": ("logits", "labels"),
+    "augment": ("key", "image"),
+}
+"""The settings that may be functions of the user, with the parameters that the library gives them."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +115,18 @@ class TrainConfig(Settings):
     """Passes over the training examples."""
     batch_size: Count = 100
     """Examples per step; the last batch of an epoch may be smaller."""
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "lion", "lamb"] = "sgd"
-    """sgd, adam, adamw, rmsprop, lion or lamb."""
+    optimizer: _Optimizer = "sgd"
+    """sgd, adam, adamw, rmsprop, lion, lamb, or a function that makes an optax optimizer, such as optax:adafactor or
+    nets.py:make(b1=0.95); it is given learning_rate and steps if it has such parameters."""
     learning_rate: Annotated[float, Interval(0, open_low=True)] = 0.01
     """Peak learning rate, which the schedule multiplies."""
     momentum: Fraction = 0.0
     """Momentum of sgd."""
     nesterov: bool = False
     """Nesterov's form of momentum."""
-    schedule: Literal["constant", "cosine", "onecycle", "linear", "step"] = "constant"
-    """constant, cosine or linear (decay to zero), step (a tenth after 1/2 and again after 3/4 of the steps) or onecycle
-    (cosine up from 1/25, then down to nearly zero)."""
+    schedule: Literal["constant", "cosine", "onecycle", "linear", "step", "restarts"] = "constant"
+    """constant, cosine or linear (decay to zero), step (a tenth after 1/2 and again after 3/4 of the steps), restarts
+    (cosine, restarted after 1/7 and 3/7 of the steps) or onecycle (cosine up from 1/25, then down to nearly zero)."""
     warmup: Fraction | None = None
     """Share of the steps with a rising learning rate; left out, 0.3 for onecycle and 0 otherwise."""
     weight_decay: Annotated[float, Interval(0)] = 0.0
@@ -109,11 +135,16 @@ class TrainConfig(Settings):
     """Largest norm of the gradient of a step, to which longer ones are scaled down; none leaves them."""
     average: Fraction = 0.0
     """Decay of the moving average of the parameters, such as 0.999, which is then evaluated and stored instead."""
+    loss: _Loss = "cross_entropy"
+    """cross_entropy, or a function of logits and labels that returns the loss of every example: nets.py:focal."""
+    metrics: _Metrics = ()
+    """Functions of logits and labels that are computed on the test set after training, such as nets.py:macro_f1."""
     label_smoothing: Fraction = 0.0
     """Probability mass spread evenly over all classes."""
     augment: tuple[Annotated[str, Reader(_read_augmentation)], ...] = ()
     """Random changes of training images: crop:4 (shift by up to 4 pixels), flip (left and right), cutout:8 (an empty
-    square of 8 pixels), rotate:10 (degrees), brightness:0.2, contrast:0.2; such as [crop:4, flip]."""
+    square of 8 pixels), rotate:10 (degrees), brightness:0.2, contrast:0.2, or a function
+    of a key and an image: nets.py:jitter; such as [crop:4, flip]."""
     normalize: Literal["scale", "standard"] = "scale"
     """scale (pixels in [0, 1]) or standard (less the mean of the training images, divided by their deviation)."""
     validation_split: Fraction = 0.0
@@ -122,9 +153,12 @@ class TrainConfig(Settings):
     """Epochs without a better validation loss, after which training stops."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the layers; parameters and loss are always float32."""
+    code: tuple[tuple[str, str], ...] | None = None
+    """The functions of your own among these settings, each with the SHA-256 of its source; found by themselves."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._set("code", self._identify_code())
         if self.momentum and self.optimizer != "sgd":
             raise InputError(f"train.momentum={self.momentum}: only sgd has momentum, not {self.optimizer}; use 0")
         if self.nesterov and not self.momentum:
@@ -138,6 +172,64 @@ class TrainConfig(Settings):
         default = 0.3 if self.schedule == "onecycle" else 0.0
         if self.warmup == default:
             self._set("warmup", None)
+        if self.weight_decay and is_function(self.optimizer):
+            raise InputError(
+                f"train.weight_decay={self.weight_decay}: must be an argument of {self.optimizer}, such as "
+                "optax:adamw(weight_decay=0.01)"
+            )
+        if self.label_smoothing and self.loss != CROSS_ENTROPY:
+            raise InputError(f"train.label_smoothing={self.label_smoothing}: has no effect on the loss {self.loss}")
+        twice = next((name for name, count in Counter(map(name_metric, self.metrics)).items() if count > 1), None)
+        if twice:
+            raise InputError(f"train.metrics: two metrics are called {twice}; must have different names")
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The functions of the user among the settings, each with the setting that names it."""
+        named = {"optimizer": [self.optimizer], "loss": [self.loss], "metrics": self.metrics, "augment": self.augment}
+        return {text: f"train.{name}" for name, texts in named.items() for text in texts if is_function(text)}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that are part of the run key: without later ones at their defaults, and folders of functions."""
+        values = {name: value for name, value in self.to_dict().items() if value != _LATER.get(name, ...)}
+        names = {
+            text: text[text.rfind("/", 0, text.index(":")) + 1 :] for text in [*self.functions, *dict(self.code or ())]
+        }
+        return {name: _rename(value, names) for name, value in values.items()}
+
+    def load(self, text: str) -> Callable[..., Any]:
+        """Returns one of `functions`; raises `InputError` or `CodeError` as `load_function`."""
+        where = self.functions[text]
+        return load_function(text, _PARAMETERS[where.removeprefix("train.")], where)
+
+    def find_code(self) -> dict[str, Source]:
+        """Returns the sources of the functions by their references, as they are now."""
+        return {
+            name: source
+            for text, where in self.functions.items()
+            for name, source in find_sources([text], where).items()
+        }
+
+    def check_code(self) -> None:
+        """Raises `InputError` if the source of a function is not that of these settings any more."""
+        known = dict(self.code or ())
+        changed = next((name for name, source in self.find_code().items() if source.sha256 != known.get(name)), None)
+        if changed:
+            raise InputError(f"train: the source of {changed} is not the one of this run; it has changed since")
+
+    def _identify_code(self) -> tuple[tuple[str, str], ...] | None:
+        """Returns the functions with the hashes of their source: the given hash, or else that of the source now."""
+        given = dict(self.code or ())
+        found = {}
+        for text, where in self.functions.items():
+            reference, _ = split_function(text, where)
+            if reference in given:
+                found[reference] = given[reference]
+            else:
+                self.load(text)
+                found |= {name: source.sha256 for name, source in find_sources([text], where).items()}
+        return tuple(sorted(found.items())) or None
 
     @property
     def warmup_share(self) -> float:
@@ -147,7 +239,32 @@ class TrainConfig(Settings):
         return 0.3 if self.schedule == "onecycle" else 0.0
 
 
-_LATER: dict[str, Any] = {"clip_norm": None, "average": 0.0, "augment": [], "normalize": "scale"}
+def name_metric(text: str) -> str:
+    """Returns the name of a metric in reports: its function with its arguments, without the file.
+
+    Example:
+        >>> name_metric("nets.py:top(k=5)")
+        'top(k=5)'
+    """
+    return text.partition(":")[2]
+
+
+def _rename(value: Any, names: Mapping[str, str]) -> Any:
+    """Returns a value with these strings replaced, at any depth of its lists."""
+    if isinstance(value, list):
+        return [_rename(part, names) for part in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+_LATER: dict[str, Any] = {
+    "clip_norm": None,
+    "average": 0.0,
+    "augment": [],
+    "normalize": "scale",
+    "loss": CROSS_ENTROPY,
+    "metrics": [],
+    "code": None,
+}
 """Settings of the training that came later, with the defaults at which run keys leave them out, as older keys do."""
 
 
@@ -243,10 +360,7 @@ class RunConfig(Settings):
             return _hash({"trial": self.trial.identity, "seed": self.seed})
         if self.data.own_files:
             raise InputError(f"data.name={self.data.name!r}: its images have not been read, so the run has no key yet")
-        values = {**self.to_dict(), "model": self.model.identity}
-        for name, default in _LATER.items():
-            if values["train"][name] == default:
-                del values["train"][name]
+        values = {**self.to_dict(), "model": self.model.identity, "train": self.train.identity}
         for name in ("manual_dir", *READING):
             del values["data"][name]
         if self.data.sha256 is None:
@@ -255,7 +369,8 @@ class RunConfig(Settings):
 
     def check_code(self) -> None:
         """Raises `InputError` if code of the user is not what this configuration was made with."""
-        (self.trial or self.model).check_code()
+        for part in (self.trial,) if self.trial else (self.model, self.train):
+            part.check_code()
 
 
 def _hash(values: Mapping[str, Any]) -> str:
@@ -304,7 +419,7 @@ def _list_static(config: RunConfig) -> dict[str, dict[str, Any]]:
         del train[name]
     for name in ("momentum", "weight_decay"):
         train[name] = bool(train[name])
-    if config.train.schedule == "constant" and not config.train.warmup_share:
+    if config.train.schedule == "constant" and not config.train.warmup_share and not is_function(train["optimizer"]):
         del train["epochs"]
     del data["manual_dir"]
     return {"model": model, "train": train, "data": data}

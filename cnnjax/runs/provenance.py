@@ -11,22 +11,22 @@ from typing import Any
 import cnnjax
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores
-from cnnjax.models.network import Network
+from cnnjax.runs.config import RunConfig
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow")
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
 def collect_provenance(
-    network: Network, dataset: DatasetInfo, execution: str = "solo", at_once: int = 1
+    config: RunConfig, dataset: DatasetInfo, execution: str = "solo", at_once: int = 1
 ) -> dict[str, Any]:
     """Returns what a result depends on, as JSON values: to reproduce it bit for bit, or to explain a difference.
 
-    For a module of the user, it has the text of its source files in ``code``, so that they can be read later; they are
-    never run from there.
+    For a module of the user it has the text of the source files in ``code``, and for functions of the user in
+    ``functions``, so that they can be read later; they are never run from there.
 
     Args:
-        network: the network of the run.
+        config: the run.
         dataset: the dataset of the run.
         execution: mode of execution, such as ``solo``, ``2 devices`` or ``8 runs in one program``.
         at_once: number of runs in the program; each has an equal share of the measured times.
@@ -34,9 +34,11 @@ def collect_provenance(
     import jax
 
     device = jax.devices()[0]
-    code = network.describe_code()
+    code = config.model.describe_code()
+    functions = {name: source.to_dict() for name, source in config.train.find_code().items()}
     return {
         **({"code": code} if code else {}),
+        **({"functions": functions} if functions else {}),
         **describe_software(),
         "device": {
             "backend": device.platform,

@@ -57,6 +57,10 @@ class Source:
         parts = [hashlib.sha256(part.encode()).hexdigest() for file in self.files for part in file]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the hash and the texts as JSON values."""
+        return {"sha256": self.sha256, "files": dict(self.files)}
+
 
 def is_reference(value: Any) -> bool:
     """Returns whether a value has the form of a reference.

@@ -12,14 +12,17 @@ import jax.numpy as jnp
 
 from cnnjax.runs.config import split_augmentation
 
+Change = Callable[[jax.Array, jax.Array], jax.Array]
+"""Maps a random key and an image, float32 (height, width, channels) in [0, 1], to an image of the same shape."""
 
-def augment(images: jax.Array, keys: jax.Array, names: tuple[str, ...]) -> jax.Array:
+
+def augment(images: jax.Array, keys: jax.Array, changes: tuple[str | Change, ...]) -> jax.Array:
     """Returns randomly changed images.
 
     Args:
         images: float32 (n, height, width, channels) in [0, 1].
         keys: random keys (n,).
-        names: the changes, such as ``("crop:4", "flip")``, applied in this order.
+        changes: names such as ``crop:4``, or functions of a key and an image, applied in this order.
 
     Returns:
         Images of the same shape, in [0, 1].
@@ -31,9 +34,13 @@ def augment(images: jax.Array, keys: jax.Array, names: tuple[str, ...]) -> jax.A
     """
 
     def change(image: jax.Array, key: jax.Array) -> jax.Array:
-        for index, name in enumerate(names):
-            kind, number = split_augmentation(name)
-            image = CHANGES[kind](jax.random.fold_in(key, index), image, number)
+        for index, by in enumerate(changes):
+            own_key = jax.random.fold_in(key, index)
+            if callable(by):
+                image = by(own_key, image)
+            else:
+                kind, number = split_augmentation(by)
+                image = CHANGES[kind](own_key, image, number)
         return jnp.clip(image, 0, 1)
 
     return jax.vmap(change)(images, keys)

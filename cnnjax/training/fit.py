@@ -125,6 +125,7 @@ def _train_alone(
 ) -> Run:
     """Trains a run that is not stored, and stores the result."""
     with all_or_none():
+        dataset = dataset or load_data(config.data)
         prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices, start)
     images_hash = provenance["dataset"]["sha256"]
     if is_joined():
@@ -142,7 +143,7 @@ def _train_alone(
             stop_signal=stop_signal,
             saves=is_first(),
         )
-        run = _make_run(config, layers, result, load_seconds, provenance)
+        run = _score(_make_run(config, layers, result, load_seconds, provenance), dataset)
         if store and checkpoints and is_first():
             _keep(run, result.position, store, checkpoints)
         number = stop_signal()
@@ -152,7 +153,7 @@ def _train_alone(
 
 
 def _prepare(
-    config: RunConfig, dataset: Dataset | None, store: Store | None, devices: int | None, start: float
+    config: RunConfig, dataset: Dataset, store: Store | None, devices: int | None, start: float
 ) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
     """Returns the prepared run, its layers, its provenance, and the seconds from `start` until loading ended."""
     check_settings()
@@ -160,16 +161,17 @@ def _prepare(
 
     from cnnjax.machine.devices import choose_devices, describe_execution, make_mesh
     from cnnjax.training import loop
+    from cnnjax.training.own_functions import check_functions
 
-    dataset = dataset or load_data(config.data)
     if not config.model.can_be_divided:
         devices = 1
     devices = devices or choose_devices(config.train.batch_size)
-    provenance = collect_provenance(config.model, dataset.info, describe_execution(devices))
+    provenance = collect_provenance(config, dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
     if jax.default_backend() == "cpu" and not is_joined():
         check_memory(config, dataset.info, find_memory())
     layers = _size_layers(config, dataset.info)
+    check_functions(config.train, dataset.info)
     load_seconds = time.perf_counter() - start
     if store and is_first():
         store.create()
@@ -339,10 +341,12 @@ def fit_group(
 def _train_together(configs: Sequence[RunConfig], dataset: Dataset, make_observer: ObserverOf) -> Iterator[Run]:
     """Trains runs with the same static signature in one program on one device, and yields each as it ends."""
     from cnnjax.training.loop import prepare_together, train_together
+    from cnnjax.training.own_functions import check_functions
 
     start = time.perf_counter()
-    provenance = collect_provenance(configs[0].model, dataset.info, f"{len(configs)} runs in one program", len(configs))
+    provenance = collect_provenance(configs[0], dataset.info, f"{len(configs)} runs in one program", len(configs))
     layers = _size_layers(configs[0], dataset.info)
+    check_functions(configs[0].train, dataset.info)
     observers = [make_observer(config) for config in configs]
     load_seconds = (time.perf_counter() - start) / len(configs)
     with contextlib.ExitStack() as stack:
@@ -351,7 +355,7 @@ def _train_together(configs: Sequence[RunConfig], dataset: Dataset, make_observe
         stop_signal = stack.enter_context(deferred_signals())
         stack.enter_context(_named_memory_errors("train fewer runs at once"))
         for index, result in train_together(prepare_together(configs, dataset), observers, stop_signal):
-            yield _make_run(configs[index], layers, result, load_seconds, provenance)
+            yield _score(_make_run(configs[index], layers, result, load_seconds, provenance), dataset)
         number = stop_signal()
         if number is not None:
             raise Interrupted("interrupted after these runs had ended", number)
@@ -429,6 +433,18 @@ def _make_run(
     )
     collections = jax.tree.map(np.asarray, state.variables)
     return Run(record, collections.pop("params"), collections, predictions)
+
+
+def _score(run: Run, dataset: Dataset) -> Run:
+    """Returns a completed run with the metrics of the user in its record; any other run as it is."""
+    if not run.record.config.train.metrics or run.record.status != "completed":
+        return run
+    from cnnjax.models.prediction import compute_logits
+    from cnnjax.training.own_functions import compute_scores
+
+    logits = compute_logits(run.rebuild(), dataset.test.images)
+    scores = compute_scores(run.record.config.train, logits, dataset.test.labels)
+    return replace(run, record=replace(run.record, scores=scores))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,10 @@ from cnnjax.models.batches import EVALUATION_BATCH, LEAST_PART
 from cnnjax.runs.config import MOST_AT_ONCE, RunConfig, split_sizes
 
 _COPIES = {"sgd": 1, "adam": 3, "adamw": 3, "rmsprop": 2, "lion": 2, "lamb": 3}
-"""Copies of the parameters in memory, by optimizer: the parameters and its moments; momentum adds one to sgd."""
+"""Copies of the parameters in memory, by optimizer: the parameters and its moments; momentum adds one to sgd.
+
+An optimizer of the user may keep no moments.
+"""
 MEMORY_SHARE = 0.6
 """Largest share of the device's memory for the runs of a program; the images and XLA's workspace need the rest."""
 UNKNOWN_MEMORY = 8 * 2**30
@@ -35,7 +38,7 @@ def estimate_least_bytes(config: RunConfig, info: DatasetInfo) -> int:
     batch = min(config.train.batch_size, examples)
     together = batch if config.model.couples_examples else min(batch, LEAST_PART)
     computed = [layer.activation_bytes for layer in layers if layer.flops]
-    copies = _COPIES[config.train.optimizer] + bool(config.train.momentum) + bool(config.train.average)
+    copies = _COPIES.get(config.train.optimizer, 1) + bool(config.train.momentum) + bool(config.train.average)
     parameters = 4 * copies * sum(layer.parameters for layer in layers)
     outputs = together * max(computed, default=0) // (1 if config.train.precision == "float32" else 2)
     return examples * math.prod(info.image_shape) + parameters + outputs

@@ -6,6 +6,8 @@ schedule.
 """
 
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -14,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cnnjax.errors import InputError
 from cnnjax.runs.config import TrainConfig
+from cnnjax.settings.functions import find_parameters, is_function
 
 _DIRECTIONS = {
     "adam": optax.scale_by_adam,
@@ -38,9 +42,15 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
     direction, and so does lamb before it scales the direction of every array to the norm of its parameters. Only
     kernels decay: parameters with two or more dimensions. With `clip_norm`, the gradient is first scaled down to it.
 
+    A function of the user makes its own update. If it has such parameters, it is given ``learning_rate``, a number or
+    an optax schedule, and ``steps``.
+
     Args:
         config: the training.
-        steps: number of steps of the whole run, for the schedule.
+        steps: number of steps of the whole run.
+
+    Raises:
+        InputError: the learning rate or its schedule has no effect on the optimizer of the user.
 
     References:
         Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013 (sgd);
@@ -50,6 +60,10 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
         difficulty of training recurrent neural networks", 2013 (clipping).
     """
     scheduled = config.schedule != "constant" or config.warmup_share > 0
+    if is_function(config.optimizer):
+        factory = config.load(config.optimizer)
+        _check_learning_rate(config, factory)
+        return _transform_by(factory, config.clip_norm, scheduled, config.schedule, config.warmup_share, steps)
     return _transformation(
         config.optimizer,
         config.nesterov,
@@ -78,13 +92,14 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
 
     Args:
         kind: ``constant`` (1), ``cosine`` or ``linear`` (from 1 to 0), ``step`` (1, then 1/10 and 1/100 after 1/2 and
-            3/4 of all steps), or ``onecycle`` (cosine from 1/25 up to 1, then down to 1/250,000).
+            3/4 of all steps), ``restarts`` (cosine from 1 to 0 in cycles of 1, 2 and 4 sevenths of the steps after the
+            warmup), or ``onecycle`` (cosine from 1/25 up to 1, then down to 1/250,000).
         warmup_share: share of the steps over which the factor rises to 1: linearly from 0, or as onecycle does.
         steps: number of steps of the whole run.
 
     References:
-        Loshchilov and Hutter, "SGDR", 2017 (cosine); Smith and Topin, "Super-convergence", 2019 (onecycle); He et al.,
-        "Deep residual learning", 2016 (step).
+        Loshchilov and Hutter, "SGDR", 2017 (cosine, restarts); Smith and Topin, "Super-convergence", 2019 (onecycle);
+        He et al., "Deep residual learning", 2016 (step).
 
     Example:
         >>> schedule = make_schedule("cosine", warmup_share=0.5, steps=4)
@@ -100,6 +115,11 @@ def make_schedule(kind: str, warmup_share: float, steps: int) -> optax.Schedule:
         main = optax.cosine_decay_schedule(1.0, max(steps - warmup, 1))
     if kind == "linear":
         main = optax.linear_schedule(1.0, 0.0, max(steps - warmup, 1))
+    if kind == "restarts":
+        rest = max(steps - warmup, 1)
+        starts = [0, rest // 7, 3 * rest // 7, rest]
+        cycles = [optax.cosine_decay_schedule(1.0, max(end - start, 1)) for start, end in itertools.pairwise(starts)]
+        main = optax.join_schedules(cycles, starts[1:-1])
     if kind == "step":
         falls = (steps // 2 - warmup, 3 * steps // 4 - warmup)
 
@@ -138,6 +158,33 @@ def _transformation(
         )
 
     return optax.inject_hyperparams(build)(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+
+
+def _check_learning_rate(config: TrainConfig, factory: Callable[..., Any]) -> None:
+    if "learning_rate" in find_parameters(factory):
+        return
+    for name in ("learning_rate", "schedule", "warmup"):
+        if getattr(config, name) != getattr(TrainConfig, name):
+            raise InputError(
+                f"train.{name}={getattr(config, name)!r}: has no effect, as {config.optimizer} has no parameter "
+                "learning_rate; leave it out"
+            )
+
+
+@functools.lru_cache(maxsize=64)
+def _transform_by(
+    factory: Callable[..., Any], clip_norm: float | None, scheduled: bool, schedule: str, warmup: float, steps: int
+) -> optax.GradientTransformation:
+    """Returns the optimizer that a function of the user makes."""
+    factor = make_schedule(schedule, warmup, steps)
+
+    def build(learning_rate: jax.Array) -> optax.GradientTransformation:
+        rate = (lambda step: learning_rate * factor(step)) if scheduled else learning_rate
+        given = {"learning_rate": rate, "steps": steps}
+        made = factory(**{name: given[name] for name in given if name in find_parameters(factory)})
+        return made if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), made)
+
+    return optax.inject_hyperparams(build)(learning_rate=0.0)
 
 
 def _is_kernel(params: Any) -> Any:

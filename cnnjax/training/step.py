@@ -7,8 +7,8 @@ epoch, so a run can stop and continue after any step.
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 import jax
@@ -24,7 +24,11 @@ from cnnjax.models.batches import EVALUATION_BATCH
 from cnnjax.models.network import LOSSES, NORMALIZATION, UNSAVED
 from cnnjax.models.prediction import predict_logits, prepare_images, scale_images
 from cnnjax.runs.config import RunConfig
+from cnnjax.settings.functions import is_function
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
+
+if TYPE_CHECKING:
+    from cnnjax.training.augmentation import Change
 
 _ORDER, _DROPOUT, _AUGMENTATION = 0, 1, 2
 """Folded into the random key of a run, so that data order, dropout and augmentation draw independent numbers."""
@@ -76,7 +80,8 @@ class TrainState(struct.PyTreeNode):
         model: the linen module, as `Network.build` makes it (static).
         optimizer: the optax optimizer (static).
         average: decay of the moving averages; 0 without them (static).
-        augmentations: random changes of training images (static).
+        augmentations: random changes of training images, as `augment` takes them (static).
+        loss: maps logits and labels to the losses of the examples; ``None`` for the cross-entropy (static).
     """
 
     step: jax.Array
@@ -91,7 +96,8 @@ class TrainState(struct.PyTreeNode):
     model: nn.Module = struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
     average: float = struct.field(pytree_node=False, default=0.0)
-    augmentations: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    augmentations: "tuple[str | Change, ...]" = struct.field(pytree_node=False, default=())
+    loss: Callable[[jax.Array, jax.Array], jax.Array] | None = struct.field(pytree_node=False, default=None)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -129,25 +135,26 @@ def make_state(
         >>> state.params["Conv_0"]["kernel"].shape
         (5, 5, 1, 32)
     """
-    network, numbers = config.model.split()
-    model = network.build(classes, jnp.dtype(config.train.precision), axis)
+    train, (network, numbers) = config.train, config.model.split()
+    model = network.build(classes, jnp.dtype(train.precision), axis)
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
     variables = compile_program(init_variables, init_key, model=model, image_shape=image_shape)(init_key)
-    optimizer = make_optimizer(config.train, steps)
+    optimizer = make_optimizer(train, steps)
     return TrainState(
         step=jnp.int32(0),
         params=variables["params"],
         collections={name: tree for name, tree in variables.items() if name not in ("params", *UNSAVED)},
-        averages=jax.tree.map(jnp.copy, variables["params"]) if config.train.average else {},
-        opt_state=init_optimizer(optimizer, config.train, variables["params"]),
+        averages=jax.tree.map(jnp.copy, variables["params"]) if train.average else {},
+        opt_state=init_optimizer(optimizer, train, variables["params"]),
         key=run_key,
         numbers={name: jnp.float32(number) for name, number in numbers.items()},
-        label_smoothing=jnp.float32(config.train.label_smoothing),
+        label_smoothing=jnp.float32(train.label_smoothing),
         model=model,
         optimizer=optimizer,
-        average=config.train.average,
+        average=train.average,
         normalization={name: jnp.float32(values) for name, values in (normalization or {}).items()},
-        augmentations=config.train.augment,
+        augmentations=tuple(train.load(name) if is_function(name) else name for name in train.augment),
+        loss=train.load(train.loss) if is_function(train.loss) else None,
     )
 
 
@@ -157,7 +164,7 @@ def init_variables(key: jax.Array, *, model: nn.Module, image_shape: tuple[int, 
 
 
 def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[TrainState, Metrics]:
-    """Takes one optimizer step on the mean cross-entropy of a batch, and on the losses that the network itself sows.
+    """Takes one optimizer step on the mean loss of a batch, and on the losses that the network itself sows.
 
     Args:
         state: before the step.
@@ -188,10 +195,12 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
             rngs={"dropout": dropout_key, "params": dropout_key},  # Flax takes "params" where it has no other stream
             mutable=[*state.collections, LOSSES],
         )
-        targets = optax.smooth_labels(
-            jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype), state.label_smoothing
-        )
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        if state.loss is None:
+            one_hot = jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype)
+            losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, state.label_smoothing))
+        else:
+            losses = state.loss(logits, batch.labels)
+        loss = losses.mean()
         loss = sum((jnp.sum(leaf) for leaf in jax.tree.leaves(updates.get(LOSSES, {}))), loss)
         return loss, (_count_correct(logits, batch.labels), {name: updates[name] for name in state.collections})
 
@@ -302,7 +311,7 @@ def train_last_batch(
 def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
     """Returns the metrics of a network over `data`, and the predicted classes.
 
-    The loss is the cross-entropy without label smoothing. Every example counts exactly once, whatever the batch size.
+    The loss is that of the run, without label smoothing. Every example counts exactly once, whatever the batch size.
 
     Args:
         state: the network and its parameters.
@@ -314,13 +323,14 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
     """
     full = len(data.labels) // batch_size * batch_size
     variables = state.variables
+    measure_loss = state.loss or optax.softmax_cross_entropy_with_integer_labels
     axis = state.axis
     if axis is not None and batch_size % lax.axis_size(axis):
         axis = None  # the devices cannot take equal shares, so each evaluates all examples
 
     def body(total: Metrics, batch: Examples) -> tuple[Metrics, jax.Array]:
         logits = predict_logits(variables, batch.images, model=state.model)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        losses = measure_loss(logits, batch.labels)
         batch_metrics = Metrics(losses.sum(), _count_correct(logits, batch.labels), jnp.int32(len(batch.labels)))
         return _add(total, batch_metrics), jnp.argmax(logits, -1).astype(jnp.int32)
 
