@@ -4,7 +4,6 @@ It is a study by name, a file, or axes; ``--set`` changes its base and ``--seeds
 file.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -12,10 +11,11 @@ from typing import Annotated, Any
 from ablations.study.grid import MOST_TRIALS
 from ablations.study.mistakes import Mistakes
 from ablations.study.reading import StudyReader, change_study, find_study, list_shipped
-from ablations.study.study import DEFAULT_SEEDS, Study, Sweep
+from ablations.study.study import DEFAULT_SEEDS, StudyConfig, Sweep
 from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import WHERE, find_modules, list_assigned_modules
+from cnnjax.models.own_module import WHERE, list_assigned
+from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, check
 from cnnjax.settings.schema import Schema, read_literal, split_assignment
@@ -39,7 +39,7 @@ class StudyArguments:
     """Refuse a study with more trials, that is cells times seeds."""
 
 
-def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_study) -> Study:
+def read_study(arguments: StudyArguments, find: Callable[[str], StudyConfig] = find_study) -> StudyConfig:
     """Returns the study of a command line.
 
     Args:
@@ -55,24 +55,18 @@ def read_study(arguments: StudyArguments, find: Callable[[str], Study] = find_st
     if arguments.study is not None and arguments.axis:
         raise InputError(f"--axis: the study {arguments.study} has factors of its own; give STUDY or --axis, not both")
     mistakes = Mistakes(COMMAND_LINE)
-    modules = list_assigned_modules(arguments.set)
-    assigned = {WHERE: modules[-1]} if modules else {}
+    named = {where: list_assigned(arguments.set, where) for where in (WHERE, trial_function.WHERE)}
+    assigned = {where: references[-1] for where, references in named.items() if references}
     study = find(arguments.study) if arguments.study is not None else _read_axes(arguments.axis, assigned, mistakes)
     study = replace(study, settings={**study.settings, **assigned})
     settings = _read_assignments(arguments.set, study.schema, mistakes)
     seeds = None if arguments.seeds is None else _read_seed_text(arguments.seeds)
     study = change_study(study, settings, seeds, ("--set ", "--seeds"), mistakes)
     mistakes.refuse()
-    return replace(study, name=_name_axes(study)) if arguments.axis else study
+    return replace(study, name=f"axes-{study.digest}") if arguments.axis else study
 
 
-def _name_axes(study: Study) -> str:
-    """Returns a name that depends on the axes and the base, so that a store can tell grids without a file apart."""
-    digest = hashlib.sha256(replace(study, seeds=(0,)).to_toml().encode()).hexdigest()
-    return f"axes-{digest[:8]}"
-
-
-def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> Study:
+def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mistakes) -> StudyConfig:
     table: dict[str, Any] = {}
     for axis in axes:
         with mistakes.noted():
@@ -80,10 +74,10 @@ def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mis
             if name in table:
                 raise InputError(f"--axis {name}: given twice")
             table[name] = _read_list(text, f"--axis {name}")
-    schema = RunConfig.schema(find_modules([assigned, table]))
+    schema = RunConfig.schema_of([assigned, table])
     factors = StudyReader(schema, mistakes).read_factors(table, "--axis ") if table else ()
     title = " x ".join(factor.name for factor in factors)
-    return Study("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
+    return StudyConfig("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)
 
 
 def _read_assignments(assignments: tuple[str, ...], schema: Schema, mistakes: Mistakes) -> dict[str, Any]:

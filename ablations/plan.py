@@ -99,6 +99,8 @@ def read_plan(arguments: PlanArguments) -> Plan:
 
 
 def _calibrate(grid: Grid, workers: int | None) -> tuple[int, Timing]:
+    if any(cell.config.trial for cell in grid.cells):
+        raise InputError("--calibrate: times networks, and this study calls a function; leave it out")
     for info in list_infos(grid).values():
         if info.train_size is None:
             raise InputError(f"--calibrate: the dataset {info.name} is not prepared; the first run on it does that")

@@ -23,6 +23,7 @@ from ablations.results import (
     Report,
     compare_grid,
     describe_study,
+    list_base,
     list_columns,
     list_duplicates,
     make_data_table,
@@ -31,7 +32,7 @@ from ablations.results import (
 )
 from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
-from ablations.study.study import Study
+from ablations.study.study import StudyConfig
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
@@ -39,10 +40,8 @@ from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.reports.findings import Findings
-from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
-from cnnjax.settings.schema import nest, write_literal
 from cnnjax.statistics import plan_looks
 
 PROG, RUN = "python -m ablations.report", "python -m ablations.run"
@@ -143,15 +142,11 @@ def _join_sort(argv: list[str]) -> list[str]:
     return joined
 
 
-SHOWN_OF_BASE = ("data.name", "train.epochs")
-"""Settings that the facts of a study always show, so that those of its base leave them out."""
-
-
 @dataclass(frozen=True)
 class Shown:
     """A study with its grid, the cells to show, and the stored records."""
 
-    study: Study
+    study: StudyConfig
     grid: Grid
     cells: tuple[Cell, ...]
     records: Mapping[str, Record]
@@ -210,8 +205,7 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     if not cells:
         raise InputError(f"--filter: leaves none of the {len(grid.cells)} cells")
     remarks = _remark_on_other_trials(grid, None if arguments.top_up is not None else grids.get(grid.name))
-    base = {path: write_literal(value) for path, value in study.settings.items() if path not in SHOWN_OF_BASE}
-    return Shown(study, grid, cells, records, tuple(remarks), base, looks)
+    return Shown(study, grid, cells, records, tuple(remarks), list_base(study), looks)
 
 
 def read_report(arguments: ReportArguments, shown: Shown) -> Report:
@@ -252,7 +246,7 @@ def compare_shown(shown: Shown, arguments: ReportArguments, baseline: Cell | Non
     )
 
 
-def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
+def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> StudyConfig:
     if name not in grids or name in list_shipped() or os.path.lexists(name):
         return find_study(name)
     if not grids[name].study:
@@ -262,7 +256,7 @@ def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> Study:
     return _read_stored(grids[name])
 
 
-def _read_stored(grid: StoredGrid) -> Study:
+def _read_stored(grid: StoredGrid) -> StudyConfig:
     return read_toml(grid.study, grid.name, f"grid {grid.name} of the store")
 
 
@@ -289,7 +283,7 @@ def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
         return None
     if len({cell.config.data.name for cell in shown.cells}) > 1:
         return None
-    base = RunConfig.from_dict(nest(shown.study.settings))
+    base = shown.study.base
     base = replace(base, data=find_images(base.data))
     cell = next((cell for cell in shown.cells if replace(cell.config, seed=0).key == base.key), None)
     has_result = cell and any(

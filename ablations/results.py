@@ -7,6 +7,7 @@ from typing import Any
 from ablations.execution.arms import make_arms
 from ablations.execution.topping_up import describe_other_plans
 from ablations.study.grid import Cell, Grid, list_labels
+from ablations.study.study import StudyConfig
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import (
@@ -23,7 +24,7 @@ from cnnjax.reports.sentences import write_mean, write_mean_interval, write_scop
 from cnnjax.runs.record import TRIAL_STATUSES, Record
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import choice, write_count
-from cnnjax.settings.schema import shorten_paths
+from cnnjax.settings.schema import shorten_paths, write_literal
 from cnnjax.statistics.estimates import Estimate
 
 MEANINGS = (
@@ -31,6 +32,8 @@ MEANINGS = (
     "these training and test images",
     "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
 )
+_ALWAYS_SHOWN = ("data.name", "train.epochs")
+"""Settings of the base that the facts of a study always show."""
 COMPARISON = "Cells are listed here, not compared: --baseline FACTOR=LABEL or --pairs says which differ."
 
 
@@ -107,6 +110,11 @@ def list_duplicates(grid: Grid) -> list[str]:
     return [f"duplicate: {each.name} runs what {each.kept} runs" for each in grid.duplicates]
 
 
+def list_base(study: StudyConfig) -> dict[str, str]:
+    """Returns the settings of a study's base, by path, as they are typed, without those that facts always show."""
+    return {path: write_literal(value) for path, value in study.settings.items() if path not in _ALWAYS_SHOWN}
+
+
 def describe_study(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the facts of a study: its seeds, trials and datasets, and the settings of its base.
 
@@ -114,12 +122,16 @@ def describe_study(grid: Grid, base: Mapping[str, str]) -> tuple[str, ...]:
         grid: the expanded study.
         base: settings of the study's base, by path, as they are typed.
     """
+    networks = [cell.config for cell in grid.cells if not cell.config.trial]
+    facts = {
+        "dataset": _list_values(config.data.name for config in networks),
+        "epochs": _list_values(config.train.epochs for config in networks),
+    }
     return (
         f"study {grid.name}",
         f"seeds {_write_seeds(grid.seeds)}",
         f"{len(grid.trials)} trials",
-        f"dataset {_list_values(cell.config.data.name for cell in grid.cells)}",
-        f"epochs {_list_values(cell.config.train.epochs for cell in grid.cells)}",
+        *(f"{name} {values}" for name, values in facts.items() if values),
         *(f"{path} {value}" for path, value in base.items()),
     )
 

@@ -21,13 +21,13 @@ from typing import Annotated, Literal
 
 from ablations.arguments import StudyArguments, read_study
 from ablations.execution.launching import run_study
-from ablations.execution.local import make_local_executor
+from ablations.execution.local import Workers, make_local_executor
 from ablations.execution.ray_cluster import RayExecutor, check_address
 from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import TrackedGridObserver, make_grid_observer
 from ablations.execution.work import Budget, Executor, Policy
 from ablations.study.grid import choose_cell, expand
-from ablations.study.study import Study
+from ablations.study.study import StudyConfig
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.terminal import format_seconds, run_command, say
 from cnnjax.errors import InputError
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(arguments: RunArguments) -> None:
-    check(arguments.workers, Annotated[int, Interval(1, 4096)] | None, "--workers")
+    check(arguments.workers, Workers, "--workers")
     check(arguments.max_retries, Annotated[int, Interval(0, 1000)], "--max-retries")
     check(arguments.max_trials, Count, "--max-trials")
     check(arguments.timeout, Annotated[float, Interval(0, open_low=True)] | None, "--timeout")
@@ -141,7 +141,7 @@ def _check(arguments: RunArguments) -> None:
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
 
 
-def _read_top_up(arguments: RunArguments, study: Study) -> TopUp | None:
+def _read_top_up(arguments: RunArguments, study: StudyConfig) -> TopUp | None:
     if arguments.top_up is None:
         return None
     check(arguments.top_up, Count, "--top-up")

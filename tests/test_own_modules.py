@@ -784,7 +784,7 @@ def test_a_module_in_a_notebook_has_the_source_of_its_definitions(monkeypatch, t
 
 def test_the_examples_of_the_page_are_networks_and_studies(write, monkeypatch):
     page = (ROOT / "docs/your_network.md").read_text()
-    module, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    module, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     write(module)
     assert summarize(read("nets.py:Net")).parameters == (9 + 1) * 16 + 2 * 16 + (16 + 1) * 10
     study, _ = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)

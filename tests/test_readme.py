@@ -16,7 +16,7 @@ EXPECTED = {
     "cnnjax.fit(": "(5, 5, 1, 32)",
     "train_step": "loss and accuracy of the last batch: (2.",
     "cnnjax.fit_many(": "[0.",
-    "run_study(": "6 [0.",
+    "Study(": "Estimate(n=3, mean=0.",
 }
 """What a block of Python prints, by a call that is in it alone."""
 

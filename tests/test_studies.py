@@ -14,7 +14,7 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.settings import write_toml
 
 DOCUMENT = (Path(__file__).parent.parent / "docs/studies.md").read_text()
-BLOCKS = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+BLOCKS = [text for text in re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL) if "trial.function" not in text]
 
 
 def study(text, **others):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import unicodedata
 from collections import Counter
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from cnnjax.console.tables import (
     align_table,
     fold,
     write_csv,
+    write_html,
     write_latex,
     write_markdown,
     write_terminal,
@@ -90,6 +92,14 @@ def test_no_text_breaks_a_markdown_table(texts):
     rows = [line for line in write_markdown(make_document(make_table(texts))).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(texts)
     assert {len(_split_markdown(row)) for row in rows} == {3}
+
+
+def test_html_rows_have_one_cell_a_column_and_keep_their_text():
+    page = ElementTree.fromstring(f"<div>{write_html(make_document())}</div>")
+    headings, *rows = [["".join(cell.itertext()) for cell in row] for row in page.findall("table/tr")]
+    assert headings == ["model.kernel_size", "count", "test accuracy"]
+    assert [row[0] for row in rows] == [" ".join(text.split()) for text in HARD]
+    assert [row[2] for row in rows] == ["0.3333", "", "0.2000", "", "0.1429", "", "0.1111"]
 
 
 CODE = Document(

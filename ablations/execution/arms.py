@@ -21,7 +21,7 @@ def make_arms(grid: Grid, records: Mapping[str, Record]) -> tuple[Arm, ...]:
 def _make_arm(cell: Cell, seeds: tuple[int, ...], records: Mapping[str, Record]) -> Arm:
     found = {seed: records.get(cell.seeded(seed).key) for seed in seeds}
     stored = {seed: record for seed, record in found.items() if record is not None}
-    parameters, flops = find_size(cell.config) if cell.problem is None else (None, None)
+    parameters, flops = (find_size(cell.config) if cell.problem is None else None) or (None, None)
     reasons = [record.reason for record in stored.values() if record.status == "invalid"]
     problem = cell.problem or next(iter(reasons), None)
     return Arm(cell.name, cell.labels, cell.config, stored, seeds, parameters, flops, problem)

@@ -13,8 +13,13 @@ TRAIN_SIZE_UNKNOWN = 50_000
 """Assumed number of training examples of a dataset that has not been prepared."""
 
 
-def find_size(config: RunConfig) -> tuple[int, int]:
-    """Returns the number of parameters of a run's network, and the FLOPs of its forward pass on one image."""
+def find_size(config: RunConfig) -> tuple[int, int] | None:
+    """Returns the number of parameters of a run's network, and the FLOPs of its forward pass on one image.
+
+    Returns ``None`` for a function of the user, of which neither is known.
+    """
+    if config.trial:
+        return None
     summary = summarize_run(config)
     return summary.parameters, summary.flops
 
@@ -27,14 +32,19 @@ def count_images(config: RunConfig) -> int:
 
 
 def training_flops(config: RunConfig) -> float:
-    """Returns the FLOPs of a run's training; the backward pass costs twice as much as the forward pass."""
+    """Returns the FLOPs of a run's training; the backward pass costs twice as much as the forward pass.
+
+    All calls of a function of the user are taken to cost the same, 1.
+    """
+    if config.trial:
+        return 1.0
     return 3.0 * summarize_run(config).flops * count_images(config)
 
 
 def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
     """Raises `UnavailableError` if cells of these trials need more than `memory` bytes; the message lists the cells."""
     problems = []
-    for cell in {trial.cell.config.key: trial.cell for trial in trials}.values():
+    for cell in {trial.cell.config.key: trial.cell for trial in trials if not trial.config.trial}.values():
         try:
             check_memory(cell.config, find_info(cell.config.data.whole), memory)
         except UnavailableError as error:

@@ -42,6 +42,8 @@ class Standing:
 
 def check_halving(grid: Grid) -> None:
     """Raises `InputError` unless all cells have the same validation examples."""
+    if any(cell.config.trial for cell in grid.cells):
+        raise InputError("--budget halving: a function of yours has no epochs to cut; leave it out")
     judges = {(cell.config.data.source, cell.config.train.validation_split) for cell in grid.cells}
     if len(judges) > 1:
         raise InputError(

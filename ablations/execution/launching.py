@@ -1,6 +1,7 @@
 """Runs a study into a store: checks it as a whole, then runs its trials while the store is locked."""
 
 import contextlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,24 +12,28 @@ from typing import Any
 
 from ablations.execution.coordinator import run_grid
 from ablations.execution.halving import check_halving, run_halving
-from ablations.execution.local import LocalExecutor, make_local_executor
+from ablations.execution.in_process import InProcessExecutor
+from ablations.execution.local import LocalExecutor, Workers, make_local_executor
 from ablations.execution.locking import hold_store
 from ablations.execution.topping_up import TopUp, check_top_up, run_topping_up
 from ablations.execution.watching import FailureObserver, GridObserver
 from ablations.execution.work import Budget, Ending, Executor, Policy, find_work
 from ablations.study.grid import MOST_TRIALS, Grid, expand
-from ablations.study.study import Study
+from ablations.study.study import StudyConfig
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import identify, keep_given, load_data, read_dataset
 from cnnjax.errors import InputError
 from cnnjax.runs.store import Store, StoredGrid
+from cnnjax.settings.checking import check
+from cnnjax.settings.references import find_notebook_name
 
 
 def run_study(
-    study: Study,
+    study: StudyConfig,
     out: str | os.PathLike[str] = "runs",
     *,
     dataset: Dataset | Sequence[Any] | None = None,
+    workers: int | None = None,
     make_executor: Callable[[], Executor] | None = None,
     policy: Policy | None = None,
     budget: Budget = "full",
@@ -44,7 +49,9 @@ def run_study(
         out: the output folder with the store.
         dataset: the images of all cells, as for `cnnjax.fit`; a copy is kept in the cache, from which workers and later
             commands load them.
-        make_executor: makes the executor; by default, local worker processes, one per core or device.
+        workers: the number of worker processes on this machine; by default, one per core or device. Trials of a network
+            that is defined in a notebook run in this process.
+        make_executor: makes another executor, instead of these workers.
         policy: what to do about failures.
         budget: ``full`` trains every cell to its end, ``halving`` prunes the worse half at 1/2, 1/4, ... of the epochs.
         observer: receives every event; by default, failures are shown on stderr.
@@ -64,19 +71,20 @@ def run_study(
         Interrupted: a signal arrived; all trials that had ended are stored.
     """
     if dataset is not None:
-        study = _hand_over(study, dataset)
+        study = hand_over(study, dataset)
     grid = expand(study, max_trials)
     if budget == "halving":
         check_halving(grid)
     if top_up:
         check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
-    for data in sorted({cell.config.data.whole for cell in grid.cells}, key=str):
+    for data in sorted({cell.config.data.whole for cell in grid.cells if not cell.config.trial}, key=str):
         load_data(data)  # before the workers load it, so that a damaged dataset raises one error here
+    make_executor = make_executor or _choose_executor(grid, workers)
     waiting = find_work(grid, store, policy.retry_failed).waiting
     left = budget == "halving" or top_up or waiting
     with contextlib.ExitStack() as stack:
-        executor = (make_executor or make_local_executor)() if left else LocalExecutor([])
+        executor = make_executor() if left else LocalExecutor([])
         stack.callback(executor.close)
         if isinstance(executor, LocalExecutor):
             executor.check_memory(waiting)
@@ -95,8 +103,27 @@ def run_study(
         return run_halving(grid, store, run) if budget == "halving" else run(grid).counts
 
 
-def _hand_over(study: Study, dataset: Dataset | Sequence[Any]) -> Study:
-    """Returns the study with these images as its dataset; caches a copy of them unless they can be loaded by name."""
+def _choose_executor(grid: Grid, workers: int | None) -> Callable[[], Executor]:
+    """Returns what makes the executor: local workers, or this process if only it has the code of the networks."""
+    check(workers, Workers, "workers")
+    name = find_notebook_name(json.dumps([cell.config.to_dict() for cell in grid.cells]))
+    if name is None:
+        return lambda: make_local_executor(workers)
+    if workers and workers > 1:
+        raise InputError(
+            f"workers={workers}: {name} is defined in a notebook, so its trials run in this process; "
+            f"leave out workers, or define {name} in a file"
+        )
+    return InProcessExecutor
+
+
+def hand_over(study: StudyConfig, dataset: Dataset | Sequence[Any]) -> StudyConfig:
+    """Returns the study with these images as its dataset; caches a copy of them unless they can be loaded by name.
+
+    Raises:
+        InputError: the study has a factor that changes the images, or another dataset in its base.
+        UnavailableError: the cache cannot be written.
+    """
     varied = {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
     if any(path.startswith("data.") for path in varied - {"data.train_size"}):
         raise InputError("dataset: the study has a factor that changes the images; leave out dataset or that factor")

@@ -19,7 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import psutil
 
@@ -40,7 +40,10 @@ from cnnjax.machine.processes import (
 from cnnjax.runs.config import MOST_AT_ONCE
 from cnnjax.runs.history import Progress
 from cnnjax.runs.record import PackedRun, Record
+from cnnjax.settings.checking import Interval
 
+Workers = Annotated[int, Interval(1, 4096)] | None
+"""The number of worker processes; ``None`` for one per core or device."""
 PROBE_SECONDS = 300
 """Time limit for JAX to find its devices."""
 START_SECONDS = 300

@@ -31,7 +31,6 @@ from filelock import FileLock, Timeout
 from ablations.execution.trials import Reporter, check_source, describe_error, hash_source, run_trials
 from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.study.grid import Trial
-from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import load_data
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
@@ -200,13 +199,13 @@ def describe_ray_error(error: BaseException) -> str:
 
 
 def run_remotely(
-    config: str, dataset: Dataset, notes: Any, environment: tuple[tuple[str, str], ...], source: str
+    config: str, dataset: Any, notes: Any, environment: tuple[tuple[str, str], ...], source: str
 ) -> Result:
     """Runs a trial on a node of the cluster.
 
     Args:
         config: the run as JSON.
-        dataset: its images.
+        dataset: its images; ``None`` for a function.
         notes: handle of a `Notes` actor.
         environment: variables to set before JAX starts.
         source: hash of the coordinator's source.
@@ -228,7 +227,7 @@ def run_remotely(
     send(None)
     _prepare(environment)
     try:
-        (run,) = run_trials([run_config], dataset, lambda _: Reporter(send, PROGRESS_SECONDS))
+        (run,) = run_trials([run_config], lambda _: dataset, lambda _: Reporter(send, PROGRESS_SECONDS))
     except Interrupted:
         return json.dumps({"kind": "interrupted"}), None, None
     except BaseException as error:
@@ -343,7 +342,7 @@ class RayExecutor:
         """Submits a trial to Ray, which finds a node for it."""
         (trial,) = group
         try:
-            dataset = self._put(trial.config.data)
+            dataset = None if trial.config.trial else self._put(trial.config.data)
         except CnnjaxError as error:
             self._refused.append(Failed(trial, describe_error(error)))
             return

@@ -1,4 +1,4 @@
-"""Trains and reports trials in a worker, on this machine or on a cluster.
+"""Runs and reports trials in a worker, on this machine or on a cluster.
 
 A message between the coordinator and a worker process is a line of JSON followed by raw bytes. Nothing is pickled, so
 the worst that a faulty worker can send is a message that cannot be read.
@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import IO, Any
 import ablations
 import cnnjax
 from cnnjax.data.dataset import Dataset
+from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CnnjaxError, UnavailableError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer, Progress, Silence
-from cnnjax.runs.record import PackedRun, pack_run
+from cnnjax.runs.provenance import describe_software
+from cnnjax.runs.record import PackedRun, Record, pack_run
+from cnnjax.runs.trial_function import ACCURACY
 from cnnjax.training.fit import fit_group
 
 MOST_BYTES = 2**30
@@ -27,10 +31,39 @@ MOST_BYTES = 2**30
 
 
 def run_trials(
-    configs: Sequence[RunConfig], dataset: Dataset, make_observer: Callable[[RunConfig], Observer]
+    configs: Sequence[RunConfig], load: Callable[[DataConfig], Dataset], make_observer: Callable[[RunConfig], Observer]
 ) -> Iterator[PackedRun]:
-    """Trains runs with one static signature on one device, several in one program; yields each as it ends."""
-    return map(pack_run, fit_group(configs, dataset, make_observer, devices=1))
+    """Runs trials with one static signature; yields each as it ends.
+
+    Args:
+        configs: the runs: networks, several of which are trained in one program on one device, or calls of a function.
+        load: loads the images of networks.
+        make_observer: makes the observer of a network's training.
+    """
+    if configs[0].trial:
+        return (PackedRun(call_function(config)) for config in configs)
+    return map(pack_run, fit_group(configs, load(configs[0].data.whole), make_observer, devices=1))
+
+
+def call_function(config: RunConfig) -> Record:
+    """Calls the trial function of a run; one with a score that is not a finite number has diverged."""
+    assert config.trial
+    start = time.perf_counter()
+    scores = config.trial.call(config.seed)
+    wrong = ", ".join(f"{name}={score}" for name, score in scores.items() if not math.isfinite(score))
+    return Record(
+        config=config,
+        status="diverged" if wrong else "completed",
+        reason=f"not a finite number: {wrong}" if wrong else None,
+        parameters=None,
+        flops=None,
+        test_loss=None,
+        test_accuracy=None if wrong else scores.get(ACCURACY),
+        history=(),
+        seconds={"total": time.perf_counter() - start},
+        provenance={"code": config.trial.describe_code(), **describe_software()},
+        scores={name: score if math.isfinite(score) else None for name, score in scores.items()},
+    )
 
 
 class Reporter(Silence):

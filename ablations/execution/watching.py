@@ -131,7 +131,7 @@ class GridLineObserver(FailureObserver):
         """Shows the result."""
         super().end(trial, record)
         total = sum(self.counts.values())
-        result = f"test accuracy {record.test_accuracy:.4f}" if record.status == "completed" else record.reason
+        result = _describe_scores(record) if record.status == "completed" else record.reason
         spent = f" in {record.seconds['total']:.1f} s" if "total" in record.seconds else ""
         line = f"[{total - self.counts['waiting']}/{total}] {record.status} {trial.name}: {result}{spent}"
         say(f"{line}; ETA {self.estimate_rest()}", sys.stdout)
@@ -244,6 +244,12 @@ def _describe(progress: Progress | None) -> str:
         return "compiling"
     share = 100 * progress.seen / progress.examples
     return f"epoch {progress.epoch}/{progress.epochs} {share:3.0f}%  accuracy {progress.accuracy:.4f}"
+
+
+def _describe_scores(record: Record) -> str:
+    if record.config.trial:
+        return ", ".join(f"{name} {score:.4g}" for name, score in record.scores.items())
+    return f"test accuracy {record.test_accuracy:.4f}"
 
 
 def _share(progress: Progress | None) -> float:

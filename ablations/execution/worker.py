@@ -78,10 +78,10 @@ def _read_jobs(stream: IO[bytes], jobs: "queue.SimpleQueue[dict[str, Any]]") -> 
 
 
 def _cut(configs: Sequence[RunConfig], at_once: int | None) -> Iterable[Sequence[RunConfig]]:
-    try:
-        return cut_runs(configs, load_data_info(configs[0].data), at_once)
-    except CnnjaxError:  # the first trial will raise this error again, and report it
-        return ([config] for config in configs)
+    with contextlib.suppress(CnnjaxError):  # the first trial will raise this error again, and report it
+        if not configs[0].trial:
+            return cut_runs(configs, load_data_info(configs[0].data), at_once)
+    return ([config] for config in configs)
 
 
 def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
@@ -95,7 +95,7 @@ def _run(configs: Sequence[RunConfig], replies: IO[bytes]) -> None:
     for config in configs:
         write_message(replies, {"kind": "started", "key": config.key})
     try:
-        for run in run_trials(configs, _load(configs[0].data.whole), observe):
+        for run in run_trials(configs, _load, observe):
             header = {"kind": "ended", "key": run.record.key, "record": run.record.to_dict()}
             write_message(replies, header, (run.variables, run.predictions))
     except BaseException as error:

@@ -142,7 +142,7 @@ def make_plan(
         title=title,
         grid=grid,
         cells=cells,
-        programs=len({trial.signature for trial in work.waiting}),
+        programs=len({trial.signature for trial in work.waiting if not trial.config.trial}),
         workers=workers,
         forecast=_forecast(cells, work, workers, timing),
         basis=timing.basis if timing else None,
@@ -153,7 +153,7 @@ def make_plan(
 
 def list_infos(grid: Grid) -> dict[DataConfig, DatasetInfo]:
     """Returns the datasets of a grid by their settings, apart from the number of training examples."""
-    datasets = dict.fromkeys(cell.config.data.whole for cell in grid.cells)
+    datasets = dict.fromkeys(cell.config.data.whole for cell in grid.cells if not cell.config.trial)
     return {data: load_data_info(data) for data in datasets}
 
 
@@ -167,7 +167,7 @@ def _plan_cells(grid: Grid, work: Work, timing: Timing | None) -> tuple[CellPlan
         plans.append(
             CellPlan(
                 cell=cell,
-                size=None if cell.problem else summarize_run(cell.config),
+                size=None if cell.problem or cell.config.trial else summarize_run(cell.config),
                 counts={status: found.count(status) for status in PLAN_STATUSES},
                 seconds=timing.run_seconds(cell.config) if timing and not cell.problem else None,
             )
@@ -278,6 +278,8 @@ def _list_notes(plan: Plan, complete: bool) -> Iterator[str]:
 
 
 def _write_time(plan: Plan) -> str:
+    if plan.forecast is None and any(cell.cell.config.trial for cell in plan.cells):
+        return "not known, for functions are not timed"
     if plan.forecast is None:
         return "not known, for no networks of such sizes were timed here; --calibrate measures it in about 30 s"
     if not plan.counts["waiting"]:

@@ -92,4 +92,6 @@ def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]
 
 
 def _find_data(config: RunConfig) -> tuple[tuple[str, str | None], int | None, float, int]:
+    if config.trial:
+        return (config.trial.function, config.trial.source), None, 0.0, 0
     return config.data.source, config.data.train_size, config.train.validation_split, config.train.epochs

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.execution.costs import count_images, find_size, training_flops
+from ablations.execution.costs import count_images, summarize_run, training_flops
 from ablations.execution.local import LocalExecutor, Slot
 from ablations.execution.work import Ended, Executor, Failed, Returned
 from ablations.study.grid import Grid, Trial
@@ -73,7 +73,7 @@ class Timing:
 
     def run_seconds(self, config: RunConfig) -> float:
         """Returns the time of a run whose programs are compiled already."""
-        flops = find_size(config)[1]
+        flops = summarize_run(config).flops
         per_image = self.known_train.get(static_signature(config), self.train.at(flops))
         return self.load + count_images(config) * per_image + self.evaluate.at(flops)
 
@@ -130,8 +130,8 @@ def _read_device(record: Record) -> Mapping[str, Any]:
 
 def _are_near(grid: Grid, timed: Sequence[Record]) -> bool:
     """Whether the FLOPs of every network of a grid are within a factor of `FARTHEST` of the timed ones."""
-    known = [find_size(record.config)[1] for record in timed]
-    own = [find_size(cell.config)[1] for cell in grid.cells if not cell.problem]
+    known = [summarize_run(record.config).flops for record in timed]
+    own = [summarize_run(cell.config).flops for cell in grid.cells if not cell.problem]
     return all(min(known) / FARTHEST <= flops <= max(known) * FARTHEST for flops in own)
 
 
@@ -211,7 +211,7 @@ def calibrate(grid: Grid, slot: Slot) -> list[Record]:
     Raises:
         UnavailableError: no worker can start, or a network cannot be trained.
     """
-    cells = sorted((cell for cell in grid.cells if not cell.problem), key=lambda cell: find_size(cell.config)[1])
+    cells = sorted((cell for cell in grid.cells if not cell.problem), key=lambda cell: summarize_run(cell.config).flops)
     configs = dict.fromkeys(shorten(cell.config) for cell in (cells[0], cells[-1]))
     executor = LocalExecutor([slot])
     with contextlib.closing(executor):

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.study.mistakes import Mistakes
-from ablations.study.study import Factor, Level, Study, Sweep, meets, write_label
+from ablations.study.study import Factor, Level, StudyConfig, Sweep, meets, write_label
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.data.loading import find_images, load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
 from cnnjax.runs.config import RunConfig, split_sizes, static_signature
 from cnnjax.settings.checking import choice, near_match
-from cnnjax.settings.schema import Schema, nest, write_literal
+from cnnjax.settings.schema import Schema, nest, shorten_paths, write_literal
 
 MOST_TRIALS = 10_000
 """Default limit of the trials of a study."""
@@ -112,7 +112,7 @@ class Grid:
         return tuple(cell.seeded(seed) for cell in self.cells for seed in self.seeds)
 
 
-def expand(study: Study, max_trials: int = MOST_TRIALS) -> Grid:
+def expand(study: StudyConfig, max_trials: int = MOST_TRIALS) -> Grid:
     """Returns the grid of a study.
 
     Args:
@@ -136,7 +136,7 @@ def expand(study: Study, max_trials: int = MOST_TRIALS) -> Grid:
     return Grid(study.name, tuple(expansion.factors), cells, study.seeds, duplicates)
 
 
-def _check_size(study: Study, max_trials: int) -> None:
+def _check_size(study: StudyConfig, max_trials: int) -> None:
     cells = sum(count_assignments(sweep) for sweep in study.sweeps)
     trials = cells * len(study.seeds)
     if trials > max_trials:
@@ -149,7 +149,7 @@ def _check_size(study: Study, max_trials: int) -> None:
 class _Expansion:
     """Collects the cells of one sweep after the other, by run key, with their duplicates and mistakes."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyConfig) -> None:
         self.mistakes = Mistakes(study.source)
         self.cells: dict[str, Cell] = {}
         self.duplicates: list[Duplicate] = []
@@ -192,7 +192,7 @@ class _Expansion:
         }
 
 
-def _merge_factors(study: Study) -> dict[str, Factor]:
+def _merge_factors(study: StudyConfig) -> dict[str, Factor]:
     """Returns every factor of the study with its levels of all sweeps, in order of first appearance."""
     levels: dict[str, list[Level]] = {}
     for sweep in study.sweeps:
@@ -249,6 +249,8 @@ class _Datasets:
 
     def check(self, cell: Cell, where: str) -> Cell:
         """Returns the cell, with its problem if any; an unknown dataset or one that is too small is a mistake."""
+        if cell.config.trial:
+            return cell
         info = self._find(cell.config.data)
         if info is None:
             return cell
@@ -348,7 +350,8 @@ def _keep_applicable(combination: Assignment, sweep: Sweep, base: Mapping[str, L
 def read_choice(texts: Sequence[str], grid: Grid, option: str) -> Choice:
     """Returns a test for the cells that meet conditions of the form ``factor=label`` or ``factor!=label``.
 
-    Several ``=`` conditions on one factor are alternatives; all others must hold together.
+    A factor is given by its path, or by the last part of it where no other factor ends with that. Several ``=``
+    conditions on one factor are alternatives; all others must hold together.
 
     Args:
         texts: the conditions.
@@ -398,8 +401,9 @@ def _read_condition(text: str, grid: Grid, option: str) -> tuple[str, str, str]:
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise InputError(f"{option} {text!r}: must be factor=label or factor!=label{near_match(text, grid.factors)}")
-    factor, sign, label = match.groups()
-    choice(factor, grid.factors, option)
+    name, sign, label = match.groups()
+    paths = {short: path for path, short in shorten_paths(grid.factors).items()}
+    factor = choice(paths.get(name, name), grid.factors, option)
     return factor, sign, choice(label, list_labels(grid, factor), f"{option} {factor}")
 
 

@@ -28,16 +28,15 @@ from ablations.study.study import (
     Level,
     Operator,
     Range,
-    Study,
+    StudyConfig,
     Sweep,
     write_label,
 )
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_toml, read_text
-from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, Interval, check, check_keys, choice, near_match, take_arrays
-from cnnjax.settings.schema import Schema, freeze, nest, read_literal, unnest, write_literal
+from cnnjax.settings.schema import Schema, freeze, read_literal, unnest, write_literal
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 _KEYS = ("title", "seeds", "base", "sweep")
@@ -51,7 +50,7 @@ _Seed = Annotated[int, Interval(0, 2**32 - 1)]
 _Known = Mapping[str, Factor | None]  # the factors of a sweep by name; None for one with a mistake
 
 
-def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any = None) -> Study:
+def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any = None) -> StudyConfig:
     """Reads a shipped study or a file.
 
     Args:
@@ -68,7 +67,7 @@ def load_study(name: str, settings: Mapping[str, Any] | None = None, seeds: Any 
     return study
 
 
-def find_study(name: str) -> Study:
+def find_study(name: str) -> StudyConfig:
     """Reads a shipped study, or the file at this path; raises as `load_study`."""
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"study {name!r}: must be the name of a shipped study or a path, not {type(name).__name__}")
@@ -86,7 +85,7 @@ def list_shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
 
 
-def read_file(path: Path, source: str | None = None) -> Study:
+def read_file(path: Path, source: str | None = None) -> StudyConfig:
     """Reads a study from a TOML file; the study is named after the file.
 
     Args:
@@ -106,7 +105,7 @@ def read_file(path: Path, source: str | None = None) -> Study:
     return read_toml(text, path.stem, source)
 
 
-def read_toml(text: str, name: str, source: str = "study") -> Study:
+def read_toml(text: str, name: str, source: str = "study") -> StudyConfig:
     """Reads a study from TOML text, as `read_dict` does; raises `InputError` if it is not TOML."""
     try:
         values = parse_toml(text)
@@ -115,8 +114,8 @@ def read_toml(text: str, name: str, source: str = "study") -> Study:
     return read_dict(values, name, source)
 
 
-def read_dict(values: Any, name: str, source: str = "study") -> Study:
-    """Reads a study from plain dicts and lists, the form that `Study.to_dict` returns.
+def read_dict(values: Any, name: str, source: str = "study") -> StudyConfig:
+    """Reads a study from plain dicts and lists, the form that `StudyConfig.to_dict` returns.
 
     Args:
         values: the tables of the study.
@@ -128,7 +127,7 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
     """
     try:
         plain = take_arrays(values, "study")
-        schema = RunConfig.schema(find_modules(plain))
+        schema = RunConfig.schema_of(plain)
     except InputError as error:
         raise refusal(source, [str(error)]) from None
     mistakes = Mistakes(source)
@@ -138,8 +137,8 @@ def read_dict(values: Any, name: str, source: str = "study") -> Study:
 
 
 def change_study(
-    study: Study, settings: Mapping[str, Any], seeds: Any, where: tuple[str, str], mistakes: Mistakes
-) -> Study:
+    study: StudyConfig, settings: Mapping[str, Any], seeds: Any, where: tuple[str, str], mistakes: Mistakes
+) -> StudyConfig:
     """Returns the study with some settings of its base, or its seeds, changed.
 
     Args:
@@ -179,7 +178,7 @@ class StudyReader:
     def __init__(self, schema: Schema, mistakes: Mistakes) -> None:
         self.schema, self.mistakes = schema, mistakes
 
-    def read_study(self, values: Any, name: str, source: str) -> Study:
+    def read_study(self, values: Any, name: str, source: str) -> StudyConfig:
         """Reads a study from plain dicts and lists."""
         if not isinstance(values, Mapping):
             self.mistakes.add(f"must be a table with {', '.join(_KEYS)}, not {values!r}")
@@ -193,16 +192,23 @@ class StudyReader:
             title = _read_title(values)
         with self.mistakes.noted():
             seeds = read_seeds(values.get("seeds", list(DEFAULT_SEEDS)), "seeds")
-        settings = self._read_base(values.get("base", {}))
+        settings, is_legal = self._read_base(values.get("base", {}))
         sweeps = self._read_sweeps(values)
         self._check_labels(sweeps, settings)
-        return Study(name, title, settings, tuple(sweeps.values()), seeds, source)
+        study = StudyConfig(name, title, settings, tuple(sweeps.values()), seeds, source)
+        if is_legal and self._has_whole_model(settings):
+            try:
+                _ = study.base
+            except InputError as error:
+                self.mistakes.add(f"base.{error}")
+        return study
 
-    def _read_base(self, table: Any) -> dict[str, Any]:
+    def _read_base(self, table: Any) -> tuple[dict[str, Any], bool]:
+        """Returns the settings of the base, and whether each is legal by itself."""
         settings: dict[str, Any] = {}
         if not isinstance(table, dict):
             self.mistakes.add(f"base={table!r}: must be a table of settings, such as model.padding = 'same'")
-            return settings
+            return settings, False
         if "seed" in table:
             self.mistakes.add("base.seed: the seeds of a study are its `seeds`")
         alone = True
@@ -212,12 +218,7 @@ class StudyReader:
             except InputError as error:
                 self.mistakes.add(str(error))
                 alone = False
-        if alone and self._has_whole_model(settings):
-            try:
-                RunConfig.from_dict(nest(settings))
-            except InputError as error:
-                self.mistakes.add(f"base.{error}")
-        return settings
+        return settings, alone
 
     def _has_whole_model(self, settings: Mapping[str, Any]) -> bool:
         """Whether the base names the module that its settings belong to, if the study has modules of the user."""
@@ -545,7 +546,10 @@ class StudyReader:
         levels = [(where, f, level) for where, sweep in sweeps.items() for f in sweep.factors for level in f.levels]
         for where, factor, level in levels:
             label = f"{where}: the label {level.label!r} of {factor.name}"
-            is_base = all(self.schema.read_value(path, settings[path]) == value for path, value in level.values.items())
+            is_base = all(
+                path in settings and self.schema.read_value(path, settings[path]) == value
+                for path, value in level.values.items()
+            )
             if meanings.setdefault((factor.name, level.label), level.values) != level.values:
                 self.mistakes.add(f"{label} is that of another level in a sweep before")
             elif factor.is_composite and level.label == "base" and not is_base:

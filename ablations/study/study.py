@@ -5,12 +5,12 @@ can be written as a table of TOML, and `ablations.study.reading` reads it back.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cnnjax.models.own_module import find_modules
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings import write_toml
 from cnnjax.settings.schema import Schema, nest, thaw, write_literal
@@ -97,6 +97,11 @@ class Factor:
         if not self.is_composite:
             return (self.name,)
         return tuple(dict.fromkeys(path for level in self.levels for path in level.settings))
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """The settings of its first level, or the low end of its range."""
+        return {self.name: self.range.low} if self.range else self.levels[0].settings if self.levels else {}
 
     def to_value(self) -> Any:
         """Returns the value beside its name in the table of a sweep."""
@@ -210,7 +215,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyConfig:
     """A question, and the trials that answer it.
 
     Attributes:
@@ -231,8 +236,14 @@ class Study:
 
     @functools.cached_property
     def base(self) -> RunConfig:
-        """The configuration that the sweeps start from; if they vary the module, it is the textbook network."""
-        settings = self.settings
+        """The configuration that the sweeps start from; if they vary the module, it is the textbook network.
+
+        What has no default and is not given has the first level of its factor.
+        """
+        known = {*self.schema.list_defaults(), *self.settings}
+        factors = (factor for sweep in self.sweeps for factor in sweep.factors)
+        first = {path: value for factor in factors for path, value in factor.first.items() if path not in known}
+        settings = {**first, **self.settings}
         if "model.module" in self.schema.paths and "model.module" not in settings:
             settings = {path: value for path, value in settings.items() if not path.startswith("model.")}
         return RunConfig.from_dict(nest(settings))
@@ -241,7 +252,12 @@ class Study:
     def schema(self) -> Schema:
         """The settings that factors may vary."""
         levels = [level.settings for sweep in self.sweeps for factor in sweep.factors for level in factor.levels]
-        return RunConfig.schema(find_modules([self.settings, *levels]))
+        return RunConfig.schema_of([self.settings, *levels])
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that name a study without a file: they depend on everything but its name and its seeds."""
+        return hashlib.sha256(replace(self, seeds=(0,)).to_toml().encode()).hexdigest()[:8]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as plain dicts, lists, strings and numbers."""

@@ -1,10 +1,11 @@
-"""Tables and documents as text: for a terminal, in Markdown, in LaTeX, and as CSV.
+"""Tables and documents as text: for a terminal, in Markdown, in LaTeX, in HTML, and as CSV.
 
 On a terminal, paragraphs and columns stay within its width, and a word is cut only if it is longer than a line. Columns
 that have no room beside the others are printed below them, with the same leading columns repeated.
 """
 
 import csv
+import html
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -202,6 +203,12 @@ class Document:
     summary: tuple[str, ...] = ()
     command: str = ""
 
+    def __str__(self) -> str:
+        return write_terminal(self)
+
+    def _repr_html_(self) -> str:
+        return write_html(self)
+
 
 def write_terminal(document: Document, width: int | None = None) -> str:
     """Returns a document as aligned text.
@@ -227,6 +234,15 @@ def write_markdown(document: Document) -> str:
         parts += [_join_lines(*(f"| {' | '.join(row)} |" for row in (headings, rules, *rows)))]
     made = f"- made by: {_quote_markdown(_clean(document.command))}" if document.command else ""
     return _join_parts(*parts, _join_lines(_list_markdown(document.notes), made))
+
+
+def write_html(document: Document) -> str:
+    """Returns a document as HTML elements, for a notebook."""
+    above = [_write_element("h3", document.title), _write_element("p", ", ".join(document.facts))]
+    tables = [part for table in document.tables for part in (_write_element("p", table.title), _write_grid(table))]
+    notes = (*document.notes, *([f"made by: `{document.command}`"] if document.command else []))
+    sentences = [[_write_element("p", sentence) for sentence in part] for part in (document.summary, notes)]
+    return _join_lines(*above, *sentences[0], *tables, *sentences[1])
 
 
 def write_latex(document: Document) -> str:
@@ -290,6 +306,24 @@ def _write_environment(table: Table, caption: str, notes: Sequence[str]) -> str:
         *(rf"\par\footnotesize {note}" for note in notes),
         r"\end{table}",
     )
+
+
+def _write_element(tag: str, text: str) -> str:
+    return f"<{tag}>{_write_sentence(text, html.escape, _mark_code)}</{tag}>" if text else ""
+
+
+def _mark_code(code: str) -> str:
+    return f"<code>{html.escape(code)}</code>"
+
+
+def _write_grid(table: Table) -> str:
+    sides = [f' style="text-align: {"right" if column.right else "left"}"' for column in table.columns]
+    headings, *rows = _write_rows(table, html.escape, "<b>{}</b>")
+    lines = [
+        "".join(f"<{tag}{side}>{text}</{tag}>" for side, text in zip(sides, row, strict=True))
+        for tag, row in (("th", headings), *(("td", row) for row in rows))
+    ]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _list_markdown(lines: Sequence[str]) -> str:

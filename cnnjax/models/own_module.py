@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from cnnjax.errors import InputError
 from cnnjax.models.network import Layer, Shape
@@ -47,8 +47,8 @@ WHERE = "model.module"
 
 
 @dataclass(frozen=True)
-class ModuleField:
-    """A field of a module that is a setting.
+class CodeField:
+    """A field of a module, or a parameter of a function, that is a setting.
 
     Attributes:
         hint: its annotation, in which a function or class is named by a reference.
@@ -63,48 +63,66 @@ class ModuleField:
     default: Any
     doc: str
 
+    @classmethod
+    def make(cls, hint: Any, default: Any, name: str, doc: str = "") -> "CodeField":
+        """Returns the setting with this annotation and default, which is ``dataclasses.MISSING`` if there is none."""
+        named, live = (_adapt(hint, default, read) for read in (Reader(_read_code), Reader(load_object)))
+        return cls(named, live, _read_default(default, named, name), doc)
+
 
 REQUIRED, KEPT = object(), object()
 
 
 @dataclass(frozen=True)
-class ModuleSection:
-    """The settings of one module, as `cnnjax.settings.schema.Schema` and the command line know them.
+class CodeSection:
+    """The settings of a module or function, as `cnnjax.settings.schema.Schema` and the command line know them.
 
     Attributes:
-        reference: import path of the module.
-        kind: the linen class.
-        fields: its fields that are settings, by name.
+        section: name of the table in a configuration.
+        key: the setting that names the code.
+        reference: its import path.
+        kind: the linen class, or the function.
+        fields: its fields or parameters that are settings, by name.
         preset: values of other fields that ``functools.partial`` has set.
     """
 
+    section: str
+    key: str
     reference: str
-    kind: type
-    fields: dict[str, ModuleField]
-    preset: dict[str, Any]
+    kind: Any
+    fields: dict[str, CodeField]
+    preset: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    section = "model"
+    @property
+    def where(self) -> str:
+        """The path of the setting that names the code."""
+        return f"{self.section}.{self.key}"
 
     def list_hints(self) -> dict[str, Any]:
         """Returns the annotation of every setting, by name."""
-        return {"module": str, "source": str, **{name: field.hint for name, field in self.fields.items()}}
+        return {self.key: str, "source": str, **{name: field.hint for name, field in self.fields.items()}}
 
     def read_alone(self, name: str, value: Any) -> Any:
         """Returns the normal form of a value of one field; raises `InputError` if it is not valid."""
-        if name == "module":
-            return read_reference(value, WHERE)
+        where = f"{self.section}.{name}"
+        if name == self.key:
+            return read_reference(value, where)
         if name == "source":
-            return check(value, str, "model.source")
-        where = f"model.{name}"
+            return check(value, str, where)
         return _to_json(check(take_arrays(value, where), self.fields[name].hint, where), where)
 
     def resolve(self, name: str, value: Any) -> tuple[str, Any]:
         """Returns the name and the value as they are."""
         return name, value
 
+    def read_live(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns stored values as the code takes them, with the functions and classes that they name."""
+        check_keys(fields, self.fields, f"{self.section} ({self.reference})")
+        return {name: check(value, self.fields[name].live, f"{self.section}.{name}") for name, value in fields.items()}
+
     def list_defaults(self) -> dict[str, Any]:
         """Returns the defaults by name, without those of fields that have none in JSON."""
-        return {"module": self.reference, **self.defaults}
+        return {self.key: self.reference, **self.defaults}
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -113,8 +131,71 @@ class ModuleSection:
         return {name: value for name, value in defaults.items() if value is not REQUIRED and value is not KEPT}
 
 
+class CodeConfig(Settings):
+    """The settings of a module or function of the user: its import path, the hash of its source, and its fields."""
+
+    key: ClassVar[str]
+    fields: str
+    source: str
+
+    def __post_init__(self) -> None:
+        """Leaves the values as they are: `from_dict` has checked them."""
+
+    @classmethod
+    def describe(cls, reference: str) -> CodeSection:
+        """Returns the settings of the code with this import path, which is imported."""
+        raise NotImplementedError
+
+    @property
+    def reference(self) -> str:
+        """The import path."""
+        return str(getattr(self, self.key))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the settings from a table with the import path and values of the fields.
+
+        With ``source``, the hash of the code, the table is one that was stored, and is taken as it is.
+        """
+        others = {name: value for name, value in values.items() if name not in (cls.key, "source")}
+        if values.get("source"):
+            return cls(str(values[cls.key]), _write(others), str(values["source"]))  # type: ignore[call-arg]
+        section = cls.describe(read_reference(values[cls.key], f"{cls.section}.{cls.key}"))
+        check_keys(others, section.fields, f"{cls.section} ({section.reference})")
+        read = {name: section.read_alone(name, value) for name, value in others.items()}
+        missing = [name for name, field in section.fields.items() if field.default is REQUIRED and name not in read]
+        if missing:
+            raise InputError(f"{cls.section}.{missing[0]}: must be given, as {section.reference} has no default for it")
+        fields = {**section.defaults, **read}
+        source = find_source(section.reference, fields, section.where)
+        return cls(section.reference, _write(fields), source.sha256)  # type: ignore[call-arg]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the import path, the hash of the source and the fields, as JSON values."""
+        source = {"source": self.source} if self.source else {}
+        return {self.key: self.reference, **source, **json.loads(self.fields)}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that are part of the run key: without the folder of the file, as the source is."""
+        return {**self.to_dict(), self.key: self.reference.rpartition("/")[2]}
+
+    def describe_code(self) -> dict[str, Any]:
+        """Returns the import path, and the texts of the source with their hash, as JSON values."""
+        return {"module": self.reference, **self._find_source().to_dict()}
+
+    def check_code(self) -> None:
+        """Raises `InputError` if the source is not that of these settings any more."""
+        if self._find_source().sha256 != self.source:
+            where = f"{self.section}.{self.key}"
+            raise InputError(f"{where}={self.reference!r}: its source is not the one of this run; it has changed since")
+
+    def _find_source(self) -> Source:
+        return find_source(self.reference, json.loads(self.fields), f"{self.section}.{self.key}")
+
+
 @dataclass(frozen=True)
-class ModuleConfig(Settings):
+class ModuleConfig(CodeConfig):
     """The settings of a Flax module of the user.
 
     Attributes:
@@ -132,31 +213,16 @@ class ModuleConfig(Settings):
     """
 
     section = "model"
+    key = "module"
 
     module: str
     fields: str
     source: str
 
-    def __post_init__(self) -> None:
-        """Leaves the values as they are: `from_dict` has checked them."""
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ModuleConfig":
-        """Builds the settings from a table with ``module`` and values of its fields.
-
-        With ``source``, the hash of the code, the table is one that was stored, and is taken as it is.
-        """
-        others = {name: value for name, value in values.items() if name not in _OWN}
-        if values.get("source"):
-            return cls(str(values["module"]), _write(others), str(values["source"]))
-        section = describe_module(read_reference(values["module"], WHERE))
-        check_keys(others, section.fields, f"model ({section.reference})")
-        read = {name: section.read_alone(name, value) for name, value in others.items()}
-        missing = [name for name, field in section.fields.items() if field.default is REQUIRED and name not in read]
-        if missing:
-            raise InputError(f"model.{missing[0]}: must be given, as {section.reference} has no default for it")
-        fields = {**section.defaults, **read}
-        return cls(section.reference, _write(fields), find_source(section.reference, fields).sha256)
+    def describe(cls, reference: str) -> CodeSection:
+        """Returns the settings of a module, by `describe_module`."""
+        return describe_module(reference)
 
     @classmethod
     def from_module(cls, module: "nn.Module") -> "ModuleConfig":
@@ -180,16 +246,6 @@ class ModuleConfig(Settings):
         """Returns the defaults of a module, not yet checked to be complete."""
         section = describe_module(read_reference(module, WHERE))
         return cls(section.reference, _write(section.defaults), "")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the module, the hash of its source and its fields, as JSON values."""
-        source = {"source": self.source} if self.source else {}
-        return {"module": self.module, **source, **json.loads(self.fields)}
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The settings that are part of the run key: without the folder of the file, as the source is."""
-        return {**self.to_dict(), "module": self.module.rpartition("/")[2]}
 
     @property
     def can_be_divided(self) -> bool:
@@ -222,15 +278,6 @@ class ModuleConfig(Settings):
 
         return Adapter(self, classes, dtype, axis)
 
-    def describe_code(self) -> dict[str, Any]:
-        """Returns the import path, and the texts of the source with their hash, as JSON values."""
-        return {"module": self.module, **find_source(self.module, json.loads(self.fields)).to_dict()}
-
-    def check_code(self) -> None:
-        """Raises `InputError` if the source of the module is not that of these settings any more."""
-        if find_source(self.module, json.loads(self.fields)).sha256 != self.source:
-            raise InputError(f"{WHERE}={self.module!r}: its source is not the one of this run; it has changed since")
-
     def make(self, classes: int, dtype: "jnp.dtype") -> "nn.Module":
         """Returns an instance of the user's module.
 
@@ -247,36 +294,35 @@ class ModuleConfig(Settings):
             filled[DTYPE] = dtype
         elif dtype != jnp.float32:
             raise InputError(f"train.precision={dtype}: {self.module} has no field dtype; must be float32")
-        check_keys(fields, section.fields, f"model ({self.module})")
-        values = {name: check(value, section.fields[name].live, f"model.{name}") for name, value in fields.items()}
-        return section.kind(**{**section.preset, **values, **filled})  # type: ignore[no-any-return]
+        return section.kind(**{**section.preset, **section.read_live(fields), **filled})  # type: ignore[no-any-return]
 
 
-def find_modules(values: Any, path: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Returns the import paths of the modules in nested tables of settings, such as a study's, each once.
+def find_code(values: Any, where: str, path: str = "") -> tuple[str, ...]:
+    """Returns the import paths that nested tables of settings, such as a study's, have for the setting `where`.
 
     Example:
-        >>> find_modules({"base": {"model": {"module": "nets.py:ResNet"}}, "axis": {"model.module": ["nets.py:VGG"]}})
+        >>> study = {"base": {"model": {"module": "nets.py:ResNet"}}, "axis": {"model.module": ["nets.py:VGG"]}}
+        >>> find_code(study, "model.module")
         ('nets.py:ResNet', 'nets.py:VGG')
     """
     if isinstance(values, Mapping):
-        found = [find_modules(value, (*path, *str(name).split("."))) for name, value in values.items()]
+        found = [find_code(value, where, f"{path}.{name}") for name, value in values.items()]
     elif isinstance(values, list | tuple):
-        found = [find_modules(value, path) for value in values]
+        found = [find_code(value, where, path) for value in values]
     else:
-        return (values,) if path[-2:] == ("model", "module") else ()
-    return tuple(dict.fromkeys(module for modules in found for module in modules))
+        return (values,) if f".{path}".endswith(f".{where}") else ()
+    return tuple(dict.fromkeys(reference for references in found for reference in references))
 
 
-def list_assigned_modules(assignments: Iterable[str]) -> tuple[str, ...]:
-    """Returns the import paths that assignments such as ``model.module=nets.py:ResNet`` give, each once.
+def list_assigned(assignments: Iterable[str], where: str = WHERE) -> tuple[str, ...]:
+    """Returns the import paths that assignments such as ``model.module=nets.py:ResNet`` give `where`, each once.
 
     Example:
-        >>> list_assigned_modules(["train.epochs=1", "model.module=nets.py:ResNet"])
+        >>> list_assigned(["train.epochs=1", "model.module=nets.py:ResNet"], "model.module")
         ('nets.py:ResNet',)
     """
     parts = (text.partition("=") for text in assignments)
-    return tuple(dict.fromkeys(value.strip() for path, equals, value in parts if equals and path.strip() == WHERE))
+    return tuple(dict.fromkeys(value.strip() for path, equals, value in parts if equals and path.strip() == where))
 
 
 def is_linen_module(value: Any) -> bool:
@@ -285,14 +331,14 @@ def is_linen_module(value: Any) -> bool:
     return linen is not None and isinstance(value, linen.Module)
 
 
-def find_source(reference: str, fields: Mapping[str, Any]) -> Source:
-    """Returns the source of a module, and of the code of the user that its fields name."""
+def find_source(reference: str, fields: Mapping[str, Any], where: str) -> Source:
+    """Returns the source of a module or function, and of the code of the user that its fields name."""
     module = reference.partition(":")[0]
-    files = dict(read_source(reference, WHERE).files)
+    files = dict(read_source(reference, where).files)
     for named in _list_references([*fields.values()]):
         other = named.partition(":")[0]
-        if other != module and not is_installed(other, WHERE):
-            files |= {f"{other}/{name}": text for name, text in read_source(named, WHERE).files}
+        if other != module and not is_installed(other, where):
+            files |= {f"{other}/{name}": text for name, text in read_source(named, where).files}
     return Source(tuple(sorted(files.items())))
 
 
@@ -318,7 +364,7 @@ def _trace_layers(config: ModuleConfig, image_shape: Shape, classes: int) -> tup
     return trace_layers(config, image_shape, classes)
 
 
-def describe_module(reference: str) -> ModuleSection:
+def describe_module(reference: str) -> CodeSection:
     """Returns the settings of a module, which is imported.
 
     Raises:
@@ -335,7 +381,7 @@ def describe_module(reference: str) -> ModuleSection:
 
 
 @functools.lru_cache(maxsize=64)  # a grid describes the module of every cell
-def _describe(reference: str, found: Any) -> ModuleSection:
+def _describe(reference: str, found: Any) -> CodeSection:
     """Returns the settings of a linen class, or of a ``functools.partial`` of one."""
     from flax import linen as nn
 
@@ -354,12 +400,9 @@ def _describe(reference: str, found: Any) -> ModuleSection:
         hint = _read_hint(kind, entry.name)
         if isinstance(hint, type) and issubclass(hint, nn.Module):
             continue  # a submodule is no setting
-        named, live = (_adapt(hint, default, read) for read in (Reader(_read_code), Reader(load_object)))
-        fields[entry.name] = ModuleField(
-            named, live, _read_default(default, named, entry.name), docs.get(entry.name, "")
-        )
+        fields[entry.name] = CodeField.make(hint, default, entry.name, docs.get(entry.name, ""))
     kept = {name: value for name, value in preset.items() if name not in fields or fields[name].default is KEPT}
-    return ModuleSection(reference, kind, fields, kept)
+    return CodeSection("model", "module", reference, kind, fields, kept)
 
 
 def _refuse(kind: Any) -> str:

@@ -109,7 +109,7 @@ class Arm:
     name: str
     labels: Mapping[str, str]
     config: RunConfig | None
-    records: Mapping[int, Record | Result]
+    records: Mapping[int, Record | Result] = field(repr=False)
     seeds: tuple[int, ...]
     parameters: int | None
     flops: int | None
@@ -220,11 +220,11 @@ def describe_invalid_arms(arms: Iterable[Arm], names: Mapping[str, str] | None =
 
 
 def complete_measure(measure: Measure, arms: Iterable[Arm]) -> Measure:
-    """Returns an accuracy with its resolution and with what guessing reaches; any other measure as it is.
+    """Returns the accuracy of networks with its resolution and with what guessing reaches; other measures as they are.
 
     Guessing is to give the most frequent class of the test images; of several datasets, where it reaches least.
     """
-    configs = [arm.config for arm in arms if arm.config is not None]
+    configs = [arm.config for arm in arms if arm.config is not None and not arm.config.trial]
     if measure not in ACCURACIES.values() or not configs:
         return measure
     chance = min(_find_chance(config.data.whole) for config in configs)
@@ -253,6 +253,8 @@ def _find_chance(data: DataConfig) -> float:
 
 
 def _count_images(config: RunConfig, split: str) -> int | None:
+    if config.trial:
+        return None
     info = find_info(config.data.whole)
     if split == "test":
         return info.test_size

@@ -69,9 +69,9 @@ class ArmResult:
     on_front: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings:
-    """The findings of a comparison.
+    """The findings of a comparison; they show themselves as text, and in notebooks as tables.
 
     Attributes:
         title: the question.
@@ -253,7 +253,7 @@ def compare_arms(
         effects=main,
         interactions=interactions,
         at_equal_size=adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules)
-        if sizes and not several
+        if not several and len(sizes) == len(planned)
         else (),
         ranks=rank_over_datasets(arms, values, rules) if several else None,
         images=images and add_noise(images, contrasts),

@@ -64,7 +64,9 @@ def load_image_findings(
     Raises:
         CorruptionError: the store cannot be read.
     """
-    datasets = [arm.config.data for arm in arms if arm.config is not None]
+    datasets = [arm.config.data for arm in arms if arm.config is not None and not arm.config.trial]
+    if not datasets:
+        return None, ()
     if len({data.source for data in datasets}) > 1:
         return None, ("several datasets: single images are not looked at",)
     if measure.title != "test accuracy":

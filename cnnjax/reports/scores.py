@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import html
 import io
 import math
 import os
@@ -16,13 +15,13 @@ import numpy as np
 from cnnjax.data.dataset import name_classes
 from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
-from cnnjax.reports.arguments import FORMATS, Format, JudgingArguments, Unit, read_rules, write_findings
+from cnnjax.reports.arguments import JudgingArguments, Unit, read_rules
 from cnnjax.reports.arms import Arm, Result
+from cnnjax.reports.comparison import Comparison
 from cnnjax.reports.findings import Findings, Rules, compare_arms
 from cnnjax.reports.images import ImageFindings, compare_predictions
 from cnnjax.runs.record import LOST
 from cnnjax.settings.checking import choice
-from cnnjax.statistics import Contrast
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row is, such as ``line 3``, and its values by column."""
@@ -195,39 +194,6 @@ def compare_scores(
         images=images,
         provenance=[origin] if origin else [],
     )
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """A comparison of scores, which shows itself as tables, and in a notebook as the page with pictures.
-
-    Attributes:
-        findings: everything that was found.
-    """
-
-    findings: Findings
-
-    @property
-    def contrasts(self) -> dict[str | tuple[str, str], Contrast]:
-        """The comparisons with their verdicts, by the arm that is compared with the baseline, or by both arms."""
-        has_base = self.findings.base is not None
-        return {each.first if has_base else (each.first, each.second): each for each in self.findings.contrasts}
-
-    def write(self, form: Format = "terminal", *, all_tests: bool = False) -> str:
-        """Returns the comparison as text.
-
-        Args:
-            form: ``terminal``, ``markdown``, ``latex``, ``csv``, ``json``, or ``html``, which is a page with pictures.
-            all_tests: adds every test of significance, which csv and json always have.
-        """
-        return write_findings(self.findings, choice(form, FORMATS, "form"), all_tests=all_tests)
-
-    def __repr__(self) -> str:
-        return self.write()
-
-    def _repr_html_(self) -> str:
-        page = html.escape(self.write("html"))
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width: 100%; height: 40em; border: 0"></iframe>'
 
 
 def compare(

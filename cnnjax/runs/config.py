@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal, Self
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module, is_linen_module
+from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module, find_code, is_linen_module
+from cnnjax.runs import trial_function
+from cnnjax.runs.trial_function import FunctionConfig, describe_function
 from cnnjax.settings import Settings
-from cnnjax.settings.checking import Count, Fraction, Interval, Reader, choice
+from cnnjax.settings.checking import Count, Fraction, Interval, Reader, check_keys, choice
 from cnnjax.settings.functions import find_sources, is_function, load_function, read_function, split_function
 from cnnjax.settings.references import Source, read_reference
 from cnnjax.settings.schema import Schema, Table, flatten
@@ -270,6 +272,9 @@ _LATER: dict[str, Any] = {
 class RunConfig(Settings):
     """One run: the network, its training, its images and the seed of all randomness.
 
+    A run with `trial` calls a function of the user instead; the network, the training and the images then have their
+    defaults, mean nothing, and are left out of what is stored.
+
     Raises:
         InputError: a value is not legal.
 
@@ -286,15 +291,41 @@ class RunConfig(Settings):
     data: DataConfig = field(default_factory=DataConfig)
     seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
     """Seed of initialisation, data order and dropout."""
+    trial: FunctionConfig | None = None
+    """A function of the user that is called, instead of training a network."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the configuration as JSON values, for `from_dict`."""
+        values = super().to_dict()
+        trial = values.pop("trial")
+        return {"trial": trial, "seed": self.seed} if trial else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds a configuration as `Settings.from_dict` does; ``model.module`` names a module of the user."""
+        """Builds a configuration as `Settings.from_dict` does.
+
+        ``model.module`` names a module of the user, and ``trial.function`` a function of the user.
+        """
+        if isinstance(values, Mapping) and "trial" in values:
+            check_keys(values, ("trial", "seed"), "configuration")
+            return cls(**{**values, "trial": FunctionConfig.from_dict(values["trial"])})
         if isinstance(values, Mapping) and "model" in values:
             table = values["model"]
             kind = ModuleConfig if isinstance(table, Mapping) and "module" in table else ModelConfig
             values = {**values, "model": kind.from_dict(table)}
         return super().from_dict(values)
+
+    @classmethod
+    def schema_of(cls, values: Any) -> Schema:
+        """Returns the schema of nested tables of settings, such as a study's, by the modules or functions they name.
+
+        Raises:
+            InputError, CodeError: as `describe_module` and `describe_function`.
+        """
+        functions = find_code(values, trial_function.WHERE)
+        if functions:
+            return Schema([describe_function(read_reference(name, trial_function.WHERE)) for name in functions])
+        return cls.schema(find_code(values, WHERE))
 
     @classmethod
     def schema(cls, modules: Iterable[str] = ()) -> Schema:
@@ -312,6 +343,8 @@ class RunConfig(Settings):
 
     @classmethod
     def _check(cls, name: str, value: Any) -> Any:
+        if name == "trial":
+            return value
         if name != "model":
             return super()._check(name, value)
         if isinstance(value, ModelConfig | ModuleConfig):
@@ -323,6 +356,8 @@ class RunConfig(Settings):
     @functools.cached_property
     def key(self) -> str:
         """The run key: the SHA-256 of the settings that can change the result, as canonical JSON; 64 hex digits."""
+        if self.trial:
+            return _hash({"trial": self.trial.identity, "seed": self.seed})
         if self.data.own_files:
             raise InputError(f"data.name={self.data.name!r}: its images have not been read, so the run has no key yet")
         values = {**self.to_dict(), "model": self.model.identity, "train": self.train.identity}
@@ -330,13 +365,16 @@ class RunConfig(Settings):
             del values["data"][name]
         if self.data.sha256 is None:
             del values["data"]["sha256"]
-        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _hash(values)
 
     def check_code(self) -> None:
         """Raises `InputError` if code of the user is not what this configuration was made with."""
-        self.model.check_code()
-        self.train.check_code()
+        for part in (self.trial,) if self.trial else (self.model, self.train):
+            part.check_code()
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 MOST_AT_ONCE = 64
@@ -374,6 +412,8 @@ def find_difference(config: RunConfig, other: RunConfig) -> tuple[str, Any, Any]
 
 def _list_static(config: RunConfig) -> dict[str, dict[str, Any]]:
     values = config.to_dict()
+    if config.trial:
+        return {"trial": {"function": config.trial.function}}
     model, train, data = config.model.split()[0].to_dict(), values["train"], values["data"]
     for name in ("learning_rate", "label_smoothing", "early_stopping_patience"):
         del train[name]

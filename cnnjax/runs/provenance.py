@@ -39,9 +39,7 @@ def collect_provenance(
     return {
         **({"code": code} if code else {}),
         **({"functions": functions} if functions else {}),
-        "packages": {name: find_version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
+        **describe_software(),
         "device": {
             "backend": device.platform,
             "kind": device.device_kind,
@@ -52,7 +50,6 @@ def collect_provenance(
         "at_once": at_once,
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "git": describe_source(),
         "dataset": {
             "name": dataset.name,
             "version": dataset.version,
@@ -61,6 +58,16 @@ def collect_provenance(
             "image_shape": list(dataset.image_shape),
             "classes": dataset.classes,
         },
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """Returns the versions of packages, of Python and of this package's source, and the platform, as JSON values."""
+    return {
+        "packages": {name: find_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": describe_source(),
     }
 
 

@@ -100,6 +100,8 @@ class Record:
         if self.status not in STATUSES:
             raise ValueError(f"its status is {self.status!r}")
         self._check_types()
+        if self.config.trial:
+            return
         completed = self.status == "completed"
         train = self.config.train
         if completed and not (isinstance(self.test_accuracy, float) and isinstance(self.test_loss, float)):

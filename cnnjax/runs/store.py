@@ -258,8 +258,9 @@ class Store:
             raise CorruptionError(f"{self.path}: run {key[:12]} is in the index, but its row is missing")
         with connect(self.path) as connection:
             row = connection.execute("SELECT variables, predictions FROM arrays WHERE key = ?", (key,)).fetchone()
-        if row is None and record.status not in FINAL:
-            raise InputError(f"key={key[:12]!r}: the run is {record.status} and has no network: {record.reason}")
+        if row is None and (record.config.trial or record.status not in FINAL):
+            why = record.reason or "it called a function"
+            raise InputError(f"key={key[:12]!r}: the run is {record.status} and has no network: {why}")
         if row is None:
             raise CorruptionError(f"{self.path}: the arrays of run {key[:12]} are missing")
         try:
@@ -374,7 +375,7 @@ def _insert(connection: sqlite3.Connection, run: PackedRun) -> None:
         "status": record.status,
         "reason": record.reason,
         "output": record.output,
-        "dataset": record.config.data.name,
+        "dataset": "" if record.config.trial else record.config.data.name,
         "seed": record.config.seed,
         "parameters": record.parameters,
         "flops": record.flops,

@@ -72,6 +72,17 @@ def is_reference(value: Any) -> bool:
     return isinstance(value, str) and _FORM.fullmatch(value) is not None
 
 
+def find_notebook_name(text: str) -> str | None:
+    """Returns the first name of ``__main__`` in settings as JSON, which only this process can import; or ``None``.
+
+    Example:
+        >>> find_notebook_name('{"module": "__main__:ResNet", "act": "flax.linen:relu"}')
+        'ResNet'
+    """
+    match = re.search(rf'"{_MAIN}:(\w+)', text)
+    return match and match[1]
+
+
 def read_reference(value: Any, where: str) -> str:
     """Returns the normal form of a reference: the path of a file relative to the current folder, if it is below it.
 

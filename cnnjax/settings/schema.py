@@ -43,8 +43,9 @@ def read_literal(text: str) -> Any:
 class Table(Protocol):
     """The settings in one table of a configuration, such as ``model``: a class of `Settings`, or what acts like one."""
 
-    section: str
-    """Name of the table."""
+    @property
+    def section(self) -> str:
+        """Name of the table."""
 
     def list_hints(self) -> Mapping[str, Any]:
         """Returns the annotation of every setting, by name."""
@@ -105,6 +106,34 @@ class Schema:
         nearest = near_match(name, legal) if legal else self.suggest_path(path)
         listed = ", ".join(legal or (f"{section}.*" for section in self.sections))
         raise InputError(f"{where}: unknown setting {path!r}{nearest}; legal: {listed}")
+
+    def complete_path(self, name: str, where: str) -> str:
+        """Returns the path of a setting that is given by its path, or by its last part alone.
+
+        A name that the first section has means that setting; in the other sections it must be the only one.
+
+        Args:
+            name: such as ``model.padding`` or ``padding``.
+            where: name to show in errors.
+
+        Raises:
+            InputError: there is no such setting, or several have this name; the message lists their paths.
+
+        Example:
+            >>> from cnnjax import RunConfig
+            >>> RunConfig.schema().complete_path("epochs", "base")
+            'train.epochs'
+        """
+        if "." in name:
+            return self.check_path(name, where)
+        found = [path for path in self.paths if path.partition(".")[2] == name]
+        first = f"{self.sections[0]}.{name}"
+        if len(found) == 1 or first in found:
+            return found[0]
+        if found:
+            raise InputError(f"{where}: {name!r} is several settings; must be one of {', '.join(found)}")
+        nearest = near_match(name, [path.partition(".")[2] for path in self.paths])
+        raise InputError(f"{where}: unknown setting {name!r}{nearest}; legal: {', '.join(self.paths)}")
 
     def suggest_path(self, word: str) -> str:
         """Returns ``"; did you mean 'model.padding'?"`` for the setting nearest to `word`, or "" if none is near."""

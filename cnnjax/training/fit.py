@@ -370,6 +370,8 @@ def _identify_images(
     """
     if not configs:
         return configs, None
+    if any(config.trial for config in configs):
+        raise InputError("config: calls a trial function, which has no network to train; a study runs it")
     if dataset is None:
         found = {data: find_images(data) for data in {config.data for config in configs}}
         return [replace(config, data=found[config.data]) for config in configs], None

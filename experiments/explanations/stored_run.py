@@ -78,7 +78,8 @@ def load_images(run: Run) -> Dataset:
 def _choose_run(store: Store, settings: Mapping[str, Any], seed: int | None) -> str:
     """Returns the key of the newest completed run with these settings and this seed."""
     statuses = store.list_statuses()
-    completed = {key: record for key, record in store.find_all().items() if record.status == "completed"}
+    records = store.find_all().items()
+    completed = {key: run for key, run in records if run.status == "completed" and not run.config.trial}
     if not completed:
         raise InputError(f"--out: no completed run is in {store.path}; make one with: python -m experiments.train")
     wanted = {path: write_literal(value) for path, value in settings.items()}
