@@ -55,7 +55,9 @@ class Plain(nn.Module):
             elif config.norm == "layer":
                 x = nn.LayerNorm(reduction_axes=range(1, x.ndim), feature_axes=-1, **settings)(x)
             elif config.norm == "group":
-                x = nn.GroupNorm(max(n for n in (1, 2, 4, 8, 16, 32) if x.shape[-1] % n == 0), **settings)(x)
+                x = nn.GroupNorm(
+                    max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or x.shape[-1] % (2 * n) == 0), **settings
+                )(x)
             elif config.norm == "instance" and x.ndim == 4:
                 x = nn.InstanceNorm(**settings)(x)
             x = x + shortcut

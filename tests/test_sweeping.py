@@ -114,11 +114,7 @@ def keys(study):
 
 
 def normal(name, value):
-    return SCHEMA.read_value(name, None if value == "none" and name != "model.pool" else _frozen(value))
-
-
-def _frozen(value):
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+    return SCHEMA.read_value(name, SCHEMA.parse_value(name, value))
 
 
 @property_test
@@ -233,7 +229,7 @@ def test_one_at_a_time_is_the_base_and_every_other_level(table):
     assert expand(study).cells[0].config == study.base
 
 
-ON = {"model.padding": ["same"], "model.batch_norm": [True], "model.dropout": [0.5], "train.momentum": [0.9]}
+ON = {"model.padding": ["same"], "model.norm": ["batch"], "model.dropout": [0.5], "train.momentum": [0.9]}
 
 
 @property_test
