@@ -61,7 +61,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yields a folder in the cache that is removed at the end; arrays that map its files keep them until they are freed.
+    """Yields a folder in the cache that is removed at the end; arrays that map its files stay valid.
 
     Raises:
         OSError: the cache cannot be written.

@@ -185,7 +185,7 @@ def _leads_to(reference: Reference, source: Source) -> bool:
 
 
 def decode(source: Source) -> Dataset:
-    """Reads the splits `train` and `test` (`validation` if there is no `test`) of a prepared dataset, which need not fit into memory.
+    """Reads the splits `train` and `test` (`validation` if there is no `test`) of a prepared dataset.
 
     Raises:
         InputError: a split is missing or empty, or images vary in size.

@@ -98,9 +98,9 @@ def find_memory() -> int:
 
 
 def _list_limits() -> Iterator[Path]:
-    """Yields the files with the memory limits of the control groups of this process, of version 1 and 2, up to the root.
+    """Yields the files that may limit the memory of this process, of its control groups, version 1 or 2.
 
-    A container may name its own group by the path on its host, but sees its limit at the root.
+    A container may name its group by a path on its host, and yet has its limit at the root.
     """
     groups = Path("/proc/self/cgroup")
     for line in groups.read_text().splitlines() if groups.is_file() else ():
