@@ -6,8 +6,10 @@ chunk.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import mmap
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -62,15 +64,45 @@ def feed(
         return
 
     def take(start: int, stop: int) -> Examples:
-        places = np.argsort(numbers[start:stop])  # as files are read faster in their own order
-        images = np.empty((stop - start, *data.images.shape[1:]), np.uint8)
-        images[places] = data.images[numbers[start:stop][places]]
-        return Examples(place(images, sharding), place(data.labels[numbers[start:stop]], sharding))
+        rows = numbers[start:stop]
+        places = np.argsort(rows)  # as files are read faster in their own order
+        request(rows[places])
+        images = np.empty((len(rows), *data.images.shape[1:]), np.uint8)
+        images[places] = data.images[rows[places]]
+        return Examples(place(images, sharding), place(data.labels[rows], sharding))
 
-    numbers = np.asarray(order)
-    with ThreadPoolExecutor(1) as thread:
+    numbers = np.asarray(order, np.int64)
+    with _read_at_random(data.images) as request, ThreadPoolExecutor(1) as thread:
         coming = thread.submit(take, *bounds[:2])
         for start, stop in pairwise(bounds[1:]):
             ready, coming = coming, thread.submit(take, start, stop)
             yield ready.result()
         yield coming.result()
+
+
+@contextmanager
+def _read_at_random(images: np.ndarray) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields a function that asks the system to read rows of a mapped file, all at once and nothing around them.
+
+    Otherwise it reads row after row, each with up to megabytes around it: 700,000 images of 3 KiB, with memory for half
+    of them, were taken at 2,000 images a second instead of 30,000.
+    """
+    file: Any = images
+    while isinstance(file, np.ndarray):
+        file = file.base
+    if not isinstance(file, mmap.mmap):
+        yield lambda rows: None
+        return
+
+    size, first = images[0].nbytes, images.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+
+    def request(rows: np.ndarray) -> None:
+        for start in (first + size * rows).tolist():
+            before = start % mmap.PAGESIZE
+            file.madvise(mmap.MADV_WILLNEED, start - before, before + size)
+
+    file.madvise(mmap.MADV_RANDOM)
+    try:
+        yield request
+    finally:
+        file.madvise(mmap.MADV_NORMAL)

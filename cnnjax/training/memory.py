@@ -69,7 +69,7 @@ def fit_on_devices(config: RunConfig, info: DatasetInfo, devices: int = 1) -> bo
     if info.train_size is None or info.test_size is None:
         return True
     images = sum(split_sizes(config, info.train_size)) + info.test_size
-    if jax.default_backend() == "cpu":
+    if jax.local_devices()[0].platform == "cpu":
         memory = find_memory() * count_cores() / (os.cpu_count() or 1) / devices
     else:
         memory = _find_device_memory()
@@ -89,7 +89,7 @@ def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
     """
     import jax
 
-    if jax.default_backend() == "cpu" or not fit_on_devices(config, info):
+    if jax.local_devices()[0].platform == "cpu" or not fit_on_devices(config, info):
         return 1
     a_run = estimate_bytes(config, info.image_shape, info.classes)
     return min(max(int(MEMORY_SHARE * _find_device_memory() / a_run), 1), MOST_AT_ONCE)

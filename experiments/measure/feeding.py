@@ -11,7 +11,7 @@ network; a million images, 3 GB, in chunks alone::
 import statistics
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -44,7 +44,7 @@ class FeedingArguments:
     """Number of training images, each of 32 x 32 colour pixels."""
     repeats: int = 3
     """Number of runs; the median is shown."""
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = field(default_factory=ModelConfig)
     """Settings of the network."""
     chunks_only: bool = False
     """Do not train with the images in memory."""
