@@ -80,8 +80,8 @@ def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
     """Returns how many runs with the same static signature should share a program.
 
     On accelerators, as many as fit `MEMORY_SHARE` of the memory, at most `MOST_AT_ONCE`; one if the images are fed in
-    chunks. On CPU, one: 8 runs of 6,000
-    images took 13.5 s in one program on one core, against 5.1 s one after the other.
+    chunks. On CPU, one: 8 runs of 6,000 images took 13.5 s in one program on one core, against 5.1 s one after the
+    other.
 
     Args:
         config: one of the runs.
