@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -156,6 +157,47 @@ def test_the_draw_depends_on_its_seed_alone(tmp_path):
     shutil.copytree(first, second)
     assert load(first, test_split=0.3).sha256 == load(second, test_split=0.3).sha256
     assert load(first, test_split=0.3).sha256 != load(first, test_split=0.3, split_seed=1).sha256
+
+
+# Sets larger than memory
+
+
+def measure_peak(read, *arguments):
+    """Returns what a function returns, and the most memory that Python and NumPy took meanwhile, in bytes."""
+    tracemalloc.start()
+    result = read(*arguments)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return result, peak
+
+
+def test_a_folder_is_decoded_in_less_memory_than_its_images_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_BLOCK", 20)
+    monkeypatch.setattr(files, "count_cores", lambda: 2)  # as every thread takes a MiB
+    grey, colours = (random.integers(0, 256, (250, 128, 128, *channels), np.uint8) for channels in ((), (3,)))
+    for index, pair in enumerate(zip(grey, colours, strict=True)):
+        for name, pixels in zip(CLASSES, pair, strict=True):
+            save(tmp_path / "pets" / ("test" if index == 249 else "train") / name / f"{index:03}.png", pixels)
+    data, peak = measure_peak(files.read_folder, tmp_path / "pets", DataConfig(f"folder:{tmp_path / 'pets'}"))
+    np.testing.assert_array_equal(data.train.images[:249], np.repeat(grey[:249, ..., np.newaxis], 3, -1))
+    np.testing.assert_array_equal(data.train.images[249:], colours[:249])
+    np.testing.assert_array_equal(data.test.images[1], colours[249])
+    assert peak < 0.3 * data.train.images.nbytes
+
+
+def test_an_npz_file_is_unpacked_in_less_memory_than_its_images_take(tmp_path):
+    images = random.integers(0, 256, (2000, 64, 64, 1), np.uint8)
+    save_npz(tmp_path / "mine.npz", x_train=images, y_train=np.arange(2000) % 3, x_test=images[:3], y_test=np.arange(3))
+    data, peak = measure_peak(files.read_npz, tmp_path / "mine.npz")
+    np.testing.assert_array_equal(data.train.images, images)
+    assert peak < 0.2 * images.nbytes
+
+
+def test_without_a_cache_a_folder_is_decoded_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(save(tmp_path / "file.png", np.zeros((4, 4), np.uint8)) / "cache"))
+    folder, pixels = make_folder(tmp_path / "pets")
+    data = files.read_folder(folder, DataConfig(f"folder:{folder}"))
+    np.testing.assert_array_equal(data.train.images[0], pixels[folder / "train/cat/0.png"])
 
 
 # What cannot be read

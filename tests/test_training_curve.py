@@ -1,5 +1,7 @@
 """The default run under the library's own layers learns as under those of Flax, step by step."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ def train_both(pieces):
     programs, data, state = prepared.programs, prepared.splits["train"], prepared.state
     params, order = jax.tree.map(jnp.copy, state.params), programs.shuffle(state)
     ours = []
-    for program in programs.remaining(0, len(data.labels))[:pieces]:
+    for program, _ in itertools.islice(programs.remaining(data, order, 0), pieces):
         state, _, losses = program(state, Metrics.zero(), data, order)
         ours += [*np.asarray(losses) / BATCH]
     theirs = []

@@ -235,7 +235,8 @@ class WorkerProcess:
 
         Args:
             timeout: time limit of a trial in seconds, multiplied by the trials in its program; ``None`` for no limit.
-            memory_limit: limit of the resident memory in bytes; ``None`` for no limit.
+            memory_limit: limit of the resident memory in bytes, without mapped files, which the system can take back;
+                ``None`` for no limit.
         """
         seconds = time.monotonic() - self._since
         if self._process.poll() is not None:
@@ -246,7 +247,8 @@ class WorkerProcess:
             self.kill(f"ran longer than {timeout * self._together:g} s")
         elif self._begun and memory_limit is not None:
             with contextlib.suppress(psutil.Error):
-                used = self._memory.memory_info().rss
+                info = self._memory.memory_info()
+                used = info.rss - getattr(info, "shared", 0)
                 if used > memory_limit:
                     self.kill(f"used {used / 2**30:.2f} GiB of memory, more than {memory_limit / 2**30:.2f} GiB")
 

@@ -10,9 +10,11 @@ entry was stored: `emnist` means `emnist/byclass:3.1.0` until the entry is delet
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -55,6 +57,32 @@ class CacheEntry:
 def cache_folder() -> Path:
     """Returns the folder of the entries of TFDS datasets, in the user's cache."""
     return cache_root() / "datasets"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yields a folder in the cache that is removed at the end; arrays that map its files stay valid.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="draft-", dir=cache_root()) as folder:
+        yield Path(folder)
+
+
+def make_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Returns an array to be filled, in a file without a name, so that it need not fit into memory.
+
+    If the cache cannot be written, the array is in memory.
+    """
+    try:
+        with temporary_folder() as folder, (folder / "array").open("xb+") as file:
+            if hasattr(os, "posix_fallocate"):  # or else a full disk would end the process when the array is filled
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError:
+        return np.empty(shape, np.uint8)
 
 
 def find_entry(reference: Reference) -> CacheEntry | None:

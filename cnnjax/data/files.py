@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnjax.data.cache import make_array, temporary_folder
 from cnnjax.data.dataset import Dataset, Split, count_classes, make_dataset
 from cnnjax.data.pictures import open_picture
 from cnnjax.data.settings import DataConfig
@@ -25,6 +27,8 @@ from cnnjax.errors import InputError, cut_lines
 from cnnjax.machine.processes import count_cores
 from cnnjax.settings.checking import write_count
 
+_BLOCK = 100
+"""Number of files that are decoded before their pixels are written, so that those of a large set do not pile up."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _log = logging.getLogger(__name__)
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -49,23 +53,14 @@ def read_folder(folder: Path, reading: DataConfig) -> Dataset:
     """
     where = f"data.name='folder:{folder}'"
     files, classes = _list_files(folder, reading, where)
-    with ThreadPoolExecutor(count_cores()) as pool:
-        decoded = list(pool.map(functools.partial(_decode, reading=reading), (file.path for file in files)))
-    _refuse_corrupt([each for each in decoded if isinstance(each, str)], reading, where)
-    found = [(file, pixels) for file, pixels in zip(files, decoded, strict=True) if not isinstance(pixels, str)]
-    _check_sizes([pixels for _, pixels in found], where)
-    channels = max((pixels.shape[2] for _, pixels in found), default=1)
-
-    def gather(split: str) -> Split:
-        chosen = [(file, pixels) for file, pixels in found if file.split == split]
-        if not chosen:
+    images, read = _decode_all(files, reading, where)
+    labels = np.array([file.label for file in read], np.int32)
+    splits = [file.split for file in read]
+    for split in ("train", "test"):
+        if split not in splits:
             raise InputError(f"{where}: no image of {split} can be read; must have at least one")
-        images = np.empty((len(chosen), *chosen[0][1].shape[:2], channels), np.uint8)
-        for index, (_, pixels) in enumerate(chosen):
-            images[index] = pixels  # grey pixels have equal channels
-        return Split(images, np.array([file.label for file, _ in chosen]))
-
-    train, test = gather("train"), gather("test")
+    first = splits.index("test")
+    train, test = Split(images[:first], labels[:first]), Split(images[first:], labels[first:])
     return make_dataset(name_source(folder), "folder", train, test, len(classes), "file", classes)
 
 
@@ -79,11 +74,12 @@ def read_npz(path: Path) -> Dataset:
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{where}: is not a file")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in _ARRAYS if name not in archive.files]
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive, temporary_folder() as folder:
+            missing = [name for name in _ARRAYS if f"{name}.npy" not in archive.namelist()]
             if missing:
                 raise InputError(f"{where}: has no array {missing[0]!r}; must have {', '.join(_ARRAYS)}")
-            arrays = [archive[name] for name in _ARRAYS]
+            unpacked = [archive.extract(f"{name}.npy", folder) for name in _ARRAYS]
+            arrays = [np.load(each, mmap_mode="r", allow_pickle=False) for each in unpacked]
     except InputError:
         raise
     except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
@@ -181,14 +177,41 @@ def _draw_test(classes: dict[str, list[Path]], share: float, seed: int) -> dict[
     return {"train": train, "test": test}
 
 
-def _decode(path: Path, reading: DataConfig) -> NDArray[np.uint8] | str:
+def _decode_all(files: Sequence[File], reading: DataConfig, where: str) -> tuple[NDArray[np.uint8], list[File]]:
+    """Returns the pixels of the files that can be read, uint8 (files, height, width, channels), and these files."""
+    images, channels = np.empty((0, 1, 1, 1), np.uint8), 0
+    sizes: dict[tuple[int, ...], None] = {}
+    read: list[File] = []
+    problems: list[str] = []
+    with ThreadPoolExecutor(count_cores()) as pool:
+        for start in range(0, len(files), _BLOCK):
+            block = files[start : start + _BLOCK]
+            for file, pixels in zip(block, pool.map(functools.partial(_decode, reading=reading), block), strict=True):
+                if isinstance(pixels, str):
+                    problems.append(pixels)
+                    continue
+                sizes.setdefault(pixels.shape[:2])
+                if len(sizes) > 1:
+                    continue  # refused below, after the files that cannot be read
+                if pixels.shape[2] > channels:  # at the first file, and at the first colours after grey files
+                    before, channels = images[: len(read)], pixels.shape[2]
+                    images = make_array((len(files), *pixels.shape))
+                    images[: len(read)] = before
+                images[len(read)] = pixels  # grey pixels have equal channels
+                read.append(file)
+    _refuse_corrupt(problems, reading, where)
+    _check_sizes([*sizes], where)
+    return images[: len(read)], read
+
+
+def _decode(file: File, reading: DataConfig) -> NDArray[np.uint8] | str:
     """Returns the pixels of an image, uint8 (height, width, channels), or why it cannot be read."""
     from PIL import Image, ImageOps
 
     try:
-        picture = open_picture(path)
+        picture = open_picture(file.path)
     except InputError as error:
-        return f"{path}: {error}"
+        return f"{file.path}: {error}"
     mode = {None: picture.mode.removesuffix("A"), 1: "L", 3: "RGB"}[reading.channels]
     if picture.mode.endswith("A"):
         picture = picture.convert("RGBA")
@@ -199,12 +222,11 @@ def _decode(path: Path, reading: DataConfig) -> NDArray[np.uint8] | str:
     return np.asarray(picture, np.uint8).reshape(picture.height, picture.width, -1)
 
 
-def _check_sizes(images: Sequence[NDArray[np.uint8]], where: str) -> None:
-    sizes = [f"{width} x {height}" for height, width in dict.fromkeys(image.shape[:2] for image in images)]
+def _check_sizes(sizes: Sequence[tuple[int, ...]], where: str) -> None:
     if len(sizes) > 1:
+        first, second = (f"{width} x {height}" for height, width in sizes[:2])
         raise InputError(
-            f"{where}: images vary in size: {sizes[0]}, {sizes[1]} (width x height); "
-            "data.size=32 resizes and crops them"
+            f"{where}: images vary in size: {first}, {second} (width x height); data.size=32 resizes and crops them"
         )
 
 

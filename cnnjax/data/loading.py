@@ -44,9 +44,9 @@ def find_images(data: DataConfig) -> DataConfig:
     state = files.fingerprint(path) if path.exists() else None
     if known is None or (state is not None and state != known.state):
         read = replace(data, train_size=None)
-        dataset = files.read_folder(path, read) if data.own_files == "folder" else files.read_npz(path)
-        known = cache.OwnFiles(state or "", dataset.sha256)
         try:
+            dataset = files.read_folder(path, read) if data.own_files == "folder" else files.read_npz(path)
+            known = cache.OwnFiles(state or "", dataset.sha256)
             cache.store_given(dataset)
             cache.store_own(path, reading, known)
         except OSError as error:
@@ -120,7 +120,7 @@ def load_tfds(name: str, *, manual_dir: str | Path | None = None) -> Dataset:
     """Loads a TFDS dataset, `mnist` included, in TFDS's order of examples.
 
     The first load prepares the dataset in TFDS's data folder (`TFDS_DATA_DIR`) if it is not there, with TensorFlow in a
-    child process; decodes it into memory; and stores the arrays in the cache (`CNNJAX_CACHE_DIR`), from where later
+    child process; decodes it; and stores the arrays in the cache (`CNNJAX_CACHE_DIR`), from where later
     loads map them. If the cache cannot be written, the arrays are returned all the same, with a `RuntimeWarning`. From
     then on, a name without a version means the cached version.
 

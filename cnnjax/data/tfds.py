@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnjax.data.cache import make_array
 from cnnjax.data.dataset import Dataset, Split, check_labels, make_dataset
 from cnnjax.data.settings import Reference, full_name
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, UnavailableError
@@ -184,7 +185,7 @@ def _leads_to(reference: Reference, source: Source) -> bool:
 
 
 def decode(source: Source) -> Dataset:
-    """Reads the splits `train` and `test` (`validation` if there is no `test`) of a prepared dataset into memory.
+    """Reads the splits `train` and `test` (`validation` if there is no `test`) of a prepared dataset.
 
     Raises:
         InputError: a split is missing or empty, or images vary in size.
@@ -223,7 +224,7 @@ def _read_split(source: Source, split: str, where: str) -> Split:
     labels = np.empty(count, np.int32)
     for index, (image, label) in enumerate(_examples(source, split, where)):
         if images is None:
-            images = np.empty((count, *image.shape), np.uint8)
+            images = make_array((count, *image.shape))
         if image.shape != images.shape[1:]:
             raise InputError(
                 f"{where}: images vary in size, {images.shape[1:]} and {image.shape} in {split}; "

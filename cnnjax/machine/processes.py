@@ -20,7 +20,6 @@ from cnnjax.machine.files import configure_jax
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment variables for a process that is pinned to one core."""
-_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _last: list[int] = [signal.SIGINT]
 """The last signal that `_raise` raised for."""
@@ -88,14 +87,28 @@ def _are_cpu_devices_set() -> bool:
 
 
 def find_memory() -> int:
-    """Returns the memory in bytes of this machine, or the limit of the container that this process runs in."""
+    """Returns the memory in bytes of this machine, or the limit of the control group that this process runs in."""
     import psutil  # imported here because it takes 40 ms, which --help need not wait for
 
     limits = [psutil.virtual_memory().total]
-    for path in map(Path, _GROUP_LIMITS):
+    for path in _list_limits():
         if path.is_file() and (limit := path.read_text().strip()).isdecimal():
             limits.append(int(limit))
     return min(limits)
+
+
+def _list_limits() -> Iterator[Path]:
+    """Yields the files that may limit the memory of this process, of its control groups, version 1 or 2.
+
+    A container may name its group by a path on its host, and yet has its limit at the root.
+    """
+    groups = Path("/proc/self/cgroup")
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
+        _, controller, group = line.split(":", 2)
+        if controller in ("", "memory"):
+            folder = Path(f"/sys/fs/cgroup/{controller}{group}")
+            for each in (folder, *folder.parents):
+                yield from (each / name for name in ("memory.max", "memory.limit_in_bytes"))
 
 
 def out_of_memory(needed: float, memory: float) -> UnavailableError:

@@ -30,7 +30,7 @@ from cnnjax.runs.provenance import collect_provenance
 from cnnjax.runs.record import FINAL, Record, Run
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Count, check
-from cnnjax.training.memory import check_memory, choose_at_once
+from cnnjax.training.memory import check_memory, choose_at_once, fit_on_devices
 
 if TYPE_CHECKING:
     from cnnjax.training.loop import Position, Prepared, TrainResult
@@ -281,12 +281,14 @@ def cut_runs(
         at_once: largest number of runs in a group. Default: `choose_at_once`.
 
     Raises:
-        InputError: this process is one of several joined processes.
+        InputError: this process is one of several joined processes, or the images are fed in chunks to one run alone.
     """
     import jax
 
     if jax.process_count() > 1:
         raise InputError(f"fit_many: one of {jax.process_count()} processes; they train one run together, by fit")
+    if at_once not in (None, 1) and not fit_on_devices(configs[0], info):
+        raise InputError(f"at_once={at_once}: must be 1, as the images do not fit on the device")
     size = at_once or choose_at_once(configs[0], info)
     return (configs[start : start + size] for start in range(0, len(configs), size))
 

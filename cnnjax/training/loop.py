@@ -15,7 +15,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax.data.dataset import Dataset
+from cnnjax.data.dataset import Dataset, Split
 from cnnjax.errors import InputError, Interrupted, UnavailableError
 from cnnjax.machine.devices import AXIS, place, replicate
 from cnnjax.machine.distributed import agree, check_same, is_joined
+from cnnjax.models.batches import EVALUATION_BATCH
 from cnnjax.runs.checkpoints import Checkpoint, Checkpoints
 from cnnjax.runs.config import RunConfig, split_sizes
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence, stopped_early
+from cnnjax.training.feeding import Data
+from cnnjax.training.memory import fit_on_devices
 from cnnjax.training.programs import DividedPrograms, Evaluation, Programs, StackedPrograms
 from cnnjax.training.step import Examples, Metrics, TrainState, make_state
 
@@ -150,7 +153,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One or several runs ready to train: their examples are on the device and their programs are compiled.
+    """One or several runs ready to train: their programs are compiled, and their examples on the devices if they fit.
 
     Attributes:
         configs: the runs.
@@ -161,14 +164,14 @@ class Prepared:
     """
 
     configs: tuple[RunConfig, ...]
-    splits: dict[str, Examples]
+    splits: Mapping[str, Data]
     state: TrainState
     programs: Programs
     compile_seconds: float
 
 
 def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Prepared:
-    """Copies the examples to the devices, makes the initial state and compiles the programs.
+    """Copies the examples to the devices if they fit, makes the initial state and compiles the programs.
 
     Args:
         config: the run.
@@ -179,7 +182,10 @@ def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Pr
         InputError: the configuration does not fit the dataset.
     """
     start = time.perf_counter()
-    splits = replicate(take_splits(config, dataset), mesh)
+    splits: Mapping[str, Data] = take_splits(config, dataset)
+    fits = fit_on_devices(config, dataset.info, mesh.size if mesh else 1)
+    if not agree(not fits) if is_joined() else fits:
+        splits = replicate(_copy_to_device(splits), mesh)
     state = replicate(_make_state(config, dataset, splits, AXIS if mesh else None), mesh)
     arguments = state, splits, config.train.batch_size
     programs = DividedPrograms(*arguments, mesh) if mesh else Programs(*arguments)
@@ -189,7 +195,7 @@ def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Pr
 def prepare_together(configs: Sequence[RunConfig], dataset: Dataset) -> Prepared:
     """Does what `prepare` does, for several runs with the same static signature in one program on one device."""
     start = time.perf_counter()
-    splits = take_splits(configs[0], dataset)
+    splits = _copy_to_device(take_splits(configs[0], dataset))
     states = [_make_state(config, dataset, splits) for config in configs]
     state: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     programs = StackedPrograms(state, splits, configs[0].train.batch_size, len(configs))
@@ -256,20 +262,22 @@ def train_together(
     return _Loop(prepared, members, start, stop_signal).run()
 
 
-def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Examples]:
-    """Returns the examples of ``train``, ``validation`` (if the run has any) and ``test``, on the default device."""
+def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Split]:
+    """Returns the examples of ``train``, ``validation`` (if the run has any) and ``test``."""
     size, validation = split_sizes(config, len(dataset.train))
     images, labels = dataset.train.images, dataset.train.labels
-    splits = {"train": Examples(jnp.asarray(images[:size]), jnp.asarray(labels[:size]))}
+    splits = {"train": Split(images[:size], labels[:size])}
     if validation:
-        splits["validation"] = Examples(jnp.asarray(images[-validation:]), jnp.asarray(labels[-validation:]))
-    splits["test"] = Examples(jnp.asarray(dataset.test.images), jnp.asarray(dataset.test.labels))
-    return splits
+        splits["validation"] = Split(images[-validation:], labels[-validation:])
+    return {**splits, "test": dataset.test}
 
 
-def _make_state(
-    config: RunConfig, dataset: Dataset, splits: dict[str, Examples], axis: str | None = None
-) -> TrainState:
+def _copy_to_device(splits: Mapping[str, Data]) -> dict[str, Examples]:
+    """Returns the examples on the default device."""
+    return {name: Examples(jnp.asarray(split.images), jnp.asarray(split.labels)) for name, split in splits.items()}
+
+
+def _make_state(config: RunConfig, dataset: Dataset, splits: Mapping[str, Data], axis: str | None = None) -> TrainState:
     steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
     normalization = None
     if config.train.normalize == "standard":
@@ -287,8 +295,11 @@ def measure_images(images: np.ndarray) -> dict[str, np.ndarray]:
         >>> {name: values.tolist() for name, values in measure_images(np.uint8([[[[0], [255]]]])).items()}
         {'mean': [0.5], 'deviation': [0.5]}
     """
-    counts = [np.bincount(images[..., channel].reshape(-1), minlength=256) for channel in range(images.shape[3])]
-    shares = np.array(counts) / images[..., 0].size
+    counts = np.zeros((images.shape[3], 256), np.int64)
+    for start in range(0, len(images), EVALUATION_BATCH):  # which fit into memory
+        block = images[start : start + EVALUATION_BATCH]
+        counts += [np.bincount(block[..., channel].reshape(-1), minlength=256) for channel in range(len(counts))]
+    shares = counts / images[..., 0].size
     levels = np.arange(256) / 255
     mean = shares @ levels
     deviation = np.sqrt((shares * (levels - mean[:, np.newaxis]) ** 2).sum(1))
@@ -387,11 +398,10 @@ class _Loop:
             yield from self._train_epoch()
 
     def _train_epoch(self) -> Iterator[tuple[int, TrainResult]]:
-        order = self.programs.shuffle(self.state)
-        pieces = self.programs.remaining(self.steps_done % self.steps_an_epoch, self.examples)
-        for piece in pieces:
-            start = time.perf_counter()
-            self.state, self.metrics, losses = piece(self.state, self.metrics, self.splits["train"], order)
+        start, order = time.perf_counter(), self.programs.shuffle(self.state)
+        steps_done = self.steps_done % self.steps_an_epoch
+        for piece, data in self.programs.remaining(self.splits["train"], order, steps_done):
+            self.state, self.metrics, losses = piece(self.state, self.metrics, data, order)
             broken = [np.flatnonzero(~np.isfinite(own)) for own in self.programs.by_run(losses)]
             self._add_time(time.perf_counter() - start)
             yield from self._diverge(
@@ -401,8 +411,9 @@ class _Loop:
                 return
             self.steps_done += losses.shape[-1]
             self._report()
-            if piece is not pieces[-1]:
+            if self.steps_done % self.steps_an_epoch:
                 self._obey_signal()
+            start = time.perf_counter()
         yield from self._end_epoch()
 
     def _end_epoch(self) -> Iterator[tuple[int, TrainResult]]:

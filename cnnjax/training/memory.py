@@ -1,15 +1,16 @@
 """Estimates of the memory that a run needs, to refuse runs that cannot fit and to choose how many share one program.
 
-`estimate_least_bytes` is a lower bound for a CPU: the images, the parameters with the state of the optimizer, and the
-largest output of a layer for the images that are computed together. XLA takes more, several times more if activations
-are kept for the backward pass; `cnnjax.machine.compilation` checks the real amount against the same limit after
-compilation. This module imports JAX only when it asks for the device.
+`estimate_least_bytes` is a lower bound for a CPU: the images (of those that are fed, a chunk), the parameters with the
+state of the optimizer, and the largest output of a layer for the images that are computed together. XLA takes more,
+several times more if activations are kept for the backward pass; `cnnjax.machine.compilation` checks the real amount
+against the same limit after compilation. This module imports JAX only when it asks for the device.
 """
 
 import math
+import os
 
 from cnnjax.data.dataset import DatasetInfo
-from cnnjax.machine.processes import out_of_memory
+from cnnjax.machine.processes import count_cores, find_memory, out_of_memory
 from cnnjax.models.batches import EVALUATION_BATCH, LEAST_PART
 from cnnjax.runs.config import MOST_AT_ONCE, RunConfig, split_sizes
 
@@ -20,6 +21,10 @@ An optimizer of the user may keep no moments.
 """
 MEMORY_SHARE = 0.6
 """Largest share of the device's memory for the runs of a program; the images and XLA's workspace need the rest."""
+IMAGE_SHARE = 0.25
+"""Largest share of the memory for images that stay on the device; others are fed in chunks."""
+CHUNK_BYTES = 64 * 2**20
+"""Most bytes of the images in a chunk, unless a single batch has more. About four chunks are in memory at once."""
 UNKNOWN_MEMORY = 8 * 2**30
 """Assumed memory, in bytes, of a device that does not report its memory."""
 
@@ -41,7 +46,7 @@ def estimate_least_bytes(config: RunConfig, info: DatasetInfo) -> int:
     copies = _COPIES.get(config.train.optimizer, 1) + bool(config.train.momentum) + bool(config.train.average)
     parameters = 4 * copies * sum(layer.parameters for layer in layers)
     outputs = together * max(computed, default=0) // (1 if config.train.precision == "float32" else 2)
-    return examples * math.prod(info.image_shape) + parameters + outputs
+    return min(examples * math.prod(info.image_shape), CHUNK_BYTES) + parameters + outputs
 
 
 def check_memory(config: RunConfig, info: DatasetInfo, memory: float) -> None:
@@ -51,11 +56,35 @@ def check_memory(config: RunConfig, info: DatasetInfo, memory: float) -> None:
         raise out_of_memory(needed, memory)
 
 
+def fit_on_devices(config: RunConfig, info: DatasetInfo, devices: int = 1) -> bool:
+    """Whether the images of a run are copied to its devices; otherwise they are fed in chunks.
+
+    They are if they take at most `IMAGE_SHARE` of the memory, and if their number is not known yet. On CPU, every
+    device has a copy, and a process on some of the cores, such as a worker of a grid, has its share of the memory.
+
+    Args:
+        config: the run.
+        info: its dataset.
+        devices: number of devices that share every batch.
+    """
+    import jax
+
+    if info.train_size is None or info.test_size is None:
+        return True
+    images = sum(split_sizes(config, info.train_size)) + info.test_size
+    if jax.local_devices()[0].platform == "cpu":
+        memory = find_memory() * count_cores() / (os.cpu_count() or 1) / devices
+    else:
+        memory = _find_device_memory()
+    return images * math.prod(info.image_shape) <= IMAGE_SHARE * memory
+
+
 def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
     """Returns how many runs with the same static signature should share a program.
 
-    On accelerators, as many as fit `MEMORY_SHARE` of the memory, at most `MOST_AT_ONCE`. On CPU, one: 8 runs of 6,000
-    images took 13.5 s in one program on one core, against 5.1 s one after the other.
+    On accelerators, as many as fit `MEMORY_SHARE` of the memory, at most `MOST_AT_ONCE`; one if the images are fed in
+    chunks. On CPU, one: 8 runs of 6,000 images took 13.5 s in one program on one core, against 5.1 s one after the
+    other.
 
     Args:
         config: one of the runs.
@@ -63,12 +92,17 @@ def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
     """
     import jax
 
-    device = jax.local_devices()[0]
-    if device.platform == "cpu":
+    if jax.local_devices()[0].platform == "cpu" or not fit_on_devices(config, info):
         return 1
-    memory = (device.memory_stats() or {}).get("bytes_limit", UNKNOWN_MEMORY)
     a_run = estimate_bytes(config, info.image_shape, info.classes)
-    return min(max(int(MEMORY_SHARE * memory / a_run), 1), MOST_AT_ONCE)
+    return min(max(int(MEMORY_SHARE * _find_device_memory() / a_run), 1), MOST_AT_ONCE)
+
+
+def _find_device_memory() -> int:
+    """Returns the memory in bytes of an accelerator."""
+    import jax
+
+    return int((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", UNKNOWN_MEMORY))
 
 
 def estimate_bytes(config: RunConfig, image_shape: tuple[int, ...], classes: int) -> int:

@@ -6,8 +6,9 @@ among several devices (`DividedPrograms`), and several runs with the same static
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -15,13 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from cnnjax.data.dataset import Split
 from cnnjax.machine.compilation import compile_program
 from cnnjax.machine.devices import replicate, run_on_all
 from cnnjax.models.batches import EVALUATION_BATCH, count_fitting, count_parts
+from cnnjax.training.feeding import Data, count_steps, describe_chunk, feed
 from cnnjax.training.step import Examples, Metrics, TrainState, evaluate, shuffle, train_epoch, train_last_batch
 
 PIECE = 50
-"""Most steps in a piece of an epoch: one `lax.scan`, after which progress is shown and signals are obeyed."""
+"""Most steps in a piece of an epoch: one `lax.scan`, after which progress is shown and signals are obeyed.
+
+A piece of large images has fewer steps, always a divisor of this, because a piece is a chunk when examples are fed.
+"""
+TrainPiece = Callable[[TrainState, Metrics, Examples, jax.Array], tuple[TrainState, Metrics, jax.Array]]
+"""A program that trains on a piece of an epoch: `train_epoch` or `train_last_batch`."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +52,16 @@ class Programs:
 
     devices = 1
 
-    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int) -> None:
-        self.batch_size = batch_size
-        examples = len(splits["train"].labels)
-        self.shuffle = self._compile(shuffle, state, examples=examples, batch_size=batch_size)
-        arguments = (state, self.zero(), splits["train"], self.shuffle(state))
-        train = functools.partial(self._compile, donate=(0, 1), batch_size=batch_size)
-        lengths = set(_cut(0, examples // batch_size))  # empty if the batch is larger than the training set
-        parts = self._count_parts(state, splits["train"], batch_size) if lengths else 1
-        self._train = {length: train(train_epoch, *arguments, steps=length, parts=parts) for length in lengths}
-        if examples % batch_size:
-            rest = self._count_parts(state, splits["train"], examples % batch_size)
-            self._train_last = train(train_last_batch, *arguments, parts=rest)
+    def __init__(self, state: TrainState, splits: Mapping[str, Data], batch_size: int) -> None:
+        self.batch_size, self._sharding = batch_size, state.step.sharding
+        data = splits["train"]
+        self._piece = count_steps(data, batch_size, PIECE) * batch_size
+        self.shuffle = self._compile(shuffle, state, examples=len(data.labels), batch_size=batch_size)
+        order = self.shuffle(state)
+        sizes = _list_sizes(self._cut_epoch(len(data.labels), 0))
+        self._train = {size: self._compile_piece(state, data, order, size) for size in sizes}
         evaluated = [split for name, split in splits.items() if name != "train"]
-        self._evaluate = {
-            len(split.labels): self._compile(evaluate, state, split, batch_size=self._choose_batch(state, split))
-            for split in evaluated
-        }
+        self._evaluate = {len(split.labels): self._compile_evaluation(state, split) for split in evaluated}
 
     def _compile(self, program: Callable[..., Any], *arguments: Any, **static: Any) -> Callable[..., Any]:
         return compile_program(program, *arguments, **static)
@@ -78,27 +79,68 @@ class Programs:
         del index
         return state.replace(key=None)
 
-    def remaining(self, steps_done: int, examples: int) -> list[Callable[..., tuple[TrainState, Metrics, jax.Array]]]:
-        """Returns the training programs that complete an epoch, of which `steps_done` steps are done."""
-        programs = [self._train[length] for length in _cut(steps_done, examples // self.batch_size)]
-        return [*programs, self._train_last] if examples % self.batch_size else programs
+    def remaining(self, data: Data, order: jax.Array, steps_done: int) -> Iterator[tuple[TrainPiece, Examples]]:
+        """Yields the programs that complete an epoch, each with its training examples.
 
-    def evaluate(self, state: TrainState, split: Examples) -> list[Evaluation]:
+        Args:
+            data: all training examples.
+            order: from `shuffle`.
+            steps_done: number of steps of the epoch that are done.
+        """
+        bounds = self._cut_epoch(len(data.labels), steps_done)
+        for (start, stop), chunk in zip(pairwise(bounds), feed(data, order, bounds, self._sharding), strict=True):
+            yield self._train[stop - start], chunk
+
+    def evaluate(self, state: TrainState, split: Data) -> list[Evaluation]:
         """Returns one evaluation per run on a split."""
+        bounds, programs = self._evaluate[len(split.labels)]
+        sums, predictions = self.zero(), []
+        for chunk in feed(split, np.arange(len(split.labels)), bounds, self._sharding):
+            sums, answers = programs[len(chunk.labels)](state, chunk, sums)
+            predictions.append(answers)
         evaluations = []
-        for metrics, predictions in self.by_run(self._evaluate[len(split.labels)](state, split)):
+        for metrics, answers in self.by_run((sums, np.concatenate(predictions, -1))):
             loss, accuracy = metrics.means()
-            evaluations.append(Evaluation(loss, accuracy, np.asarray(predictions)))
+            evaluations.append(Evaluation(loss, accuracy, answers))
         return evaluations
 
-    def _count_parts(self, state: TrainState, data: Examples, examples: int) -> int:
+    def _compile_piece(self, state: TrainState, data: Data, order: jax.Array, size: int) -> TrainPiece:
+        """Compiles the training on `size` examples: full batches, or the smaller last batch of an epoch."""
+        full = {"steps": size // self.batch_size} if size >= self.batch_size else {}
+        return self._compile(
+            train_epoch if full else train_last_batch,
+            *(state, self.zero(), describe_chunk(data, size, self._sharding), order),
+            donate=(0, 1),
+            batch_size=self.batch_size,
+            parts=self._count_parts(state, data, min(size, self.batch_size)),
+            fed=isinstance(data, Split),
+            **full,
+        )
+
+    def _compile_evaluation(
+        self, state: TrainState, split: Data
+    ) -> tuple[list[int], dict[int, Callable[..., tuple[Metrics, jax.Array]]]]:
+        """Returns where in a split the chunks of its evaluation begin and end, and a program for each size of them."""
+        examples, batch = len(split.labels), self._choose_batch(state, split)
+        most = count_steps(split, batch, PIECE) * batch if isinstance(split, Split) else examples
+        bounds = [*range(0, examples, most), examples]
+        chunks = {size: describe_chunk(split, size, self._sharding) for size in _list_sizes(bounds)}
+        compile_for = functools.partial(self._compile, evaluate, state, batch_size=batch)
+        return bounds, {size: compile_for(chunk, self.zero()) for size, chunk in chunks.items()}
+
+    def _cut_epoch(self, examples: int, steps_done: int) -> list[int]:
+        """Returns where in the order of an epoch the remaining pieces begin, and the number of examples."""
+        full = examples // self.batch_size * self.batch_size
+        return sorted({*range(steps_done * self.batch_size, full, self._piece), full, examples})
+
+    def _count_parts(self, state: TrainState, data: Data, examples: int) -> int:
         """Returns the number of parts into which each device cuts its share of a batch; always 1 on accelerators."""
         if jax.default_backend() != "cpu":
             return 1
         share = examples if examples % self.devices else examples // self.devices
         return count_parts(state.model.config, data.images.shape[1:], state.model.classes, share)
 
-    def _choose_batch(self, state: TrainState, split: Examples) -> int:
+    def _choose_batch(self, state: TrainState, split: Data) -> int:
         """Returns the batch size of an evaluation, the same number of images for each device.
 
         On CPU the share of a device fits its cores' caches: with 64 and 128 filters and padding `same`, 10,000 images
@@ -120,7 +162,7 @@ class DividedPrograms(Programs):
         mesh: the devices.
     """
 
-    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int, mesh: Mesh) -> None:
+    def __init__(self, state: TrainState, splits: Mapping[str, Data], batch_size: int, mesh: Mesh) -> None:
         self.mesh, self.devices = mesh, mesh.size
         super().__init__(state, splits, batch_size)
 
@@ -140,7 +182,7 @@ class StackedPrograms(Programs):
         runs: number of runs.
     """
 
-    def __init__(self, state: TrainState, splits: dict[str, Examples], batch_size: int, runs: int) -> None:
+    def __init__(self, state: TrainState, splits: Mapping[str, Data], batch_size: int, runs: int) -> None:
         self.runs = runs
         super().__init__(state, splits, batch_size)
 
@@ -167,6 +209,5 @@ def _run_each(*arguments: Any, program: Callable[..., Any], **static: Any) -> An
     return jax.vmap(functools.partial(program, **static), in_axes=axes)(*arguments)
 
 
-def _cut(start: int, stop: int) -> Sequence[int]:
-    """Returns the numbers of steps of the pieces from step `start` of an epoch to `stop`: `PIECE`, or fewer at last."""
-    return [min(PIECE, stop - first) for first in range(start, stop, PIECE)]
+def _list_sizes(bounds: list[int]) -> set[int]:
+    return {stop - start for start, stop in pairwise(bounds)}

@@ -260,6 +260,7 @@ def train_epoch(
     batch_size: int,
     steps: int,
     parts: int = 1,
+    fed: bool = False,
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Trains on the next `steps` full batches of the epoch in one scan.
 
@@ -268,47 +269,59 @@ def train_epoch(
     Args:
         state: before the first of these steps.
         metrics: sums over the epoch so far.
-        data: all training examples.
+        data: all training examples; if they are fed, those of these steps alone, in the order of the epoch.
         order: int32 (examples,), from `shuffle`.
         batch_size: examples per step (static).
         steps: number of steps, at most as many as full batches remain in the epoch (static).
         parts: number of parts into which a batch is cut, as for `train_step` (static).
+        fed: whether the examples are fed to this function, as `cnnjax.training.feeding` does (static).
 
     Returns:
         The state after these steps, the sums over the epoch so far, and the loss sum of each batch, float32 (steps,).
     """
     examples = len(order)
     epoch, position = state.step // -(-examples // batch_size), state.step % -(-examples // batch_size)
-    indices = lax.dynamic_slice(order, (position * batch_size,), (steps * batch_size,))
+    numbers = lax.dynamic_slice(order, (position * batch_size,), (steps * batch_size,)).reshape(steps, batch_size)
+    rows = _find_rows(numbers, fed)
 
-    def body(carry: tuple[TrainState, Metrics], rows: jax.Array) -> tuple[tuple[TrainState, Metrics], jax.Array]:
+    def body(carry: tuple[TrainState, Metrics], step: tuple[jax.Array, jax.Array]) -> Any:
         state, total = carry
-        state, batch_metrics = train_step(state, _take_changed(state, data, rows, epoch), parts=parts)
+        state, batch_metrics = train_step(state, _take_changed(state, data, *step, epoch), parts=parts)
         return (state, _add(total, batch_metrics)), batch_metrics.loss
 
-    rows = take_share(indices.reshape(steps, batch_size), state.axis)
-    (state, metrics), losses = lax.scan(body, (state, metrics), rows)
+    shares = take_share(rows, state.axis), take_share(numbers, state.axis)
+    (state, metrics), losses = lax.scan(body, (state, metrics), shares)
     return state, metrics, losses
 
 
 def train_last_batch(
-    state: TrainState, metrics: Metrics, data: Examples, order: jax.Array, *, batch_size: int, parts: int = 1
+    state: TrainState,
+    metrics: Metrics,
+    data: Examples,
+    order: jax.Array,
+    *,
+    batch_size: int,
+    parts: int = 1,
+    fed: bool = False,
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Trains on the last batch of an epoch, which is smaller than the others; otherwise like `train_epoch`."""
     # The batch keeps its own shape instead of being padded and masked: so the gradient and the statistics of batch
     # normalisation are exactly those of its examples.
-    rows = order[-(len(order) % batch_size) :]
+    numbers = order[-(len(order) % batch_size) :]
     model, axis = state.model, state.axis
-    if axis is not None and len(rows) % lax.axis_size(axis):
+    if axis is not None and len(numbers) % lax.axis_size(axis):
         # The devices cannot take equal shares, so each computes the whole batch.
         state, axis = state.replace(model=model.clone(axis=None)), None
     epoch = state.step // -(-len(order) // batch_size)
-    batch = _take_changed(state, data, take_share(rows, axis), epoch)
+    rows = _find_rows(numbers, fed)
+    batch = _take_changed(state, data, take_share(rows, axis), take_share(numbers, axis), epoch)
     state, batch_metrics = train_step(state, batch, parts=parts)
     return state.replace(model=model), _add(metrics, batch_metrics), batch_metrics.loss[None]
 
 
-def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BATCH) -> tuple[Metrics, jax.Array]:
+def evaluate(
+    state: TrainState, data: Examples, metrics: Metrics | None = None, batch_size: int = EVALUATION_BATCH
+) -> tuple[Metrics, jax.Array]:
     """Returns the metrics of a network over `data`, and the predicted classes.
 
     The loss is that of the run, without label smoothing. Every example counts exactly once, whatever the batch size.
@@ -316,10 +329,11 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
     Args:
         state: the network and its parameters.
         data: n examples, at least one.
+        metrics: sums over the examples before these, if the examples of a split are fed in chunks.
         batch_size: examples evaluated at once, over all devices (static).
 
     Returns:
-        The sums over `data`, and the predicted classes int32 (n,).
+        The sums over these examples and those before them, and the predicted classes int32 (n,).
     """
     full = len(data.labels) // batch_size * batch_size
     variables = state.variables
@@ -335,25 +349,33 @@ def evaluate(state: TrainState, data: Examples, batch_size: int = EVALUATION_BAT
         return _add(total, batch_metrics), jnp.argmax(logits, -1).astype(jnp.int32)
 
     rows = take_share(jnp.arange(full).reshape(-1, batch_size), axis)
-    metrics, predictions = lax.scan(lambda total, own: body(total, _take(data, own)), Metrics.zero(), rows)
+    metrics = metrics or Metrics.zero()
+    start = metrics if axis is None else Metrics.zero()
+    sums, predictions = lax.scan(lambda total, own: body(total, _take(data, own)), start, rows)
     if axis is not None:
-        metrics, predictions = lax.psum(metrics, axis), lax.all_gather(predictions, axis, axis=1, tiled=True)
+        sums, predictions = lax.psum(sums, axis), lax.all_gather(predictions, axis, axis=1, tiled=True)
+        sums = _add(metrics, sums)
     predictions = predictions.reshape(-1)
     if full < len(data.labels):
-        metrics, rest = body(metrics, jax.tree.map(lambda array: array[full:], data))
+        sums, rest = body(sums, jax.tree.map(lambda array: array[full:], data))
         predictions = jnp.concatenate([predictions, rest])
-    return metrics, predictions
+    return sums, predictions
 
 
-def _take_changed(state: TrainState, data: Examples, rows: jax.Array, epoch: jax.Array) -> Examples:
-    """Returns examples, with their images changed at random if the run augments them."""
+def _find_rows(numbers: jax.Array, fed: bool) -> jax.Array:
+    """Returns where in the data the examples with these numbers are; those that are fed are there in this order."""
+    return jnp.arange(numbers.size).reshape(numbers.shape) if fed else numbers
+
+
+def _take_changed(state: TrainState, data: Examples, rows: jax.Array, numbers: jax.Array, epoch: jax.Array) -> Examples:
+    """Returns the examples of some rows, with their images changed at random, by their numbers, if the run does so."""
     batch = _take(data, rows)
     if not state.augmentations:
         return batch
     from cnnjax.training.augmentation import augment  # imported here because most runs do without it
 
     key = jax.random.fold_in(jax.random.fold_in(state.key, _AUGMENTATION), epoch)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
     return batch._replace(images=augment(scale_images(batch.images), keys, state.augmentations))
 
 

@@ -24,15 +24,15 @@ def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     prepared = prepare(RunConfig(model, seed=seed), load("mnist"), mesh)
     programs, splits, state = prepared.programs, prepared.splits, prepared.state
     examples = len(splits["train"].labels)
-    program, steps_an_epoch = programs.remaining(0, examples)[0], examples // BATCH
-    order = programs.shuffle(state)
+    order, steps_an_epoch = programs.shuffle(state), examples // BATCH
+    program, data = next(programs.remaining(splits["train"], order, 0))
 
     def train(steps: int) -> float:
         nonlocal state, order
         for _ in range(0, steps, PIECE):
             if int(state.step) % steps_an_epoch == 0:
                 order = programs.shuffle(state)
-            state, _, losses = program(state, programs.zero(), splits["train"], order)
+            state, _, losses = program(state, programs.zero(), data, order)
         return float(losses[-1]) / BATCH  # which are sums over a batch
 
     return Trainer(
