@@ -14,10 +14,11 @@ from ablations.study.reading import StudyReader, change_study, find_study, list_
 from ablations.study.study import DEFAULT_SEEDS, StudyConfig, Sweep
 from cnnjax.console.arguments import ADVANCED, Option
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import WHERE, list_assigned
+from cnnjax.models.own_module import WHERE
 from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings.checking import Count, check
+from cnnjax.settings.code import list_assigned
 from cnnjax.settings.schema import Schema, read_literal, split_assignment
 
 COMMAND_LINE = "command line"

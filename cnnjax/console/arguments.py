@@ -24,10 +24,11 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 from cnnjax.console.terminal import find_width, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
-from cnnjax.models.own_module import ModuleConfig, describe_module, list_assigned
+from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module
 from cnnjax.runs.config import RunConfig
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import check, near_match
+from cnnjax.settings.code import list_assigned
 from cnnjax.settings.documentation import read_docs
 from cnnjax.settings.references import is_reference
 from cnnjax.settings.schema import Schema, freeze, read_literal, write_literal
@@ -345,7 +346,7 @@ def _choose_module(default: Arguments, argv: Sequence[str]) -> Arguments:
         found = finder.parse_known_args(_normalize(argv))[0]
     except argparse.ArgumentError:
         return default  # which is said when all options are known
-    modules = [*found.model, *list_assigned(found.set)]
+    modules = [*found.model, *list_assigned(found.set, WHERE)]
     if not runs or not modules or not is_reference(modules[-1]):
         return default
     network = ModuleConfig.of_defaults(modules[-1])

@@ -17,11 +17,12 @@ from typing import Annotated, Any, Literal, Self
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module, find_code, is_linen_module
+from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module, is_linen_module
 from cnnjax.runs import trial_function
 from cnnjax.runs.trial_function import FunctionConfig, describe_function
 from cnnjax.settings import Settings
 from cnnjax.settings.checking import Count, Fraction, Interval, Reader, check_keys, choice
+from cnnjax.settings.code import find_code
 from cnnjax.settings.functions import find_sources, is_function, load_function, read_function, split_function
 from cnnjax.settings.references import Source, read_reference
 from cnnjax.settings.schema import Schema, Table, flatten

@@ -7,10 +7,11 @@ from typing import Any
 from cnnjax.data.loading import find_images
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import list_assigned
+from cnnjax.models.own_module import WHERE
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
+from cnnjax.settings.code import list_assigned
 from cnnjax.settings.schema import Schema, flatten, freeze, nest, read_literal, split_assignment, write_literal
 
 Settings = Mapping[str, Any]
@@ -97,7 +98,7 @@ def read_where(texts: Sequence[str], option: str, store: Store) -> dict[str, Any
 
 def _read_schema(texts: Sequence[str]) -> Schema:
     """Returns the schema of assignments, with the fields of the modules of the user among them."""
-    return RunConfig.schema(list_assigned(texts))
+    return RunConfig.schema(list_assigned(texts, WHERE))
 
 
 def _find_images(settings: Settings) -> Settings:

@@ -7,20 +7,18 @@ Such a trial function needs no network and no dataset of this library::
         return {"accuracy": 0.93, "loss": 0.21}
 """
 
-import dataclasses
 import functools
 import inspect
 import json
 import math
 import numbers
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cnnjax.errors import InputError
-from cnnjax.models.own_module import CodeConfig, CodeField, CodeSection
 from cnnjax.settings.checking import Interval, check, show
+from cnnjax.settings.code import CodeConfig, CodeSection, read_parameters
 from cnnjax.settings.references import load_object, running_code
 
 WHERE = "trial.function"
@@ -86,22 +84,15 @@ def describe_function(reference: str) -> CodeSection:
 
 @functools.lru_cache(maxsize=64)  # a grid describes the function of every cell
 def _describe(reference: str, found: Any) -> CodeSection:
-    parameters = inspect.signature(found).parameters
+    parameters = read_parameters(found)
     if _SEED not in parameters:
         raise InputError(f"{WHERE}={reference!r}: must have a parameter seed, from which all its randomness derives")
-    try:
-        hints = typing.get_type_hints(getattr(found, "func", found), include_extras=True)
-    except (NameError, TypeError, AttributeError):  # an annotation that is imported for type checkers alone
-        hints = {}
-    fields = {}
-    for name, parameter in parameters.items():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+    for name, parameter in inspect.signature(found).parameters.items():
+        if name not in parameters:
             raise InputError(f"{WHERE}={reference!r}: {parameter} cannot be a setting; must be given by its name")
         if name in _OWN:
             raise InputError(f"{WHERE}={reference!r}: a parameter cannot be called {name}; rename it")
-        if name != _SEED:
-            default = dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
-            fields[name] = CodeField.make(hints.get(name, Any), default, name)
+    fields = {name: parameter for name, parameter in parameters.items() if name != _SEED}
     return CodeSection("trial", "function", reference, found, fields)
 
 

@@ -6,21 +6,17 @@ Python literals. Reading a setting does not import the function; `load_function`
 
 import ast
 import functools
-import inspect
 import math
 import re
-import types
-import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from cnnjax.errors import InputError
 from cnnjax.settings.checking import check, check_keys, show
+from cnnjax.settings.code import read_parameters
 from cnnjax.settings.references import Source, is_installed, load_object, read_reference, read_source, running_code
 
 _FORM = re.compile(r"(?P<reference>[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(\((?P<arguments>[^\n]*)\))?")
-_CHECKED = (bool, int, float, str, types.NoneType)
-"""Types of parameters whose arguments are checked."""
 
 
 def is_function(value: Any) -> bool:
@@ -123,35 +119,11 @@ def load_function(text: str, filled: Collection[str], where: str) -> Callable[..
 @functools.lru_cache(maxsize=256)
 def _bind(found: Callable[..., Any], text: str, filled: tuple[str, ...], where: str) -> Callable[..., Any]:
     arguments = split_function(text, where)[1]
-    parameters = find_parameters(found)
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    legal = [name for name in parameters if name not in filled]
-    check_keys(arguments, {*legal, *arguments} if takes_any else legal, f"{where}={show(text)}")
-    hints = _read_hints(found)
-    for name, value in arguments.items():
-        if _is_checked(hints.get(name, Any)):
-            check(value, hints[name], f"{where}: {name}")
-    return functools.partial(found, **arguments)
-
-
-def find_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Returns the parameters of a function by name; none if they are not known, as of some functions written in C."""
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}
-
-
-def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        return {}
-
-
-def _is_checked(hint: Any) -> bool:
-    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return all(member in _CHECKED or get_origin(member) is Literal for member in members)
+    fields = {name: field for name, field in read_parameters(found).items() if name not in filled}
+    check_keys(arguments, fields, f"{where}={show(text)}")
+    return functools.partial(
+        found, **{name: check(value, fields[name].live, f"{where}: {name}") for name, value in arguments.items()}
+    )
 
 
 def find_sources(texts: Iterable[str], where: str) -> dict[str, Source]:

@@ -18,7 +18,8 @@ import optax
 
 from cnnjax.errors import InputError
 from cnnjax.runs.config import TrainConfig
-from cnnjax.settings.functions import find_parameters, is_function
+from cnnjax.settings.code import read_parameters
+from cnnjax.settings.functions import is_function
 
 _DIRECTIONS = {
     "adam": optax.scale_by_adam,
@@ -161,7 +162,7 @@ def _transformation(
 
 
 def _check_learning_rate(config: TrainConfig, factory: Callable[..., Any]) -> None:
-    if "learning_rate" in find_parameters(factory):
+    if "learning_rate" in read_parameters(factory):
         return
     for name in ("learning_rate", "schedule", "warmup"):
         if getattr(config, name) != getattr(TrainConfig, name):
@@ -181,7 +182,7 @@ def _transform_by(
     def build(learning_rate: jax.Array) -> optax.GradientTransformation:
         rate = (lambda step: learning_rate * factor(step)) if scheduled else learning_rate
         given = {"learning_rate": rate, "steps": steps}
-        made = factory(**{name: given[name] for name in given if name in find_parameters(factory)})
+        made = factory(**{name: given[name] for name in given if name in read_parameters(factory)})
         return made if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), made)
 
     return optax.inject_hyperparams(build)(learning_rate=0.0)
