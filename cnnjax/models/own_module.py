@@ -1,6 +1,6 @@
-"""A Flax module of the user as a network, named by its import path, such as ``nets.py:ResNet``.
+"""A Flax module of the user as a network, by its import path, such as ``nets.py:ResNet``: its fields are settings.
 
-Its fields are settings. A stored configuration is read without importing the module; `ModuleConfig.make` imports it, and refuses other code.
+A stored configuration is read without importing the module; `ModuleConfig.make` imports it, and refuses other code.
 """
 
 import dataclasses
