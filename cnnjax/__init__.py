@@ -7,7 +7,8 @@ from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, Interrupted, UnavailableError
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.table import Summary, summarize
-from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from cnnjax.data.dataset import Dataset

@@ -30,6 +30,7 @@ MISSPELT = {
     "ablations.report": ("padding --pivots a b", "--pivot"),
     "ablations.status": ("--jsn", "--json"),
     "experiments.measure.throughput": ("--trails 3", "--trials"),
+    "experiments.measure.feeding": ("--image 3", "--images"),
 }
 """For every command, a mistake and the option that was meant."""
 

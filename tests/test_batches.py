@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cnnjax.models.batches import LEAST_PART, count_parts
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.training.step import Examples, make_state, train_step
 
 MNIST, CLASSES = (28, 28, 1), 10

@@ -2,10 +2,12 @@
 
 import functools
 import json
+import linecache
 import re
 import shlex
 import shutil
 import sqlite3
+import sys
 import textwrap
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ablations.arguments import read_study
 from ablations.run import RunArguments
 from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig, fit, load_run
 from cnnjax.console.arguments import parse_arguments
+from cnnjax.console.terminal import LineObserver
 from cnnjax.data.loading import load
 from cnnjax.errors import CodeError
 from cnnjax.reports.arms import count_origins, describe_origins
@@ -55,6 +58,12 @@ SOURCE = """
 
     def hit(logits, labels):
         return jnp.argmax(logits, -1) == labels
+
+    def mean(logits, labels):
+        return cross_entropy(logits, labels).mean()
+
+    def accuracy(logits, labels):
+        return hit(logits, labels)
 
     def endless(logits, labels):
         return float("nan")
@@ -122,6 +131,35 @@ class TestTraining:
         second = fit(make_config(loss="mine.py:cross_entropy", learning_rate=0.1), out=None)
         assert first.record.test_loss != second.record.test_loss
 
+    def test_by_a_function_of_a_notebook_whose_global_has_changed_is_another_program(self, monkeypatch):
+        main = sys.modules["__main__"]
+        text = "def scaled(logits, labels):\n    return FACTOR * logits[:, 0] ** 2\n"
+        linecache.cache["<cell 1>"] = (len(text), None, text.splitlines(keepends=True), "<cell 1>")
+        exec(compile(text, "<cell 1>", "exec"), vars(main))
+        losses = []
+        for factor in (0.0, 5.0):
+            monkeypatch.setattr(main, "FACTOR", factor, raising=False)
+            losses.append(fit(make_config(loss="__main__:scaled"), out=None).record.test_loss)
+        assert losses[0] == 0 < losses[1]
+
+    def test_by_a_function_that_imports_when_it_is_called_finds_the_file_beside_it(self, tmp_path):
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code/factor.py").write_text("FACTOR = 3\n")
+        (tmp_path / "code/late.py").write_text(
+            "def loss(logits, labels):\n    from factor import FACTOR\n    return FACTOR * logits[:, 0] ** 2\n"
+        )
+        assert fit(make_config(loss="code/late.py:loss"), out=None).record.status == "completed"
+
+    def test_is_refused_once_a_module_that_the_function_uses_was_edited(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "weight_of_loss.py").write_text("def weigh(x):\n    return x\n")
+        text = "from weight_of_loss import weigh\ndef loss(logits, labels):\n    return weigh(logits[:, 0] ** 2)\n"
+        (tmp_path / "weighted_loss.py").write_text(text)
+        fit(make_config(loss="weighted_loss:loss"), out=None)
+        (tmp_path / "weight_of_loss.py").write_text("def weigh(x):\n    return 2 * x\n")
+        with pytest.raises(InputError, match="weighted_loss has been edited since it was imported; start Python again"):
+            fit(make_config(loss="weighted_loss:loss"), out=None)
+
     def test_is_refused_once_the_function_is_not_that_of_the_configuration(self, source, tmp_path):
         config = make_config(loss="mine.py:cross_entropy")
         source.write_text(source.read_text() + "# edited\n")
@@ -145,6 +183,19 @@ class TestMetrics:
     def test_do_not_change_the_training(self):
         runs = [fit(make_config(metrics=metrics), out=None) for metrics in ((), self.METRICS)]
         assert runs[0].record.test_loss == runs[1].record.test_loss
+
+    def test_that_fail_lose_no_run(self, source, tmp_path):
+        source.write_text(
+            source.read_text() + "def spoilt(logits, labels):\n    assert len(labels) < 100, 'too many'\n    return 1\n"
+        )
+        config, notes = make_config(metrics=("mine.py:spoilt", "mine.py:hit")), []
+        observer = LineObserver()
+        observer.note = notes.append
+        run = fit(config, tmp_path / "runs", observer=observer)
+        assert run.record.scores == {"spoilt": None, "hit": pytest.approx(run.record.test_accuracy)}
+        assert Store(tmp_path / "runs").find(run.key).scores == run.record.scores
+        (note,) = [note for note in notes if "spoilt" in note or "too many" in note]
+        assert note.endswith("AssertionError: too many; the metric is stored as missing")
 
     def test_are_printed_by_the_command(self, capsys):
         assert main(["--train.epochs", "1", "--data.train-size", "100", "--train.metrics", "[mine.py:hit]"]) == 0
@@ -179,12 +230,19 @@ class TestKey:
         for spelling in ("./mine.py:sgd( momentum = .5 )", "code/mine.py:sgd(momentum=5e-1)"):
             assert make_config(optimizer=spelling).key == key
 
+    def test_does_not_change_with_an_argument_at_its_default_or_an_integer_for_a_float(self):
+        key = make_config(loss="mine.py:cross_entropy").key
+        for spelling in ("mine.py:cross_entropy(power=1.0)", "mine.py:cross_entropy(power=1)"):
+            assert make_config(loss=spelling).key == key
+        keys = {make_config(loss=f"mine.py:cross_entropy(power={power})").key for power in ("2", "2.0", "2e0")}
+        assert len(keys) == 1
+
     def test_of_a_function_is_that_of_its_name(self, tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)
         import mine
 
         config = make_config(loss=functools.partial(mine.cross_entropy, power=2), metrics=(mine.hit,))
-        assert config.train.loss == "mine:cross_entropy(power=2)"
+        assert config.train.loss == "mine:cross_entropy(power=2.0)"
         assert config == make_config(loss="mine:cross_entropy(power=2)", metrics=("mine:hit",))
 
     def test_of_a_stored_configuration_needs_no_source(self, source):
@@ -225,6 +283,9 @@ REFUSED = [
         "train.loss: TracerBoolConversionError|train.loss: NonConcreteBoolean|Tracer",
     ),
     ({"metrics": ("mine.py:hit", "mine.py:hit")}, InputError, "train.metrics: two metrics are called hit"),
+    ({"metrics": ("mine.py:accuracy",)}, InputError, "train.metrics: "),
+    ({"metrics": ("jax.numpy:loss",)}, InputError, "train.metrics: "),
+    ({"loss": "mine.py:mean", "metrics": ("mine.py:mean",)}, InputError, "must return the losses of the examples"),
     ({"metrics": ("mine.py:flip",)}, CodeError, "train.metrics: "),
     ({"metrics": ("jax.numpy:add",)}, CodeError, "train.metrics: "),
     ({"metrics": ("accuracy",)}, InputError, "must be a function such as nets.py:focal"),
@@ -247,10 +308,7 @@ def test_a_wrong_function_is_refused_before_anything_is_written(tmp_path, train,
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_loss_must_be_that_of_every_example(source, tmp_path):
-    source.write_text(
-        source.read_text() + "def mean(logits, labels):\n    return cross_entropy(logits, labels).mean()\n"
-    )
+def test_a_loss_must_be_that_of_every_example(tmp_path):
     with pytest.raises(InputError, match=r"must return the losses of the examples, float \(20,\), not float32 \(\)"):
         fit(make_config(loss="mine.py:mean"), tmp_path / "runs")
 

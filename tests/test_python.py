@@ -20,8 +20,8 @@ from ablations.study.grid import expand
 from cnnjax import DataConfig, Dataset, InputError, RunConfig, Store, fit
 from cnnjax.console.tables import write_terminal
 from cnnjax.errors import Interrupted
-from cnnjax.runs.config import TrainConfig
 from cnnjax.runs.history import Silence
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.settings.schema import Schema
 from cnnjax.statistics.measures import ACCURACY
 from grid_helpers import Watcher, make_grid

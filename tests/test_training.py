@@ -16,7 +16,8 @@ from cnnjax import DataConfig, fit, load_run
 from cnnjax.data.loading import load
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.prediction import predict_logits, scale_images
-from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.training.step import (
     Examples,
     Metrics,

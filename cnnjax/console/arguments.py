@@ -138,6 +138,8 @@ def _list_fields(values: Any, path: tuple[str, ...], prefix: str) -> Iterator[En
     kind = type(values)
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(values):
+        if field.name in getattr(kind, "internal", ()):
+            continue
         hint, option = _split_hint(hints[field.name])
         value = getattr(values, field.name)
         name = field.name.replace("_", "-") if option.name is None else option.name

@@ -74,12 +74,11 @@ def read_npz(path: Path) -> Dataset:
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{where}: is not a file")
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive, temporary_folder() as folder:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             missing = [name for name in _ARRAYS if f"{name}.npy" not in archive.namelist()]
             if missing:
                 raise InputError(f"{where}: has no array {missing[0]!r}; must have {', '.join(_ARRAYS)}")
-            unpacked = [archive.extract(f"{name}.npy", folder) for name in _ARRAYS]
-            arrays = [np.load(each, mmap_mode="r", allow_pickle=False) for each in unpacked]
+            arrays = _read_arrays(archive)
     except InputError:
         raise
     except Exception as error:  # as numpy reads headers as Python literals, damage surfaces as nearly any error
@@ -89,6 +88,16 @@ def read_npz(path: Path) -> Dataset:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return make_dataset(name_source(path), "npz", train, test, count_classes(train, test), "file")
+
+
+def _read_arrays(archive: zipfile.ZipFile) -> list[np.ndarray]:
+    """Returns the arrays of an npz file, mapped from files of the cache; in memory if the cache cannot be written."""
+    files = [f"{name}.npy" for name in _ARRAYS]
+    try:
+        with temporary_folder() as folder:
+            return [np.load(archive.extract(file, folder), mmap_mode="r", allow_pickle=False) for file in files]
+    except OSError:
+        return [np.load(archive.open(file), allow_pickle=False) for file in files]
 
 
 def name_source(path: Path) -> str:

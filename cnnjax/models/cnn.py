@@ -76,6 +76,7 @@ class ModelConfig(Settings):
 
     section = "model"
     aliases = MappingProxyType({"batch_norm": ("norm", {True: "batch", False: "none"})})
+    later = ("dilation", "groups", "spatial_dropout", "norm", "residual", "global_pool", "initializer")
 
     filters: tuple[Count, ...] = (32, 64)
     """Filters of each convolution block; [] is a dense network on the pixels."""
@@ -122,11 +123,13 @@ class ModelConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_norm is not None:
-            if self.batch_norm and self.norm not in ("none", "batch"):
+            meaning = "batch" if self.batch_norm else "none"
+            if self.norm not in ("none", "batch"):
                 raise InputError(
-                    f"model.batch_norm=True: means norm=batch, but model.norm={self.norm!r}; give only norm"
+                    f"model.batch_norm={self.batch_norm}: means norm={meaning}, but model.norm={self.norm!r}; "
+                    "give only norm"
                 )
-            self._set("norm", "batch" if self.batch_norm else "none")
+            self._set("norm", meaning)
             self._set("batch_norm", None)
         blocks = self.blocks
         for name in _OF_BLOCKS:
@@ -186,9 +189,10 @@ class ModelConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings, as they are part of the run key: those that came later only if they are not the defaults."""
         is_batch = self.norm == "batch"  # which keys know by its older name
-        values = self.to_dict() | {"norm": "none" if is_batch else self.norm}
-        later = {name for name in _LATER if values[name] == getattr(type(self), name)}
-        return {"batch_norm": is_batch} | {name: value for name, value in values.items() if name not in later}
+        values = super().identity
+        if is_batch:
+            del values["norm"]
+        return {"batch_norm": is_batch, **values}
 
     def check_code(self) -> None:
         """Does nothing, as the network is made of the library's code."""
@@ -257,8 +261,6 @@ class ModelConfig(Settings):
 _OF_BLOCKS = ("kernel_size", "strides", "padding", "dilation", "groups", "pool", "pool_size", "pool_strides")
 _WITH_BLOCKS = ("spatial_dropout", "residual", "global_pool")
 """Settings that a network without convolution blocks does not have."""
-_LATER = ("dilation", "groups", "spatial_dropout", "norm", "residual", "global_pool", "initializer")
-"""Settings that came later, which run keys leave out at their defaults, as older keys do."""
 
 
 def _where_several(dilations: tuple[Pair, ...], windows: tuple[Pair, ...]) -> tuple[Pair, ...]:

@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 OUTPUTS = "outputs"
 """Entry of the collection ``intermediates`` in which an observed module sows the outputs of its layers, by name."""
 LOSSES = "losses"
-"""The collection of losses that a network sows; they are added to the cross-entropy."""
+"""The collection of losses that a network sows; they are added to the loss of the run."""
 NORMALIZATION = "normalization"
 """The collection with the ``mean`` and ``deviation`` that images are normalised with before the network sees them."""
 UNSAVED = (LOSSES, "intermediates", "perturbations")

@@ -25,6 +25,10 @@ class Settings:
     """Name of its table in a larger configuration."""
     aliases: typing.ClassVar[Mapping[str, tuple[str, Mapping[Any, Any]]]] = {}
     """Fields that are other ways to write a field: its name, and its value by theirs."""
+    later: typing.ClassVar[tuple[str, ...]] = ()
+    """Fields that came later, which run keys leave out at their defaults, as older keys do."""
+    internal: typing.ClassVar[tuple[str, ...]] = ()
+    """Fields that follow from others, and are no options."""
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -34,6 +38,12 @@ class Settings:
         """Returns the configuration as dicts, lists, strings, numbers, booleans and ``None``, for `from_dict`."""
         names = [entry.name for entry in dataclasses.fields(self) if entry.name not in self.aliases]  # type: ignore[arg-type]
         return {name: _plain(getattr(self, name)) for name in names}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that are part of a run key."""
+        later = {name for name in self.later if getattr(self, name) == getattr(type(self), name)}
+        return {name: value for name, value in self.to_dict().items() if name not in later}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -81,12 +91,13 @@ class Settings:
     def list_hints(cls) -> dict[str, Any]:
         """Returns the annotation of every field, by name, without its rules."""
         hints = _read_hints(cls)  # type: ignore[arg-type]
-        return {entry.name: hints[entry.name] for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        names = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return {name: hints[name] for name in names if name not in cls.internal}
 
     @classmethod
     def list_defaults(cls) -> dict[str, Any]:
         """Returns the default of every field, by name, as JSON values; every field must have one."""
-        defaults = cls().to_dict()
+        defaults = {name: value for name, value in cls().to_dict().items() if name not in cls.internal}
         for alias, (name, meanings) in cls.aliases.items():
             defaults[alias] = next(value for value, meaning in meanings.items() if meaning == defaults[name])
         return defaults

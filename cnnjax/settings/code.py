@@ -47,6 +47,10 @@ class CodeField:
     default: Any
     doc: str
 
+    def read(self, value: Any, where: str) -> Any:
+        """Returns the normal form of a value, a JSON value; raises `InputError` if it is not valid."""
+        return _to_json(check(take_arrays(value, where), self.hint, where), where)
+
     @classmethod
     def make(cls, hint: Any, default: Any, name: str, doc: str = "") -> "CodeField":
         """Returns the setting with this annotation and default, which is ``dataclasses.MISSING`` if there is none."""
@@ -112,7 +116,7 @@ class CodeSection:
             return read_reference(value, where)
         if name == "source":
             return check(value, str, where)
-        return _to_json(check(take_arrays(value, where), self.fields[name].hint, where), where)
+        return self.fields[name].read(value, where)
 
     def resolve(self, name: str, value: Any) -> tuple[str, Any]:
         """Returns the name and the value as they are."""

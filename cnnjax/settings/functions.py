@@ -1,19 +1,19 @@
 """Functions of the user as settings: ``nets.py:focal``, or with arguments, ``nets.py:focal(gamma=2.0)``.
 
 Such a setting is a string, so it is written in TOML and on the command line as it is in Python. The arguments are
-Python literals. Reading a setting does not import the function; `load_function` does.
+Python literals. `read_function` does without the function itself; `complete_function` and `load_function` import it.
 """
 
 import ast
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cnnjax.errors import InputError
 from cnnjax.settings.checking import check, check_keys, show
-from cnnjax.settings.code import read_parameters
+from cnnjax.settings.code import CodeField, read_parameters
 from cnnjax.settings.references import Source, is_installed, load_object, read_reference, read_source, running_code
 
 _FORM = re.compile(r"(?P<reference>[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(\((?P<arguments>[^\n]*)\))?")
@@ -61,18 +61,17 @@ def split_function(text: str, where: str) -> tuple[str, dict[str, Any]]:
         >>> split_function("nets.py:focal(gamma=2.0)", "train.loss")
         ('nets.py:focal', {'gamma': 2.0})
     """
+    refusal = InputError(f"{where}={show(text)}: must be a function such as nets.py:focal, or nets.py:focal(gamma=2.0)")
     match = _FORM.fullmatch(text)
+    if match is None:
+        raise refusal
     try:
-        assert match is not None
         call = ast.parse(f"f({match['arguments'] or ''})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        assert isinstance(call.func, ast.Name)
-        assert not call.args
-        return match["reference"], {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (AssertionError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise InputError(
-            f"{where}={show(text)}: must be a function such as nets.py:focal, or nets.py:focal(gamma=2.0)"
-        ) from None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return match["reference"], {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        pass
+    raise refusal
 
 
 def _write(reference: str, arguments: Mapping[str, Any], where: str) -> str:
@@ -91,14 +90,12 @@ def _is_plain(value: Any) -> bool:
     return (isinstance(value, float) and math.isfinite(value)) or isinstance(value, bool | int | str | None)
 
 
-def load_function(text: str, filled: Collection[str], where: str) -> Callable[..., Any]:
-    """Returns the function that a setting names, with its arguments; imports it.
-
-    Until its source changes, the same text gives the same object, so programs that were compiled with it are reused.
+def complete_function(text: str, given: Collection[str], where: str) -> str:
+    """Returns the normal form of a function with its arguments, which is imported: without arguments at their defaults.
 
     Args:
-        text: the setting.
-        filled: names of the parameters that the library gives.
+        text: the setting, from `read_function`.
+        given: names of the parameters that the library gives.
         where: name to show in errors.
 
     Raises:
@@ -106,43 +103,65 @@ def load_function(text: str, filled: Collection[str], where: str) -> Callable[..
         CodeError: the import raised an exception.
 
     Example:
-        >>> load_function("math:isclose(rel_tol=0.5)", ("a", "b"), "metric")(2, 3)
-        True
+        >>> complete_function("math:isclose(rel_tol=0.5, abs_tol=0.0)", ("a", "b"), "metric")
+        'math:isclose(rel_tol=0.5)'
     """
     reference, arguments = split_function(text, where)
-    found = load_object(reference, where)
-    if not callable(found):
-        raise InputError(f"{where}={show(text)}: {show(found)} is no function")
-    return _bind(found, text, tuple(filled), where) if arguments else found
+    fields = _read_fields(_load(reference, where), given)
+    check_keys(arguments, fields, f"{where}={show(text)}")
+    values = {name: fields[name].read(value, f"{where}: {name}") for name, value in arguments.items()}
+    return _write(reference, {name: value for name, value in values.items() if value != fields[name].default}, where)
+
+
+def load_function(text: str, given: Collection[str], where: str, source: str = "") -> Callable[..., Any]:
+    """Returns the function that a setting names, with its arguments; imports it.
+
+    It raises exceptions of the user's code as `CodeError`. The same text and source give the same object, so programs
+    that were compiled with it are reused until the source changes.
+
+    Args:
+        text, given, where: as for `complete_function`.
+        source: hash of the source of the function.
+
+    Raises:
+        InputError, CodeError: as `complete_function`.
+    """
+    reference, _ = split_function(text, where)
+    return _bind(_load(reference, where), text, tuple(given), where, source)
 
 
 @functools.lru_cache(maxsize=256)
-def _bind(found: Callable[..., Any], text: str, filled: tuple[str, ...], where: str) -> Callable[..., Any]:
-    arguments = split_function(text, where)[1]
-    fields = {name: field for name, field in read_parameters(found).items() if name not in filled}
+def _bind(found: Callable[..., Any], text: str, given: tuple[str, ...], where: str, source: str) -> Callable[..., Any]:
+    del source  # which is part of the key of the cache
+    reference, arguments = split_function(text, where)
+    fields = _read_fields(found, given)
     check_keys(arguments, fields, f"{where}={show(text)}")
-    return functools.partial(
-        found, **{name: check(value, fields[name].live, f"{where}: {name}") for name, value in arguments.items()}
-    )
+    bound = {name: check(value, fields[name].live, f"{where}: {name}") for name, value in arguments.items()}
+
+    @functools.wraps(found)
+    def run(*values: Any, **named: Any) -> Any:
+        with running_code(reference, where):
+            return found(*values, **bound, **named)
+
+    return run
 
 
-def find_sources(texts: Iterable[str], where: str) -> dict[str, Source]:
-    """Returns the sources of functions by their references, without those of installed packages.
+def _load(reference: str, where: str) -> Callable[..., Any]:
+    found = load_object(reference, where)
+    if not callable(found):
+        raise InputError(f"{where}={show(reference)}: {show(found)} is no function")
+    return found  # type: ignore[no-any-return]
+
+
+def _read_fields(found: Callable[..., Any], given: Collection[str]) -> dict[str, CodeField]:
+    return {name: field for name, field in read_parameters(found).items() if name not in given}
+
+
+def find_function_source(text: str, where: str) -> Source | None:
+    """Returns the source of a function; ``None`` for one of an installed package, whose version is recorded instead.
 
     Raises:
-        InputError: a function has no source.
-    """
-    references = dict.fromkeys(split_function(text, where)[0] for text in texts)
-    own = (reference for reference in references if not is_installed(reference.partition(":")[0], where))
-    return {reference: read_source(reference, where) for reference in own}
-
-
-def call_function(function: Callable[..., Any], text: str, where: str, *arguments: Any, **named: Any) -> Any:
-    """Calls a function of the user.
-
-    Raises:
-        CodeError: the function raised an exception; its lines are those of the user's own files.
+        InputError: the function has no source.
     """
     reference, _ = split_function(text, where)
-    with running_code(reference, where):
-        return function(*arguments, **named)
+    return None if is_installed(reference.partition(":")[0], where) else read_source(reference, where)

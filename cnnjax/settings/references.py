@@ -151,13 +151,21 @@ def _check_current(found: Any, module: str, where: str) -> None:
     loader = getattr(sys.modules.get(module), "__loader__", None)
     if type(loader) is not importlib.machinery.SourceFileLoader or module == _MAIN or is_installed(module, where):
         return
+    refusal = InputError(f"{where}: {module} has been edited since it was imported; start Python again")
+    source = read_source(f"{module}:", where).sha256
+    if _known.setdefault((module, id(sys.modules[module])), source) != source:
+        raise refusal
     parts = (found, *getattr(found, "__dict__", {}).values())
     functions = filter(inspect.isfunction, (inspect.unwrap(part) for part in parts if callable(part)))
     path = _locate(module, where).path
     known = set(_list_codes(compile(read_text(path), str(path), "exec", dont_inherit=True)))
     for code in (function.__code__ for function in functions):
         if Path(code.co_filename).resolve() == path and code not in known:
-            raise InputError(f"{where}: {module} has been edited since it was imported; start Python again")
+            raise refusal
+
+
+_known: dict[tuple[str, int], str] = {}
+"""The hash of the source of every imported module of the user, when it was first used."""
 
 
 def _list_codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -313,7 +321,7 @@ def _read_definitions(name: str, where: str) -> str:
 
 
 def _describe_global(value: Any, where: str) -> str:
-    """Returns a text that is another one for another value of a global of ``__main__``."""
+    """Returns a text that changes with the value of a global of ``__main__``."""
     if isinstance(value, types.ModuleType):
         module = value.__name__
         return module if is_installed(module, where) else f"{module} {read_source(f'{module}:', where).sha256}"

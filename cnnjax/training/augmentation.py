@@ -10,7 +10,7 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
-from cnnjax.runs.config import split_augmentation
+from cnnjax.runs.train_config import split_augmentation
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]
 """Maps a random key and an image, float32 (height, width, channels) in [0, 1], to an image of the same shape."""

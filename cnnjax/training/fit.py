@@ -143,7 +143,7 @@ def _train_alone(
             stop_signal=stop_signal,
             saves=is_first(),
         )
-        run = _score(_make_run(config, layers, result, load_seconds, provenance), dataset)
+        run = _add_scores(_make_run(config, layers, result, load_seconds, provenance), dataset, observer)
         if store and checkpoints and is_first():
             _keep(run, result.position, store, checkpoints)
         number = stop_signal()
@@ -357,7 +357,9 @@ def _train_together(configs: Sequence[RunConfig], dataset: Dataset, make_observe
         stop_signal = stack.enter_context(deferred_signals())
         stack.enter_context(_named_memory_errors("train fewer runs at once"))
         for index, result in train_together(prepare_together(configs, dataset), observers, stop_signal):
-            yield _score(_make_run(configs[index], layers, result, load_seconds, provenance), dataset)
+            yield _add_scores(
+                _make_run(configs[index], layers, result, load_seconds, provenance), dataset, observers[index]
+            )
         number = stop_signal()
         if number is not None:
             raise Interrupted("interrupted after these runs had ended", number)
@@ -437,7 +439,7 @@ def _make_run(
     return Run(record, collections.pop("params"), collections, predictions)
 
 
-def _score(run: Run, dataset: Dataset) -> Run:
+def _add_scores(run: Run, dataset: Dataset, observer: Observer) -> Run:
     """Returns a completed run with the metrics of the user in its record; any other run as it is."""
     if not run.record.config.train.metrics or run.record.status != "completed":
         return run
@@ -445,7 +447,7 @@ def _score(run: Run, dataset: Dataset) -> Run:
     from cnnjax.training.own_functions import compute_scores
 
     logits = compute_logits(run.rebuild(), dataset.test.images)
-    scores = compute_scores(run.record.config.train, logits, dataset.test.labels)
+    scores = compute_scores(run.record.config.train, logits, dataset.test.labels, observer.note)
     return replace(run, record=replace(run.record, scores=scores))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from cnnjax.errors import InputError
-from cnnjax.runs.config import TrainConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.settings.code import read_parameters
 from cnnjax.settings.functions import is_function
 
@@ -62,7 +62,7 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
     """
     scheduled = config.schedule != "constant" or config.warmup_share > 0
     if is_function(config.optimizer):
-        factory = config.load(config.optimizer)
+        factory = config.load("optimizer", config.optimizer)
         _check_learning_rate(config, factory)
         return _transform_by(factory, config.clip_norm, scheduled, config.schedule, config.warmup_share, steps)
     return _transformation(

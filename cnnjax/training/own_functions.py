@@ -1,6 +1,8 @@
 """The user's own functions in the training of a run: checked before it starts, and metrics computed after it."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,8 +11,9 @@ import numpy as np
 
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.errors import InputError
-from cnnjax.runs.config import TrainConfig, name_metric
-from cnnjax.settings.functions import call_function
+from cnnjax.runs.train_config import TrainConfig, name_metric
+from cnnjax.settings.functions import split_function
+from cnnjax.settings.references import running_code
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
 
 
@@ -26,37 +29,47 @@ def check_functions(config: TrainConfig, info: DatasetInfo) -> None:
     logits = jax.ShapeDtypeStruct((examples, info.classes), jnp.float32)
     labels = jax.ShapeDtypeStruct((examples,), jnp.int32)
     image = jax.ShapeDtypeStruct(info.image_shape, jnp.float32)
-    for text, where in config.functions.items():
-        if where == "train.loss":
-            losses = call_function(jax.eval_shape, text, where, config.load(text), logits, labels)
-            _check_form(losses, (examples,), f"{where}={text!r}", "the losses of the examples")
-        elif where == "train.augment":
-            changed = call_function(jax.eval_shape, text, where, config.load(text), jax.random.key(0), image)
-            _check_form(changed, info.image_shape, f"{where}={text!r}", "the changed image")
-        elif where == "train.optimizer":
-            call_function(jax.eval_shape, text, where, lambda params: _take_step(config, params), {"kernel": logits})
+    for name, text in config.functions:
+        where, function = f"train.{name}={text!r}", config.load(name, text)
+        if name == "loss":
+            losses = jax.eval_shape(function, logits, labels)
+            _check_form(losses, (examples,), where, "the losses of the examples")
+        elif name == "augment":
+            changed = jax.eval_shape(function, jax.random.key(0), image)
+            _check_form(changed, info.image_shape, where, "the changed image")
+        elif name == "optimizer":
+            with running_code(split_function(text, where)[0], f"train.{name}"):  # its update runs outside of `function`
+                jax.eval_shape(functools.partial(_take_step, config), {"kernel": logits})
         else:
             given = np.arange(examples, dtype=np.int32) % info.classes
             _measure(config, text, np.eye(info.classes, dtype=np.float32)[given], given)
 
 
-def compute_scores(config: TrainConfig, logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    """Returns the metrics of a run on its test set, by name; ``None`` for one that is not a finite number.
+def compute_scores(
+    config: TrainConfig, logits: np.ndarray, labels: np.ndarray, note: Callable[[str], None]
+) -> dict[str, float | None]:
+    """Returns the metrics of a run on its test set, by name.
+
+    A metric that raises an exception, or is not a finite number, is ``None``, so that no trained network is lost.
 
     Args:
         config: the training, with its metrics.
         logits: float32 (n, classes).
         labels: int32 (n,).
-
-    Raises:
-        CodeError: a metric raised an exception.
+        note: receives a line for each metric that could not be computed.
     """
-    return {name_metric(text): _measure(config, text, logits, labels) for text in config.metrics}
+    scores: dict[str, float | None] = {}
+    for text in config.metrics:
+        try:
+            scores[name_metric(text)] = _measure(config, text, logits, labels)
+        except InputError as error:
+            scores[name_metric(text)] = None
+            note(f"{error}; the metric is stored as missing")
+    return scores
 
 
 def _measure(config: TrainConfig, text: str, logits: np.ndarray, labels: np.ndarray) -> float | None:
-    found = call_function(config.load(text), text, "train.metrics", logits, labels)
-    values = np.asarray(found)
+    values = np.asarray(config.load("metrics", text)(logits, labels))
     if values.dtype.kind not in "fiub" or values.shape not in ((), labels.shape):
         raise InputError(
             f"train.metrics={text!r}: must return a number, or one for each of {len(labels)} examples, not "

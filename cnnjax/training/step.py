@@ -1,9 +1,9 @@
 """Training and evaluation as pure functions: a training step, a scan over the steps of an epoch, and an evaluation.
 
-The examples stay on the device as uint8. The data order of an epoch is a permutation made on the device from the seed
-and the epoch alone, so runs with the same seed see the same batches, whatever their network. Metrics are sums, divided
-once at the end. `TrainState` holds everything that a step changes, and its step counter gives the position within an
-epoch, so a run can stop and continue after any step.
+The examples are uint8, on the device or fed to it in chunks. The data order of an epoch is a permutation made on the
+device from the seed and the epoch alone, so runs with the same seed see the same batches, whatever their network.
+Metrics are sums, divided once at the end. `TrainState` holds everything that a step changes, and its step counter gives
+the position within an epoch, so a run can stop and continue after any step.
 """
 
 import functools
@@ -153,8 +153,8 @@ def make_state(
         optimizer=optimizer,
         average=train.average,
         normalization={name: jnp.float32(values) for name, values in (normalization or {}).items()},
-        augmentations=tuple(train.load(name) if is_function(name) else name for name in train.augment),
-        loss=train.load(train.loss) if is_function(train.loss) else None,
+        augmentations=tuple(train.load("augment", each) if is_function(each) else each for each in train.augment),
+        loss=train.load("loss", train.loss) if is_function(train.loss) else None,
     )
 
 

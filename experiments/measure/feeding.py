@@ -23,7 +23,8 @@ from cnnjax.data.cache import make_array
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.settings import DataConfig
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.train_config import TrainConfig
 from cnnjax.settings.checking import Count, check
 from cnnjax.training import memory
 from cnnjax.training.fit import fit

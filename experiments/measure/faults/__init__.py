@@ -9,9 +9,10 @@ import numpy as np
 
 from cnnjax.data.settings import DataConfig
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.runs.config import RunConfig, TrainConfig
+from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record, Run
+from cnnjax.runs.train_config import TrainConfig
 
 CONFIG = RunConfig(
     ModelConfig(filters=(), dense=(4,)), TrainConfig(epochs=2, validation_split=0.1), DataConfig(train_size=50)
