@@ -34,7 +34,7 @@ class Result:
 
     Attributes:
         key: where it is from, such as ``line 3``.
-        scores: the value of each measure by its name; empty for a lost run.
+        scores: the scores by name; empty for a lost run.
         status: ``completed``, ``diverged`` or ``failed``.
         reason: why the run is lost; ``None`` for a completed run.
     """
