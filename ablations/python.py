@@ -28,9 +28,9 @@ from cnnjax.data.dataset import Dataset
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models import own_module
-from cnnjax.reports.arguments import JudgingArguments, read_rules
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.comparison import Comparison
+from cnnjax.reports.rules import Unit, make_rules
 from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
@@ -191,24 +191,44 @@ class StudyResult:
         """Returns the cell of this name with its runs; raises `InputError` if it is not the name of one cell."""
         return self.arms[self.grid.cells.index(choose_cell(self._split(cell), self.grid, "cell"))]
 
-    def compare(self, baseline: str | None = None, **judging: Any) -> Comparison:
+    def compare(
+        self,
+        baseline: str | None = None,
+        *,
+        by: str = "test",
+        unit: Unit = "percent",
+        lower_is_better: bool = False,
+        chance: float | None = None,
+        margin: float | None = None,
+        alpha: float = 0.05,
+        power: float = 0.8,
+    ) -> Comparison:
         """Compares the cells by their differences at equal seeds.
 
         Args:
             baseline: the name of the cell that the others are compared with; ``None`` compares all pairs.
-            judging: how cells are judged, such as ``by="validation"`` or ``margin=0.5``; the fields of
-                `cnnjax.reports.arguments.JudgingArguments`.
+            by, unit, lower_is_better, chance, margin, alpha, power: how cells are judged, as in
+                `cnnjax.reports.rules.make_rules`.
 
         Raises:
             InputError: there is no such cell, it has no result, or cells cannot be judged in this way.
         """
+        rules = make_rules(
+            by=by,
+            unit=unit,
+            lower_is_better=lower_is_better,
+            chance=chance,
+            margin=margin,
+            alpha=alpha,
+            power=power,
+        )
         cell = None if baseline is None else choose_cell(self._split(baseline), self.grid, "baseline")
         findings = compare_grid(
             self.grid,
             self.records,
             self.store,
             cell,
-            read_rules(JudgingArguments(**judging)),
+            rules,
             title=self.study.title,
             facts=describe_study(self.grid, list_base(self.study)),
             command="",

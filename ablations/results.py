@@ -19,7 +19,8 @@ from cnnjax.reports.arms import (
     describe_lost_runs,
     describe_origins,
 )
-from cnnjax.reports.findings import Findings, Rules, compare_stored_arms
+from cnnjax.reports.findings import Findings, compare_stored_arms
+from cnnjax.reports.rules import Rules
 from cnnjax.reports.sentences import write_mean, write_mean_interval, write_scope
 from cnnjax.runs.record import TRIAL_STATUSES, Record
 from cnnjax.runs.store import Store

@@ -9,14 +9,15 @@ import numpy as np
 from cnnjax import ModelConfig, RunConfig, TrainConfig
 from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import Rules, compare_arms
+from cnnjax.reports.findings import compare_arms
 from cnnjax.reports.images import compare_on_images
+from cnnjax.reports.rules import Rules
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record
-from cnnjax.statistics import Measure
+from cnnjax.statistics.measures import ACCURACY
 
 TEST_SIZE = 2000
-RULES = Rules(measure=Measure(resolution=1 / TEST_SIZE))
+RULES = Rules(measure=dataclasses.replace(ACCURACY, resolution=1 / TEST_SIZE))
 FILTERS = {"[4,8]": (4, 8), "[8,16]": (8, 16), "[16,32]": (16, 32), "[32,64]": (32, 64)}
 LEVELS = {"model.padding": ("valid", "same"), "model.strides": ("1", "2"), "model.filters": tuple(FILTERS)}
 GAINS = {"valid": 0.0, "same": 0.008, "1": 0.0, "2": -0.02, "[4,8]": -0.01, "[8,16]": 0.0, "[16,32]": 0.006}

@@ -26,8 +26,8 @@ from cnnjax.figures.style import (
     to_rgba,
     wrap,
 )
-from cnnjax.reports.findings import Rules
 from cnnjax.reports.pictures import draw_all, save_pictures
+from cnnjax.reports.rules import Rules
 from cnnjax.statistics import Criteria, Measure, Share, compare_all_pairs, compare_with_baseline
 from comparison_helpers import make_arms, make_example, make_findings
 from figure_checks import (

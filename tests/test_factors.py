@@ -159,10 +159,22 @@ def test_effects_are_not_adjusted_if_the_levels_almost_determine_the_size():
 
 def test_the_spread_of_an_effect_is_at_least_that_of_rounding():
     cells = {cell: dict.fromkeys(range(3), 0.9) for cell in itertools.product(*LABELS)}
-    padding, *_ = estimate_effects(FACTORS, cells, criteria=Criteria(measure=Measure(resolution=1e-4)))
+    padding, *_ = estimate_effects(FACTORS, cells, criteria=Criteria(measure=Measure("f1", resolution=1e-4)))
     assert padding.contrast.comparison.spread == pytest.approx(1e-4 / np.sqrt(6 * 3))
-    interaction, *_ = estimate_effects(FACTORS, cells, 2, criteria=Criteria(measure=Measure(resolution=1e-4)))
+    interaction, *_ = estimate_effects(FACTORS, cells, 2, criteria=Criteria(measure=Measure("f1", resolution=1e-4)))
     assert interaction.contrast.comparison.spread == pytest.approx(1e-4 * np.sqrt(4 / 12))
+
+
+def test_an_interaction_of_nothing_is_exactly_zero():
+    gains = np.random.default_rng(0).random((4, 5))
+    cells = {(a, b): dict(enumerate(gains[a] + gains[b])) for a, b in itertools.product((0, 1), (2, 3))}
+    first, second, third, fourth = (np.array([*values.values()]) for values in cells.values())
+    assert (first - second - third + fourth).any()
+    named = {(f"a{a}", f"b{b}"): values for (a, b), values in cells.items()}
+    criteria = Criteria(measure=Measure("loss", is_share=False))
+    (interaction,) = estimate_effects(("a", "b"), named, 2, criteria=criteria)
+    assert interaction.contrast.comparison.differences == (0,) * 5
+    assert interaction.contrast.comparison.probability_of_improvement == 0.5
 
 
 def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_share():
@@ -170,7 +182,7 @@ def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_sha
     gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("2", "16"): -0.05, ("3", "8"): -0.02}
     cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
     two, three, width = estimate_effects(
-        ("strides", "width"), cells, criteria=Criteria(measure=Measure(resolution=1e-3))
+        ("strides", "width"), cells, criteria=Criteria(measure=Measure("f1", resolution=1e-3))
     )
     assert [each.contrast.comparison.mean for each in (two, three)] == pytest.approx([-0.01, -0.02])
     assert (two.combinations, two.possible, two.is_common) == (three.combinations, three.possible, True) == (1, 2, True)
@@ -181,9 +193,7 @@ def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_sha
 def test_levels_without_a_common_combination_are_marked():
     gains = {("1", "8"): 0.0, ("1", "16"): 0.0, ("2", "8"): -0.01, ("3", "16"): -0.02}
     cells = {cell: {seed: 0.9 + gain + 0.001 * seed for seed in range(5)} for cell, gain in gains.items()}
-    effects = [
-        each
-        for each in estimate_effects(("strides", "width"), cells, criteria=Criteria(measure=Measure(resolution=1e-3)))
-        if "strides" in each.factors
-    ]
+    criteria = Criteria(measure=Measure("f1", resolution=1e-3))
+    found = estimate_effects(("strides", "width"), cells, criteria=criteria)
+    effects = [each for each in found if "strides" in each.factors]
     assert [(each.is_common, each.combinations) for each in effects] == [(False, 1), (False, 1)]

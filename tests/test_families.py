@@ -9,7 +9,7 @@ from cnnjax.statistics import Criteria, Measure, compare_all_pairs, compare_pair
 from cnnjax.statistics.families import find_family_level, holm, sidak
 
 STEP = 1e-4
-CRITERIA = Criteria(measure=Measure(resolution=STEP))
+CRITERIA = Criteria(measure=Measure("accuracy", resolution=STEP))
 
 
 def draw_arms(means, n=6, spread=0.001, seed=0):

@@ -11,13 +11,14 @@ from cnnjax.data.dataset import Split, make_dataset
 from cnnjax.reports.arguments import write_findings
 from cnnjax.reports.arms import ACCURACIES, Arm
 from cnnjax.reports.documents import make_data_table, make_document, to_dict
-from cnnjax.reports.findings import Rules, compare_arms
+from cnnjax.reports.findings import compare_arms
 from cnnjax.reports.images import compare_on_images
+from cnnjax.reports.rules import Rules
 from cnnjax.reports.sentences import write_interval, write_summary
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import Record, Run, unpack_run
 from cnnjax.runs.store import Store
-from cnnjax.statistics import Measure
+from cnnjax.statistics.measures import ACCURACY
 from grid_helpers import make_packed, tiny
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -58,7 +59,7 @@ def make_study():
 
 
 def find_study(base="padding=valid, width=8", rules=None, arms=None, **options):
-    rules = rules or Rules(measure=Measure(resolution=STEP))
+    rules = rules or Rules(measure=dataclasses.replace(ACCURACY, resolution=STEP))
     return compare_arms(arms or make_study(), base, rules, **{"title": "Does it matter?", **options})
 
 
@@ -270,7 +271,9 @@ def test_predictions_give_the_noise_the_confusions_and_the_hardest_images(tmp_pa
     assert images.confusions["a"].sum(1) == pytest.approx(3 * np.bincount(LABELS, minlength=3))
     assert images.mcnemar["b"] == {0: 0.25, 1: 0.5, 2: 0.125}
     assert images.noise == {}
-    findings = compare_arms(arms, "a", Rules(0.01, measure=Measure(resolution=1 / 40)), title="?", images=images)
+    findings = compare_arms(
+        arms, "a", Rules(0.01, measure=dataclasses.replace(ACCURACY, resolution=1 / 40)), title="?", images=images
+    )
     (contrast,), noise = findings.contrasts, findings.images.noise
     assert set(noise) == {"b"}
     assert noise["b"].mean == pytest.approx(np.mean([-3, 2, -4]) / 40)

@@ -29,7 +29,7 @@ def test_a_network_is_not_better_than_itself_and_two_filters_are_worse(tmp_path)
         "8 filters, other seeds": train((8, 8), SEEDS, tmp_path),
         "2 filters": train((2, 2), 0, tmp_path),
     }
-    contrasts = compare_all_pairs(arms, Criteria(measure=Measure(resolution=1e-4)))
+    contrasts = compare_all_pairs(arms, Criteria(measure=Measure("accuracy", resolution=1e-4)))
     verdicts = {frozenset((each.first, each.second)): each for each in contrasts}
     same = verdicts[frozenset(("8 filters", "8 filters, other seeds"))]
     assert same.verdict.word in ("equivalent", "undecided")

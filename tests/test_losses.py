@@ -16,8 +16,8 @@ from cnnjax.statistics.families import holm, sidak
 from cnnjax.statistics.losses import Losses, RunCounts, count_runs, find_losses
 
 STEP = 1e-4
-MEASURE = Measure(resolution=STEP, chance=0.1)
-MNIST = Measure(resolution=STEP, chance=0.1135)
+MEASURE = Measure("accuracy", resolution=STEP, chance=0.1)
+MNIST = Measure("accuracy", resolution=STEP, chance=0.1135)
 
 
 def draw(mean, n=10, spread=0.0004, seed=0):

@@ -173,6 +173,16 @@ def test_results_show_every_cell_as_text_and_in_a_notebook(result):
     assert "<table" in html.unescape(result.compare()._repr_html_())
 
 
+def test_how_cells_are_judged_is_refused_by_the_names_of_arguments(result):
+    for judging, message in (
+        ({"unit": "own"}, "^unit: describes a metric; give its name with by$"),
+        ({"by": "f1", "unit": "own"}, "^margin: must be given with unit own: smaller differences of f1"),
+        ({"by": "f1"}, "^metric f1: run .* must be one of test, validation$"),
+    ):
+        with pytest.raises(InputError, match=message):
+            result.compare(**judging)
+
+
 def test_a_study_that_is_run_again_is_read_from_its_store(result):
     grid = {"dense": [[4, 4], [8]], "learning_rate": [0.1, 0.01]}
     again = Study(data=DataConfig(train_size=500), base={"filters": [], "epochs": 1}, grid=grid, seeds=3)

@@ -16,9 +16,10 @@ import pytest
 from cnnjax import InputError, compare
 from cnnjax.console.tables import Table
 from cnnjax.reports.arguments import FORMATS, JudgingArguments, read_rules
-from cnnjax.reports.arms import Arm
+from cnnjax.reports.arms import Arm, complete_measure
 from cnnjax.reports.documents import make_document, to_dict
-from cnnjax.reports.findings import Rules, compare_arms
+from cnnjax.reports.findings import compare_arms
+from cnnjax.reports.rules import Rules, make_rules
 from cnnjax.statistics import Measure, mcnemar_p
 from experiments.compare import main
 from grid_helpers import make_packed, tiny
@@ -232,11 +233,16 @@ def test_a_file_that_cannot_be_compared_is_refused_with_the_line(tmp_path, text,
         (3, {}, "scores: must be a data frame, a path or a mapping, not int"),
         ({"a": 0.9, "b": 0.8}, {}, r"scores\['a'\]: must be a mapping of seeds to scores, or a list of scores"),
         ({"a": [0.9], "b": [2.5]}, {}, r"scores\['b'\]\[0\]: score 2.5: must be from 0 to 1, as the unit is percent"),
-        ({"a": [0.9], "b": [2.5]}, {"unit": "own"}, "--margin: must be given with --unit own"),
-        (SCORES, {"unit": "points"}, "--unit='points': must be one of percent, own"),
+        ({"a": [0.9], "b": [2.5]}, {"unit": "own"}, "^margin: must be given with unit own: smaller differences of s"),
+        (SCORES, {"unit": "points"}, "^unit='points': must be one of percent, own"),
+        (SCORES, {"power": 0.01}, r"^power 0.01: must be > alpha \(0.05\) and < 1"),
+        (SCORES, {"arm": ["norm", "width"]}, r"^arm=\('norm', 'width'\): has no effect, as a mapping has no columns"),
+        (SCORES, {"seed": "run"}, "^seed='run': has no effect, as a mapping has no columns"),
+        (SCORES, {"status": "end"}, "^status='end': has no effect, as a mapping has no columns"),
+        ({"a": [[0]], "b": [[0]]}, {"labels": [0], "score": "f1"}, "^score='f1': has no effect, as the accuracy is"),
         (SCORES, {"baseline": "bach"}, "baseline='bach': must be one of .*; did you mean 'batch'"),
         (SCORES, {"score": ""}, "the name of a score must not be empty"),
-        (SCORES, {"chance": 10}, "--chance=10.*: must be"),
+        (SCORES, {"chance": 10}, "^chance=10.*: must be"),
         ({"a": [[0, 1]], "b": [[0]]}, {"labels": [0, 1]}, r"scores\['b'\]\[0\]: must be classes"),
         ({"a": [[0, 1]], "b": [[0, 1]]}, {"labels": [0.5, 1]}, "labels: must be classes"),
         ("scores.csv", {"labels": [0, 1]}, "labels: need scores to be a mapping"),
@@ -289,21 +295,34 @@ def test_stored_runs_are_compared_by_a_metric():
     assert findings.contrasts == compare(SCORES, baseline="batch").findings.contrasts
     assert find_table(findings, "Macro_f1 of each arm").columns[1].heading == "macro_f1"
     assert "Compared by test macro_f1" in "\n".join(make_document(findings).summary)
+    assert "validation accuracy" not in "\n".join(make_document(findings).summary)
     assert to_dict(findings)["rules"]["measure"] == "test macro_f1"
     lower = read_rules(dataclasses.replace(JudgingArguments(by="macro_f1"), lower_is_better=True))
     front = [each.arm.name for each in compare_arms(arms, "batch", lower, title="?").arms if each.on_front]
     assert front == ["batch", "none"]
 
 
+def test_a_metric_that_is_called_accuracy_is_not_the_accuracy():
+    run = make_packed(tiny(), 0.5).record
+    run = dataclasses.replace(run, scores={"accuracy": 0.75, "top accuracy": 0.8})
+    arms = [Arm(name, {}, tiny(), {0: run}, (0,), None, None) for name in "ab"]
+    for by, score in (("test", 0.5), ("accuracy", 0.75), ("top accuracy", 0.8)):
+        rules = make_rules(by=by)
+        assert arms[0].scores(rules.measure) == {0: score}
+        assert complete_measure(rules.measure, arms) == rules.measure or by == "test"
+        written = to_dict(compare_arms(arms, "a", rules, title="?"))["rules"]["measure"]
+        assert written == ("test" if by == "test" else f"test {by}")
+
+
 def test_a_metric_that_a_run_lacks_is_refused_with_those_that_it_has():
     arms = [make_evaluated(name, SCORES[name], width) for width, name in enumerate(("batch", "layer"), 1)]
-    with pytest.raises(InputError, match=r"--by f1: run \w{12} .* must be one of test, validation, macro_f1"):
+    with pytest.raises(InputError, match=r"metric f1: run \w{12} .* must be one of test, validation, macro_f1"):
         compare_arms(arms, "batch", read_rules(JudgingArguments(by="f1")), title="?")
 
 
 def test_a_metric_that_is_not_a_finite_number_is_refused():
     arms = [make_evaluated("batch", SCORES["batch"], 1), make_evaluated("layer", {0: None, 1: 0.5}, 2)]
-    with pytest.raises(InputError, match=r"--by macro_f1: its value of run \w{12} is not a finite number"):
+    with pytest.raises(InputError, match=r"metric macro_f1: its value of run \w{12} is not a finite number"):
         compare_arms(arms, "batch", read_rules(JudgingArguments(by="macro_f1")), title="?")
 
 

@@ -12,7 +12,7 @@ from cnnjax import InputError
 from cnnjax.statistics import Criteria, Measure, compare_in_looks, compare_paired, plan_looks, spend
 
 STEP = 1e-4
-CRITERIA = Criteria(measure=Measure(resolution=STEP))
+CRITERIA = Criteria(measure=Measure("accuracy", resolution=STEP))
 
 
 @pytest.mark.parametrize(

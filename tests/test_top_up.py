@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ablations import run_study
-from ablations.execution.topping_up import TopUp, extend_seeds
+from ablations.execution.topping_up import TopUp, check_top_up, extend_seeds
 from ablations.execution.work import Policy
 from ablations.report import main as report
 from ablations.run import main as run
 from ablations.study.grid import choose_cell, expand
 from ablations.study.reading import load_study
 from cnnjax import InputError, Interrupted
-from cnnjax.reports.findings import Rules
+from cnnjax.reports.rules import Rules, make_rules
 from cnnjax.runs.store import Store
 from cnnjax.statistics import spend
 from cnnjax.statistics.families import sidak
@@ -160,6 +160,7 @@ def test_seeds_are_extended_by_the_smallest_unused_ones():
         (["--top-up", "9", "--baseline", "model.dense!=[8]"], r"leaves 2 cells, must leave one; they differ in"),
         (["--top-up", "9", "--baseline", "model.dense=[8]", "--budget", "halving"], r"--top-up: needs every cell"),
         (["--top-up", "9", "--baseline", "model.dense=[8]", "--by", "validation"], r"--by validation: all cells must"),
+        (["--top-up", "9", "--baseline", "model.dense=[8]", "--by", "f1"], r"\[8\]: --by='f1': must be one of test, "),
         (["--top-up", "9000", "--baseline", "model.dense=[8]"], r"--top-up 9000: may come to 27,000 trials; must"),
         (["--alpha", "0.1"], r"--alpha 0.1: judges a comparison; give --top-up and --baseline"),
     ],
@@ -168,6 +169,16 @@ def test_a_study_that_cannot_be_topped_up_is_refused(folder, arguments, message)
     with pytest.raises(InputError, match=message):
         run([str(folder / "widths.toml"), "--out", str(folder / "runs"), *arguments])
     assert Store(folder / "runs").list_keys() == []
+
+
+def test_cells_that_name_the_metric_can_be_topped_up_by_it(folder):
+    (folder / "metrics.py").write_text("def f1(logits, labels):\n    return 0.5\n")
+    path = folder / "widths.toml"
+    path.write_text(path.read_text().replace("[base]", f'[base]\ntrain.metrics = ["{folder}/metrics.py:f1"]'))
+    grid = expand(load_study(str(path)))
+    check_top_up(grid, TopUp(grid.cells[0], 9, make_rules(by="f1")))
+    with pytest.raises(InputError, match=r"--by='f2': must be one of test, validation, f1"):
+        check_top_up(grid, TopUp(grid.cells[0], 9, make_rules(by="f2")))
 
 
 def judge(folder, capsys, most="12"):

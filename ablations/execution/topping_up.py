@@ -14,9 +14,11 @@ from ablations.execution.arms import make_arms
 from ablations.execution.work import Ending
 from ablations.study.grid import Cell, Grid
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import complete_measure
-from cnnjax.reports.findings import Rules
+from cnnjax.reports.arms import ACCURACIES, complete_measure
+from cnnjax.reports.rules import Rules
+from cnnjax.runs.config import name_metric
 from cnnjax.runs.store import Store
+from cnnjax.settings.checking import choice
 from cnnjax.statistics import compare_in_looks, plan_looks
 
 
@@ -54,6 +56,10 @@ def check_top_up(grid: Grid, top_up: TopUp) -> None:
     splits = {cell.config.train.validation_split for cell in grid.cells}
     if top_up.rules.measure.split == "validation" and (len(splits) > 1 or not splits.pop()):
         raise InputError("--by validation: all cells must have the same train.validation_split, > 0")
+    for cell in grid.cells:
+        if not top_up.rules.measure.is_accuracy and not cell.config.trial:
+            metrics = map(name_metric, cell.config.train.metrics)
+            choice(top_up.rules.measure.name, (*ACCURACIES, *metrics), f"{cell.name}: --by")
 
 
 def check_most(grid: Grid, most: int) -> None:

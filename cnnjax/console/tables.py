@@ -44,6 +44,11 @@ def fold(text: str, width: int | None, hang: str = "", cut_words: bool = True) -
     return [*lines, line]
 
 
+def capitalize(text: str) -> str:
+    """Returns a text that is not empty with its first letter in upper case, as at the beginning of a sentence."""
+    return f"{text[0].upper()}{text[1:]}"
+
+
 def align_table(rows: Sequence[Sequence[str]], right: Sequence[bool], width: int | None) -> str:
     """Returns a table as text, with a rule below its headings.
 
@@ -285,7 +290,7 @@ def write_value(value: Value, column: Column) -> str:
 
 
 def _join_sentences(*texts: str) -> str:
-    found = (text if re.match(r"\S*[.=]", text) else f"{text[0].upper()}{text[1:]}" for text in texts if text)
+    found = (text if re.match(r"\S*[.=]", text) else capitalize(text) for text in texts if text)
     return " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in found)
 
 

@@ -5,20 +5,15 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from cnnjax.console.tables import Document, write_csv, write_latex, write_markdown, write_terminal
 from cnnjax.console.terminal import find_width, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import check_folder, check_output, replace_file
-from cnnjax.reports.arms import ACCURACIES
 from cnnjax.reports.documents import make_data_table, make_document, to_dict
-from cnnjax.reports.findings import Findings, Rules
-from cnnjax.settings.checking import Interval, check
-from cnnjax.statistics import Measure
-from cnnjax.statistics.verdicts import MARGIN
-
-Unit = Literal["percent", "own"]
+from cnnjax.reports.findings import Findings
+from cnnjax.reports.rules import Rules, Unit, make_rules
 
 
 @dataclass(frozen=True)
@@ -38,45 +33,24 @@ class JudgingArguments:
     alpha: float = 0.05
     """Probability of any false claim of a difference among all comparisons, and likewise of equivalence."""
     margin: float | None = None
-    """Difference below which there is none: in percentage points, by default 0.2, or in the own unit."""
+    """Smaller differences count as none: in percentage points, by default 0.2, or in the own unit."""
     power: float = 0.8
     """Probability with which the seeds that are planned decide."""
 
 
 def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = (), score: str | None = None) -> Rules:
-    """Returns the rules that the arguments ask for.
+    """Returns the rules that the arguments ask for, by `make_rules`, whose errors name options.
 
     Args:
         arguments: the arguments as typed.
-        looks: the numbers of seeds at which arms are compared, as in `Rules`.
-        score: the name of the scores of another framework; left out, stored runs are compared.
-
-    Raises:
-        InputError: an argument is out of range, or an option of metrics is given for an accuracy.
+        looks, score: as in `make_rules`.
     """
-    measure = _read_measure(arguments, score)
-    check(arguments.alpha, Annotated[float, Interval(0.0001, 0.5, open_high=True)], "--alpha")
-    most = Interval(0, 100, open_low=True, open_high=True) if measure.is_share else Interval(0, open_low=True)
-    check(arguments.margin, Annotated[float, most] | None, "--margin")
-    if arguments.margin is None and not measure.is_share:
-        raise InputError(f"--margin: must be given with --unit own: the difference of {measure.name} that makes none")
-    if not arguments.alpha < arguments.power < 1:
-        raise InputError(f"--power {arguments.power}: must be > --alpha ({arguments.alpha}) and < 1")
-    margin = MARGIN if arguments.margin is None else arguments.margin / measure.scale
-    return Rules(arguments.alpha, margin, arguments.power, measure, looks)
+    judging = {field.name: getattr(arguments, field.name) for field in fields(JudgingArguments)}
+    return make_rules(**judging, score=score, looks=looks, called=_name_option)
 
 
-def _read_measure(arguments: JudgingArguments, score: str | None) -> Measure:
-    if score is None and arguments.by in ACCURACIES:
-        refuse_options(arguments, ("unit", "lower_is_better", "chance"), "describes a metric; give its name with --by")
-        return ACCURACIES[arguments.by]
-    check(arguments.unit, Unit, "--unit")
-    name, split = (arguments.by, "test") if score is None else (score, "")
-    if not name:
-        raise InputError("the name of a score must not be empty")
-    measure = Measure(name, split, arguments.unit == "percent", not arguments.lower_is_better, None, arguments.chance)
-    check(arguments.chance, (Annotated[float, Interval(0, 1)] if measure.is_share else float) | None, "--chance")
-    return measure
+def _name_option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 def refuse_rules(arguments: JudgingArguments, needed: str) -> None:
@@ -91,7 +65,7 @@ def refuse_options(arguments: JudgingArguments, names: Iterable[str], why: str) 
         value: Any = getattr(arguments, name)
         if value != getattr(defaults, name):
             words = [] if value is True else value if isinstance(value, tuple) else [value]
-            raise InputError(f"{' '.join(map(str, (f'--{name}'.replace('_', '-'), *words)))}: {why}")
+            raise InputError(f"{' '.join(map(str, (_name_option(name), *words)))}: {why}")
 
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]

@@ -10,7 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,24 +30,23 @@ ACCURACIES = {"test": ACCURACY, "validation": replace(ACCURACY, split="validatio
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run that is not stored, such as one of another framework.
+    """The result of a run that is not stored, such as one of another framework; without what only a `Record` knows.
 
     Attributes:
         key: where it is from, such as ``line 3``.
-        scores: the value of each measure by its name; empty for a lost run.
+        scores: the scores by name; empty for a lost run.
         status: ``completed``, ``diverged`` or ``failed``.
         reason: why the run is lost; ``None`` for a completed run.
-        history, seconds, provenance, output: as in `Record`; nothing is known of them.
     """
 
     key: str
     scores: Mapping[str, float]
     status: str = "completed"
     reason: str | None = None
-    history: tuple[EpochMetrics, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    output: str | None = None
+    history: ClassVar[tuple[EpochMetrics, ...]] = ()
+    seconds: ClassVar[Mapping[str, float]] = {}
+    provenance: ClassVar[Mapping[str, Any]] = {}
+    output: ClassVar[None] = None
 
 
 def read_score(result: Record | Result, measure: Measure) -> float | None:
@@ -56,18 +55,17 @@ def read_score(result: Record | Result, measure: Measure) -> float | None:
     Raises:
         InputError: the run was not evaluated with this metric, or its value is not a number that can be compared.
     """
-    if isinstance(result, Record):
-        if measure.title == "test accuracy":
+    if isinstance(result, Record) and measure.is_accuracy:
+        if measure.split == "test":
             return result.test_accuracy
-        if measure.title == "validation accuracy":
-            return result.history[-1].val_accuracy if result.history else None
+        return result.history[-1].val_accuracy if result.history else None
     where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
     if measure.name not in result.scores:
         known = ", ".join((*ACCURACIES, *result.scores))
-        raise InputError(f"--by {measure.name}: {where} was not evaluated by it; must be one of {known}")
+        raise InputError(f"metric {measure.name}: {where} was not evaluated by it; must be one of {known}")
     score = result.scores[measure.name]
     if score is None:
-        raise InputError(f"--by {measure.name}: its value of {where} is not a finite number, so it cannot be compared")
+        raise InputError(f"metric {measure.name}: its value of {where} is not a finite number; it cannot be compared")
     if measure.is_share and not 0 <= score <= 1:
         raise InputError(f"{where}: {measure.name} {score:g}: must be from 0 to 1, as the unit is percent and not own")
     return score
@@ -225,7 +223,7 @@ def complete_measure(measure: Measure, arms: Iterable[Arm]) -> Measure:
     Guessing is to give the most frequent class of the test images; of several datasets, where it reaches least.
     """
     configs = [arm.config for arm in arms if arm.config is not None and not arm.config.trial]
-    if measure not in ACCURACIES.values() or not configs:
+    if not measure.is_accuracy or not configs:
         return measure
     chance = min(_find_chance(config.data.whole) for config in configs)
     return replace(measure, resolution=find_resolution(configs, measure.split), chance=chance)

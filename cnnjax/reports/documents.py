@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from cnnjax.console.tables import Column, Document, Table, Value
+from cnnjax.console.tables import Column, Document, Table, Value, capitalize
 from cnnjax.reports.arms import describe_invalid_arms, describe_lost_runs
 from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.reports.sentences import (
@@ -85,7 +85,7 @@ def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
     of_one_dataset = len({each.arm.labels.get("data.name") for each in arms}) == 1
     place = len(short) or 1
     bold = {(row, place) for row, mean in enumerate(means) if known and mean == best and of_one_dataset}
-    return Table(columns, tuple(rows), f"{measure.name[0].upper()}{measure.name[1:]} of each arm", frozenset(bold))
+    return Table(columns, tuple(rows), f"{capitalize(measure.name)} of each arm", frozenset(bold))
 
 
 def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
@@ -294,11 +294,12 @@ def make_data_table(findings: Findings) -> Table:
 def to_dict(findings: Findings) -> dict[str, Any]:
     """Returns the findings as JSON values, unrounded; without the images. ``accuracies`` are values of any measure."""
     images, measure = findings.images, findings.rules.measure
+    by = measure.split if measure.is_accuracy else measure.title
     return {
         "title": findings.title,
         "facts": list(findings.facts),
         "command": findings.command,
-        "rules": {**dataclasses.asdict(findings.rules), "measure": measure.title.removesuffix(" accuracy")},
+        "rules": {**dataclasses.asdict(findings.rules), "measure": by},
         "factors": list(findings.factors),
         "base": findings.base,
         "scope": write_scope(measure),

@@ -11,11 +11,11 @@ import numpy as np
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import Arm, complete_measure, count_origins, describe_origins
 from cnnjax.reports.images import ImageFindings, add_noise, load_image_findings
+from cnnjax.reports.rules import Rules
 from cnnjax.runs.record import LOST
 from cnnjax.runs.store import Store
 from cnnjax.statistics import (
     Contrast,
-    Criteria,
     Effect,
     Measure,
     Outcomes,
@@ -40,17 +40,6 @@ MOST_FOR_PAIRS = 60
 
 
 @dataclass(frozen=True)
-class Rules(Criteria):
-    """The rules of a comparison: the criteria of verdicts, and the planned looks.
-
-    Attributes:
-        looks: the numbers of seeds at which arms are compared, if undecided arms get more seeds; otherwise empty.
-    """
-
-    looks: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class ArmResult:
     """An arm with its scores.
 
@@ -69,9 +58,9 @@ class ArmResult:
     on_front: bool
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Findings:
-    """The findings of a comparison; they show themselves as text, and in notebooks as tables.
+    """The findings of a comparison in numbers; a `Comparison` shows them.
 
     Attributes:
         title: the question.

@@ -69,7 +69,7 @@ def load_image_findings(
         return None, ()
     if len({data.source for data in datasets}) > 1:
         return None, ("several datasets: single images are not looked at",)
-    if measure.title != "test accuracy":
+    if not (measure.is_accuracy and measure.split == "test"):
         return None, (f"single test images are not looked at: the arms are compared by {measure.title}",)
     try:
         dataset = load_data(datasets[0])

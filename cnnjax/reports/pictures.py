@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnjax.console.tables import capitalize
 from cnnjax.figures.arms import MOST_GROUPS, MOST_PAIRS, Pair, Point, draw_capacity, draw_forest, draw_pairs, draw_ranks
 from cnnjax.figures.factors import FactorEffects, HeatMap, draw_heat_maps, draw_main_effects, draw_shares
 from cnnjax.figures.runs import (
@@ -35,7 +36,6 @@ from cnnjax.reports.sentences import (
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Measure
 from cnnjax.statistics.estimates import estimate_score
-from cnnjax.statistics.measures import ACCURACY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def show_seeds(findings: Findings) -> "Drawn":
     title = findings.rules.measure.title
     same = ", which saw the same images in the same order" if findings.rules.measure.split else ""
     return figure, (
-        f"{title[0].upper()}{title[1:]} of single runs; a line joins the two runs of one seed{same}. Every "
+        f"{capitalize(title)} of single runs; a line joins the two runs of one seed{same}. Every "
         f"panel has a scale of its own. There are no bars.{note}"
     )
 
@@ -90,7 +90,7 @@ def show_seeds(findings: Findings) -> "Drawn":
 def show_capacity(findings: Findings) -> "Drawn":
     """Shows the mean against parameters, with the Pareto front."""
     if findings.ranks is not None:
-        what = "Accuracies" if findings.rules.measure.name == ACCURACY.name else "Scores"
+        what = "Accuracies" if findings.rules.measure.is_accuracy else "Scores"
         return None, f"{what} on several datasets have no scale in common."
     if not findings.has_sizes:
         return None, ""
@@ -371,7 +371,7 @@ def _choose_arms(findings: Findings, results: Sequence[ArmResult], most: int) ->
 
 def _name_best(findings: Findings) -> str:
     measure = findings.rules.measure
-    return "the most accurate" if measure.name == ACCURACY.name else f"those with the best {measure.name}"
+    return "the most accurate" if measure.is_accuracy else f"those with the best {measure.name}"
 
 
 def _has_validation(result: ArmResult) -> bool:
@@ -435,11 +435,11 @@ def draw_all(findings: Findings) -> dict[str, Picture]:
         The pictures by name, in a fixed order. The caption of a picture that cannot be drawn says why; where that is
         obvious, the picture is left out.
     """
-    pictures, measure = {}, findings.rules.measure.name
+    pictures = {}
     for name, (title, draw) in _PICTURES.items():
         figure, caption = draw(findings)
         if figure is not None or caption:
-            pictures[name] = Picture(title.format(f"{measure[0].upper()}{measure[1:]}"), caption, figure)
+            pictures[name] = Picture(title.format(capitalize(findings.rules.measure.name)), caption, figure)
     return pictures
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from cnnjax.data.dataset import name_classes
 from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
-from cnnjax.reports.arguments import JudgingArguments, Unit, read_rules
 from cnnjax.reports.arms import Arm, Result
 from cnnjax.reports.comparison import Comparison
-from cnnjax.reports.findings import Findings, Rules, compare_arms
+from cnnjax.reports.findings import Findings, compare_arms
 from cnnjax.reports.images import ImageFindings, compare_predictions
+from cnnjax.reports.rules import Rules, Unit, make_rules
 from cnnjax.runs.record import LOST
 from cnnjax.settings.checking import choice
 
@@ -217,7 +217,7 @@ def compare(
     Args:
         scores: a data frame, as of pandas or polars; the path of a CSV file; or a mapping of arms to mappings of seeds
             to scores, where a list has the seeds 0, 1, 2 and so on. An empty score, ``None`` or ``nan`` is a lost run.
-        arm: the column that tells arms apart; several columns are the factors of a study.
+        arm: the column that tells arms apart, of a data frame or file; several columns are the factors of a study.
         seed: the column of the seeds. Runs of equal seeds are compared; a seed that one of two arms lacks is left out.
         score: the column of the scores, or the name of the scores of a mapping.
         status: the column that says ``completed``, ``diverged`` or ``failed``; by default ``status``, if there is one.
@@ -227,8 +227,8 @@ def compare(
         unit: ``percent`` for scores from 0 to 1, written in % and percentage points; ``own`` for any numbers.
         lower_is_better: whether a lower score is better, as of a loss.
         chance: the score of guessing, which a lost run counts as in the worst case.
-        margin: the difference below which there is none: in percentage points, by default 0.2, or in the own unit of
-            the scores, where it must be given.
+        margin: smaller differences count as none: in percentage points, by default 0.2, or in the own unit of the
+            scores, where it must be given.
         alpha: the probability of any false claim of a difference, and likewise of equivalence.
         power: the probability with which the seeds that are planned decide.
 
@@ -245,31 +245,52 @@ def compare(
         'better'
     """
     columns = Columns((arm,) if isinstance(arm, str) else tuple(arm), seed, score, status)
-    judging = JudgingArguments("", unit, lower_is_better, chance, alpha, margin, power)
-    score = score if labels is None else "accuracy"
-    rules, origin, images = read_rules(judging, score=score), "", None
-    if isinstance(scores, Mapping):
-        nested = _read_mapping(scores)
-        if labels is not None:
-            nested, rules, images = _score_predictions(nested, np.asarray(labels), baseline, rules)
-        rows = (
-            (f"scores[{name!r}][{each}]", {"arm": name, "seed": each, score: value})
-            for name, by_seed in nested.items()
-            for each, value in by_seed.items()
-        )
-        arms = collect_arms(rows, Columns(score=score))
-    elif labels is not None:
-        raise InputError("labels: need scores to be a mapping of arms to mappings of seeds to predicted classes")
-    elif isinstance(scores, str | os.PathLike):
-        arms, origin = read_scores(read_path(scores, "scores"), columns)
-    elif hasattr(scores, "columns"):
-        names = [str(name) for name in scores.columns]
-        table = zip(*(scores[name] for name in scores.columns), strict=True)
-        rows = ((f"row {number}", dict(zip(names, values, strict=True))) for number, values in enumerate(table))
-        arms = collect_arms(rows, columns.find(names))
-    else:
-        raise InputError(f"scores: must be a data frame, a path or a mapping, not {type(scores).__name__}")
+    _refuse_unused(scores, columns, labels is not None)
+    rules = make_rules(
+        score=score if labels is None else "accuracy",
+        unit=unit,
+        lower_is_better=lower_is_better,
+        chance=chance,
+        alpha=alpha,
+        margin=margin,
+        power=power,
+    )
+    images = None
+    if labels is not None:
+        scores, rules, images = _score_predictions(_read_mapping(scores), np.asarray(labels), baseline, rules)
+    arms, origin = _read_arms(scores, replace(columns, score=rules.measure.name))
     return Comparison(compare_scores(arms, baseline, rules, origin=origin, images=images))
+
+
+def _refuse_unused(scores: Any, columns: Columns, are_predictions: bool) -> None:
+    """Raises `InputError` for an argument that would have no effect on scores of this kind."""
+    is_mapping = isinstance(scores, Mapping)
+    if are_predictions and not is_mapping:
+        raise InputError("labels: need scores to be a mapping of arms to mappings of seeds to predicted classes")
+    names = (*(["arm", "seed", "status"] if is_mapping else []), *(["score"] if are_predictions else []))
+    for name in names:
+        if getattr(columns, name) != getattr(Columns(), name):
+            why = "the accuracy is compared" if name == "score" else "a mapping has no columns"
+            raise InputError(f"{name}={getattr(columns, name)!r}: has no effect, as {why}; leave it out")
+
+
+def _read_arms(scores: Any, columns: Columns) -> tuple[tuple[Arm, ...], str]:
+    """Returns the arms of a mapping, a file or a data frame, and a line about where they are from."""
+    if isinstance(scores, Mapping):
+        rows = (
+            (f"scores[{name!r}][{seed}]", {"arm": name, "seed": seed, columns.score: value})
+            for name, by_seed in _read_mapping(scores).items()
+            for seed, value in by_seed.items()
+        )
+        return collect_arms(rows, columns), ""
+    if isinstance(scores, str | os.PathLike):
+        return read_scores(read_path(scores, "scores"), columns)
+    if not hasattr(scores, "columns"):
+        raise InputError(f"scores: must be a data frame, a path or a mapping, not {type(scores).__name__}")
+    names = [str(name) for name in scores.columns]
+    table = zip(*(scores[name] for name in scores.columns), strict=True)
+    lines = ((f"row {number}", dict(zip(names, values, strict=True))) for number, values in enumerate(table))
+    return collect_arms(lines, columns.find(names)), ""
 
 
 def _read_mapping(scores: Mapping[Any, Any]) -> dict[str, dict[int, Any]]:

@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 
+from cnnjax.console.tables import capitalize
 from cnnjax.reports.findings import Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
@@ -126,7 +127,7 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
     margin = f"within ±{_write_margin(findings)} counts as equivalent"
     if len(contrasts) == 1:
         label = contrasts[0].verdict.label
-        yield f"{label[0].upper()}{label[1:]}: {_say_contrast(findings, contrasts[0])} ({margin})."
+        yield f"{capitalize(label)}: {_say_contrast(findings, contrasts[0])} ({margin})."
     else:
         counted = _count_verdicts(contrasts)
         if findings.base is None:
@@ -274,7 +275,7 @@ def _say_size(findings: Findings) -> Iterator[str]:
             if each.estimate
         )
         more = f" and {len(front) - _MOST} more" if len(front) > _MOST else ""
-        good = "accurate" if measure.name == ACCURACY.name else f"good by {measure.name}"
+        good = "accurate" if measure.is_accuracy else f"good by {measure.name}"
         yield f"By their means, untested, no smaller network is as {good} as {listed}{more}."
 
 
@@ -312,7 +313,7 @@ def _say_measure(findings: Findings) -> Iterator[str]:
     if measure.split == "validation":
         yield f"Compared by {measure.title}; the test accuracy of what is picked is still to be looked at, once."
     else:
-        other = "validation accuracy" if measure.split else "scores of other examples"
+        other = "validation accuracy" if measure.is_accuracy else "scores of other examples"
         yield (
             f"Compared by {measure.title}: this tells what the choices do, but an arm that is picked here for its "
             f"{measure.title} is likely to look better here than on new images; pick by {other}."

@@ -106,7 +106,7 @@ def find_losses(first: Outcomes, second: Outcomes, measure: Measure) -> Losses:
         measure: what the outcomes are; guessing is the worst case of a lost run.
 
     Example:
-        >>> losses = find_losses({0: 0.97, 1: None}, {0: 0.96, 1: 0.98}, Measure(chance=0.1))
+        >>> losses = find_losses({0: 0.97, 1: None}, {0: 0.96, 1: 0.98}, Measure("accuracy", chance=0.1))
         >>> str(losses.first), [round(difference, 2) for difference in losses.lowest]
         ('1 of 2', [0.01, -0.88])
     """

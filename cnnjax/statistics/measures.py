@@ -15,19 +15,21 @@ class Measure:
         higher_is_better: whether a higher value is better.
         resolution: step between possible values, such as one over the number of test images; ``None`` if not known.
         chance: the value of guessing; ``None`` if not known.
+        is_accuracy: whether it is the accuracy that runs are stored with, and no metric, even one of that name.
 
     Example:
-        >>> accuracy, loss = Measure(), Measure("loss", is_share=False, higher_is_better=False)
-        >>> accuracy.write_difference(0.0031), loss.write_difference(0.0031)
+        >>> loss = Measure("loss", is_share=False, higher_is_better=False)
+        >>> ACCURACY.write_difference(0.0031), loss.write_difference(0.0031)
         ('+0.31', '+0.0031')
     """
 
-    name: str = "accuracy"
+    name: str
     split: str = "test"
     is_share: bool = True
     higher_is_better: bool = True
     resolution: float | None = None
     chance: float | None = None
+    is_accuracy: bool = False
 
     @property
     def title(self) -> str:
@@ -53,7 +55,7 @@ class Measure:
 
     @property
     def points(self) -> str:
-        """The unit after a difference in a sentence, with a blank before it; empty if it is that of the values."""
+        """The unit after a difference in a sentence, with a blank before it; empty in the unit of the values."""
         return " points" if self.is_share else ""
 
     @property
@@ -98,5 +100,5 @@ class Measure:
         return f"{self.scale * margin:g}"
 
 
-ACCURACY = Measure()
+ACCURACY = Measure("accuracy", is_accuracy=True)
 """Test accuracy, without its resolution and what guessing reaches."""

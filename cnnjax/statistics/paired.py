@@ -181,14 +181,17 @@ def _read(values: Mapping[int, float], seeds: list[int], name: str) -> np.ndarra
 def _subtract(a: np.ndarray, b: np.ndarray, resolution: float | None) -> np.ndarray:
     """Returns the differences without floating-point rounding errors, so that equal ones compare equal."""
     if resolution is None:
-        largest = max(np.abs(a).max(), np.abs(b).max())
-        digits = SIGNIFICANT - math.ceil(math.log10(largest)) if largest else 0
-        rounded: np.ndarray = np.round(a - b, digits)
-        return rounded
+        return round_off(a - b, max(np.abs(a).max(), np.abs(b).max()))
     steps: np.ndarray = np.rint((a - b) / resolution)
     if np.abs((a - b) / resolution - steps).max() > 0.01:
         raise InputError(f"resolution={resolution}: the differences are no multiples of it")
     return steps * resolution
+
+
+def round_off(differences: np.ndarray, largest: float) -> np.ndarray:
+    """Returns differences of values without rounding errors: to `SIGNIFICANT` digits of the largest absolute value."""
+    rounded: np.ndarray = np.round(differences, SIGNIFICANT - math.ceil(math.log10(largest)) if largest else 0)
+    return rounded
 
 
 def _student(mean: float, spread: float, n: int, confidence: float) -> tuple[float, float, float]:

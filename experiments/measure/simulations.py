@@ -347,7 +347,7 @@ def _judge_one(first: np.ndarray, second: np.ndarray, lost: np.ndarray) -> tuple
     outcomes = {
         seed: None if gone else float(value) for seed, (value, gone) in enumerate(zip(first, lost, strict=True))
     }
-    losses = find_losses(outcomes, dict(enumerate(map(float, second))), Measure(chance=CHANCE))
+    losses = find_losses(outcomes, dict(enumerate(map(float, second))), Measure("accuracy", chance=CHANCE))
     return word, survives(word, losses, (ALPHA, ALPHA), MARGIN)
 
 
