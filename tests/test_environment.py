@@ -112,7 +112,11 @@ def test_jax_that_cannot_start_is_one_sentence_of_a_run_and_of_a_grid(tmp_path, 
 
 @pytest.mark.parametrize(
     ("backend", "chosen"),
-    [("module://no_such_package.backend", "none"), ("unknown", "none"), ("webagg", "webagg")],
+    [
+        ("module://no_such_package.backend", "module://no_such_package.backend"),
+        ("unknown", "none"),
+        ("webagg", "webagg"),
+    ],
 )
 def test_pictures_are_the_same_whatever_the_user_shows_his_own_with(tmp_path, backend, chosen):
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsavefig.dpi: 20\nsavefig.bbox: tight\nlines.linewidth: 9\n")

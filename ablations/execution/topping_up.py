@@ -16,8 +16,8 @@ from ablations.study.grid import Cell, Grid
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import ACCURACIES, complete_measure
 from cnnjax.reports.rules import Rules
-from cnnjax.runs.config import name_metric
 from cnnjax.runs.store import Store
+from cnnjax.runs.train_config import name_metric
 from cnnjax.settings.checking import choice
 from cnnjax.statistics import compare_in_looks, plan_looks
 

@@ -38,7 +38,7 @@ class FeedingArguments:
     """Measures training on images that are fed in chunks::
 
     python -m experiments.measure.feeding
-    python -m experiments.measure.feeding --images 1000000 --repeats 1 --chunks-only
+    python -m experiments.measure.feeding --images 1000000 --chunks-only
     """
 
     images: int = 20_000
