@@ -158,6 +158,27 @@ def test_plan_status_and_report_show_a_study_of_a_function(write, capsys):
     assert "dataset" not in capsys.readouterr().out.splitlines()[1]
 
 
+def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_spoken_of(write, capsys):
+    write("def trial(seed, width: int = 1): return {'loss': 1 / width + seed, 'steps': 10 * width}")
+    result = Study("my_trials.py:trial", grid={"width": [1, 2]}, seeds=3).run("runs", workers=1, quiet=True)
+    (table,) = result.to_document().tables
+    shown = dict(zip([column.heading for column in table.columns], zip(*table.rows, strict=True), strict=True))
+    assert shown["loss"] == ("2 ± 1", "1.5 ± 1")
+    assert shown["steps"] == ("10 ± 0", "20 ± 0")
+    assert report(["--format", "json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["scores"]["loss"]["mean"] for cell in cells] == [2.0, 1.5]
+    for by, measure in (("test", "accuracy"), ("validation", "validation accuracy")):
+        with pytest.raises(InputError, match=f"--by {measure}: run .* must be one of loss, steps$"):
+            result.compare("width=1", by=by)
+    found = result.compare("width=1", by="loss", unit="own", lower_is_better=True, margin=0.1)
+    assert found.contrasts["trial.width=2"].comparison.mean == pytest.approx(-0.5)
+    assert report([]) == 0
+    assert not re.search("test set|images|validation", f"{capsys.readouterr().out} {result} {found}")
+    with pytest.raises(InputError, match="--select: picks by validation accuracy, which a trial function has not"):
+        report(["--select"])
+
+
 def test_a_function_is_studied_from_python(write, tmp_path, monkeypatch):
     write(path="trials_of_a_module.py")
     monkeypatch.syspath_prepend(str(tmp_path))
