@@ -75,7 +75,7 @@ def _read_axes(axes: tuple[str, ...], assigned: Mapping[str, str], mistakes: Mis
             if name in table:
                 raise InputError(f"--axis {name}: given twice")
             table[name] = _read_list(text, f"--axis {name}")
-    schema = RunConfig.schema_of([assigned, table])
+    schema = RunConfig.schema([assigned, table])
     factors = StudyReader(schema, mistakes).read_factors(table, "--axis ") if table else ()
     title = " x ".join(factor.name for factor in factors)
     return StudyConfig("axes", title, {}, (Sweep("grid", factors),), DEFAULT_SEEDS, COMMAND_LINE)

@@ -90,7 +90,7 @@ class Study:
             given |= _list_data_settings(self.data)
         elif self.data != "mnist":
             raise InputError(f"{_SOURCE}: data={self.data!r}: a trial function loads its own data; leave it out")
-        schema = RunConfig.schema_of(given)
+        schema = RunConfig.schema(given)
         base = _complete(self.base, schema, "base")
         for path in base:
             if path in given:
@@ -128,8 +128,9 @@ def _name_subject(subject: Any) -> dict[str, Any]:
     if subject is None:
         return {}
     reference = read_reference(subject, "subject")
-    is_function = inspect.isfunction(load_object(reference, "subject"))
-    return {trial_function.WHERE if is_function else own_module.WHERE: reference}
+    found = load_object(reference, "subject")
+    is_class = inspect.isclass(getattr(found, "func", found))  # functools.partial presets fields or arguments
+    return {own_module.WHERE if is_class else trial_function.WHERE: reference}
 
 
 def _list_data_settings(data: Any) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def read_report(arguments: ReportArguments, shown: Shown) -> Report:
         InputError: there is no such column to sort by.
     """
     results = make_arms(shown.part, shown.records)
-    cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid))
+    cells = sort_cells(results, arguments.sort, shown.grid, list_columns(shown.grid, results))
     return Report(shown.study.title, shown.grid, cells, shown.remarks, shown.base)
 
 
@@ -286,8 +286,9 @@ def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
     base = shown.study.base
     base = replace(base, data=find_images(base.data))
     cell = next((cell for cell in shown.cells if replace(cell.config, seed=0).key == base.key), None)
+    score = read_rules(arguments).measure.name
     has_result = cell and any(
-        record.status == "completed"
+        record.status == "completed" and (not record.config.trial or score in record.scores)
         for seed in shown.grid.seeds
         if (record := shown.records.get(cell.seeded(seed).key))
     )

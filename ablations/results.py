@@ -11,13 +11,13 @@ from ablations.study.study import StudyConfig
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import (
-    ACCURACIES,
     Arm,
     Failure,
     count_origins,
     describe_invalid_arms,
     describe_lost_runs,
     describe_origins,
+    place_measure,
 )
 from cnnjax.reports.findings import Findings, compare_stored_arms
 from cnnjax.reports.rules import Rules
@@ -27,10 +27,10 @@ from cnnjax.runs.store import Store
 from cnnjax.settings.checking import choice, write_count
 from cnnjax.settings.schema import shorten_paths, write_literal
 from cnnjax.statistics.estimates import Estimate
+from cnnjax.statistics.measures import ACCURACY, Measure
 
 MEANINGS = (
-    "±: standard deviation over seeds; [low, high]: 95% t interval of the mean over seeds, of that cell alone and for "
-    "these training and test images",
+    "±: standard deviation over seeds; [low, high]: 95% t interval of the mean over seeds, of that cell alone{}",
     "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
 )
 _ALWAYS_SHOWN = ("data.name", "train.epochs")
@@ -57,6 +57,11 @@ class Report:
     base: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def measure(self) -> Measure:
+        """The accuracy that the report shows: that on the test set, or the one that a function returns."""
+        return place_measure(ACCURACY, self.cells)
+
+    @property
     def origins(self) -> dict[str, dict[str, int]]:
         """The number of runs shown by every aspect of their provenance."""
         return count_origins(record for cell in self.cells for record in cell.records.values())
@@ -72,7 +77,9 @@ class Report:
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
         )
-        return Document(self.title, facts, tables, (*MEANINGS, *self._list_notes()), (COMPARISON,))
+        images = " and for these training and test images" if self.measure.split else ""
+        meanings = (text.format(images) for text in MEANINGS)
+        return Document(self.title, facts, tables, (*meanings, *self._list_notes()), (COMPARISON,))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
@@ -85,7 +92,7 @@ class Report:
             "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
-            "scope": write_scope(ACCURACIES["test"]),
+            "scope": write_scope(self.measure),
             "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],
@@ -143,7 +150,8 @@ def _cell_to_dict(cell: Arm, keys: Mapping[str, str]) -> dict[str, Any]:
         "accuracy": cell.accuracy and asdict(cell.accuracy),
         "val_accuracy": cell.val_accuracy and asdict(cell.val_accuracy),
         "keys": keys,
-        "accuracies": {str(seed): accuracy for seed, accuracy in cell.scores(ACCURACIES["test"]).items()},
+        "accuracies": {str(seed): accuracy for seed, accuracy in cell.accuracies.items()},
+        "scores": {name: asdict(estimate) for name in cell.score_names if (estimate := cell.estimate(name))},
         "counts": dict(cell.counts),
         "pruned": cell.pruned,
         "train_seconds": cell.train_seconds,
@@ -208,8 +216,9 @@ def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     """Returns a table with one row per cell, rounded for reading, without empty columns; a count of 0 is empty."""
     columns: dict[Column, Callable[[Arm], Value]] = {
         Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
-        Column("test accuracy", right=True): lambda cell: _write_spread(cell, cell.accuracy),
+        Column(place_measure(ACCURACY, cells).title, right=True): lambda cell: _write_spread(cell, cell.accuracy),
         Column("95% interval", right=True): lambda cell: write_mean_interval(cell.accuracy),
+        **{Column(name, right=True): _read_spread(name) for name in _list_scores(cells)},
         Column("parameters", ",", True): lambda cell: cell.parameters,
         Column("FLOPs", ",", True): lambda cell: cell.flops,
         Column("train s", ".1f", True): lambda cell: cell.train_seconds,
@@ -255,7 +264,7 @@ def make_pivot_tables(grid: Grid, cells: Sequence[Arm], row: str, column: str) -
 
 def make_data_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     """Returns a table with one row per cell and all numbers unrounded."""
-    columns = list_columns(grid)
+    columns = list_columns(grid, cells)
     rows = (
         (*(cell.labels[factor] for factor in grid.factors), *(read(cell) for read in columns.values()))
         for cell in cells
@@ -263,17 +272,19 @@ def make_data_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     return Table(tuple(map(Column, (*grid.factors, *columns))), tuple(rows))
 
 
-def list_columns(grid: Grid) -> dict[str, Callable[[Arm], Value]]:
+def list_columns(grid: Grid, cells: Sequence[Arm]) -> dict[str, Callable[[Arm], Value]]:
     """Returns the functions that read the columns of the data table from a cell, by the name of the column."""
     return {
         "parameters": lambda cell: cell.parameters,
         "flops": lambda cell: cell.flops,
         "val_accuracy": lambda cell: cell.val_accuracy and cell.val_accuracy.mean,
-        "accuracy": lambda cell: cell.accuracy and cell.accuracy.mean,
-        "accuracy_sd": lambda cell: cell.accuracy and cell.accuracy.standard_deviation,
-        "accuracy_low": lambda cell: cell.accuracy and cell.accuracy.low,
-        "accuracy_high": lambda cell: cell.accuracy and cell.accuracy.high,
+        **_list_estimate_columns("accuracy", lambda cell: cell.accuracy),
         **{f"accuracy_seed_{seed}": _read_accuracy(seed) for seed in grid.seeds},
+        **{
+            column: read
+            for name in _list_scores(cells)
+            for column, read in _list_estimate_columns(name, _read_estimate(name)).items()
+        },
         "train_seconds": lambda cell: cell.train_seconds,
         "total_seconds": lambda cell: cell.total_seconds,
         **{status: _read_count(status) for status in TRIAL_STATUSES},
@@ -281,8 +292,28 @@ def list_columns(grid: Grid) -> dict[str, Callable[[Arm], Value]]:
     }
 
 
+def _list_scores(cells: Iterable[Arm]) -> list[str]:
+    return list(dict.fromkeys(name for cell in cells for name in cell.score_names))
+
+
+def _list_estimate_columns(name: str, read: Callable[[Arm], Estimate | None]) -> dict[str, Callable[[Arm], Value]]:
+    def read_part(part: str) -> Callable[[Arm], Value]:
+        return lambda cell: getattr(read(cell), part, None)
+
+    parts = {"": "mean", "_sd": "standard_deviation", "_low": "low", "_high": "high"}
+    return {f"{name}{end}": read_part(part) for end, part in parts.items()}
+
+
+def _read_estimate(name: str) -> Callable[[Arm], Estimate | None]:
+    return lambda cell: cell.estimate(name)
+
+
+def _read_spread(name: str) -> Callable[[Arm], Value]:
+    return lambda cell: _write_spread(cell, cell.estimate(name), Measure(name, is_share=False))
+
+
 def _read_accuracy(seed: int) -> Callable[[Arm], Value]:
-    return lambda cell: cell.scores(ACCURACIES["test"]).get(seed)
+    return lambda cell: cell.accuracies.get(seed)
 
 
 def _read_count(status: str) -> Callable[[Arm], Value]:
@@ -302,16 +333,16 @@ def _pivot(grid: Grid, cells: Sequence[Arm], row: str, column: str, others: list
 
 
 def _write_entry(cell: Arm) -> str:
-    return _write_spread(cell, cell.accuracy) or ", ".join(
-        f"{count} {status}" for status, count in cell.counts.items() if count
-    )
+    scores = [f"{name} {_read_spread(name)(cell)}" for name in cell.score_names]
+    counts = [f"{count} {status}" for status, count in cell.counts.items() if count]
+    return _write_spread(cell, cell.accuracy) or ", ".join(scores or counts)
 
 
-def _write_spread(cell: Arm, estimate: Estimate | None) -> str | None:
+def _write_spread(cell: Arm, estimate: Estimate | None, measure: Measure = ACCURACY) -> str | None:
     if estimate is None:
         return None
     partly = f" ({estimate.n} of {len(cell.seeds)})" if estimate.n < len(cell.seeds) else ""
-    return f"{write_mean(estimate)}{partly}"
+    return f"{write_mean(estimate, measure)}{partly}"
 
 
 def sort_cells(
@@ -408,6 +439,8 @@ def pick_cell(cells: Sequence[Arm]) -> Pick:
         raise InputError(
             "--select: the cells differ in train.validation_split, so in the examples that would judge them"
         )
+    if any(cell.config and cell.config.trial for cell in cells):
+        raise InputError("--select: picks by validation accuracy, which a trial function has not; use --sort")
     if any(cell.accuracy for cell in cells) and not any(cell.val_accuracy for cell in cells):
         raise InputError(
             "--select: no run has validation examples; run the study with --set train.validation_split=0.1"

@@ -262,7 +262,7 @@ def test_a_run_that_is_not_completed_is_refused(tmp_path, out, run_main):
     store = Store(tmp_path / "runs")
     store.create()
     with pytest.raises(
-        InputError, match=r"--out: no completed run is in .*; make one with: python -m experiments\.train"
+        InputError, match=r"--out: no completed run of a network is in .*; make one with: python -m experiments\.train"
     ):
         run_main("run", "--out", tmp_path / "runs")
     store.add(Run(dataclasses.replace(run.record, **changes), run.params, {}, None))
@@ -337,7 +337,7 @@ def test_a_network_without_convolutions_shows_the_weights_of_its_first_dense_lay
         (["run", "--image", "absent.png"], r"--image absent.png: there is no such file"),
         (["run", "--invert"], r"--invert: changes a picture; needs --image"),
         (["run", "--image", "a.png", "--invert", "--no-invert"], r"--invert: give --invert or --no-invert, not both"),
-        (["run", "--out", "nowhere"], r"--out: no completed run is in nowhere/runs.sqlite"),
+        (["run", "--out", "nowhere"], r"--out: no completed run of a network is in nowhere/runs.sqlite"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -140,7 +140,7 @@ def test_a_filter_that_names_no_factor_and_label_is_refused(text, message):
 
 
 def ordered(column, records):
-    return labels(sort_cells(make_arms(GRID, records), column, GRID, list_columns(GRID)))
+    return labels(sort_cells(make_arms(GRID, records), column, GRID, list_columns(GRID, ())))
 
 
 def test_cells_are_sorted_by_numbers_and_those_without_one_come_last():
@@ -196,7 +196,7 @@ def test_the_data_table_has_every_column_unrounded():
     records = make_records(GRID, lambda trial: 1 / 3)
     table = make_data_table(GRID, make_arms(GRID, records))
     headings = [column.heading for column in table.columns]
-    assert headings == [*GRID.factors, *list_columns(GRID)]
+    assert headings == [*GRID.factors, *list_columns(GRID, ())]
     assert {"accuracy_seed_0", "accuracy_seed_1", "accuracy_seed_7"} < set(headings)
     first = dict(zip(headings, table.rows[0], strict=True))
     assert (first["accuracy"], first["accuracy_seed_7"], first["completed"]) == (1 / 3, 1 / 3, 3)

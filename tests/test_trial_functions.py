@@ -4,6 +4,7 @@ import json
 import re
 import textwrap
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,14 @@ from ablations.execution.work import Policy
 from ablations.plan import main as plan
 from ablations.report import main as report
 from ablations.status import main as status
-from cnnjax import InputError, RunConfig, Store, fit
+from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig, fit, fit_many, summarize
 from cnnjax.runs.record import Record
 from cnnjax.runs.selection import find_contexts, read_selectors
 from cnnjax.settings.schema import flatten
 from cnnjax.statistics.measures import ACCURACY
+from experiments.compare import main as compare
+from experiments.explain import main as explain
+from experiments.train import main as train
 
 PAGE = (Path(__file__).parent.parent / "docs/studies.md").read_text()
 TRIAL = """
@@ -158,6 +162,27 @@ def test_plan_status_and_report_show_a_study_of_a_function(write, capsys):
     assert "dataset" not in capsys.readouterr().out.splitlines()[1]
 
 
+def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_spoken_of(write, capsys):
+    write("def trial(seed, width: int = 1): return {'loss': 1 / width + seed, 'steps': 10 * width}")
+    result = Study("my_trials.py:trial", grid={"width": [1, 2]}, seeds=3).run("runs", workers=1, quiet=True)
+    (table,) = result.to_document().tables
+    shown = dict(zip([column.heading for column in table.columns], zip(*table.rows, strict=True), strict=True))
+    assert shown["loss"] == ("2 ± 1", "1.5 ± 1")
+    assert shown["steps"] == ("10 ± 0", "20 ± 0")
+    assert report(["--format", "json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["scores"]["loss"]["mean"] for cell in cells] == [2.0, 1.5]
+    for by, measure in (("test", "accuracy"), ("validation", "validation accuracy")):
+        with pytest.raises(InputError, match=f"--by {measure}: run .* must be one of loss, steps$"):
+            result.compare("width=1", by=by)
+    found = result.compare("width=1", by="loss", unit="own", lower_is_better=True, margin=0.1)
+    assert found.contrasts["trial.width=2"].comparison.mean == pytest.approx(-0.5)
+    assert report([]) == 0
+    assert not re.search("test set|images|validation", f"{capsys.readouterr().out} {result} {found}")
+    with pytest.raises(InputError, match="--select: picks by validation accuracy, which a trial function has not"):
+        report(["--select"])
+
+
 def test_a_function_is_studied_from_python(write, tmp_path, monkeypatch):
     write(path="trials_of_a_module.py")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -229,10 +254,68 @@ def test_an_edited_function_stops_the_study_without_failed_trials(write):
     assert not Store("runs").list_statuses()
 
 
+@pytest.mark.parametrize("name", ["part", "jitted", "callable_object"])
+def test_partial_and_jitted_functions_and_callable_objects_are_studied(write, name):
+    write(
+        """
+        import functools
+        import jax
+
+        def trial(seed: int, width: int, scale: float = 1.0): return {"loss": scale * width + seed}
+
+        class Trial:
+            def __call__(self, seed: int, width: int): return {"loss": 1.0 * width + seed}
+
+        part, jitted, callable_object = functools.partial(trial, scale=1.0), jax.jit(trial), Trial()
+        """
+    )
+    study = Study(f"my_trials.py:{name}", grid={"width": [1, 2]}, seeds=2)
+    assert {*study.config.settings} == {"trial.function"}
+    assert run(study.config)["completed"] == 4
+    for record in Store("runs").find_all().values():
+        assert record.scores == {"loss": json.loads(record.config.trial.fields)["width"] + record.config.seed}
+    with pytest.raises(InputError, match=r"trial.width.*='wide': must be an integer"):
+        Study(f"my_trials.py:{name}", grid={"width": ["wide"]})
+
+
+def test_two_arms_of_a_function_are_compared_by_the_command(write, capsys):
+    write()
+    run(make_study())
+    arms = ["--a", "trial.width=2", "--b", "trial.width=1", "--set", "trial.function=my_trials.py:trial"]
+    assert compare([*arms, "--set", "trial.norm=group", "--format", "json"]) == 0
+    (contrast,) = json.loads(capsys.readouterr().out)["contrasts"]
+    assert contrast["comparison"]["mean"] == pytest.approx(0.02)
+
+
+def test_a_function_is_refused_in_one_line_where_a_network_is_needed(write, capsys):
+    write()
+    config = read(width=1)
+    Path("run.toml").write_text(config.to_toml())
+    calls = "calls a trial function, which has no network"
+    for name, refused in {"model": ModelConfig((8,)), "train": TrainConfig(2), "data": DataConfig("cifar10")}.items():
+        with pytest.raises(InputError, match=f"{name}: has no effect on trial.function='my_trials.py:trial'"):
+            replace(config, **{name: refused})
+    for use, message in {
+        lambda: fit_many([RunConfig(), config], None): rf"configs\[1\]: {calls}",
+        lambda: summarize(config): f"config: {calls}",
+        lambda: train(["--config", "run.toml", "--model.padding", "same"]): f"--config run.toml: {calls}",
+        lambda: train(["--trial", "my_trials.py:trial"]): "--trial: there is no such option",
+        lambda: train(["--set", "trial.function=my_trials.py:trial"]): "unknown setting 'trial.function'",
+        lambda: explain(["--where", "trial.function=my_trials.py:trial"]): "--where: unknown setting 'trial.function'",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            use()
+    with pytest.raises(SystemExit):
+        train(["--help-all"])
+    assert "trial" not in capsys.readouterr().out
+
+
 def test_commands_for_networks_pass_over_functions(write):
     write()
     run(make_study())
     records = Store("runs").find_all()
+    with pytest.raises(InputError, match="no completed run of a network is in"):
+        explain(["--where", "trial.function=my_trials.py:trial"])
     selectors = read_selectors(["model.padding=same"], ["model.padding=valid"], [])
     assert find_contexts(selectors, records) == {}
     with pytest.raises(InputError, match="completed and has no network: it called a function"):

@@ -127,7 +127,7 @@ def read_dict(values: Any, name: str, source: str = "study") -> StudyConfig:
     """
     try:
         plain = take_arrays(values, "study")
-        schema = RunConfig.schema_of(plain)
+        schema = RunConfig.schema(plain)
     except InputError as error:
         raise refusal(source, [str(error)]) from None
     mistakes = Mistakes(source)

@@ -252,7 +252,7 @@ class StudyConfig:
     def schema(self) -> Schema:
         """The settings that factors may vary."""
         levels = [level.settings for sweep in self.sweeps for factor in sweep.factors for level in factor.levels]
-        return RunConfig.schema_of([self.settings, *levels])
+        return RunConfig.schema([self.settings, *levels])
 
     @property
     def digest(self) -> str:

@@ -154,7 +154,7 @@ def _list_fields(values: Any, path: tuple[str, ...], prefix: str) -> Iterator[En
             yield from _list_module(value, inner, f"{prefix}{name}.")
         elif isinstance(value, Settings):
             yield from _list_fields(value, inner, f"{prefix}{name}." if name else prefix)
-        else:
+        elif not any(isinstance(part, type) and issubclass(part, Settings) for part in _list_kinds(hint)):
             owner = _find_owner(kind, field.name)
             yield Entry(f"{prefix}{name}", inner, hint, value, owner, option, issubclass(owner, Settings))
 
@@ -326,7 +326,7 @@ def parse_arguments(kind: type[Arguments], argv: list[str], prog: str, default: 
     if asked:
         say(write_help(kind, entries, prog, "--help-all" in asked, find_width()), sys.stdout)
         raise SystemExit(0)
-    schema = RunConfig.schema(_list_modules(default))
+    schema = RunConfig.schema({WHERE: _list_modules(default)})
     given = _parse(entries, argv)
     values = [(entry, _convert(entry, given[entry.name])) for entry in entries if entry.name in given]
     assigned = [
@@ -367,16 +367,19 @@ def _list_modules(arguments: Any) -> list[str]:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Reads a run configuration from a ``.toml`` or ``.json`` file.
+    """Reads the run configuration of a network from a ``.toml`` or ``.json`` file.
 
     Raises:
         InputError: the file cannot be read, or its configuration is not valid.
     """
     try:
         text = read_text(path)
-        return RunConfig.from_json(text) if path.suffix.lower() == ".json" else RunConfig.from_toml(text)
+        config = RunConfig.from_json(text) if path.suffix.lower() == ".json" else RunConfig.from_toml(text)
     except InputError as error:
         raise InputError(f"--config {path}: {error}") from None
+    if config.trial:
+        raise InputError(f"--config {path}: calls a trial function, which has no network to train; a study runs it")
+    return config
 
 
 def _parse(entries: Sequence[Entry], argv: Sequence[str]) -> dict[str, Any]:

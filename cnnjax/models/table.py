@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from cnnjax.errors import InputError
 from cnnjax.models.network import Layer, Network, Shape
 from cnnjax.models.own_module import ModuleConfig, is_linen_module
 
@@ -83,6 +84,9 @@ class _HasNetwork(Protocol):
     @property
     def model(self) -> Network: ...
 
+    @property
+    def trial(self) -> object: ...
+
 
 def summarize(
     config: "Network | _HasNetwork | nn.Module", input_shape: Shape = (28, 28, 1), classes: int | None = 10
@@ -98,7 +102,7 @@ def summarize(
         The summary; printing it shows the table.
 
     Raises:
-        InputError: a window is larger than its input.
+        InputError: a window is larger than its input, or the run calls a trial function.
 
     Example:
         >>> from cnnjax import ModelConfig, summarize
@@ -109,7 +113,11 @@ def summarize(
         >>> summarize(ModelConfig(), (28, 28, 1)).parameters
         62346
     """
-    found: Any = config.model if isinstance(config, _HasNetwork) else config
+    found: Any = config
+    if isinstance(config, _HasNetwork):
+        if config.trial:
+            raise InputError("config: calls a trial function, which has no network to summarize")
+        found = config.model
     network: Network = ModuleConfig.from_module(found) if is_linen_module(found) else found
     return Summary(network.list_layers(input_shape, classes))
 

@@ -8,7 +8,7 @@ machines or two versions of a package may differ where the arms do not.
 import functools
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -50,18 +50,21 @@ class Result:
 
 
 def read_score(result: Record | Result, measure: Measure) -> float | None:
-    """Returns the value of a measure of a completed run; ``None`` for an accuracy that it does not have.
+    """Returns the value of a measure of a completed run; ``None`` for an accuracy that a network does not have.
 
     Raises:
-        InputError: the run was not evaluated with this metric, or its value is not a number that can be compared.
+        InputError: the run has no such metric or score, or its value is not a number that can be compared.
     """
-    if isinstance(result, Record) and measure.is_accuracy:
-        if measure.split == "test":
+    accuracies: Mapping[str, Measure] = {}
+    if isinstance(result, Record) and not result.config.trial:
+        accuracies = ACCURACIES
+        if measure.is_accuracy:
+            if measure.split == "validation":
+                return result.history[-1].val_accuracy if result.history else None
             return result.test_accuracy
-        return result.history[-1].val_accuracy if result.history else None
     where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
     if measure.name not in result.scores:
-        known = ", ".join((*ACCURACIES, *result.scores))
+        known = ", ".join((*accuracies, *result.scores))
         raise InputError(f"metric {measure.name}: {where} was not evaluated by it; must be one of {known}")
     score = result.scores[measure.name]
     if score is None:
@@ -161,10 +164,28 @@ class Arm:
         """The mean test accuracy over the completed seeds with its 95% interval; ``None`` without one."""
         return self._estimate(ACCURACIES["test"])
 
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """The test accuracies of the completed seeds; empty where a function returns none."""
+        known = {seed: result for seed, result in self.completed.items() if isinstance(result, Record)}
+        return {seed: record.test_accuracy for seed, record in known.items() if record.test_accuracy is not None}
+
     @functools.cached_property
     def val_accuracy(self) -> Estimate | None:
         """The mean validation accuracy with its 95% interval; ``None`` without one."""
         return self._estimate(ACCURACIES["validation"])
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of its scores apart from the accuracy: metrics of a network, or what a function returns."""
+        names = dict.fromkeys(name for result in self.completed.values() for name in result.scores)
+        return tuple(name for name in names if name != ACCURACY.name)
+
+    def estimate(self, name: str) -> Estimate | None:
+        """Returns the mean of a score over the completed seeds at which it is a finite number; ``None`` without one."""
+        scores = [result.scores.get(name) for result in self.completed.values()]
+        values = [score for score in scores if score is not None]
+        return estimate_score(values, Measure(name, "", name == ACCURACY.name)) if values else None
 
     def outcomes(self, measure: Measure) -> Outcomes:
         """Returns the score of every completed run by seed, and ``None`` for a run that diverged or failed."""
@@ -191,6 +212,8 @@ class Arm:
         }
 
     def _estimate(self, measure: Measure) -> Estimate | None:
+        if self.config and self.config.trial:
+            return self.estimate(place_measure(measure, [self]).name)
         values = self.scores(measure)
         if not values:
             return None
@@ -217,11 +240,19 @@ def describe_invalid_arms(arms: Iterable[Arm], names: Mapping[str, str] | None =
     return [f"invalid: {names[arm.name] if names else arm.name}: {arm.problem}" for arm in arms if arm.problem]
 
 
-def complete_measure(measure: Measure, arms: Iterable[Arm]) -> Measure:
-    """Returns the accuracy of networks with its resolution and with what guessing reaches; other measures as they are.
+def place_measure(measure: Measure, arms: Iterable[Arm]) -> Measure:
+    """Returns the measure; for functions of the user, which have no test examples, the score with its name alone."""
+    if any(arm.config and arm.config.trial for arm in arms):
+        return replace(measure, name=measure.title.removeprefix("test "), split="")
+    return measure
+
+
+def complete_measure(measure: Measure, arms: Sequence[Arm]) -> Measure:
+    """Returns the accuracy of networks with its resolution and with what guessing reaches; others by `place_measure`.
 
     Guessing is to give the most frequent class of the test images; of several datasets, where it reaches least.
     """
+    measure = place_measure(measure, arms)
     configs = [arm.config for arm in arms if arm.config is not None and not arm.config.trial]
     if not measure.is_accuracy or not configs:
         return measure

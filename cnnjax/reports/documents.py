@@ -20,16 +20,22 @@ from cnnjax.reports.sentences import (
     write_summary,
 )
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast
+from cnnjax.statistics import Contrast, Measure
 from cnnjax.statistics.measures import ACCURACY
 
-MEANINGS = (
-    "±: standard deviation over seeds; 95% intervals of means are of each arm alone, for these training and test "
-    "images, and need three seeds",
-    "differences are paired by seed, and for these test images; an interval is the one that its verdict rests on: at "
-    "the confidence at which better and worse are decided among all comparisons of the table, or, of what is "
-    "equivalent, that of the two one-sided tests (TOST)",
-)
+
+def list_meanings(measure: Measure) -> tuple[str, ...]:
+    """Returns what the numbers of the tables mean."""
+    of_means, of_differences = (
+        (", for these training and test images,", ", and for these test images") if measure.split else ("", "")
+    )
+    return (
+        f"±: standard deviation over seeds; 95% intervals of means are of each arm alone{of_means} and need three "
+        "seeds",
+        f"differences are paired by seed{of_differences}; an interval is the one that its verdict rests on: at "
+        "the confidence at which better and worse are decided among all comparisons of the table, or, of what is "
+        "equivalent, that of the two one-sided tests (TOST)",
+    )
 
 
 def make_document(findings: Findings, all_tests: bool = False) -> Document:
@@ -50,7 +56,13 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
     )
     has_reasons = all_tests or len(findings.contrasts) == 1
     reasons = [f"{compared}: {reason}" for compared, reason in list_reasons(findings)] if has_reasons else []
-    notes = (*MEANINGS, *reasons, *list_losses(findings), *findings.provenance, *findings.remarks)
+    notes = (
+        *list_meanings(findings.rules.measure),
+        *reasons,
+        *list_losses(findings),
+        *findings.provenance,
+        *findings.remarks,
+    )
     filled = tuple(table for table in tables if table.rows)
     return Document(findings.title, findings.facts, filled, notes, write_summary(findings), findings.command)
 

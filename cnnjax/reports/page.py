@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cnnjax.console.tables import Column, Table, Value, split_code, write_value
 from cnnjax.errors import printable
 from cnnjax.figures.style import BLUE, INK, encode_figure
-from cnnjax.reports.documents import MEANINGS, list_losses, list_reasons, make_document
+from cnnjax.reports.documents import list_losses, list_meanings, list_reasons, make_document
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.pictures import draw_all
 
@@ -138,7 +138,7 @@ def write_html(findings: Findings, all_tests: bool = False) -> str:
         before=[picture for picture in pictures if picture.name not in _AFTER_TABLES],
         after=[picture for picture in pictures if picture.name in _AFTER_TABLES],
         tables=[_prepare_table(number, table) for number, table in enumerate(document.tables, 1)],
-        meanings=MEANINGS,
+        meanings=list_meanings(findings.rules.measure),
         reasons=list_reasons(findings),
         losses=list_losses(findings),
         lacking=lacking,

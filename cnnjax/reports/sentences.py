@@ -115,7 +115,7 @@ def write_runs(contrast: Contrast) -> str:
 
 def write_scope(measure: Measure) -> str:
     """Returns what verdicts and intervals on the measure are valid for."""
-    return f"over seeds, for one training and one {measure.split or 'evaluation'} set"
+    return f"over seeds, for one training and one {measure.split} set" if measure.split else "over seeds alone"
 
 
 def _say_verdicts(findings: Findings) -> Iterator[str]:
@@ -314,7 +314,8 @@ def _say_measure(findings: Findings) -> Iterator[str]:
         yield f"Compared by {measure.title}; the test accuracy of what is picked is still to be looked at, once."
     else:
         other = "validation accuracy" if measure.is_accuracy else "scores of other examples"
+        then = f"on new images; pick by {other}" if measure.split else "elsewhere; pick by other scores"
         yield (
             f"Compared by {measure.title}: this tells what the choices do, but an arm that is picked here for its "
-            f"{measure.title} is likely to look better here than on new images; pick by {other}."
+            f"{measure.title} is likely to look better here than {then}."
         )

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
@@ -33,7 +33,7 @@ class RunConfig(Settings):
     """One run: the network, its training, its images and the seed of all randomness.
 
     A run with `trial` calls a function of the user instead; the network, the training and the images then have their
-    defaults, mean nothing, and are left out of what is stored.
+    defaults, mean nothing, and are left out of what is stored. Others are refused.
 
     Raises:
         InputError: a value is not legal.
@@ -53,6 +53,14 @@ class RunConfig(Settings):
     """Seed of initialisation, data order and dropout."""
     trial: FunctionConfig | None = None
     """A function of the user that is called, instead of training a network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trial:
+            defaults = {"model": ModelConfig(), "train": TrainConfig(), "data": DataConfig()}
+            given = next((name for name, default in defaults.items() if getattr(self, name) != default), None)
+            if given:
+                raise InputError(f"{given}: has no effect on trial.function={self.trial.function!r}; must be left out")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values, for `from_dict`."""
@@ -76,8 +84,12 @@ class RunConfig(Settings):
         return super().from_dict(values)
 
     @classmethod
-    def schema_of(cls, values: Any) -> Schema:
-        """Returns the schema of nested tables of settings, such as a study's, by the modules or functions they name.
+    def schema(cls, values: Any = ()) -> Schema:
+        """Returns the schema of a run's settings, which knows them by their paths, such as ``train.epochs``.
+
+        Args:
+            values: nested tables of settings, such as a study's. The modules or functions of the user that they name
+                have settings of their own; without any, those of `ModelConfig` are the settings of the model.
 
         Raises:
             InputError, CodeError: as `describe_module` and `describe_function`.
@@ -85,20 +97,7 @@ class RunConfig(Settings):
         functions = find_code(values, trial_function.WHERE)
         if functions:
             return Schema([describe_function(read_reference(name, trial_function.WHERE)) for name in functions])
-        return cls.schema(find_code(values, WHERE))
-
-    @classmethod
-    def schema(cls, modules: Iterable[str] = ()) -> Schema:
-        """Returns the schema of a run's settings, which knows them by their paths, such as ``train.epochs``.
-
-        Args:
-            modules: import paths of the user's modules whose fields are the settings of the model; without any, they
-                are those of `ModelConfig`.
-
-        Raises:
-            InputError, CodeError: as `describe_module`.
-        """
-        networks: list[Table] = [describe_module(read_reference(module, WHERE)) for module in modules]
+        networks: list[Table] = [describe_module(read_reference(name, WHERE)) for name in find_code(values, WHERE)]
         return Schema([*(networks or [ModelConfig]), TrainConfig, DataConfig])
 
     @classmethod

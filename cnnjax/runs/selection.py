@@ -8,6 +8,7 @@ from cnnjax.data.loading import find_images
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.own_module import WHERE
+from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
@@ -71,7 +72,7 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
         lacking = [option for option in ("--a", "--b") if path not in read[option]]
         if lacking and path not in defaults:
             raise InputError(f"{lacking[0]} {path}: must be given too, as it has no default")
-    first, second = ({path: read[option].get(path, defaults[path]) for path in paths} for option in ("--a", "--b"))
+    first, second = ({path: {**defaults, **read[option]}[path] for path in paths} for option in ("--a", "--b"))
     selectors = Selectors(first, second, _find_images(read["--set"]))
     if configure(selectors, "a", RunConfig()) == configure(selectors, "b", RunConfig()):
         raise InputError("--a and --b: mean the same configuration; must differ")
@@ -97,8 +98,8 @@ def read_where(texts: Sequence[str], option: str, store: Store) -> dict[str, Any
 
 
 def _read_schema(texts: Sequence[str]) -> Schema:
-    """Returns the schema of assignments, with the fields of the modules of the user among them."""
-    return RunConfig.schema(list_assigned(texts, WHERE))
+    """Returns the schema of assignments, with the settings of the modules or functions of the user that they name."""
+    return RunConfig.schema({where: list_assigned(texts, where) for where in (WHERE, trial_function.WHERE)})
 
 
 def _find_images(settings: Settings) -> Settings:
@@ -122,6 +123,8 @@ def configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig:
     settings = flatten(context)
     if given.get("model.module", settings.get("model.module")) != settings.get("model.module"):
         settings = {path: value for path, value in settings.items() if not path.startswith("model.")}
+    if given.get(trial_function.WHERE, settings.get(trial_function.WHERE)) != settings.get(trial_function.WHERE):
+        settings = {}
     settings |= given
     return replace(RunConfig.from_dict(nest(settings)), seed=context.seed)
 

@@ -67,8 +67,10 @@ def read_parameters(function: Callable[..., Any]) -> dict[str, CodeField]:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return {}
+    called: Any = getattr(function, "func", function)
+    annotated = called if hasattr(called, "__qualname__") else type(called).__call__  # of an object that can be called
     try:
-        hints = typing.get_type_hints(getattr(function, "func", function), include_extras=True)
+        hints = typing.get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError, AttributeError):  # an annotation that is imported for type checkers alone
         hints = {}
     return {

@@ -88,8 +88,7 @@ def fit(
         'completed'
     """
     observer = observer or Silence()
-    if not isinstance(config, RunConfig):
-        raise InputError(f"config: must be a RunConfig, not {type(config).__name__}")
+    _check_network(config, "config")
     check(checkpoint_every, Count | None, "checkpoint_every")
     check(devices, Count | None, "devices")
     if not config.model.can_be_divided and (is_joined() or (devices or 1) > 1):
@@ -260,10 +259,16 @@ def fit_many(
     return [runs[config.key] for config in configs]
 
 
+def _check_network(config: Any, where: str) -> None:
+    if not isinstance(config, RunConfig):
+        raise InputError(f"{where}: must be a RunConfig, not {type(config).__name__}")
+    if config.trial:
+        raise InputError(f"{where}: calls a trial function, which has no network to train; a study runs it")
+
+
 def _check_alike(configs: Sequence[RunConfig]) -> None:
     for index, config in enumerate(configs):
-        if not isinstance(config, RunConfig):
-            raise InputError(f"configs[{index}]: must be a RunConfig, not {type(config).__name__}")
+        _check_network(config, f"configs[{index}]")
         difference = find_difference(config, configs[0])
         if difference:
             name, own, first = difference
@@ -374,8 +379,6 @@ def _identify_images(
     """
     if not configs:
         return configs, None
-    if any(config.trial for config in configs):
-        raise InputError("config: calls a trial function, which has no network to train; a study runs it")
     if dataset is None:
         found = {data: find_images(data) for data in {config.data for config in configs}}
         return [replace(config, data=found[config.data]) for config in configs], None

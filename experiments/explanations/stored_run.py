@@ -81,7 +81,9 @@ def _choose_run(store: Store, settings: Mapping[str, Any], seed: int | None) -> 
     records = store.find_all().items()
     completed = {key: run for key, run in records if run.status == "completed" and not run.config.trial}
     if not completed:
-        raise InputError(f"--out: no completed run is in {store.path}; make one with: python -m experiments.train")
+        raise InputError(
+            f"--out: no completed run of a network is in {store.path}; make one with: python -m experiments.train"
+        )
     wanted = {path: write_literal(value) for path, value in settings.items()}
     matching = [key for key, record in completed.items() if _matches(record, wanted, seed)]
     if not matching:
