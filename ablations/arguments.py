@@ -98,7 +98,10 @@ def _read_list(text: str, where: str) -> Any:
     try:
         return read_literal(f"[{text}]")
     except InputError:
-        raise InputError(f"{where}={text!r}: must be levels with commas between them, such as valid,same") from None
+        raise InputError(
+            f"{where}={text!r}: must be levels with commas between them, such as valid,same; "
+            "a function with arguments is quoted: cross_entropy,'nets.py:focal(gamma=1.0)'"
+        ) from None
 
 
 def _read_seed_text(text: str) -> Any:

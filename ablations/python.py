@@ -35,6 +35,7 @@ from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
+from cnnjax.settings.functions import read_function
 from cnnjax.settings.references import load_object, read_reference
 from cnnjax.settings.schema import Schema, shorten_paths
 
@@ -146,8 +147,18 @@ def _complete(table: Any, schema: Schema, where: str) -> dict[str, Any]:
     """Returns settings by their paths, with classes and functions named by their import paths."""
     if not isinstance(table, Mapping):
         raise InputError(f"{_SOURCE}: {where}={table!r}: must be a dict of settings, such as {{'epochs': 5}}")
-    paths = [schema.complete_path(name, f"{_SOURCE}: {where}") for name in table]
+    paths = [_complete_name(name, levels, schema, where) for name, levels in table.items()]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice:
+        raise InputError(f"{_SOURCE}: {where}.{twice}: given twice")
     return {path: _name_code(value, f"{where}.{path}") for path, value in zip(paths, table.values(), strict=True)}
+
+
+def _complete_name(name: str, levels: Any, schema: Schema, where: str) -> str:
+    """Returns the path of a setting; a factor whose levels are sets of settings keeps its name."""
+    listed = levels if isinstance(levels, list | tuple) else ()
+    has_sets = any(isinstance(level, Mapping) and "set" in level for level in listed)
+    return name if has_sets else schema.complete_path(name, f"{_SOURCE}: {where}")
 
 
 def _name_code(value: Any, where: str) -> Any:
@@ -155,7 +166,7 @@ def _name_code(value: Any, where: str) -> Any:
         return [_name_code(part, where) for part in value]
     if isinstance(value, Mapping):
         return {name: _name_code(part, where) for name, part in value.items()}
-    return read_reference(value, where) if callable(value) else value
+    return read_function(value, where) if callable(value) else value
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,6 +14,7 @@ import pytest
 from cnnjax import InputError, ModelConfig, RunConfig
 from cnnjax.console.arguments import ADVANCED, Assignments, Option, parse_arguments
 from cnnjax.models.blocks import Size
+from experiments.train import parse as parse_training
 from terminals import ROOT, run_in_terminal
 
 MISSPELT = {
@@ -289,3 +290,16 @@ def test_every_option_of_every_command_is_explained():
         assert rows, module
         for option, rest, indent, word in rows:
             assert re.search(r" {2}\S", rest) or (len(indent) > 20 and word), (module, option)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--model.norm layer --model.no-batch-norm",
+        "--set model.norm=none --set model.batch_norm=true",
+        "--set model.norm=layer --model.batch-norm",
+    ],
+)
+def test_two_ways_to_write_one_setting_are_not_given_both(words):
+    with pytest.raises(InputError, match="give only one of them"):
+        parse_training(shlex.split(words))

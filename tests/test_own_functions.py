@@ -59,6 +59,9 @@ SOURCE = """
     def hit(logits, labels):
         return jnp.argmax(logits, -1) == labels
 
+    def three():
+        return 3
+
     def mean(logits, labels):
         return cross_entropy(logits, labels).mean()
 
@@ -141,6 +144,33 @@ class TestTraining:
             monkeypatch.setattr(main, "FACTOR", factor, raising=False)
             losses.append(fit(make_config(loss="__main__:scaled"), out=None).record.test_loss)
         assert losses[0] == 0 < losses[1]
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (
+                "@scale(1.0)\ndef loss(x, y):\n    return x[:, 0]\n",
+                "@scale(5.0)\ndef loss(x, y):\n    return x[:, 0]\n",
+            ),
+            ("def loss(x, y, k=K):\n    return k * x[:, 0] ** 2\n", None),
+            ("def loss(x, y):\n    return W[1000] * x[:, 0] ** 2\n", None),
+        ],
+    )
+    def test_an_edit_of_a_notebook_is_another_run(self, monkeypatch, before, after):
+        main, keys = sys.modules["__main__"], []
+
+        def scale(factor):
+            return lambda function: functools.wraps(function)(lambda x, y: factor * function(x, y))
+
+        for cell, text in enumerate((before, after or before)):
+            weights = np.arange(2000.0)
+            weights[1000] += cell / 1e12
+            for name, value in (("K", 3 + cell), ("W", weights), ("scale", scale)):
+                monkeypatch.setattr(main, name, value, raising=False)
+            linecache.cache["<cell>"] = (len(text), None, text.splitlines(keepends=True), "<cell>")
+            exec(compile(text, "<cell>", "exec"), vars(main))
+            keys.append(make_config(loss="__main__:loss").key)
+        assert keys[0] != keys[1]
 
     def test_by_a_function_that_imports_when_it_is_called_finds_the_file_beside_it(self, tmp_path):
         (tmp_path / "code").mkdir()
@@ -297,6 +327,7 @@ REFUSED = [
     ({"optimizer": "mine.py:sgd", "weight_decay": 0.1}, InputError, "must be an argument of mine.py:sgd"),
     ({"optimizer": "mine.py:sgd(learning_rate=1)"}, InputError, "unknown key 'learning_rate'; legal: momentum"),
     ({"optimizer": "optax:lbfgs"}, CodeError, "train.optimizer: TypeError"),
+    ({"optimizer": "mine.py:three"}, InputError, "train.optimizer: must return an optax optimizer, not int"),
     ({"optimizer": "mine.py:hit"}, CodeError, "train.optimizer: TypeError"),
 ]
 

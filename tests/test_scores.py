@@ -343,3 +343,30 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     exec(code, {})
     assert capsys.readouterr().out.splitlines()[-1].startswith("better 0.0")
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "message"),
+    [
+        ({1: [0.9, 0.8], "1": [0.1, 0.2]}, {}, "there are two arms called 1"),
+        ({"a": {0: 0.9, "0": 0.1}, "b": [0.5]}, {}, r"scores\['a'\]: has seed 0 twice"),
+        ({"a": [], "b": [0.5], "c": [0.4]}, {}, r"scores\['a'\]: has no scores"),
+        ({"a": [1e160, 2e160], "b": [1.0, 2.0]}, {"unit": "own", "margin": 1}, "must be 0, or from 1e-100 to 1e"),
+        ({"a": [0.9, 0.8], "b": [0.5, 0.6]}, {"score": "seed"}, "is the name of another column"),
+    ],
+)
+def test_scores_that_would_be_lost_or_mixed_up_are_refused(scores, options, message):
+    with pytest.raises(InputError, match=message):
+        compare(scores, **options)
+
+
+def test_seeds_of_any_size_are_told_apart(tmp_path):
+    lines = [f"{arm},{seed},{score}" for arm, score in (("a", 0.5), ("b", 0.6)) for seed in (2**53, 2**53 + 1)]
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(["arm,seed,score", *lines]))
+    assert compare(path, baseline="a").contrasts["b"].comparison.n == 2
+
+
+def test_confusions_of_thousands_of_classes_are_left_out():
+    found = compare({"a": [[0, 1, 20000], [0, 1, 2]], "b": [[0, 1, 1], [0, 0, 2]]}, labels=[0, 1, 2])
+    assert found.findings.images is None

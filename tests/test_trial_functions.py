@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ablations import Study, expand, read_dict, read_toml, run_study
@@ -173,7 +174,7 @@ def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["scores"]["loss"]["mean"] for cell in cells] == [2.0, 1.5]
     for by, measure in (("test", "accuracy"), ("validation", "validation accuracy")):
-        with pytest.raises(InputError, match=f"--by {measure}: run .* must be one of loss, steps$"):
+        with pytest.raises(InputError, match=f"metric {measure}: run .* must be one of loss, steps$"):
             result.compare("width=1", by=by)
     found = result.compare("width=1", by="loss", unit="own", lower_is_better=True, margin=0.1)
     assert found.contrasts["trial.width=2"].comparison.mean == pytest.approx(-0.5)
@@ -332,3 +333,16 @@ def test_the_example_of_the_page_is_a_study(write):
     (text,) = (block for block in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL) if "trial.function" in block)
     study = read_dict(tomllib.loads(text), "page")
     assert run(study)["completed"] == len(expand(study).trials)
+
+
+def test_a_function_that_leaves_its_folder_or_returns_a_huge_number_loses_no_result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "away.py").write_text(
+        "import os\ndef trial(seed):\n    os.chdir('/')\n    return {'accuracy': 0.5, 'loss': 10**400}\n"
+    )
+    (tmp_path / "here.py").write_text("import os\ndef trial(seed):\n    os.chdir('/')\n    return 0.5\n")
+    away, here = (
+        RunConfig.from_dict({"trial": {"function": f"{name}.py:trial"}}).trial.call(seed=0) for name in ("away", "here")
+    )
+    assert (away, here) == ({"accuracy": 0.5, "loss": np.inf}, {"accuracy": 0.5})
+    assert Path.cwd() == tmp_path

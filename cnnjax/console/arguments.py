@@ -479,6 +479,7 @@ def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
     """Returns `default` with the given values, including those of settings inside its configurations."""
     changes: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
+    written: dict[tuple[str, ...], str] = {}
     for entry, value in given:
         field, *path = entry.path
         if not path:
@@ -490,6 +491,9 @@ def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
             settings, table = getattr(settings, section), table[section]
             table.pop("source", None)  # the hash of a module's code, which tells that its fields have been checked
         name, value = settings.resolve(path[-1], value)
+        given_as = written.setdefault((*entry.path[:-1], name), entry.name)
+        if given_as != entry.name:
+            raise InputError(f"--{entry.name}: means the same as --{given_as}; give only one of them")
         table[name] = value
     configs: dict[str, Settings] = {
         field: type(getattr(default, field)).from_dict(table) for field, table in tables.items()

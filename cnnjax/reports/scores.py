@@ -1,5 +1,6 @@
 """Results of other frameworks: scores from a CSV file, a data frame or a mapping, compared like stored runs."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -23,6 +24,10 @@ from cnnjax.reports.rules import Rules, Unit, make_rules
 from cnnjax.runs.record import LOST
 from cnnjax.settings.checking import choice
 
+_SMALLEST, _LARGEST = 1e-100, 1e100
+"""Sizes between which the squares of scores are finite and not 0."""
+_MOST_CLASSES = 2000
+"""Most classes of which confusions are looked at."""
 Row = tuple[str, Mapping[str, Any]]
 """Where a row is, such as ``line 3``, and its values by column."""
 
@@ -134,6 +139,8 @@ def _read_label(value: Any, where: str) -> str:
 
 
 def _read_seed(value: Any, where: str) -> int:
+    with contextlib.suppress(ValueError):
+        return int(str(value))  # exactly, also above 2**53
     seed = _read_number(value, where, "a whole number")
     if not seed.is_integer():
         raise InputError(f"{where} {value!r}: must be a whole number")
@@ -146,6 +153,10 @@ def _read_result(row: Mapping[str, Any], columns: Columns, where: str) -> Result
     if status in LOST:
         return Result(where, {}, status, f"as {where} says")
     score = _read_number(row[columns.score], f"{where}: {columns.score}", "a number such as 0.97, or empty if lost")
+    if score and math.isfinite(score) and not _SMALLEST <= abs(score) <= _LARGEST:
+        raise InputError(
+            f"{where}: {columns.score} {score:g}: must be 0, or from {_SMALLEST:g} to {_LARGEST:g} in size"
+        )
     if math.isfinite(score):
         return Result(where, {columns.score: score})
     return Result(where, {}, "failed", f"{where} has no finite {columns.score}")
@@ -268,6 +279,8 @@ def _refuse_unused(scores: Any, columns: Columns, are_predictions: bool) -> None
     if are_predictions and not is_mapping:
         raise InputError("labels: need scores to be a mapping of arms to mappings of seeds to predicted classes")
     names = (*(["arm", "seed", "status"] if is_mapping else []), *(["score"] if are_predictions else []))
+    if is_mapping and columns.score in ("arm", "seed", "status"):
+        raise InputError(f"score={columns.score!r}: is the name of another column; must be such as 'f1'")
     for name in names:
         if getattr(columns, name) != getattr(Columns(), name):
             why = "the accuracy is compared" if name == "score" else "a mapping has no columns"
@@ -295,12 +308,21 @@ def _read_arms(scores: Any, columns: Columns) -> tuple[tuple[Arm, ...], str]:
 
 def _read_mapping(scores: Mapping[Any, Any]) -> dict[str, dict[int, Any]]:
     """Returns the values of each arm by seed; the places in a list are its seeds."""
-    nested = {}
+    nested: dict[str, dict[int, Any]] = {}
     for name, values in scores.items():
         if not isinstance(values, Mapping | Sequence | np.ndarray) or isinstance(values, str):
             raise InputError(f"scores[{name!r}]: must be a mapping of seeds to scores, or a list of scores")
         pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
-        nested[str(name).strip()] = {_read_seed(seed, f"scores[{name!r}]: seed"): value for seed, value in pairs}
+        label, by_seed = str(name).strip(), nested.setdefault(str(name).strip(), {})
+        if by_seed:
+            raise InputError(f"scores[{name!r}]: there are two arms called {label}")
+        for seed, value in pairs:
+            number = _read_seed(seed, f"scores[{name!r}]: seed")
+            if number in by_seed:
+                raise InputError(f"scores[{name!r}]: has seed {number} twice")
+            by_seed[number] = value
+        if not by_seed:
+            raise InputError(f"scores[{name!r}]: has no scores; must have at least one")
     return nested
 
 
@@ -328,6 +350,8 @@ def _score_predictions(
     if not predictions:
         return accuracies, rules, None
     highest = max(int(each.max()) for by_seed in predictions.values() for each in (labels, *by_seed.values()))
+    if highest >= _MOST_CLASSES:
+        return accuracies, rules, None
     return accuracies, rules, compare_predictions(predictions, labels, baseline, name_classes((), highest + 1))
 
 

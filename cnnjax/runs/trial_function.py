@@ -102,9 +102,17 @@ def _read_scores(found: Any, where: str) -> dict[str, float]:
         number = value.item() if getattr(value, "shape", None) == () else value
         if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, numbers.Real):
             raise InputError(f"{where}: returned {show(found)}; must return a number, or numbers by name")
-    read = {name: float(value) for name, value in scores.items()}
+    read = {name: _to_float(value) for name, value in scores.items()}
     if ACCURACY in read and math.isfinite(read[ACCURACY]):
         check(read[ACCURACY], Annotated[float, Interval(0, 1)], f"{where}: {ACCURACY}")
     if not read:
         raise InputError(f"{where}: returned no score; must return a number, or numbers by name")
     return read
+
+
+def _to_float(value: Any) -> float:
+    """Returns a number as a float; infinity if it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

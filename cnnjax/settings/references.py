@@ -119,7 +119,10 @@ def name_object(value: Any, where: str) -> str:
         with contextlib.suppress(AttributeError):
             if _look_up(loaded, name) is value:
                 file = getattr(loaded, "__file__", None)
-                is_script = file and (module == _MAIN or module.startswith(_PREFIX))
+                files = {function.__code__.co_filename for function in _list_functions(value)}
+                files -= {"<string>"} if isinstance(value, type) else set()  # the methods that dataclasses make
+                is_its_own = not files or (file and Path(file).resolve() in [Path(each).resolve() for each in files])
+                is_script = is_its_own and file and (module == _MAIN or module.startswith(_PREFIX))
                 return f"{_normalize(str(file)) if is_script else module}:{name}"
     raise InputError(
         f"{where}={show(value)}: cannot be imported by its name; must be defined at the top level of a module"
@@ -155,13 +158,17 @@ def _check_current(found: Any, module: str, where: str) -> None:
     source = read_source(f"{module}:", where).sha256
     if _known.setdefault((module, id(sys.modules[module])), source) != source:
         raise refusal
-    parts = (found, *getattr(found, "__dict__", {}).values())
-    functions = filter(inspect.isfunction, (inspect.unwrap(part) for part in parts if callable(part)))
     path = _locate(module, where).path
     known = set(_list_codes(compile(read_text(path), str(path), "exec", dont_inherit=True)))
-    for code in (function.__code__ for function in functions):
+    for code in (function.__code__ for function in _list_functions(found)):
         if Path(code.co_filename).resolve() == path and code not in known:
             raise refusal
+
+
+def _list_functions(value: Any) -> list[types.FunctionType]:
+    """Returns a function, or the methods of a class, without their decorators."""
+    parts = (value, *getattr(value, "__dict__", {}).values())
+    return [part for part in map(inspect.unwrap, filter(callable, parts)) if inspect.isfunction(part)]
 
 
 _known: dict[tuple[str, int], str] = {}
@@ -213,8 +220,9 @@ def running_code(reference: str, where: str) -> Iterator[None]:
     """
     module = reference.partition(":")[0]
     place = _locate(module, where) if _is_file(module) else None
+    imports = _own_imports(place, read_source(reference, where)) if place else contextlib.nullcontext()
     try:
-        with _own_imports(place, read_source(reference, where)) if place else contextlib.nullcontext():
+        with imports, contextlib.chdir("."):  # which is the current folder again afterwards
             yield
     except InputError:
         raise
@@ -325,6 +333,8 @@ def _describe_global(value: Any, where: str) -> str:
     if isinstance(value, types.ModuleType):
         module = value.__name__
         return module if is_installed(module, where) else f"{module} {read_source(f'{module}:', where).sha256}"
+    if hasattr(value, "tobytes"):  # an array, whose `repr` leaves out values and digits
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     try:
         reference = name_object(value, where)
     except InputError:
@@ -335,14 +345,15 @@ def _describe_global(value: Any, where: str) -> str:
 
 def _read_definition(word: str, value: Any, where: str) -> str:
     """Returns the source of a class or function of ``__main__``; that of a cell of a notebook is in `linecache`."""
-    functions = [inspect.unwrap(part) for part in (value, *getattr(value, "__dict__", {}).values()) if callable(part)]
-    files = [function.__code__.co_filename for function in functions if inspect.isfunction(function)]
+    files = [function.__code__.co_filename for function in _list_functions(value)]
+    defaults = [(function.__defaults__, function.__kwdefaults__) for function in _list_functions(value)]
     for file in (*files, *reversed(linecache.cache)):  # cells of a notebook are in the cache, the latest last
-        text = "".join(linecache.getlines(file))
+        lines = linecache.getlines(file)
         with contextlib.suppress(SyntaxError, ValueError):
-            for node in ast.parse(text).body:
-                if getattr(node, "name", None) == word:
-                    return ast.get_source_segment(text, node) or ""
+            for node in ast.parse("".join(lines)).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == word:
+                    start = min(each.lineno for each in (node, *node.decorator_list))
+                    return f"{''.join(lines[start - 1 : node.end_lineno])}# defaults: {defaults}\n"
     raise InputError(f"{where}: the source of {word} is not known; define it in a file or in a cell of a notebook")
 
 

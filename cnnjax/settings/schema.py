@@ -178,7 +178,11 @@ class Schema:
             if path in settings:
                 raise InputError(f"{option} {path}: given twice")
             settings[path] = self.read_value(path, self.parse_value(path, value), f"{option} {path}")
-        return dict(self._resolve(path, value) for path, value in settings.items())
+        resolved = [self._resolve(path, value) for path, value in settings.items()]
+        for path, (target, _) in zip(settings, resolved, strict=True):
+            if target != path and target in settings:
+                raise InputError(f"{option} {path}: is another way to write {target}; give only one of them")
+        return dict(resolved)
 
     def _resolve(self, path: str, value: Any) -> tuple[str, Any]:
         section, _, name = path.partition(".")

@@ -183,6 +183,8 @@ def _transform_by(
         rate = (lambda step: learning_rate * factor(step)) if scheduled else learning_rate
         given = {"learning_rate": rate, "steps": steps}
         made = factory(**{name: given[name] for name in given if name in read_parameters(factory)})
+        if not isinstance(made, optax.GradientTransformation):
+            raise InputError(f"train.optimizer: must return an optax optimizer, not {type(made).__name__}")
         return made if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), made)
 
     return optax.inject_hyperparams(build)(learning_rate=0.0)
