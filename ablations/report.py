@@ -199,6 +199,11 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     grid = expand(study, arguments.max_trials)
     is_shown = read_choice(arguments.filter, grid, "--filter")
     records = store.find_all(trial.key for trial in grid.trials)
+    if not records and known and not arguments.set:
+        raise InputError(
+            f"{store.path}: the runs of the study {known.name} are of other code or images than there are now; "
+            "the command that made them runs it anew"
+        )
     if not records:
         raise InputError(_say_nothing_stored(grid, grids, store, arguments.out))
     cells = tuple(cell for cell in grid.cells if is_shown(cell.labels))

@@ -346,3 +346,12 @@ def test_a_function_that_leaves_its_folder_or_returns_a_huge_number_loses_no_res
     )
     assert (away, here) == ({"accuracy": 0.5, "loss": np.inf}, {"accuracy": 0.5})
     assert Path.cwd() == tmp_path
+
+
+def test_a_report_after_an_edit_says_that_the_code_has_changed(write):
+    write()
+    run_study(make_study(), "runs", make_executor=InProcessExecutor)
+    assert report([]) == 0
+    Path("my_trials.py").write_text(Path("my_trials.py").read_text() + "# edited\n")
+    with pytest.raises(InputError, match="the runs of the study mine are of other code or images than there are now"):
+        report([])
