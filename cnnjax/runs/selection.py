@@ -120,7 +120,7 @@ def configure(selectors: Selectors, side: str, context: RunConfig) -> RunConfig:
         InputError: such a configuration is not valid.
     """
     given = {**selectors.shared, **selectors[side]}
-    settings = flatten(context)
+    settings = flatten(context, with_internal=True)
     if given.get("model.module", settings.get("model.module")) != settings.get("model.module"):
         settings = {path: value for path, value in settings.items() if not path.startswith("model.")}
     if given.get(trial_function.WHERE, settings.get(trial_function.WHERE)) != settings.get(trial_function.WHERE):

@@ -273,13 +273,19 @@ def split_assignment(text: str, option: str, example: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def flatten(config: Settings) -> dict[str, Any]:
-    """Returns the value of every setting of a configuration, by its dotted path."""
+def flatten(config: Settings, with_internal: bool = False) -> dict[str, Any]:
+    """Returns the value of every setting of a configuration, by its dotted path.
+
+    Args:
+        config: the configuration.
+        with_internal: whether fields that follow from others, and are no settings, are returned too.
+    """
     return {
         f"{section}.{name}": freeze(value)
         for section, table in config.to_dict().items()
         if isinstance(table, dict)
         for name, value in table.items()
+        if with_internal or name not in getattr(config, section).internal
     }
 
 
