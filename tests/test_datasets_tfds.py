@@ -178,7 +178,7 @@ class TestToys:
         use(monkeypatch, toys)
         with pytest.raises(error, match=message):
             load(name)
-        assert list(tmp_path.iterdir()) == []
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
     def test_a_damaged_cache_is_made_again_from_the_prepared_files(
         self, toys: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -183,8 +183,8 @@ def prepare(config: RunConfig, dataset: Dataset, mesh: Mesh | None = None) -> Pr
     """
     start = time.perf_counter()
     splits: Mapping[str, Data] = take_splits(config, dataset)
-    fits = fit_on_devices(config, dataset.info, mesh.size if mesh else 1)
-    if not agree(not fits) if is_joined() else fits:
+    # Processes that have joined do not agree on this here, where one of them may have failed before.
+    if is_joined() or fit_on_devices(config, dataset.info, mesh.size if mesh else 1):
         splits = replicate(_copy_to_device(splits), mesh)
     state = replicate(_make_state(config, dataset, splits, AXIS if mesh else None), mesh)
     arguments = state, splits, config.train.batch_size
