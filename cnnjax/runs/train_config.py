@@ -20,7 +20,7 @@ from cnnjax.settings.functions import (
     read_function,
     split_function,
 )
-from cnnjax.settings.references import Source
+from cnnjax.settings.references import Source, strip_folder
 
 _AUGMENTATIONS = {
     "crop": Interval(1, 2**15),
@@ -199,7 +199,7 @@ class TrainConfig(Settings):
         """The settings that are part of the run key; functions are named without the folders of their files."""
         texts = [*(text for _, text in self.functions), *dict(self.code or ())]
         return {
-            name: _rename(value, {text: _strip_folder(text) for text in texts})
+            name: _rename(value, {text: strip_folder(text) for text in texts})
             for name, value in super().identity.items()
         }
 
@@ -265,11 +265,6 @@ def name_metric(text: str) -> str:
         'top(k=5)'
     """
     return text.partition(":")[2]
-
-
-def _strip_folder(text: str) -> str:
-    """Returns a function without the folder of its file."""
-    return text[text.rfind("/", 0, text.index(":")) + 1 :]
 
 
 def _rename(value: Any, names: Mapping[str, str]) -> Any:

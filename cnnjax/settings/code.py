@@ -27,6 +27,7 @@ from cnnjax.settings.references import (
     name_object,
     read_reference,
     read_source,
+    strip_folder,
 )
 
 
@@ -187,7 +188,7 @@ class CodeConfig(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that are part of the run key: without the folder of the file, as the source is."""
-        return {**self.to_dict(), self.key: self.reference.rpartition("/")[2]}
+        return {**self.to_dict(), self.key: strip_folder(self.reference)}
 
     def describe_code(self) -> dict[str, Any]:
         """Returns the import path, and the texts of the source with their hash, as JSON values."""

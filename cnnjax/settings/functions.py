@@ -14,9 +14,17 @@ from typing import Any
 from cnnjax.errors import InputError
 from cnnjax.settings.checking import check, check_keys, show
 from cnnjax.settings.code import CodeField, read_parameters
-from cnnjax.settings.references import Source, is_installed, load_object, read_reference, read_source, running_code
+from cnnjax.settings.references import (
+    REFERENCE,
+    Source,
+    is_installed,
+    load_object,
+    read_reference,
+    read_source,
+    running_code,
+)
 
-_FORM = re.compile(r"(?P<reference>[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(\((?P<arguments>[^\n]*)\))?")
+_FORM = re.compile(rf"(?P<reference>{REFERENCE})(\((?P<arguments>[^\n]*)\))?")
 
 
 def is_function(value: Any) -> bool:

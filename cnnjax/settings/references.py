@@ -29,7 +29,9 @@ from cnnjax.errors import CodeError, InputError
 from cnnjax.machine.files import read_text
 from cnnjax.settings.checking import near_match, show
 
-_FORM = re.compile(r"[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+REFERENCE = r"[^:\n]+:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+"""The form of a reference, as a regular expression."""
+_FORM = re.compile(REFERENCE)
 _MAIN = "__main__"
 _PUBLIC = ("flax.linen", "jax.nn", "jax.numpy", "jax.lax", "optax")
 """Modules under whose name a function is known, wherever it is defined."""
@@ -81,6 +83,16 @@ def find_notebook_name(text: str) -> str | None:
     """
     match = re.search(rf'"{_MAIN}:(\w+)', text)
     return match and match[1]
+
+
+def strip_folder(reference: str) -> str:
+    """Returns a reference without the folder of its file.
+
+    Example:
+        >>> strip_folder("nets/resnet.py:ResNet")
+        'resnet.py:ResNet'
+    """
+    return reference[reference.rfind("/", 0, reference.index(":")) + 1 :]
 
 
 def read_reference(value: Any, where: str) -> str:

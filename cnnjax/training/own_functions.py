@@ -42,7 +42,7 @@ def check_functions(config: TrainConfig, info: DatasetInfo) -> None:
                 jax.eval_shape(functools.partial(_take_step, config), {"kernel": logits})
         else:
             given = np.arange(examples, dtype=np.int32) % info.classes
-            _measure(config, text, np.eye(info.classes, dtype=np.float32)[given], given)
+            _measure(function, text, np.eye(info.classes, dtype=np.float32)[given], given)
 
 
 def compute_scores(
@@ -61,15 +61,15 @@ def compute_scores(
     scores: dict[str, float | None] = {}
     for text in config.metrics:
         try:
-            scores[name_metric(text)] = _measure(config, text, logits, labels)
+            scores[name_metric(text)] = _measure(config.load("metrics", text), text, logits, labels)
         except InputError as error:
             scores[name_metric(text)] = None
             note(f"{error}; the metric is stored as missing")
     return scores
 
 
-def _measure(config: TrainConfig, text: str, logits: np.ndarray, labels: np.ndarray) -> float | None:
-    values = np.asarray(config.load("metrics", text)(logits, labels))
+def _measure(metric: Callable[..., Any], text: str, logits: np.ndarray, labels: np.ndarray) -> float | None:
+    values = np.asarray(metric(logits, labels))
     if values.dtype.kind not in "fiub" or values.shape not in ((), labels.shape):
         raise InputError(
             f"train.metrics={text!r}: must return a number, or one for each of {len(labels)} examples, not "
