@@ -13,7 +13,7 @@ import pytest
 
 from cnnjax import InputError, ModelConfig, RunConfig
 from cnnjax.console.arguments import ADVANCED, Assignments, Option, parse_arguments
-from cnnjax.models.blocks import Size
+from cnnjax.settings.blocks import Size
 from experiments.train import parse as parse_training
 from terminals import ROOT, run_in_terminal
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cnnjax.data.settings import READING, DataConfig
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import collapse, expand, read_padding, read_window
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.train_config import TrainConfig
+from cnnjax.settings.blocks import collapse, expand, read_padding, read_window
 
 DEFAULT_KEY = "8b63c3f3dac5bb0b439590a62fd9d6bb1b265505181d8d6e6c59d5974cfb7f2d"
 property_test = settings(max_examples=60)

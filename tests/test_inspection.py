@@ -16,7 +16,7 @@ from cnnjax.inspection.activations import compute_outputs, compute_saliency
 from cnnjax.inspection.confusion import count_confusions, find_confident_mistakes, find_hardest, list_confusions
 from cnnjax.inspection.photos import needs_inversion, read_photo
 from cnnjax.inspection.sliding import SEVEN, name_window, pool, slide
-from cnnjax.models.layers import average_pool, max_pool
+from cnnjax.layers import average_pool, max_pool
 from cnnjax.models.module import CNN
 from cnnjax.models.prediction import TrainedNetwork, compute_probabilities
 from test_model import CLASSES, CONFIGS
@@ -181,7 +181,7 @@ def test_what_the_windows_of_the_textbook_example_see():
 @pytest.mark.parametrize("strides", [1, 2, (2, 3)])
 @pytest.mark.parametrize("padding", ["valid", "same", 2, ((0, 1), (2, 0))])
 def test_a_sliding_window_sees_what_a_convolution_sums(strides, padding):
-    from cnnjax.models.layers import convolve
+    from cnnjax.layers import convolve
 
     sliding = slide((7, 9), (3, 2), strides, padding)
     image = sliding.image.astype(np.float32)[:, :, None, None]

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import pad_pixels
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.module import CNN, pools_first
 from cnnjax.models.network import OUTPUTS, Layer
+from cnnjax.settings.blocks import pad_pixels
 
 CLASSES = 3
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from jax import lax
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import pad_pixels
-from cnnjax.models.layers import average_pool, convolve, convolve_and_pool, max_pool
-from cnnjax.models.layers.convolution import ConvolutionPlan, convolve_on_accelerator
-from cnnjax.models.layers.minimal_filtering import count_multiplications, make_transforms
-from cnnjax.models.layers.patches import is_worth_pooling_patches
-from cnnjax.models.layers.pooling import slice_windows
+from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
+from cnnjax.layers.convolution import ConvolutionPlan, convolve_on_accelerator
+from cnnjax.layers.minimal_filtering import count_multiplications, make_transforms
+from cnnjax.layers.patches import is_worth_pooling_patches
+from cnnjax.layers.pooling import slice_windows
+from cnnjax.settings.blocks import pad_pixels
 
 property_test = settings(max_examples=15)
 compiled_convolve = jax.jit(convolve, static_argnums=(2, 3))  # one compilation a case, rather than one an operation
@@ -319,7 +319,7 @@ class TestConvolutionOnAccelerators:
         assert "dot_general" not in jaxpr
 
     def test_with_too_many_patches_it_stays_that_of_xla(self, monkeypatch):
-        monkeypatch.setattr("cnnjax.models.layers.patches.PATCH_BYTES", 100)
+        monkeypatch.setattr("cnnjax.layers.patches.PATCH_BYTES", 100)
         images, kernels, axes = self.make()
         jaxpr = jax.make_jaxpr(jax.vmap(lambda x, w: convolve_on_accelerator(x, w, (1, 1)), axes))(images, kernels)
         assert "conv_general_dilated" in str(jaxpr)

@@ -24,8 +24,8 @@ from ablations.execution.coordinator import run_grid
 from ablations.execution.work import Policy
 from cnnjax import DataConfig, InputError, RunConfig, Store, TrainConfig, fit, load_run, summarize
 from cnnjax.errors import CodeError
+from cnnjax.layers import convolve_batch
 from cnnjax.models.adapter import read_flags
-from cnnjax.models.layers import convolve_batch
 from cnnjax.models.own_module import ModuleConfig, describe_module
 from cnnjax.settings.references import read_source
 from grid_helpers import ScriptedExecutor, Watcher

@@ -91,7 +91,7 @@ def test_only_the_named_modules_import_jax_at_their_top():
             if any(name.split(".")[0] in ("jax", "flax", "optax", "chex", "matplotlib") for name in names):
                 found.add(str(path.relative_to(ROOT / "cnnjax").with_suffix("")))
     lazy = {"training/memory", "training/fit"}
-    others = {name for name in found if not name.startswith(("models/layers/", "training/"))}
+    others = {name for name in found if not name.startswith(("layers/", "training/"))}
     assert others == allowed
     assert not found & lazy
 

@@ -24,9 +24,9 @@ from cnnjax.figures.style import (
     styled,
 )
 from cnnjax.inspection.sliding import Pooling, Sliding
-from cnnjax.models.blocks import Pair
 from cnnjax.models.cnn import NORM_LAYERS, POOL_LAYERS
 from cnnjax.models.network import Layer, Shape
+from cnnjax.settings.blocks import Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.models.blocks import Padding, Pair, Pixels, Pool, Size, pad_pixels
 from cnnjax.models.cnn import ModelConfig
+from cnnjax.settings.blocks import Padding, Pair, Pixels, Pool, Size, pad_pixels
 
 SEVEN = np.array(
     [

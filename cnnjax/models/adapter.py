@@ -1,6 +1,6 @@
 """A linen module of the user, called as the library calls a network, and its layers, found by tracing it.
 
-Its convolutions are computed by `cnnjax.models.layers` on CPU, where the gradients of XLA's own are slow inside a scan.
+Its convolutions are computed by `cnnjax.layers` on CPU, where the gradients of XLA's own are slow inside a scan.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.errors import InputError
-from cnnjax.models.layers import convolve_batch
+from cnnjax.layers import convolve_batch
 from cnnjax.models.network import OUTPUTS, UNSAVED, Layer, Shape
 from cnnjax.models.own_module import CLASSES, WHERE, ModuleConfig
 from cnnjax.settings.references import running_code

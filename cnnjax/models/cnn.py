@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import (
+from cnnjax.models.network import Layer, Shape
+from cnnjax.settings import Settings
+from cnnjax.settings.blocks import (
     Activations,
     GroupCounts,
     Groups,
@@ -32,8 +34,6 @@ from cnnjax.models.blocks import (
     read_pool,
     read_window,
 )
-from cnnjax.models.network import Layer, Shape
-from cnnjax.settings import Settings
 from cnnjax.settings.checking import Count, Fraction, plural
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
 from cnnjax.machine.devices import take_share
-from cnnjax.models.blocks import Groups, Pair, Pixels
 from cnnjax.models.cnn import NORM_LAYERS, POOL_LAYERS, Block, ModelConfig
-from cnnjax.models.layers import average_pool, convolve, convolve_and_pool, max_pool
 from cnnjax.models.network import OUTPUTS
+from cnnjax.settings.blocks import Groups, Pair, Pixels
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with jax_started():
-        from cnnjax.models.layers.convolution import Algorithm
+        from cnnjax.layers.convolution import Algorithm
 
         names = get_args(Algorithm)
         rows = [_measure_shape(shape, names, arguments.batch, arguments.repeats) for shape in SHAPES]
@@ -98,7 +98,7 @@ def _measure_shape(
 ) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
-    from cnnjax.models.layers.convolution import choose_plan, count_saved
+    from cnnjax.layers.convolution import choose_plan, count_saved
 
     size, channels, filters, window, stride = shape
     images, kernel = jnp.ones((size, size, batch, channels)), jnp.ones((window, window, channels, filters))
@@ -115,8 +115,8 @@ def _measure_shape(
 def _make_pass(algorithm: str, stride: int, images: Any, kernel: Any) -> Callable[..., Any]:
     import jax
 
+    from cnnjax.layers.convolution import convolve
     from cnnjax.machine.compilation import compile_program
-    from cnnjax.models.layers.convolution import convolve
 
     def run(images: Any, kernel: Any) -> Any:
         outputs, pull_back = jax.vjp(

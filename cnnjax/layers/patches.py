@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.models.blocks import Pair
-from cnnjax.models.layers.pooling import (
+from cnnjax.layers.pooling import (
     MOST_SLICES,
     count_steps,
     find_first_maximum,
@@ -24,6 +23,7 @@ from cnnjax.models.layers.pooling import (
     size_of,
     slice_windows,
 )
+from cnnjax.settings.blocks import Pair
 
 PATCH_BYTES = 2**29
 """The largest matrix of patches."""

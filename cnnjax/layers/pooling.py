@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import Pair
+from cnnjax.settings.blocks import Pair
 
 MOST_SLICES = 400
 """XLA pools larger windows by itself: every position of a window is an operation to compile."""

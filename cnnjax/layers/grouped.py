@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.models.blocks import Pair, dilate
-from cnnjax.models.layers.pooling import MOST_SLICES
+from cnnjax.layers.pooling import MOST_SLICES
+from cnnjax.settings.blocks import Pair, dilate
 
 
 def convolve_in_groups(

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cnnjax.models.blocks import Pair
-from cnnjax.models.layers.pooling import count_steps, size_of, take_maximum
+from cnnjax.layers.pooling import count_steps, size_of, take_maximum
+from cnnjax.settings.blocks import Pair
 
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 """Points at which the polynomials are evaluated: the first ``n - 1`` of these, and infinity."""

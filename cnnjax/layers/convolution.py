@@ -15,21 +15,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.errors import InputError
-from cnnjax.models.blocks import Pair, Pixels, dilate, pad_pixels
-from cnnjax.models.layers.grouped import convolve_in_groups
-from cnnjax.models.layers.minimal_filtering import (
+from cnnjax.layers.grouped import convolve_in_groups
+from cnnjax.layers.minimal_filtering import (
     MOST_POINTS,
     convolve_and_pool_by_tiles,
     convolve_by_tiles,
     count_multiplications,
 )
-from cnnjax.models.layers.patches import (
+from cnnjax.layers.patches import (
     can_be_patches,
     convolve_and_pool_by_patches,
     convolve_by_patches,
     is_worth_pooling_patches,
 )
-from cnnjax.models.layers.pooling import MOST_SLICES, check_window, count_steps, max_pool, size_of
+from cnnjax.layers.pooling import MOST_SLICES, check_window, count_steps, max_pool, size_of
+from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
 from cnnjax.settings.checking import choice
 
 Algorithm = Literal["xla", "patches", "tiles"]
