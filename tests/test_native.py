@@ -1,0 +1,358 @@
+"""The C++ source of layers is compiled once for all processes, and whatever hinders that is told in one line."""
+
+import ctypes
+import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cnnjax.errors import InputError, UnavailableError
+from cnnjax.machine import native
+from cnnjax.machine.native import are_fast_layers_wanted, compile_library, find_headers, find_onednn, use_fast_layers
+
+SOURCE = 'extern "C" int answer() { return 42; }\n'
+COMPILE = "import sys; from pathlib import Path; from cnnjax.machine.native import compile_library\n"
+COMPILE += "print(compile_library(Path(sys.argv[1])))"
+
+
+def _find_missing():
+    try:
+        find_onednn()
+        native.find_compiler()
+    except UnavailableError as error:
+        return str(error)
+    return ""
+
+
+MISSING = _find_missing()
+can_compile = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A small C++ source, with an empty cache to compile it to."""
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    path = tmp_path / "answer.cc"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.fixture
+def choose_compiler(tmp_path, monkeypatch):
+    """Makes a shell script the compiler; it answers to ``--version``, and notes every other call in `calls`."""
+
+    def choose(script):
+        path = tmp_path / "compiler"
+        path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "test 1.0" && exit\necho x >> calls\n{script}\n')
+        path.write_text(path.read_text().replace("calls", str(tmp_path / "calls")))
+        path.chmod(0o755)
+        monkeypatch.setenv("CXX", str(path))
+        return tmp_path / "calls"
+
+    return choose
+
+
+def count(calls):
+    return len(calls.read_text().splitlines())
+
+
+def answer(library):
+    return ctypes.CDLL(str(library)).answer()
+
+
+def list_cache(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache/libraries").iterdir())
+
+
+@can_compile
+def test_a_source_is_compiled_on_first_use_and_then_taken_from_the_cache(source, choose_compiler, tmp_path):
+    calls = choose_compiler('exec g++ "$@"')
+    library = compile_library(source)
+    assert answer(library) == 42
+    assert compile_library(source) == library
+    assert count(calls) == 1
+    assert list_cache(tmp_path) == [library.name, "building.lock"]
+
+
+@can_compile
+def test_processes_that_need_a_library_at_once_build_it_once(source, choose_compiler):
+    calls = choose_compiler('sleep 0.5; exec g++ "$@"')
+    command = [sys.executable, "-c", COMPILE, str(source)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    printed = {process.communicate()[0] for process in processes}
+    assert printed == {f"{compile_library(source)}\n"}
+    assert count(calls) == 1
+
+
+@can_compile
+def test_those_who_wait_for_a_build_that_fails_do_not_try_again(source, choose_compiler):
+    calls = choose_compiler('sleep 1; echo "x.cc:1: error: no" >&2; exit 1')
+    errors, start = [], threading.Barrier(8)
+
+    def build():
+        start.wait()
+        try:
+            compile_library(source)
+        except UnavailableError as error:
+            errors.append(str(error).partition(" fails: ")[2])
+
+    threads = [threading.Thread(target=build) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == ["x.cc:1: error: no"] * 8
+    assert count(calls) == 1
+
+
+@can_compile
+def test_after_a_failure_the_next_process_tries_again(source, choose_compiler, tmp_path):
+    choose_compiler(f'[ -e {tmp_path}/mended ] || exit 1; exec g++ "$@"')
+    with pytest.raises(UnavailableError, match="fails: exit code 1"):
+        compile_library(source)
+    (tmp_path / "mended").touch()
+    assert answer(compile_library(source)) == 42
+
+
+@can_compile
+def test_a_build_killed_half_way_is_done_again_and_leaves_nothing(source, choose_compiler, tmp_path):
+    slow, begun = tmp_path / "slow", tmp_path / "begun"
+    slow.touch()
+    choose_compiler(
+        f"""if [ -e {slow} ]; then
+            for last; do :; done
+            echo half > "$last"; echo $$ > {begun}; exec sleep 60
+        fi
+        exec g++ "$@" """
+    )
+    process = subprocess.Popen([sys.executable, "-c", COMPILE, str(source)])
+    while not begun.exists() or not begun.read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    os.kill(int(begun.read_text()), signal.SIGKILL)
+    assert len(list_cache(tmp_path)) == 2, "a draft and the lock"
+    slow.unlink()
+    library = compile_library(source)
+    assert answer(library) == 42
+    assert list_cache(tmp_path) == [library.name, "building.lock"]
+
+
+@can_compile
+@pytest.mark.parametrize("damage", [lambda content: content[:-1000], lambda content: b"", lambda content: b"\0" * 5000])
+def test_a_damaged_library_is_compiled_anew(source, damage):
+    library = compile_library(source)
+    content = library.read_bytes()
+    library.unlink()
+    library.write_bytes(damage(content))
+    assert compile_library(source) == library
+    assert answer(library) == 42
+
+
+@can_compile
+@pytest.mark.parametrize("name", ["file/cache", "/proc/cache"])
+def test_where_the_cache_cannot_be_written_a_temporary_folder_is_used(source, tmp_path, monkeypatch, name):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / name))
+    library = compile_library(source)
+    assert answer(library) == 42
+    assert not library.is_relative_to(tmp_path)
+    assert library.parent.stat().st_mode & 0o077 == 0
+    assert compile_library(source) == library
+
+
+@can_compile
+def test_a_temporary_folder_goes_with_its_process(source, tmp_path):
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "CNNJAX_CACHE_DIR": str(tmp_path / "file")}
+    command = [sys.executable, "-c", COMPILE, str(source)]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert not Path(printed.strip()).parent.exists()
+
+
+@can_compile
+def test_without_a_home_folder_a_temporary_folder_is_used(source, monkeypatch):
+    for name in ("CNNJAX_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", _raise_no_home)
+    assert answer(compile_library(source)) == 42
+
+
+def _raise_no_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@can_compile
+def test_whatever_a_library_depends_on_makes_another_one(source, choose_compiler, monkeypatch, tmp_path):
+    libraries = [compile_library(source)]
+    assert compile_library(source) == libraries[0]
+    monkeypatch.setattr(native, "FLAGS", ("-DOTHER", *native.FLAGS))
+    libraries.append(compile_library(source))
+    monkeypatch.setattr(native, "describe_cpu", lambda: "another CPU; avx2")
+    libraries.append(compile_library(source))
+    choose_compiler('exec g++ "$@"')
+    libraries.append(compile_library(source))
+    source.write_text(SOURCE.replace("42", "43"))
+    libraries.append(compile_library(source))
+    assert [answer(library) for library in libraries] == [42, 42, 42, 42, 43]
+    assert len(set(libraries)) == 5
+
+
+@can_compile
+def test_equal_sources_in_two_folders_share_a_library(source, tmp_path):
+    other = tmp_path / "folder/answer.cc"
+    other.parent.mkdir()
+    other.write_text(SOURCE)
+    assert compile_library(other) == compile_library(source)
+
+
+@can_compile
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'int f() { return 1 }\n\nextern "C" int g() { return x; }',
+            r"answer.cc:1:19: error: expected",
+        ),
+        ("#include <no_such_header.h>", "no_such_header.h: No such file or directory"),
+        ('int missing(); extern "C" int f() { return missing(); }', r"undefined reference to .missing\(\)'"),
+        ("struct A { A() { __builtin_trap(); } } a;", "fails: exit code -4"),
+    ],
+)
+def test_a_source_that_is_wrong_is_told_by_the_first_error(source, text, message):
+    source.write_text(text)
+    with pytest.raises(UnavailableError, match=message) as caught:
+        compile_library(source)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@can_compile
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", "fails: exit code 3"),
+        ("head -c 100000 /dev/urandom >&2; exit 1", "fails: "),
+        ("exit 0", "has made no library"),
+        ('for last; do :; done; head -c 5000 /dev/urandom > "$last"', "invalid ELF header"),
+    ],
+)
+def test_a_broken_compiler_is_told_in_one_line(source, choose_compiler, tmp_path, script, message):
+    choose_compiler(script)
+    with pytest.raises(UnavailableError, match=message) as caught:
+        compile_library(source)
+    assert str(caught.value).isprintable()
+    assert not [name for name in list_cache(tmp_path) if name.endswith(".so") or name.startswith("draft")]
+
+
+@can_compile
+def test_a_compiler_that_hangs_is_ended_with_its_children(source, choose_compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "BUILD_SECONDS", 0.5)
+    choose_compiler(f"sleep 60 & echo $! > {tmp_path}/child; wait")
+    with pytest.raises(UnavailableError, match=r"has not ended after 0\.5 s"):
+        compile_library(source)
+    child = int((tmp_path / "child").read_text())
+    for _ in range(200):
+        if not _is_alive(child):
+            break
+        time.sleep(0.05)
+    assert not _is_alive(child)
+
+
+def _is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+needs_wheel = pytest.mark.skipif("oneDNN is not installed" in MISSING, reason=MISSING)
+
+
+@needs_wheel
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no-such-compiler", "there is no such compiler"),
+        ("'g++", "No closing quotation"),
+        (__file__, "there is no such compiler"),  # not executable
+        ("false", "false fails: "),
+    ],
+)
+def test_a_compiler_that_does_not_start_is_named(source, monkeypatch, value, message):
+    monkeypatch.setenv("CXX", value)
+    with pytest.raises(UnavailableError, match=message):
+        compile_library(source)
+
+
+@needs_wheel
+def test_a_file_that_is_no_program_is_no_compiler(source, tmp_path, monkeypatch):
+    (tmp_path / "garbage").write_bytes(b"\x7fELF garbage")
+    (tmp_path / "garbage").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "garbage"))
+    with pytest.raises(UnavailableError, match="garbage does not start: Exec format error"):
+        compile_library(source)
+
+
+@needs_wheel
+def test_without_a_compiler_the_error_says_how_to_get_one(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match=r"install g\+\+"):
+        compile_library(source)
+
+
+@needs_wheel
+def test_an_installation_that_has_lost_a_file_is_told(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.metadata.Distribution, "locate_file", lambda self, path: tmp_path / path.name)
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "locate_file", lambda self, path: tmp_path / path.name)
+    with pytest.raises(UnavailableError, match=r"has lost its file libdnnl\.so; pip install --force-reinstall"):
+        find_onednn()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is compiled")
+@pytest.mark.parametrize("package", ["onednn-cpu-gomp", "onednn-devel-cpu-gomp"])
+def test_without_onednn_the_error_says_how_to_get_it(source, monkeypatch, package):
+    find = importlib.metadata.distribution
+
+    def find_others(name):
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", find_others)
+    with pytest.raises(UnavailableError, match=r"oneDNN is not installed .*; pip install 'cnnjax\[onednn\]'"):
+        compile_library(source)
+
+
+def test_on_other_machines_the_error_says_what_is_needed(source, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(UnavailableError, match="need x86-64 Linux; this is aarch64"):
+        compile_library(source)
+
+
+def test_the_headers_of_xla_are_those_that_jax_names():
+    import jax.ffi
+
+    assert find_headers() == Path(jax.ffi.include_dir())
+
+
+def test_a_switch_turns_native_layers_off_for_this_process_and_its_children(monkeypatch):
+    monkeypatch.delenv("CNNJAX_FAST_LAYERS", raising=False)
+    assert are_fast_layers_wanted()
+    monkeypatch.setenv("CNNJAX_FAST_LAYERS", "1")
+    use_fast_layers(False)
+    assert not are_fast_layers_wanted()
+    assert os.environ["CNNJAX_FAST_LAYERS"] == "0"
+    use_fast_layers()
+    assert are_fast_layers_wanted()
+    monkeypatch.setenv("CNNJAX_FAST_LAYERS", "no")
+    with pytest.raises(InputError, match="CNNJAX_FAST_LAYERS='no': must be 0 or 1"):
+        are_fast_layers_wanted()
