@@ -24,7 +24,7 @@ from ablations.execution.coordinator import run_grid
 from ablations.execution.work import Policy
 from cnnjax import DataConfig, InputError, RunConfig, Store, TrainConfig, fit, load_run, summarize
 from cnnjax.errors import CodeError
-from cnnjax.layers import convolve_batch
+from cnnjax.layers import conv_general_dilated
 from cnnjax.models.adapter import read_flags
 from cnnjax.models.own_module import ModuleConfig, describe_module
 from cnnjax.settings.references import read_source
@@ -719,7 +719,7 @@ class TestConvolutions:
         def run(convolve, images, kernel):
             return convolve(images, kernel, strides, padding, **settings)
 
-        outputs, pull = jax.vjp(functools.partial(run, convolve_batch), images, kernel)
+        outputs, pull = jax.vjp(functools.partial(run, conv_general_dilated), images, kernel)
         expected, pull_expected = jax.vjp(functools.partial(run, lax.conv_general_dilated), images, kernel)
         cotangent = jax.random.normal(keys[2], expected.shape)
         close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)

@@ -28,7 +28,7 @@ from cnnjax.layers.patches import (
     convolve_by_patches,
     is_worth_pooling_patches,
 )
-from cnnjax.layers.pooling import MOST_SLICES, check_window, count_steps, max_pool, size_of
+from cnnjax.layers.pooling import check_window, count_steps, max_pool, size_of
 from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
 from cnnjax.settings.checking import choice
 
@@ -138,47 +138,6 @@ def convolve_and_pool(
     return result
 
 
-def convolve_batch(
-    images: jax.Array,
-    kernel: jax.Array,
-    window_strides: Sequence[int],
-    padding: str | Pixels,
-    *,
-    rhs_dilation: Sequence[int] | None = None,
-    feature_group_count: int = 1,
-    **others: Any,
-) -> jax.Array:
-    """Does what ``lax.conv_general_dilated`` does for Flax's ``nn.Conv``, whose field of that name takes it.
-
-    Args:
-        images: (batch, height, width, channels).
-        kernel: (window height, window width, channels / groups, filters).
-        window_strides: steps of the window down and across.
-        padding: ``VALID``, ``SAME`` or ``((top, bottom), (left, right))``.
-        rhs_dilation: distances of adjacent positions in the window; ``None`` leaves no gaps.
-        feature_group_count: number of groups of channels.
-        others: arguments of ``lax.conv_general_dilated`` that XLA's own convolution takes care of.
-
-    Returns:
-        (batch, rows, columns, filters).
-
-    Example:
-        >>> import flax.linen as nn
-        >>> layer = nn.Conv(4, (3, 3), conv_general_dilated=convolve_batch)
-        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 3)))[0].shape
-        (2, 8, 8, 4)
-    """
-    dilation = tuple(rhs_dilation or (1,) * (images.ndim - 2))
-    is_usual = images.ndim == 4 and others.get("precision") is None and set(others.get("lhs_dilation") or (1,)) == {1}
-    if not is_usual or math.prod(kernel.shape[:2]) > MOST_SLICES or images.dtype not in (jnp.float32, jnp.bfloat16):
-        settings = {"rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count, **others}
-        return lax.conv_general_dilated(images, kernel, window_strides, padding, **settings)
-    strides, gaps = (window_strides[0], window_strides[1]), (dilation[0], dilation[1])
-    own = padding.lower() if isinstance(padding, str) else ((*padding[0],), (*padding[1],))
-    outputs = convolve(images.transpose(1, 2, 0, 3), kernel, strides, own, None, gaps, feature_group_count)
-    return outputs.transpose(2, 0, 1, 3)
-
-
 def _pad(
     images: jax.Array, kernel: jax.Array, strides: Pair, padding: str | Pixels, dilation: Pair = (1, 1)
 ) -> jax.Array:
@@ -230,7 +189,7 @@ def _is_worth_tiling(images: jax.Array, kernel: jax.Array, strides: Pair, group:
     return is_possible and count_saved(images, kernel, group) > 1
 
 
-def count_saved(images: jax.Array, kernel: jax.Array, group: Pair = (1, 1)) -> float:
+def count_saved(images: Any, kernel: Any, group: Pair = (1, 1)) -> float:
     """Returns the ratio of the multiplications of the definition to those of tiles; 0 if no tile exists.
 
     Args:
@@ -245,7 +204,8 @@ def count_saved(images: jax.Array, kernel: jax.Array, group: Pair = (1, 1)) -> f
     height, width, channels, filters = kernel.shape
     size = count_steps(size_of(images), (height, width))
     tiled = count_multiplications(size, (height, width), channels, filters, group)
-    return size[0] * size[1] * height * width * channels * filters / tiled
+    whole: int = math.prod((*size, height, width, channels, filters))
+    return whole / tiled
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.errors import InputError
-from cnnjax.layers import convolve_batch
+from cnnjax.layers.rewriting import use_fast_layers
 from cnnjax.models.network import OUTPUTS, UNSAVED, Layer, Shape
 from cnnjax.models.own_module import CLASSES, WHERE, ModuleConfig
 from cnnjax.settings.references import running_code
@@ -64,18 +64,25 @@ class Adapter(nn.Module):
             self.sow("intermediates", OUTPUTS, outputs, init_fn=dict, reduce_fn=lambda _, new: new)
         return logits
 
+    def apply(self, variables: Any, *arguments: Any, rngs: Any = None, **named: Any) -> Any:
+        """Applies the module as ``nn.Module.apply`` does, with the library's convolutions, poolings and norms."""
+        apply = super().apply
+
+        def run(variables: Any, rngs: Any, *arguments: Any) -> Any:
+            return apply(variables, *arguments, rngs=rngs, **named)
+
+        return use_fast_layers(run)(variables, rngs, *arguments)
+
 
 _OUTPUT = "__call__"
 
 
 def _prepare_layer(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """Calls a method of a module, which before is given the library's convolution, and the statistics of one device.
+    """Calls a method of a module, which before is given the statistics of one device.
 
     If the collection ``intermediates`` is mutable, its output is kept there.
     """
     layer = context.module
-    if isinstance(layer, nn.Conv) and layer.conv_general_dilated is None:
-        object.__setattr__(layer, "conv_general_dilated", convolve_batch)
     if isinstance(layer, nn.BatchNorm) and layer.axis_name is not None:
         object.__setattr__(layer, "axis_name", None)  # a mean over devices, of which there is one
     output = method(*args, **kwargs)

@@ -1,0 +1,226 @@
+"""The operations of ``custom_calls.cc``: oneDNN's convolutions, and loops over channels and pooling windows.
+
+They run on CPU only, on one thread for each core that a device of JAX has. Activations are (batch, *spatial, channels)
+and kernels (*window, channels / groups, filters), float32 or bfloat16. The functions here have no gradients; those that
+do are in `convolution`, `normalization` and `pooling`.
+"""
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.errors import UnavailableError
+from cnnjax.machine.native import are_fast_layers_wanted, compile_library
+from cnnjax.machine.processes import count_cores
+
+SOURCE = Path(__file__).with_name("custom_calls.cc")
+_HANDLERS = (
+    "convolution_outputs",
+    "convolution_image_gradient",
+    "convolution_kernel_gradient",
+    "channel_moments",
+    "channel_affine",
+    "channel_affine_sums",
+    "channel_affine_gradient",
+    "max_pool",
+    "max_pool_gradient",
+    "sum_pool",
+    "sum_pool_gradient",
+)
+
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class Window(NamedTuple):
+    """A window that slides over images.
+
+    Attributes:
+        strides: steps along each spatial axis.
+        padding: zeros before and after each spatial axis, >= 0.
+        dilation: distances of adjacent positions in the window along each spatial axis; 1 leaves no gaps.
+        groups: number of groups of channels that see only each other.
+    """
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+
+def are_available() -> bool:
+    """Whether these operations can be called; compiles them if nobody has before, in about 4 s."""
+    return are_fast_layers_wanted() and isinstance(_load(), str)
+
+
+def describe() -> str | None:
+    """Returns what convolves on CPU, such as ``oneDNN 3.2.0``; ``None`` if these operations cannot be called."""
+    found = _load() if are_fast_layers_wanted() else None
+    return found if isinstance(found, str) else None
+
+
+def explain_missing() -> str:
+    """Returns why these operations cannot be called, and what would help; empty if they can be or are not wanted."""
+    found = _load() if are_fast_layers_wanted() else ""
+    return "" if isinstance(found, str) else str(found)
+
+
+@functools.cache
+def _load() -> str | UnavailableError:
+    """Compiles and registers the operations; returns the name of what convolves, or why they cannot be had."""
+    try:
+        library = ctypes.CDLL(str(compile_library(SOURCE)))
+    except UnavailableError as error:
+        return error
+    except OSError as error:
+        return UnavailableError(f"the compiled layers cannot be loaded: {error}")
+    for name in _HANDLERS:
+        handler = jax.ffi.pycapsule(getattr(library, name))
+        jax.ffi.register_ffi_target(_name_target(name), handler, platform="cpu")
+    version = ctypes.cast(library.onednn_version, ctypes.POINTER(ctypes.c_int * 3)).contents
+    return f"oneDNN {'.'.join(map(str, version))}"
+
+
+def _name_target(name: str) -> str:
+    return f"cnnjax_{name}"
+
+
+def _call(name: str, results: Any, *operands: jax.Array, **attributes: Any) -> Any:
+    # Under vmap, one call after the other: on CPU a call fills a core.
+    call: Any = jax.ffi.ffi_call(_name_target(name), results, vmap_method="sequential")
+    return call(*operands, threads=np.int64(max(count_cores() // jax.local_device_count("cpu"), 1)), **attributes)
+
+
+def _write(window: Window) -> dict[str, Any]:
+    """Returns the attributes of a window."""
+    columns = {
+        "strides": window.strides,
+        "low": [low for low, _ in window.padding],
+        "high": [high for _, high in window.padding],
+        "dilation": window.dilation,
+    }
+    return {**{name: np.array(values, np.int64) for name, values in columns.items()}, "groups": np.int64(window.groups)}
+
+
+def find_output_shape(images: tuple[int, ...], kernel: tuple[int, ...], window: Window) -> tuple[int, ...]:
+    """Returns the shape of the outputs of a convolution, (batch, *spatial, filters)."""
+    spatial = (
+        (size + sum(padding) - (taps - 1) * gap - 1) // stride + 1
+        for size, padding, taps, gap, stride in zip(
+            images[1:-1], window.padding, kernel, window.dilation, window.strides, strict=False
+        )
+    )
+    return (images[0], *spatial, kernel[-1])
+
+
+def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Returns the outputs (batch, *spatial, filters) of a convolution."""
+    form = jax.ShapeDtypeStruct(find_output_shape(images.shape, kernel.shape, window), images.dtype)
+    outputs: jax.Array = _call("convolution_outputs", form, images, kernel, **_write(window))
+    return outputs
+
+
+def pull_to_images(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: tuple[int, ...]) -> jax.Array:
+    """Returns the cotangent of the images of `convolve`, which have these spatial sizes, from that of its outputs."""
+    shape = (cotangent.shape[0], *spatial, kernel.shape[-2] * window.groups)
+    form = jax.ShapeDtypeStruct(shape, cotangent.dtype)
+    gradient: jax.Array = _call("convolution_image_gradient", form, cotangent, kernel, **_write(window))
+    return gradient
+
+
+def pull_to_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: tuple[int, ...]) -> jax.Array:
+    """Returns the cotangent of the kernel of `convolve`, which has so many taps, from that of its outputs."""
+    shape = (*taps, images.shape[-1] // window.groups, cotangent.shape[-1])
+    form = jax.ShapeDtypeStruct(shape, images.dtype)
+    gradient: jax.Array = _call("convolution_kernel_gradient", form, images, cotangent, **_write(window))
+    return gradient
+
+
+def sum_channels(x: jax.Array) -> jax.Array:
+    """Returns the sums of x and of its squares over all axes but the last, float32 (2, channels)."""
+    sums: jax.Array = _call("channel_moments", jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32), x)
+    return sums
+
+
+def scale_channels(x: jax.Array, scale: jax.Array, shift: jax.Array, relu: bool) -> jax.Array:
+    """Returns ``x * scale + shift``, or 0 where that is negative if `relu`; the vectors are float32 (channels,)."""
+    y: jax.Array = _call("channel_affine", jax.ShapeDtypeStruct(x.shape, x.dtype), x, scale, shift, relu=relu)
+    return y
+
+
+def sum_cotangents(x: jax.Array, cotangent: jax.Array, scale: jax.Array, shift: jax.Array, relu: bool) -> jax.Array:
+    """Returns the sums of g and of ``g * x``, float32 (2, channels).
+
+    Here g is the cotangent of `scale_channels` where its result was positive, or everywhere without `relu`.
+    """
+    form = jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32)
+    sums: jax.Array = _call("channel_affine_sums", form, x, cotangent, scale, shift, relu=relu)
+    return sums
+
+
+def pull_channels(
+    x: jax.Array,
+    cotangent: jax.Array,
+    scale: jax.Array,
+    shift: jax.Array,
+    slope: jax.Array,
+    offset: jax.Array,
+    relu: bool,
+) -> jax.Array:
+    """Returns ``g * scale + x * slope + offset``, with the g of `sum_cotangents`."""
+    form = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    operands = (x, cotangent, scale, shift, slope, offset)
+    gradient: jax.Array = _call("channel_affine_gradient", form, *operands, relu=relu)
+    return gradient
+
+
+class PoolingWindow(NamedTuple):
+    """A pooling window: height, width, steps down and across, and rows and columns before the images."""
+
+    height: int
+    width: int
+    down: int
+    across: int
+    top: int = 0
+    left: int = 0
+
+
+def take_maxima(x: jax.Array, window: PoolingWindow, size: Size) -> tuple[jax.Array, jax.Array]:
+    """Returns the maxima (batch, rows, columns, channels) and, uint8, the positions of the first maxima in windows.
+
+    Args:
+        x: (batch, height, width, channels).
+        window: of at most 256 positions.
+        size: rows and columns; every window must contain some of the images.
+    """
+    shape = (x.shape[0], *size, x.shape[3])
+    forms = (jax.ShapeDtypeStruct(shape, x.dtype), jax.ShapeDtypeStruct(shape, jnp.uint8))
+    maxima, positions = _call("max_pool", forms, x, window=np.array(window, np.int64))
+    return maxima, positions
+
+
+def pull_maxima(cotangent: jax.Array, positions: jax.Array, window: PoolingWindow, size: Size) -> jax.Array:
+    """Returns the cotangent of the images of `take_maxima`, of this height and width."""
+    form = jax.ShapeDtypeStruct((cotangent.shape[0], *size, cotangent.shape[3]), cotangent.dtype)
+    gradient: jax.Array = _call("max_pool_gradient", form, cotangent, positions, window=np.array(window, np.int64))
+    return gradient
+
+
+def take_sums(x: jax.Array, window: PoolingWindow, size: Size) -> jax.Array:
+    """Returns the sums of windows; arguments and result are those of `take_maxima`."""
+    form = jax.ShapeDtypeStruct((x.shape[0], *size, x.shape[3]), x.dtype)
+    sums: jax.Array = _call("sum_pool", form, x, window=np.array(window, np.int64))
+    return sums
+
+
+def pull_sums(cotangent: jax.Array, window: PoolingWindow, size: Size) -> jax.Array:
+    """Returns the cotangent of the images of `take_sums`, of this height and width."""
+    form = jax.ShapeDtypeStruct((cotangent.shape[0], *size, cotangent.shape[3]), cotangent.dtype)
+    gradient: jax.Array = _call("sum_pool_gradient", form, cotangent, window=np.array(window, np.int64))
+    return gradient

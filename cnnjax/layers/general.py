@@ -1,0 +1,195 @@
+"""Any convolution, called as ``jax.lax.conv_general_dilated`` is, and computed by what measures fastest on CPU.
+
+On CPU these are oneDNN, if it is installed, and tiles or patches. On accelerators, and for what none of them can do, it
+is XLA's own convolution. On CPU, derivatives are in reverse mode only.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax.layers import custom_calls, onednn
+from cnnjax.layers.convolution import convolve, count_saved
+from cnnjax.layers.custom_calls import Window
+from cnnjax.layers.pooling import MOST_SLICES
+
+Shape = tuple[int, ...]
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+"""Maps images (batch, *spatial, channels) and a kernel (*window, channels / groups, filters) to outputs."""
+WORTH_TILING = 3.3
+"""How many times fewer multiplications than the definition tiles must need to be faster than oneDNN."""
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    **others: Any,
+) -> jax.Array:
+    """Convolves as ``jax.lax.conv_general_dilated`` does, with the same arguments, but faster on CPU.
+
+    Args:
+        lhs: images, in the layout that `dimension_numbers` says.
+        rhs: kernel.
+        window_strides: steps of the window along each spatial axis.
+        padding: ``SAME``, ``VALID``, ``SAME_LOWER``, or pixels (before, after) along each spatial axis.
+        lhs_dilation: distances of adjacent pixels, which makes a transposed convolution; ``None`` for 1.
+        rhs_dilation: distances of adjacent positions in the window; ``None`` for 1.
+        dimension_numbers: layouts, such as ``("NHWC", "HWIO", "NHWC")``; ``None`` for channels first.
+        feature_group_count: number of groups of channels.
+        batch_group_count: number of groups of examples.
+        precision: precision of the products on accelerators.
+        preferred_element_type: dtype of the outputs.
+        others: further arguments of ``jax.lax.conv_general_dilated``.
+
+    Returns:
+        The outputs, in the layout that `dimension_numbers` says.
+
+    Raises:
+        TypeError, ValueError: as ``jax.lax.conv_general_dilated``.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> layer = nn.Conv(4, (3, 3), conv_general_dilated=conv_general_dilated)
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 3)))[0].shape
+        (2, 8, 8, 4)
+    """
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+
+    def by_xla(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        outputs: jax.Array = lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            numbers,
+            feature_group_count,
+            batch_group_count,
+            precision,
+            preferred_element_type,
+            **others,
+        )
+        return outputs
+
+    form = jax.eval_shape(by_xla, lhs, rhs)  # checks the arguments, too
+    is_usual = lhs.dtype == rhs.dtype == form.dtype and lhs.dtype in (jnp.float32, jnp.bfloat16)
+    is_empty = not all((*lhs.shape, *rhs.shape, *form.shape))
+    if not is_usual or is_empty or batch_group_count != 1 or not 3 <= lhs.ndim <= 5 or any(others.values()):
+        return by_xla(lhs, rhs)
+
+    to_images = (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
+    to_kernel = (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])
+    to_outputs = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
+    images, kernel, outputs = (
+        jax.ShapeDtypeStruct(tuple(array.shape[axis] for axis in axes), array.dtype)
+        for array, axes in ((lhs, to_images), (rhs, to_kernel), (form, to_outputs))
+    )
+    ones = (1,) * (lhs.ndim - 2)
+    gaps, scale = tuple(rhs_dilation or ones), tuple(lhs_dilation or ones)
+    reach = [(taps - 1) * gap + 1 for taps, gap in zip(kernel.shape, gaps, strict=False)]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:-1], reach, window_strides, padding)
+    pixels = tuple((int(low), int(high)) for low, high in padding)
+    window = Window(tuple(window_strides), pixels, gaps, feature_group_count)
+    own = (
+        choose_convolution(images, kernel, window)
+        if scale == ones
+        else choose_transposed(outputs, kernel, window, scale)
+    )
+    if own is None:
+        return by_xla(lhs, rhs)
+
+    def on_cpu(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return own(lhs.transpose(to_images), rhs.transpose(to_kernel)).transpose(_invert(to_outputs))
+
+    result: jax.Array = lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=by_xla)
+    return result
+
+
+def _invert(axes: Shape) -> Shape:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution | None:
+    """Returns the fastest convolution on CPU but XLA's; ``None`` if there is none.
+
+    Args:
+        images: (batch, *spatial, channels), of which only shape and dtype matter.
+        kernel: (*window, channels / groups, filters), likewise.
+        window: the window; its padding may be negative.
+    """
+    reach = [(taps - 1) * gap + 1 for taps, gap in zip(kernel.shape, window.dilation, strict=False)]
+    # What a padding has beyond the reach of the window or below 0 is added or cut beforehand.
+    within = tuple(
+        (min(max(low, 0), span - 1), min(max(high, 0), span - 1))
+        for (low, high), span in zip(window.padding, reach, strict=True)
+    )
+    beyond = [(low - a, high - b, 0) for (low, high), (a, b) in zip(window.padding, within, strict=True)]
+    margins = ((0, 0, 0), *beyond, (0, 0, 0))
+    padded = jax.eval_shape(lambda images: lax.pad(images, jnp.zeros((), images.dtype), margins), images)
+    window = window._replace(padding=within)
+    convolution = _choose(padded, kernel, window)
+    if convolution is None or not any(map(any, beyond)):
+        return convolution
+    chosen = convolution
+    return lambda images, kernel: chosen(lax.pad(images, jnp.zeros((), images.dtype), margins), kernel)
+
+
+def _choose(images: Any, kernel: Any, window: Window) -> Convolution | None:
+    is_own = len(window.strides) == 2 and kernel.shape[0] * kernel.shape[1] <= MOST_SLICES
+    is_onednn = custom_calls.are_available()
+    if is_own and (not is_onednn or _is_own_faster(images, kernel, window)):
+        return lambda images, kernel: _convolve_by_own(images, kernel, window)
+    return (lambda images, kernel: onednn.convolve(images, kernel, window)) if is_onednn else None
+
+
+def _is_own_faster(images: Any, kernel: Any, window: Window) -> bool:
+    """Whether tiles or patches are faster than oneDNN; measured by ``python -m experiments.measure.convolutions``."""
+    if images.dtype != jnp.float32 or (*window.dilation, window.groups) != (1, 1, 1):
+        return False
+    if images.shape[3] == 1:
+        return True
+    batch, height, width, channels = images.shape
+    (top, bottom), (left, right) = window.padding
+    seen = jax.ShapeDtypeStruct((height + top + bottom, width + left + right, batch, channels), images.dtype)
+    return window.strides == (1, 1) and count_saved(seen, kernel) > WORTH_TILING
+
+
+def _convolve_by_own(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    (down, across), (rows, columns), (row_gap, column_gap), groups = window
+    outputs = convolve(
+        images.transpose(1, 2, 0, 3), kernel, (down, across), (rows, columns), None, (row_gap, column_gap), groups
+    )
+    return outputs.transpose(2, 0, 1, 3)
+
+
+def choose_transposed(outputs: Any, kernel: Any, window: Window, scale: Shape) -> Convolution | None:
+    """Returns the fastest transposed convolution on CPU but XLA's; ``None`` if there is none.
+
+    Args:
+        outputs: (batch, *spatial, filters), of which only the shape matters.
+        kernel: (*window, channels / groups, filters), likewise.
+        window: the window.
+        scale: distances of adjacent pixels along each spatial axis.
+    """
+    is_padded_less = all(
+        0 <= max(pads) <= (taps - 1) * gap and min(pads) >= 0
+        for pads, taps, gap in zip(window.padding, kernel.shape, window.dilation, strict=False)
+    )
+    if set(window.strides) != {1} or not is_padded_less or not custom_calls.are_available():
+        return None
+    spatial = outputs.shape[1:-1]
+    return lambda images, kernel: onednn.convolve_transposed(images, kernel, window, scale, spatial)

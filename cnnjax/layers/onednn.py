@@ -1,0 +1,110 @@
+"""oneDNN's convolution on CPU, also transposed, with gradients of any order in reverse mode.
+
+A convolution is linear in its images and in its kernel. So it and its two gradients are three operations, whose
+gradients are these three again.
+"""
+
+import functools
+
+import jax
+
+from cnnjax.layers import custom_calls
+from cnnjax.layers.custom_calls import Window
+
+Operands = tuple[jax.Array, jax.Array]
+Shape = tuple[int, ...]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Convolves images with a kernel on CPU.
+
+    Args:
+        images: (batch, *spatial, channels), float32 or bfloat16; one to three spatial axes.
+        kernel: (*window, channels / groups, filters), of the same dtype.
+        window: the steps, padding and gaps of the window.
+
+    Returns:
+        (batch, *spatial, filters), of the same dtype.
+    """
+    return custom_calls.convolve(images, kernel, window)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def pull_to_images(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: Shape) -> jax.Array:
+    """Returns the cotangent of the images of `convolve`, of these spatial sizes, from that of its outputs."""
+    return custom_calls.pull_to_images(cotangent, kernel, window, spatial)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def pull_to_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: Shape) -> jax.Array:
+    """Returns the cotangent of the kernel of `convolve`, of so many taps along each axis, from that of its outputs."""
+    return custom_calls.pull_to_kernel(images, cotangent, window, taps)
+
+
+def convolve_transposed(
+    images: jax.Array, kernel: jax.Array, window: Window, scale: Shape, spatial: Shape
+) -> jax.Array:
+    """Convolves images whose pixels have been moved `scale` apart, with zeros between them.
+
+    Args:
+        images: (batch, *spatial, channels).
+        kernel: (*window, channels / groups, filters).
+        window: of strides 1, padded by less than its reach on every side.
+        scale: distances of adjacent pixels along each spatial axis.
+        spatial: spatial sizes of the outputs.
+
+    Returns:
+        (batch, *spatial, filters).
+    """
+    *taps, channels, filters = kernel.shape
+    axes = tuple(range(len(taps)))
+    padding = tuple(
+        ((count - 1) * gap - low, (count - 1) * gap - high)
+        for count, gap, (low, high) in zip(taps, window.dilation, window.padding, strict=True)
+    )
+    groups = window.groups
+    turned = jax.numpy.flip(kernel, axes).reshape(*taps, channels, groups, filters // groups)
+    swapped = turned.swapaxes(-1, -3).reshape(*taps, filters // groups, groups * channels)
+    return pull_to_images(images, swapped, Window(scale, padding, window.dilation, groups), spatial)
+
+
+def _forward(images: jax.Array, kernel: jax.Array, window: Window) -> tuple[jax.Array, Operands]:
+    return convolve(images, kernel, window), (images, kernel)
+
+
+def _backward(window: Window, operands: Operands, cotangent: jax.Array) -> Operands:
+    images, kernel = operands
+    return (
+        pull_to_images(cotangent, kernel, window, images.shape[1:-1]),
+        pull_to_kernel(images, cotangent, window, kernel.shape[:-2]),
+    )
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _forward_images(
+    cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: Shape
+) -> tuple[jax.Array, Operands]:
+    return pull_to_images(cotangent, kernel, window, spatial), (cotangent, kernel)
+
+
+def _backward_images(window: Window, spatial: Shape, operands: Operands, images: jax.Array) -> Operands:
+    cotangent, kernel = operands
+    return convolve(images, kernel, window), pull_to_kernel(images, cotangent, window, kernel.shape[:-2])
+
+
+pull_to_images.defvjp(_forward_images, _backward_images)
+
+
+def _forward_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: Shape) -> tuple[jax.Array, Operands]:
+    return pull_to_kernel(images, cotangent, window, taps), (images, cotangent)
+
+
+def _backward_kernel(window: Window, taps: Shape, operands: Operands, kernel: jax.Array) -> Operands:
+    images, cotangent = operands
+    return pull_to_images(cotangent, kernel, window, images.shape[1:-1]), convolve(images, kernel, window)
+
+
+pull_to_kernel.defvjp(_forward_kernel, _backward_kernel)

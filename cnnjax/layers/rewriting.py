@@ -1,0 +1,130 @@
+"""Puts the fast layers in the place of XLA's own in any function of JAX, without touching its code.
+
+The function is traced, with Flax's batch normalisation replaced. Then the convolutions and poolings of its program are
+replaced, also those inside its loops, branches and inner functions, but not those inside functions that have derivative
+rules of their own. Everything else stays as it is.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
+
+from cnnjax.layers import custom_calls
+from cnnjax.layers.custom_calls import PoolingWindow
+from cnnjax.layers.flax_modules import replace_batch_norm
+from cnnjax.layers.general import conv_general_dilated
+from cnnjax.layers.reduction import MOST_POSITIONS, take_maxima, take_sums
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def use_fast_layers(function: Function) -> Function:
+    """Returns a function that computes the same with the fast layers, where they are faster.
+
+    Its results and gradients differ by rounding. On accelerators nothing changes.
+
+    Args:
+        function: a function of trees of arrays.
+
+    Example:
+        >>> def smooth(images, kernel):
+        ...     return jax.lax.conv(images, kernel, (1, 1), "SAME")
+        >>> use_fast_layers(smooth)(jnp.ones((1, 1, 8, 8)), jnp.ones((4, 1, 3, 3))).shape
+        (1, 4, 8, 8)
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **named: Any) -> Any:
+        with nn.intercept_methods(replace_batch_norm):
+            program, form = jax.make_jaxpr(function, return_shape=True)(*arguments, **named)
+        results = jaxpr_as_fun(_rewrite(program))(*jax.tree.leaves((arguments, named)))
+        return jax.tree.unflatten(jax.tree.structure(form), results)
+
+    return run  # type: ignore[return-value]
+
+
+def _rewrite(program: ClosedJaxpr) -> ClosedJaxpr:
+    rewritten: ClosedJaxpr = program.replace(jaxpr=_rewrite_open(program.jaxpr))
+    return rewritten
+
+
+def _rewrite_open(program: Jaxpr) -> Jaxpr:
+    rewritten: Jaxpr = program.replace(eqns=[_replace(equation) for equation in program.eqns])
+    return rewritten
+
+
+def _replace(equation: JaxprEqn) -> Any:
+    """Returns the operation with the fast layers in its place, or in the programs inside it."""
+    name = equation.primitive.name
+    find = _REPLACEMENTS.get(name)
+    function = find and find(*(atom.aval for atom in equation.invars), **equation.params)
+    if function:
+        program = jax.make_jaxpr(jax.jit(function))(*(atom.aval for atom in equation.invars))
+        (call,) = program.jaxpr.eqns
+        return call.replace(invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info)
+    if name.startswith("custom_"):
+        return equation
+    return equation.replace(params={key: _rewrite_inside(value) for key, value in equation.params.items()})
+
+
+def _rewrite_inside(value: Any) -> Any:
+    """Rewrites programs among the parameters of an operation."""
+    if isinstance(value, tuple) and any(isinstance(part, ClosedJaxpr | Jaxpr) for part in value):
+        return tuple(map(_rewrite_inside, value))
+    if isinstance(value, ClosedJaxpr):
+        return _rewrite(value)
+    return _rewrite_open(value) if isinstance(value, Jaxpr) else value
+
+
+def _find_convolution(images: Any, kernel: Any, **parameters: Any) -> Callable[..., Any]:
+    return functools.partial(conv_general_dilated, **parameters)
+
+
+def _find_pooling(
+    images: Any, *, reduce: Callable[..., Any], own: Callable[..., Any], **parameters: Any
+) -> Callable[..., Any] | None:
+    window = _read_window(images, **parameters)
+    if window is None:
+        return None
+    start = -math.inf if reduce is lax.max else 0.0
+
+    def by_xla(images: jax.Array) -> jax.Array:
+        pooled: jax.Array = lax.reduce_window(images, start, reduce, *(parameters[name] for name in _PARAMETERS))
+        return pooled
+
+    size = jax.eval_shape(by_xla, images).shape[1:3]
+    on_cpu = functools.partial(own, window=window, size=size)
+    return lambda images: lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
+
+
+_PARAMETERS = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+_REPLACEMENTS: dict[str, Callable[..., Callable[..., Any] | None]] = {
+    "conv_general_dilated": _find_convolution,
+    "reduce_window_max": functools.partial(_find_pooling, reduce=lax.max, own=take_maxima),
+    "reduce_window_sum": functools.partial(_find_pooling, reduce=lax.add, own=take_sums),
+}
+
+
+def _read_window(
+    images: Any, window_dimensions: Any, window_strides: Any, padding: Any, base_dilation: Any, window_dilation: Any
+) -> PoolingWindow | None:
+    """Returns the window of a pooling of images (batch, height, width, channels), if the fast layers can do it."""
+    is_usual = images.ndim == 4 and images.size and images.dtype in (jnp.float32, jnp.bfloat16)
+    if not is_usual or not custom_calls.are_available():
+        return None
+    outer = {window_dimensions[0], window_dimensions[3], *base_dilation, *window_dilation}
+    is_spatial = outer == {1} and not any((*padding[0], *padding[3]))
+    (top, bottom), (left, right) = padding[1:3]
+    height, width = window_dimensions[1:3]
+    # Every window sees some of the images.
+    sees = min(top, left, bottom, right) >= 0 and max(top, bottom) < height and max(left, right) < width
+    if not is_spatial or not sees or height * width > MOST_POSITIONS:
+        return None
+    return PoolingWindow(height, width, window_strides[1], window_strides[2], top, left)
