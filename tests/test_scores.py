@@ -15,7 +15,7 @@ import pytest
 
 from cnnjax import InputError, compare
 from cnnjax.console.tables import Table
-from cnnjax.reports.arguments import FORMATS, JudgingArguments, read_rules
+from cnnjax.reports.arguments import FORMATS, JudgingArguments, read_rules, write_findings
 from cnnjax.reports.arms import Arm, complete_measure
 from cnnjax.reports.documents import make_document, to_dict
 from cnnjax.reports.findings import compare_arms
@@ -314,16 +314,34 @@ def test_a_metric_that_is_called_accuracy_is_not_the_accuracy():
         assert written == ("test" if by == "test" else f"test {by}")
 
 
-def test_a_metric_that_a_run_lacks_is_refused_with_those_that_it_has():
+def test_a_metric_that_no_run_of_an_arm_has_is_refused_with_those_that_it_has():
     arms = [make_evaluated(name, SCORES[name], width) for width, name in enumerate(("batch", "layer"), 1)]
-    with pytest.raises(InputError, match=r"metric f1: run \w{12} .* must be one of test, validation, macro_f1"):
+    with pytest.raises(InputError, match=r"metric f1: batch: none of its runs .* one of test, validation, macro_f1"):
         compare_arms(arms, "batch", read_rules(JudgingArguments(by="f1")), title="?")
-
-
-def test_a_metric_that_is_not_a_finite_number_is_refused():
-    arms = [make_evaluated("batch", SCORES["batch"], 1), make_evaluated("layer", {0: None, 1: 0.5}, 2)]
-    with pytest.raises(InputError, match=r"metric macro_f1: its value of run \w{12} is not a finite number"):
+    arms[1] = make_evaluated("layer", dict.fromkeys(range(3)), 2)
+    with pytest.raises(InputError, match=r"metric macro_f1: layer: is a finite number in none of its runs"):
         compare_arms(arms, "batch", read_rules(JudgingArguments(by="macro_f1")), title="?")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_run_without_a_value_of_the_metric_is_lost(form):
+    layer = make_evaluated("layer", {0: 0.5, 1: None, 2: 0.95, 3: 0.96}, 2)
+    layer.records[0].scores.clear()
+    batch = make_evaluated("batch", {0: 0.90, 1: 0.91, 2: 0.90, 3: 0.90}, 1)
+    findings = compare_arms([batch, layer], "batch", read_rules(JudgingArguments(by="macro_f1")), title="?")
+    (contrast,) = findings.contrasts
+    assert contrast.comparison.seeds == (2, 3)
+    assert (str(contrast.first_runs), str(contrast.second_runs)) == ("2 of 4", "4 of 4")
+    shown = write_findings(findings, form)
+    if form == "json":
+        assert json.loads(shown)["arms"][1]["counts"] == {"completed": 2, "unscored": 2}
+    if form == "csv":
+        assert ",2,2,4,0," in shown
+    else:
+        assert "2 unscored" in re.sub(r"\s+", " ", shown).replace('"unscored": 2', "2 unscored")
+    if form in ("terminal", "markdown", "html"):
+        for seed in (0, 1):
+            assert f"seed={seed}: has no finite macro_f1" in re.sub(r"\\(?=_)", "", shown)
 
 
 @pytest.mark.parametrize("option", [{"unit": "own"}, {"lower_is_better": True}, {"chance": 0.1}])

@@ -174,7 +174,7 @@ def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["scores"]["loss"]["mean"] for cell in cells] == [2.0, 1.5]
     for by, measure in (("test", "accuracy"), ("validation", "validation accuracy")):
-        with pytest.raises(InputError, match=f"metric {measure}: run .* must be one of loss, steps$"):
+        with pytest.raises(InputError, match=f"metric {measure}: .* must be one of loss, steps$"):
             result.compare("width=1", by=by)
     found = result.compare("width=1", by="loss", unit="own", lower_is_better=True, margin=0.1)
     assert found.contrasts["trial.width=2"].comparison.mean == pytest.approx(-0.5)

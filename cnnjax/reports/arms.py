@@ -26,6 +26,10 @@ from cnnjax.statistics.measures import ACCURACY
 
 ACCURACIES = {"test": ACCURACY, "validation": replace(ACCURACY, split="validation")}
 """The measures that every run has, or every run with validation examples, by the value of ``--by``."""
+UNSCORED = "unscored"
+"""The status of a completed run without a value of the metric or score that arms are compared by."""
+WITHOUT_SCORE = (*LOST, UNSCORED)
+"""The statuses of a run that has ended without a score."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +54,30 @@ class Result:
 
 
 def read_score(result: Record | Result, measure: Measure) -> float | None:
-    """Returns the value of a measure of a completed run; ``None`` for an accuracy that a network does not have.
+    """Returns the value of a measure of a completed run; ``None`` for one that it does not have.
 
     Raises:
-        InputError: the run has no such metric or score, or its value is not a number that can be compared.
+        InputError: the value is not within the range of the measure.
     """
-    accuracies: Mapping[str, Measure] = {}
-    if isinstance(result, Record) and not result.config.trial:
-        accuracies = ACCURACIES
-        if measure.is_accuracy:
-            if measure.split == "validation":
-                return result.history[-1].val_accuracy if result.history else None
-            return result.test_accuracy
-    where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
-    if measure.name not in result.scores:
-        known = ", ".join((*accuracies, *result.scores))
-        raise InputError(f"metric {measure.name}: {where} was not evaluated by it; must be one of {known}")
-    score = result.scores[measure.name]
-    if score is None:
-        raise InputError(f"metric {measure.name}: its value of {where} is not a finite number; it cannot be compared")
-    if measure.is_share and not 0 <= score <= 1:
+    if measure.is_accuracy and isinstance(result, Record) and not result.config.trial:
+        if measure.split == "validation":
+            return result.history[-1].val_accuracy if result.history else None
+        return result.test_accuracy
+    score = result.scores.get(measure.name)
+    if score is not None and measure.is_share and not 0 <= score <= 1:
+        where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
         raise InputError(f"{where}: {measure.name} {score:g}: must be from 0 to 1, as the unit is percent and not own")
     return score
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that has no score: failed or diverged.
+    """A run that has ended without a score.
 
     Attributes:
         cell: the name of its arm.
         seed: the seed of the run.
-        status: ``failed`` or ``diverged``.
+        status: one of `WITHOUT_SCORE`.
         reason: why it has no score.
         output: the last lines that it printed; ``None`` where there are none.
     """
@@ -123,8 +119,8 @@ class Arm:
 
     @property
     def ended(self) -> tuple[int, ...]:
-        """The seeds whose runs completed or diverged."""
-        return tuple(seed for seed, record in self.records.items() if record.status in FINAL)
+        """The seeds whose runs have a result: completed or diverged."""
+        return tuple(seed for seed, record in self.records.items() if record.status in (*FINAL, UNSCORED))
 
     @property
     def counts(self) -> Counter[str]:
@@ -136,11 +132,11 @@ class Arm:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The runs that failed or diverged."""
+        """The runs that have ended without a score."""
         return tuple(
             Failure(self.name, seed, record.status, record.reason, record.output)
             for seed, record in self.records.items()
-            if record.status in LOST
+            if record.status in WITHOUT_SCORE
         )
 
     @property
@@ -187,10 +183,33 @@ class Arm:
         values = [score for score in scores if score is not None]
         return estimate_score(values, Measure(name, "", name == ACCURACY.name)) if values else None
 
+    def judge(self, measure: Measure) -> "Arm":
+        """Returns the arm as a measure sees it: a run without a value of this metric or score is `UNSCORED`.
+
+        Raises:
+            InputError: no completed run of the arm has a value.
+        """
+        if measure.is_accuracy and not (self.config and self.config.trial):
+            return self
+        unscored = [seed for seed, result in self.completed.items() if result.scores.get(measure.name) is None]
+        if unscored and len(unscored) == len(self.completed):
+            raise InputError(f"metric {measure.name}: {self.name}: {self._explain_no_score(measure.name)}")
+        reason = f"has no finite {measure.name}"
+        lost = {seed: replace(self.records[seed], status=UNSCORED, reason=reason) for seed in unscored}
+        return replace(self, records={**self.records, **lost})
+
+    def _explain_no_score(self, name: str) -> str:
+        if any(name in result.scores for result in self.completed.values()):
+            return "is a finite number in none of its runs"
+        accuracies = () if self.config is None or self.config.trial else ACCURACIES
+        known = dict.fromkeys((*accuracies, *(name for each in self.completed.values() for name in each.scores)))
+        return f"none of its runs was evaluated by it; must be one of {', '.join(known)}"
+
     def outcomes(self, measure: Measure) -> Outcomes:
-        """Returns the score of every completed run by seed, and ``None`` for a run that diverged or failed."""
-        lost = {seed: None for seed, record in self.records.items() if record.status in LOST}
-        return {**self.scores(measure), **lost}
+        """Returns the score of every completed run by seed, and ``None`` for a run that has ended without one."""
+        judged = self.judge(measure)
+        lost = {seed: None for seed, record in judged.records.items() if record.status in WITHOUT_SCORE}
+        return {**judged.scores(measure), **lost}
 
     def scores(self, measure: Measure) -> dict[int, float]:
         """Returns the scores of completed runs by seed; on validation examples, that after the last epoch.
@@ -222,7 +241,7 @@ class Arm:
 
 
 def describe_lost_runs(arms: Iterable[Arm], names: Mapping[str, str] | None = None) -> list[str]:
-    """Returns a line for every run that failed or diverged.
+    """Returns a line for every run that has ended without a score.
 
     Args:
         arms: the arms of the runs.

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import Arm, complete_measure, count_origins, describe_origins
+from cnnjax.reports.arms import WITHOUT_SCORE, Arm, complete_measure, count_origins, describe_origins
 from cnnjax.reports.images import ImageFindings, add_noise, load_image_findings
 from cnnjax.reports.rules import Rules
-from cnnjax.runs.record import LOST
 from cnnjax.runs.store import Store
 from cnnjax.statistics import (
     Contrast,
@@ -201,11 +200,13 @@ def compare_arms(
         seeds: with `rules.looks`, all seeds that may be run, in their order.
 
     Raises:
-        InputError: there are fewer than two arms, no such base, it has no result, or an argument is out of range.
+        InputError: there are fewer than two arms, no such base, it has no result, no run of an arm has a value of the
+            measure, or an argument is out of range.
     """
     if len(arms) < 2:
         raise InputError(f"{len(arms)} arm: nothing to compare; must be at least two")
     measure = rules.measure
+    arms = [arm.judge(measure) for arm in arms]
     values = {arm.name: scores for arm in arms if (scores := arm.scores(measure))}
     if base is not None and base not in values:
         raise InputError(f"baseline {base}: has no completed run with a {measure.title}")
@@ -263,7 +264,7 @@ def _list_uncompared(
     compared = {name for contrast in contrasts for name in (contrast.first, contrast.second)}
     for arm in arms:
         if arm.name not in compared and arm.name != base and arm.problem is None:
-            lost = {status: arm.counts[status] for status in LOST if arm.counts[status]}
+            lost = {status: arm.counts[status] for status in WITHOUT_SCORE if arm.counts[status]}
             what = " and ".join(f"{count} {status}" for status, count in lost.items())
             hint = "; --retry-failed runs again what has failed" if rules.looks and "failed" in lost else ""
             if sum(lost.values()) == arm.counts.total():

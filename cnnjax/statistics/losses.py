@@ -18,7 +18,7 @@ from cnnjax.statistics.measures import Measure
 CHANCE_LEVEL = 0.001
 """Level of the test of a run against guessing: one in a thousand runs that guess passes it."""
 Outcomes = Mapping[int, float | None]
-"""Value of the measure by seed of every run that has ended; ``None`` for a lost run, which diverged or failed."""
+"""Value of the measure by seed of every run that has ended; ``None`` for a lost run, which has no value."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RunCounts:
 
     Attributes:
         completed: runs that have a value.
-        lost: runs that diverged or failed.
+        lost: runs that ended without one: diverged, failed, or without this metric.
         at_chance: completed runs that are not shown to do better than guessing: a one-sided binomial test of their
             accuracy on the test images against the accuracy of guessing is not significant at `CHANCE_LEVEL`.
     """
