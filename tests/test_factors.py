@@ -165,16 +165,28 @@ def test_the_spread_of_an_effect_is_at_least_that_of_rounding():
     assert interaction.contrast.comparison.spread == pytest.approx(1e-4 * np.sqrt(4 / 12))
 
 
-def test_an_interaction_of_nothing_is_exactly_zero():
-    gains = np.random.default_rng(0).random((4, 5))
+@pytest.mark.parametrize("resolution", [None, 1e-4])
+def test_an_interaction_of_nothing_is_exactly_zero(resolution):
+    gains = np.random.default_rng(0).integers(1, 5000, (4, 5)) * 1e-4
     cells = {(a, b): dict(enumerate(gains[a] + gains[b])) for a, b in itertools.product((0, 1), (2, 3))}
     first, second, third, fourth = (np.array([*values.values()]) for values in cells.values())
     assert (first - second - third + fourth).any()
     named = {(f"a{a}", f"b{b}"): values for (a, b), values in cells.items()}
-    criteria = Criteria(measure=Measure("loss", is_share=False))
+    criteria = Criteria(measure=Measure("loss", is_share=False, resolution=resolution))
     (interaction,) = estimate_effects(("a", "b"), named, 2, criteria=criteria)
     assert interaction.contrast.comparison.differences == (0,) * 5
     assert interaction.contrast.comparison.probability_of_improvement == 0.5
+
+
+def test_effects_that_tie_with_zero_count_half_at_equal_size():
+    random = np.random.default_rng(0)
+    sizes = dict(zip(itertools.product("vs", ("8", "16")), (1000, 3000, 4000, 2000), strict=True))
+    gains = [0.1, 0.0, 0.0, 0.0, -0.1]  # of one level: it is better at one seed, and equal at three
+    base = random.random(5)
+    cells = {cell: dict(enumerate(base + (cell[0] == "s") * np.array(gains))) for cell in sizes}
+    padding, width = adjust_for_size(("padding", "width"), cells, sizes)
+    assert (padding.comparison.wins, padding.comparison.probability_of_improvement) == (0.5, 0.5)
+    assert width.comparison.differences == (0,) * 5
 
 
 def test_all_levels_of_a_factor_are_compared_over_the_combinations_that_they_share():

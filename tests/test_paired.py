@@ -84,6 +84,11 @@ class TestByHand:
         assert (nothing.mean, nothing.t_p, nothing.sign_flip_p, nothing.wilcoxon_p) == (0.0, 1.0, 1.0, 1.0)
         assert (nothing.wins, nothing.correlation) == (0.5, pytest.approx(1.0))
 
+    def test_values_that_differ_by_rounding_alone_are_ties(self):
+        assert 0.1 + 0.2 != 0.3
+        comparison = compare([0.1 + 0.2, 0.5], [0.3, 0.7])
+        assert (comparison.wins, comparison.probability_of_improvement) == (0.25, 0.375)  # of 2 seeds; of 4 pairs
+
     def test_pairs_are_those_of_one_seed_whatever_the_order(self):
         comparison = compare_paired({3: 0.5, 0: 0.9, 1: 0.7}, {1: 0.6, 2: 0.1, 0: 0.8})
         assert (comparison.seeds, comparison.unpaired) == ((0, 1), (2, 3))

@@ -42,6 +42,12 @@ def test_the_p_value_of_few_datasets_agrees_with_a_hand_worked_case():
     assert ranks.critical_difference is None  # Friedman's test does not find that they differ
 
 
+def test_values_that_differ_by_rounding_alone_share_a_rank():
+    means = np.mean([0.1, 0.2, 0.3]), np.mean([0.3, 0.2, 0.1])
+    assert means[0] != means[1]
+    assert rank_arms(np.array([[*means, 0.9], [0.1, 0.2, 0.3]])).mean == (2.75, 2.25, 1.0)
+
+
 def test_equal_values_everywhere_show_no_difference():
     ranks = rank_arms(np.ones((3, 4)))
     assert (ranks.mean, ranks.statistic, ranks.p) == ((2.5,) * 4, 0.0, 1.0)

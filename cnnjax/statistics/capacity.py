@@ -9,7 +9,7 @@ from cnnjax.statistics.factors import Cells
 from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
 from cnnjax.statistics.losses import Losses, complete, count_runs
 from cnnjax.statistics.measures import Measure
-from cnnjax.statistics.paired import compare_paired
+from cnnjax.statistics.paired import compare_paired, round_off
 from cnnjax.statistics.verdicts import Criteria
 
 MOST_INFLATION = 10.0
@@ -91,7 +91,8 @@ def adjust_for_size(
     design = np.column_stack([np.ones(len(labels)), sizes - sizes.mean(), np.array(indicators)])
     if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1] or _inflate(design) > MOST_INFLATION:
         return ()
-    effects = np.linalg.pinv(design) @ np.array([[completed[cell][seed] for seed in seeds] for cell in labels])
+    scores = np.array([[completed[cell][seed] for seed in seeds] for cell in labels])
+    effects = round_off(np.linalg.pinv(design) @ scores, np.abs(scores).max())
     zeros = dict.fromkeys(seeds, 0.0)
     measure = criteria.measure
     compared = [

@@ -328,9 +328,8 @@ def _compare(plan: _Plan, cells: Cells, measure: Measure) -> PairedComparison | 
     if not values:
         return None
     count, resolution = len(plan.used), measure.resolution
-    if resolution is None:
-        largest = max(abs(v) for block in plan.used for cell, _ in block for v in complete(cells[cell]).values())
-        values = dict(zip(values, round_off(np.array([*values.values()]), largest).tolist(), strict=True))
+    largest = max(abs(v) for block in plan.used for cell, _ in block for v in complete(cells[cell]).values())
+    values = dict(zip(values, round_off(np.array([*values.values()]), largest).tolist(), strict=True))
     step = resolution and resolution / count
     # An effect is a mean over blocks of sums of 2**order values, each rounded with a variance of step**2 / 12.
     least = resolution and resolution * math.sqrt(2 ** len(plan.chosen) / (12 * count))

@@ -144,6 +144,7 @@ def compare_paired(
     low, high, t_p = (None, None, None) if spread is None else _student(mean, spread, n, confidence)
     sign_flip_p, least = flip_signs(differences, resampling_seed)
     is_better = np.greater if higher_is_better else np.less
+    all_pairs = round_off(a[:, None] - b, max(np.abs(a).max(), np.abs(b).max()))
     return PairedComparison(
         seeds=tuple(seeds),
         unpaired=tuple(sorted(first.keys() ^ second.keys())),
@@ -161,7 +162,7 @@ def compare_paired(
         effect_size=mean / deviation * _hedges(n - 1) if deviation and n > 2 else None,
         correlation=float(np.corrcoef(a, b)[0, 1]) if n > 2 and np.ptp(a) and np.ptp(b) else None,
         wins=float(np.mean(is_better(differences, 0) + 0.5 * (differences == 0))),
-        probability_of_improvement=float(np.mean(is_better(a[:, None], b) + 0.5 * (a[:, None] == b))),
+        probability_of_improvement=float(np.mean(is_better(all_pairs, 0) + 0.5 * (all_pairs == 0))),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnjax.errors import InputError
+from cnnjax.statistics.paired import round_off
 
 SHUFFLES = 9_999
 
@@ -54,7 +55,7 @@ def rank_arms(values: np.ndarray, alpha: float = 0.05, seed: int = 0) -> Ranks:
     if values.ndim != 2 or min(values.shape) < 2 or not np.isfinite(values).all():
         raise InputError(f"values: must be finite (datasets, arms), at least 2 x 2, not of shape {values.shape}")
     blocks, k = values.shape
-    ranks = rankdata(-values, axis=1)
+    ranks = rankdata([-round_off(row, np.abs(row).max()) for row in values], axis=1)
     statistic = _friedman(ranks[None])[0]
     shuffled = np.random.default_rng(seed).permuted(np.broadcast_to(ranks, (SHUFFLES, blocks, k)), axis=2)
     p = float((np.count_nonzero(_friedman(shuffled) >= statistic - 1e-9) + 1) / (SHUFFLES + 1))
