@@ -108,7 +108,7 @@ class TestTraining:
 
     def test_by_a_factory_of_optax_needs_no_file(self):
         own = make_config(optimizer="optax:adam(b1=0.9)", learning_rate=0.01, validation_split=0.1)
-        assert own.train.code is None
+        assert own.train.code == (("optax:adam", "installed"),)
         assert_same_training(own, make_config(optimizer="adam", learning_rate=0.01, validation_split=0.1))
 
     def test_gives_an_optimizer_the_number_of_steps(self):
@@ -281,6 +281,13 @@ class TestKey:
         again = RunConfig.from_json(config.to_json())
         assert (again, again.key) == (config, config.key)
         assert RunConfig.from_toml(config.to_toml()) == config
+
+    def test_does_not_change_with_what_is_recorded_of_a_package(self):
+        config = RunConfig(train=TrainConfig(optimizer="optax:lion", learning_rate=0.1))
+        values = config.to_dict()
+        assert values["train"].pop("code") == [["optax:lion", "installed"]]
+        assert RunConfig.from_dict(values) == config
+        assert config.key == "f7c57296f81435c574d5c044d8f8c714810b0affe244bb354929caced23389d9"
 
     def test_the_store_keeps_the_source(self, source, tmp_path):
         run = fit(make_config(loss="mine.py:cross_entropy"), tmp_path / "runs")

@@ -162,6 +162,31 @@ def test_the_command_starts_without_jax(tmp_path):
     subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "commands"),
+    [
+        ("optax:lion", ("status", "report", "plan")),
+        ("optax.contrib:muon", ("status", "report", "plan")),
+        ("optax:adafactor(decay_rate=0.7)", ("status",)),  # what is typed with arguments is imported to check them
+    ],
+)
+def test_a_study_with_functions_of_a_package_is_read_without_importing_it(tmp_path, optimizer, commands):
+    text = f"title = 'optimizers'\nseeds = 1\n[sweep.grid]\ntrain.optimizer = ['sgd', '{optimizer}']\n"
+    (tmp_path / "optimizers.toml").write_text(text)
+    store, grid = Store(tmp_path), expand(read_toml(text, "optimizers"))
+    trials = {trial.key: trial.name for trial in grid.trials}
+    store.add_grid(StoredGrid("optimizers", text, "run optimizers", START.isoformat(), trials))
+    store.add_all([make_packed(trial.config) for trial in grid.trials])
+    for command in commands:
+        code = f"import sys; from ablations.{command} import main; main(sys.argv[1:]); print('optax' in sys.modules)"
+        study = ["optimizers.toml"] if command == "plan" else []
+        arguments = [sys.executable, "-c", code, *study, "--out", str(tmp_path)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
+        assert b"optimizers" in done.stdout
+        assert done.stdout.split()[-1] == b"False"
+
+
 def test_the_time_left_follows_the_cost_of_the_trials(tmp_path):
     text = """
     title = "small and large"

@@ -489,7 +489,8 @@ def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
         table = tables.setdefault(field, settings.to_dict())
         for section in path[:-1]:
             settings, table = getattr(settings, section), table[section]
-            table.pop("source", None)  # the hash of a module's code, which tells that its fields have been checked
+            for follows in ("source", *settings.internal):  # hashes of code, which tell that its settings were checked
+                table.pop(follows, None)
         name, value = settings.resolve(path[-1], value)
         given_as = written.setdefault((*entry.path[:-1], name), entry.name)
         if given_as != entry.name:

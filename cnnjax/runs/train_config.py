@@ -69,6 +69,7 @@ def _read_augmentation(value: Any, where: str) -> str:
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lion", "lamb")
 CROSS_ENTROPY = "cross_entropy"
+_INSTALLED = "installed"
 _TAKEN = ("accuracy", "loss", "test", "validation")
 """Names that no metric of the user may have."""
 
@@ -154,7 +155,8 @@ class TrainConfig(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the layers; parameters and loss are always float32."""
     code: tuple[tuple[str, str], ...] | None = None
-    """The import paths of functions of the user among these settings, each with the SHA-256 of its source."""
+    """The import paths of functions of the user among these settings, each with the SHA-256 of its source, or with
+    ``installed`` for one of an installed package."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -197,10 +199,12 @@ class TrainConfig(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that are part of the run key; functions are named without the folders of their files."""
+        sources = [[reference, source] for reference, source in self.code or () if source != _INSTALLED]
         texts = [*(text for _, text in self.functions), *dict(self.code or ())]
         return {
             name: _rename(value, {text: strip_folder(text) for text in texts})
-            for name, value in super().identity.items()
+            for name, value in {**super().identity, "code": sources}.items()
+            if value or name != "code"
         }
 
     def load(self, name: str, text: str) -> Callable[..., Any]:
@@ -238,7 +242,7 @@ class TrainConfig(Settings):
                 return text
             completed = complete_function(text, _PARAMETERS[name], f"train.{name}")
             source = find_function_source(text, f"train.{name}")
-            found.update({reference: source.sha256} if source else {})
+            found[reference] = source.sha256 if source else _INSTALLED
             return completed
 
         texts = {(name, text): complete(name, text) for name, text in self.functions}

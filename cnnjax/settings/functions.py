@@ -17,6 +17,7 @@ from cnnjax.settings.code import CodeField, read_parameters
 from cnnjax.settings.references import (
     REFERENCE,
     Source,
+    is_bound,
     is_installed,
     load_object,
     read_reference,
@@ -99,7 +100,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def complete_function(text: str, given: Collection[str], where: str) -> str:
-    """Returns the normal form of a function with its arguments, which is imported: without arguments at their defaults.
+    """Returns the normal form of a function with its arguments: without arguments at their defaults.
+
+    The function is imported, unless it is given no arguments and is one of an installed package, which may be slow to
+    import.
 
     Args:
         text: the setting, from `read_function`.
@@ -115,6 +119,8 @@ def complete_function(text: str, given: Collection[str], where: str) -> str:
         'math:isclose(rel_tol=0.5)'
     """
     reference, arguments = split_function(text, where)
+    if not arguments and is_installed(reference.partition(":")[0], where) and is_bound(reference, where):
+        return text
     fields = _read_fields(_load(reference, where), given)
     check_keys(arguments, fields, f"{where}={show(text)}")
     values = {name: fields[name].read(value, f"{where}: {name}") for name, value in arguments.items()}

@@ -202,6 +202,29 @@ def is_installed(module: str, where: str) -> bool:
     return not origin.endswith(".py") or "site-packages" in origin or origin.startswith(sys.base_prefix)
 
 
+def is_bound(reference: str, where: str) -> bool:
+    """Returns whether the source of a module imports or defines a name at its top level; the module is not imported.
+
+    Example:
+        >>> is_bound("optax:lion", "train.optimizer"), is_bound("optax:lyon", "train.optimizer")
+        (True, False)
+    """
+    module, _, name = reference.partition(":")
+    origin = _find_spec(module, where).origin or ""
+    return origin.endswith(".py") and name in _list_bound(Path(origin))
+
+
+@functools.lru_cache(maxsize=16)
+def _list_bound(path: Path) -> frozenset[str]:
+    names = set()
+    for node in ast.parse(read_text(path)).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+    return frozenset(names)
+
+
 def read_source(reference: str, where: str) -> Source:
     """Returns the source of the module that a reference names; the module's code is not run.
 
@@ -282,11 +305,23 @@ def _find_spec(module: str, where: str) -> importlib.machinery.ModuleSpec:
     if os.getcwd() not in map(os.path.abspath, sys.path):
         sys.path.append(os.getcwd())
     try:
-        spec = importlib.util.find_spec(module)
+        spec = _find_without_import(module) or importlib.util.find_spec(module)
     except (ImportError, ValueError) as error:
         raise InputError(f"{where}: there is no module {module}: {error}") from None
     if spec is None:
         raise InputError(f"{where}: there is no module {module}; a file is named with its .py, such as nets.py")
+    return spec
+
+
+def _find_without_import(module: str) -> importlib.machinery.ModuleSpec | None:
+    """Returns the spec of a module without importing the packages that it is in; ``None`` if it is not known."""
+    name, *words = module.split(".")
+    spec = None if module in sys.modules else importlib.util.find_spec(name)
+    for word in words:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{word}"
+        spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
     return spec
 
 
