@@ -26,7 +26,7 @@ from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
 from cnnjax.models.own_module import WHERE, ModuleConfig, describe_module
 from cnnjax.runs.config import RunConfig
-from cnnjax.settings import Settings
+from cnnjax.settings import Settings, resolve_all
 from cnnjax.settings.checking import check, near_match
 from cnnjax.settings.code import list_assigned
 from cnnjax.settings.documentation import read_docs
@@ -477,26 +477,25 @@ def _read_assignments(
 
 def _build(default: Arguments, given: Sequence[tuple[Entry, Any]]) -> Arguments:
     """Returns `default` with the given values, including those of settings inside its configurations."""
-    changes: dict[str, Any] = {}
-    tables: dict[str, dict[str, Any]] = {}
-    written: dict[tuple[str, ...], str] = {}
+    changes = {entry.path[0]: value for entry, value in given if len(entry.path) == 1}
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for entry, value in given:
-        field, *path = entry.path
-        if not path:
-            changes[field] = value
-            continue
+        if len(entry.path) > 1:
+            groups.setdefault(entry.path[:-1], {})[entry.path[-1]] = value
+    tables: dict[str, dict[str, Any]] = {}
+    for (field, *sections), values in groups.items():
         settings = getattr(default, field)
         table = tables.setdefault(field, settings.to_dict())
-        for section in path[:-1]:
+        for section in sections:
             settings, table = getattr(settings, section), table[section]
-            for follows in ("source", *settings.internal):  # hashes of code, which tell that its settings were checked
-                table.pop(follows, None)
-        name, value = settings.resolve(path[-1], value)
-        given_as = written.setdefault((*entry.path[:-1], name), entry.name)
-        if given_as != entry.name:
-            raise InputError(f"--{entry.name}: means the same as --{given_as}; give only one of them")
-        table[name] = value
+            for name in ("source", *settings.internal):  # hashes of code, which tell that its settings were checked
+                table.pop(name, None)
+        table.update(resolve_all(values, settings.resolve, functools.partial(_write_option, sections)))
     configs: dict[str, Settings] = {
         field: type(getattr(default, field)).from_dict(table) for field, table in tables.items()
     }
     return dataclasses.replace(default, **changes, **configs)  # type: ignore[type-var]
+
+
+def _write_option(sections: Sequence[str], name: str) -> str:
+    return f"--{'.'.join((*sections, name))}".replace("_", "-")

@@ -98,15 +98,13 @@ class Dropout(nn.Module):
     axis: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array, rate: float | jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, rate: float | jax.Array) -> jax.Array:
         """Sets each feature or feature map to zero with probability `rate`, and divides the others by ``1 - rate``.
 
         Args:
             x: float (batch, features) or (height, width, batch, channels); on several devices, the share of this one.
-            rate: in [0, 1); ``None``, outside training, returns `x` as it is.
+            rate: in [0, 1).
         """
-        if rate is None:
-            return x
         batch = x.shape[-2] if self.axis is None else x.shape[-2] * lax.axis_size(self.axis)
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[-1]))
         own = take_share(kept.T, self.axis).T
@@ -174,85 +172,104 @@ class CNN(nn.Module):
             TypeError: `dropout_is_data`, and the network has dropout, but its rate is not given in training.
         """
         chex.assert_rank(images, 4)
+        rates = {"dropout": dropout, "spatial_dropout": spatial_dropout}
+        lacking = [name for name, rate in rates.items() if getattr(self.config, name) and rate is None]
+        if train and self.dropout_is_data and lacking:
+            raise TypeError(f"{lacking[0]}: the rate of this network is data, and must be given in training")
+        for name, given in rates.items():
+            own = getattr(self.config, name)
+            rates[name] = None if not train or not own else own if given is None else given
+        x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
+        for index, block in enumerate(self.config.blocks):
+            x = self._apply_block(index, block, x, train, rates["spatial_dropout"])
+        return self._apply_head(x, train, rates["dropout"]).astype(jnp.float32)
+
+    def _apply_block(
+        self, index: int, block: Block, x: jax.Array, train: bool, rate: float | jax.Array | None
+    ) -> jax.Array:
+        """Applies a convolution with all that follows it, up to the dropout of feature maps at this rate."""
+        config = self.config
+        layer = functools.partial(
+            Conv, block.filters, strides=block.strides, dtype=self.dtype, initializer=config.initializer
+        )
+        conv = functools.partial(
+            layer,
+            kernel_size=block.kernel_size,
+            padding=block.padding,
+            use_bias=config.use_bias,
+            dilation=block.dilation,
+            groups=block.groups,
+        )
+        if self.fuses_pooling and pools_first(config, block):
+            x = ACTIVATIONS[block.activation](conv(pool=block.pool_size)(x))
+        else:
+            outputs, shortcut = conv()(x), None
+            if config.residual:
+                name = f"Shortcut_{index}"
+                project = layer(kernel_size=(1, 1), padding="valid", use_bias=False, name=name)
+                shortcut = x if x.shape == outputs.shape else self._keep(name, project(x))
+            x = self._finish(f"Conv_{index}", index, block.activation, outputs, train, shortcut)
+            x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
+        if block.pool != "none":
+            self._keep(f"{POOL_LAYERS[block.pool]}_{index}", x)
+        return x if rate is None else Dropout(self.axis, name=f"SpatialDropout_{index}")(x, rate)
+
+    def _apply_head(self, x: jax.Array, train: bool, rate: float | jax.Array | None) -> jax.Array:
+        """Returns the logits of the feature maps of the last block, with dropout at this rate before dense layers."""
         config = self.config
         initial = getattr(nn.initializers, config.initializer)()
         dense = functools.partial(nn.Dense, use_bias=config.use_bias, kernel_init=initial, dtype=self.dtype)
-        rates = {"dropout": dropout, "spatial_dropout": spatial_dropout}
-        lacking = [name for name, rate in rates.items() if getattr(config, name) and rate is None]
-        if train and self.dropout_is_data and lacking:
-            raise TypeError(f"{lacking[0]}: the rate of this network is data, and must be given in training")
 
-        def drop(setting: str, x: jax.Array, name: str | None = None) -> jax.Array:
-            own, given = getattr(config, setting), rates[setting]
-            rate = own if given is None else given
-            return Dropout(self.axis, name=name)(x, rate if train else None) if own else x
+        def drop(x: jax.Array) -> jax.Array:
+            return x if rate is None else Dropout(self.axis)(x, rate)
 
-        def keep(name: str, x: jax.Array) -> jax.Array:
-            if self.is_mutable_collection("intermediates"):
-                output = x.transpose(2, 0, 1, 3) if x.ndim == 4 else x
-                self.sow("intermediates", OUTPUTS, {name: output}, init_fn=dict[str, jax.Array], reduce_fn=operator.or_)
-            return x
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            channels, own = x.shape[-1], (0, 1, 3) if x.ndim == 4 else (1,)  # the axes of one image
-            # 32 groups (Wu and He, 2018), fewer where a group would be one channel, which is instance normalisation.
-            groups = {"layer": 1, "group": max(math.gcd(64, channels) // 2, 1), "instance": channels}
-            norm: Callable[..., Callable[[jax.Array], jax.Array]] = (
-                functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.99, axis_name=self.axis)
-                if config.norm == "batch"
-                else functools.partial(nn.GroupNorm, groups[config.norm], reduction_axes=own)
-            )
-            return norm(epsilon=1e-3, dtype=self.dtype, name=name)(x)
-
-        def finish(
-            name: str, index: int, activation: str, x: jax.Array, shortcut: jax.Array | None = None
-        ) -> jax.Array:
-            """Applies normalisation `index`, the shortcut and the activation to the output of the layer `name`."""
-            if config.norm != "none" and (x.ndim == 4 or config.norm != "instance"):
-                keep(name, x)
-                name = f"{NORM_LAYERS[config.norm]}_{index}"
-                x = normalize(name, x)
-            if shortcut is not None:
-                keep(name, x)
-                name, x = f"Add_{index}", lax.add(x, shortcut)
-            return keep(name, ACTIVATIONS[activation](x))
-
-        x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
-        for index, block in enumerate(config.blocks):
-            layer = functools.partial(
-                Conv, block.filters, strides=block.strides, dtype=self.dtype, initializer=config.initializer
-            )
-            conv = functools.partial(
-                layer,
-                kernel_size=block.kernel_size,
-                padding=block.padding,
-                use_bias=config.use_bias,
-                dilation=block.dilation,
-                groups=block.groups,
-            )
-            if self.fuses_pooling and pools_first(config, block):
-                x = ACTIVATIONS[block.activation](conv(pool=block.pool_size)(x))
-            else:
-                outputs, shortcut = conv()(x), None
-                if config.residual:
-                    name = f"Shortcut_{index}"
-                    project = layer(kernel_size=(1, 1), padding="valid", use_bias=False, name=name)
-                    shortcut = x if x.shape == outputs.shape else keep(name, project(x))
-                x = finish(f"Conv_{index}", index, block.activation, outputs, shortcut)
-                x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
-            if block.pool != "none":
-                keep(f"{POOL_LAYERS[block.pool]}_{index}", x)
-            x = drop("spatial_dropout", x, f"SpatialDropout_{index}")
         if config.global_pool == "none":
-            x = x.transpose(2, 0, 1, 3).reshape(len(images), -1)
+            x = x.transpose(2, 0, 1, 3).reshape(x.shape[2], -1)
         else:
             x = x.max((0, 1)) if config.global_pool == "max" else x.mean((0, 1))
-            keep(f"Global{POOL_LAYERS[config.global_pool]}", x)
+            self._keep(f"Global{POOL_LAYERS[config.global_pool]}", x)
         for index, width in enumerate(config.dense):
-            hidden = dense(width)(drop("dropout", x))
-            x = finish(f"Dense_{index}", len(config.blocks) + index, config.dense_activation, hidden)
-        logits = keep(f"Dense_{len(config.dense)}", dense(self.classes)(drop("dropout", x)))
-        return logits.astype(jnp.float32)
+            hidden = dense(width)(drop(x))
+            x = self._finish(f"Dense_{index}", len(config.blocks) + index, config.dense_activation, hidden, train)
+        return self._keep(f"Dense_{len(config.dense)}", dense(self.classes)(drop(x)))
+
+    def _finish(
+        self,
+        name: str,
+        index: int,
+        activation: str,
+        x: jax.Array,
+        train: bool,
+        shortcut: jax.Array | None = None,
+    ) -> jax.Array:
+        """Applies normalisation `index`, the shortcut and the activation to the output of the layer `name`."""
+        norm = self.config.norm
+        if norm != "none" and (x.ndim == 4 or norm != "instance"):
+            self._keep(name, x)
+            name = f"{NORM_LAYERS[norm]}_{index}"
+            x = self._normalize(name, x, train)
+        if shortcut is not None:
+            self._keep(name, x)
+            name, x = f"Add_{index}", lax.add(x, shortcut)
+        return self._keep(name, ACTIVATIONS[activation](x))
+
+    def _normalize(self, name: str, x: jax.Array, train: bool) -> jax.Array:
+        channels, own = x.shape[-1], (0, 1, 3) if x.ndim == 4 else (1,)  # the axes of one image
+        # 32 groups (Wu and He, 2018), fewer where a group would be one channel, which is instance normalisation.
+        groups = {"layer": 1, "group": max(math.gcd(64, channels) // 2, 1), "instance": channels}
+        norm: Callable[..., Callable[[jax.Array], jax.Array]] = (
+            functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.99, axis_name=self.axis)
+            if self.config.norm == "batch"
+            else functools.partial(nn.GroupNorm, groups[self.config.norm], reduction_axes=own)
+        )
+        return norm(epsilon=1e-3, dtype=self.dtype, name=name)(x)
+
+    def _keep(self, name: str, x: jax.Array) -> jax.Array:
+        """Sows the output of the layer `name`, if it is asked for, and returns it."""
+        if self.is_mutable_collection("intermediates"):
+            output = x.transpose(2, 0, 1, 3) if x.ndim == 4 else x
+            self.sow("intermediates", OUTPUTS, {name: output}, init_fn=dict[str, jax.Array], reduce_fn=operator.or_)
+        return x
 
 
 def pools_first(config: ModelConfig, block: Block) -> bool:

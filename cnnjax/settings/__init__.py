@@ -62,11 +62,8 @@ class Settings:
         names = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
         check_keys(values, names, where)
         hints = _read_hints(cls)  # type: ignore[arg-type]
-        resolved = [cls.resolve(key, value) for key, value in values.items()]
-        for key, (name, _) in zip(values, resolved, strict=True):
-            if name != key and name in values:
-                raise InputError(f"{where}.{key}: is another way to write {where}.{name}; give only one of them")
-        return cls(**{name: _build(hints[name], value) for name, value in resolved})
+        resolved = resolve_all(values, cls.resolve, lambda name: f"{where}.{name}")
+        return cls(**{name: _build(hints[name], value) for name, value in resolved.items()})
 
     @classmethod
     def resolve(cls, name: str, value: Any) -> tuple[str, Any]:
@@ -140,6 +137,37 @@ class Settings:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def resolve_all(
+    values: Mapping[str, Any], resolve: Callable[[str, Any], tuple[str, Any]], write_name: Callable[[str], str]
+) -> dict[str, Any]:
+    """Returns settings with aliases replaced by the settings that they write.
+
+    Args:
+        values: value by the name of a setting or an alias.
+        resolve: returns the setting that a name writes, and its value, as `Settings.resolve`.
+        write_name: returns a name as errors show it.
+
+    Raises:
+        InputError: a setting is written in two ways.
+
+    Example:
+        >>> from cnnjax import ModelConfig
+        >>> resolve_all({"batch_norm": True, "padding": "same"}, ModelConfig.resolve, str)
+        {'norm': 'batch', 'padding': 'same'}
+    """
+    written: dict[str, str] = {}
+    resolved: dict[str, Any] = {}
+    for name, value in values.items():
+        target, resolved_value = resolve(name, value)
+        if target in written:
+            other = written[target] if name == target else name
+            raise InputError(
+                f"{write_name(other)}: is another way to write {write_name(target)}; give only one of them"
+            )
+        written[target], resolved[target] = name, resolved_value
+    return resolved
 
 
 def write_toml(values: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_toml
-from cnnjax.settings import Settings
+from cnnjax.settings import Settings, resolve_all
 from cnnjax.settings.checking import near_match
 
 _BARE_WORD = re.compile(r"""("[^"]*"|'[^']*')|(?<![\w.+-])(?!(?:true|false|inf|nan)\b)([A-Za-z_][\w./:-]*)""")
@@ -178,11 +178,7 @@ class Schema:
             if path in settings:
                 raise InputError(f"{option} {path}: given twice")
             settings[path] = self.read_value(path, self.parse_value(path, value), f"{option} {path}")
-        resolved = [self._resolve(path, value) for path, value in settings.items()]
-        for path, (target, _) in zip(settings, resolved, strict=True):
-            if target != path and target in settings:
-                raise InputError(f"{option} {path}: is another way to write {target}; give only one of them")
-        return dict(resolved)
+        return resolve_all(settings, self._resolve, lambda path: f"{option} {path}")
 
     def _resolve(self, path: str, value: Any) -> tuple[str, Any]:
         section, _, name = path.partition(".")

@@ -6,6 +6,7 @@ schedule.
 """
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ _DIRECTIONS = {
     "lion": optax.scale_by_lion,
     "lamb": functools.partial(optax.scale_by_adam, eps=1e-6),
 }
+_Parts = tuple[optax.GradientTransformation, ...]
 _DECOUPLED = ("adamw", "lion", "lamb")
 """Optimizers whose decay does not go through the moments of the gradient."""
 
@@ -145,20 +147,17 @@ def _transformation(
 ) -> optax.GradientTransformation:
     factor = make_schedule(schedule, warmup_share, steps)
 
-    def build(learning_rate: jax.Array, momentum: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
+    def build(learning_rate: jax.Array, momentum: jax.Array, weight_decay: jax.Array) -> _Parts:
         decay = optax.add_decayed_weights(weight_decay, mask=_is_kernel) if has_decay else optax.identity()
         if optimizer == "sgd":
             direction = optax.trace(momentum, nesterov) if has_momentum else optax.identity()
         else:
             direction = _DIRECTIONS[optimizer]()
         ordered = (direction, decay) if optimizer in _DECOUPLED else (decay, direction)
-        clip = () if clip_norm is None else (optax.clip_by_global_norm(clip_norm),)
         ratio = (optax.scale_by_trust_ratio(),) if optimizer == "lamb" else ()
-        return optax.chain(
-            *clip, *ordered, *ratio, optax.scale_by_schedule(factor), optax.scale(-1), optax.scale(learning_rate)
-        )
+        return (*ordered, *ratio, optax.scale_by_schedule(factor), optax.scale(-1), optax.scale(learning_rate))
 
-    return optax.inject_hyperparams(build)(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    return _chain(build, clip_norm)
 
 
 def _check_learning_rate(config: TrainConfig, factory: Callable[..., Any]) -> None:
@@ -179,15 +178,27 @@ def _transform_by(
     """Returns the optimizer that a function of the user makes."""
     factor = make_schedule(schedule, warmup, steps)
 
-    def build(learning_rate: jax.Array) -> optax.GradientTransformation:
+    def build(learning_rate: jax.Array) -> _Parts:
         rate = (lambda step: learning_rate * factor(step)) if scheduled else learning_rate
         given = {"learning_rate": rate, "steps": steps}
         made = factory(**{name: given[name] for name in given if name in read_parameters(factory)})
         if not isinstance(made, optax.GradientTransformation):
             raise InputError(f"train.optimizer: must return an optax optimizer, not {type(made).__name__}")
-        return made if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), made)
+        return (made,)
 
-    return optax.inject_hyperparams(build)(learning_rate=0.0)
+    return _chain(build, clip_norm)
+
+
+def _chain(build: Callable[..., _Parts], clip_norm: float | None) -> optax.GradientTransformation:
+    """Returns the chain of what `build` makes of numbers in its state, after the clipping of the gradient."""
+
+    @functools.wraps(build)  # by whose parameters optax knows the numbers
+    def chain(**numbers: jax.Array) -> optax.GradientTransformation:
+        clip = () if clip_norm is None else (optax.clip_by_global_norm(clip_norm),)
+        parts = (*clip, *build(**numbers))
+        return optax.chain(*parts) if len(parts) > 1 else parts[0]
+
+    return optax.inject_hyperparams(chain)(**dict.fromkeys(inspect.signature(build).parameters, 0.0))
 
 
 def _is_kernel(params: Any) -> Any:
