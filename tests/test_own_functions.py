@@ -1,6 +1,8 @@
 """Functions of the user in training: optimizer, loss, metrics and random changes of images, by import path."""
 
+import dataclasses
 import functools
+import importlib.metadata
 import json
 import linecache
 import re
@@ -25,6 +27,8 @@ from cnnjax.console.terminal import LineObserver
 from cnnjax.data.loading import load
 from cnnjax.errors import CodeError
 from cnnjax.reports.arms import count_origins, describe_origins
+from cnnjax.runs.provenance import list_code
+from cnnjax.runs.trackers.tracking import list_origins
 from cnnjax.settings.functions import load_function, read_function
 from cnnjax.training.fit import fit_many
 from cnnjax.training.optimizers import make_schedule
@@ -291,7 +295,7 @@ class TestKey:
 
     def test_the_store_keeps_the_source(self, source, tmp_path):
         run = fit(make_config(loss="mine.py:cross_entropy"), tmp_path / "runs")
-        kept = load_run(run.key, tmp_path / "runs").record.provenance["functions"]["mine.py:cross_entropy"]
+        kept = load_run(run.key, tmp_path / "runs").record.provenance["code"]["mine.py:cross_entropy"]
         assert kept["files"] == {"mine.py": source.read_text()}
         assert json.loads(run.record.config.to_json())["train"]["code"] == [["mine.py:cross_entropy", kept["sha256"]]]
 
@@ -378,8 +382,21 @@ def test_a_report_says_which_versions_of_a_function_an_arm_mixes(source, tmp_pat
         records.append(fit(make_config(seed, loss="mine.py:cross_entropy"), out=None).record)
         source.write_text(source.read_text() + "# edited\n")
     (line,) = [line for line in describe_origins(count_origins(records)) if "mine.py" in line]
-    hashes = [record.provenance["functions"]["mine.py:cross_entropy"]["sha256"][:12] for record in records]
+    hashes = [record.provenance["code"]["mine.py:cross_entropy"]["sha256"][:12] for record in records]
     assert line == f"mixed code of mine.py:cross_entropy: {hashes[0]} (1 runs), {hashes[1]} (1 runs)"
+
+
+def test_an_older_record_is_read_with_its_code_as_a_newer_one(source):
+    record = fit(make_config(loss="mine.py:cross_entropy", optimizer="optax:adam"), out=None).record
+    code = record.provenance["code"]
+    assert code["optax:adam"] == {"package": "optax", "version": importlib.metadata.version("optax")}
+    older = {**record.provenance, "code": {"module": "nets.py:Net", "sha256": "1" * 64, "files": {}}, "functions": code}
+    assert list_code(older) == {"nets.py:Net": {"sha256": "1" * 64, "files": {}}, **code}
+    origins = count_origins([dataclasses.replace(record, provenance=older)])
+    assert origins["code of nets.py:Net"] == {"1" * 12: 1}
+    assert origins["code of optax:adam"] == {f"optax {importlib.metadata.version('optax')}": 1}
+    shown = list_origins(dataclasses.replace(record, provenance=older))
+    assert not any("files" in name for name in shown)
 
 
 def test_restarts_begin_a_new_cosine_after_one_and_three_sevenths_of_the_steps():

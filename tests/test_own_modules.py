@@ -157,12 +157,12 @@ class TestTraining:
         write("WIDTH = 4\n", "blocks.py")
         out = tmp_path / "runs"
         run = fit(RunConfig(read("nets.py:Tiny"), TrainConfig(epochs=1), DataConfig(train_size=100)), out)
-        code = load_run(run.key, out).record.provenance["code"]
+        code = load_run(run.key, out).record.provenance["code"]["nets.py:Tiny"]
         assert code["files"] == {"blocks.py": "WIDTH = 4\n", "nets.py": path.read_text()}
         hostile = json.dumps(code["files"]).replace("WIDTH = 4", "open('was-run', 'w')")
         with sqlite3.connect(out / "runs.sqlite") as connection:
             text = connection.execute("SELECT provenance FROM runs").fetchone()[0]
-            provenance = {**json.loads(text), "code": {**code, "files": json.loads(hostile)}}
+            provenance = {**json.loads(text), "code": {"nets.py:Tiny": {**code, "files": json.loads(hostile)}}}
             connection.execute("UPDATE runs SET provenance = ?", (json.dumps(provenance),))
         path.unlink()
         for arguments in (

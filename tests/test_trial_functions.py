@@ -76,7 +76,7 @@ def test_every_trial_has_the_scores_that_the_function_returns(write):
         accuracy = 0.5 + 0.02 * arguments["width"] + bonus + 0.001 * record.config.seed
         assert record.scores == {"accuracy": pytest.approx(accuracy), "loss": 2.0}
         assert record.test_accuracy == record.scores["accuracy"]
-        assert record.provenance["code"]["files"] == {"my_trials.py": textwrap.dedent(TRIAL)}
+        assert record.provenance["code"]["my_trials.py:trial"]["files"] == {"my_trials.py": textwrap.dedent(TRIAL)}
         assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 

@@ -197,8 +197,9 @@ class ModelConfig(Settings):
     def check_code(self) -> None:
         """Does nothing, as the network is made of the library's code."""
 
-    def describe_code(self) -> None:
-        """Returns ``None``, as the network is made of the library's code."""
+    def describe_code(self) -> dict[str, Any]:
+        """Returns nothing, as the network is made of the library's code."""
+        return {}
 
     @property
     def can_be_divided(self) -> bool:

@@ -77,8 +77,8 @@ class Network(Protocol):
     def check_code(self) -> None:
         """Raises `InputError` if code of the user that it consists of is not what these settings were made with."""
 
-    def describe_code(self) -> dict[str, Any] | None:
-        """Returns the texts of such code, with their hash, as JSON values; ``None`` for a network of the library."""
+    def describe_code(self) -> dict[str, Any]:
+        """Returns the texts of such code with their hash by import path, as JSON values; empty for the library's."""
 
     @property
     def identity(self) -> dict[str, Any]:

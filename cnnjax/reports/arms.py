@@ -19,6 +19,7 @@ from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
 from cnnjax.runs.config import RunConfig, split_sizes
 from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.provenance import list_code
 from cnnjax.runs.record import FINAL, LOST, TRIAL_STATUSES, Record
 from cnnjax.statistics import Measure, Outcomes
 from cnnjax.statistics.estimates import Estimate, estimate_score
@@ -354,9 +355,7 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
         f"dataset {dataset.get('name')}": dataset and f"{dataset.get('version')} {str(dataset.get('sha256'))[:12]}",
         **versions,
     }
-    code = provenance.get("code")
-    if code:
-        aspects["code"] = f"{code.get('module')} {str(code.get('sha256'))[:12]}"
-    for name, function in (provenance.get("functions") or {}).items():
-        aspects[f"code of {name}"] = str(function.get("sha256"))[:12]
+    for name, code in list_code(provenance).items():
+        package = f"{code.get('package')} {code.get('version')}"
+        aspects[f"code of {name}"] = str(code["sha256"])[:12] if "sha256" in code else package
     return {aspect: str(value or UNKNOWN) for aspect, value in aspects.items()}

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def collect_provenance(
 ) -> dict[str, Any]:
     """Returns what a result depends on, as JSON values: to reproduce it bit for bit, or to explain a difference.
 
-    For a module of the user it has the text of the source files in ``code``, and for functions of the user in
-    ``functions``, so that they can be read later; they are never run from there.
+    In ``code`` it has the texts of the module and the functions of the user, by their import paths, so that they can be
+    read later; they are never run from there. Of one of an installed package it has the package and its version.
 
     Args:
         config: the run.
@@ -34,11 +35,9 @@ def collect_provenance(
     import jax
 
     device = jax.devices()[0]
-    code = config.model.describe_code()
-    functions = {name: source.to_dict() for name, source in config.train.find_code().items()}
+    code = {**config.model.describe_code(), **config.train.describe_code()}
     return {
         **({"code": code} if code else {}),
-        **({"functions": functions} if functions else {}),
         **describe_software(),
         "device": {
             "backend": device.platform,
@@ -59,6 +58,20 @@ def collect_provenance(
             "classes": dataset.classes,
         },
     }
+
+
+def list_code(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what a provenance has of code of the user, by import path.
+
+    Older records name the module of a network in its entry, and have functions in one of their own.
+
+    Example:
+        >>> list_code({"code": {"module": "nets.py:ResNet", "sha256": "1f"}, "functions": {"optax:lion": {}}})
+        {'nets.py:ResNet': {'sha256': '1f'}, 'optax:lion': {}}
+    """
+    code = dict(provenance.get("code") or {})
+    module = code.pop("module", None)
+    return {**(code if module is None else {str(module): code}), **(provenance.get("functions") or {})}
 
 
 def describe_software() -> dict[str, Any]:

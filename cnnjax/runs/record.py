@@ -11,6 +11,7 @@ import numpy as np
 from cnnjax.errors import CorruptionError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
+from cnnjax.runs.provenance import list_code
 
 if TYPE_CHECKING:
     from cnnjax.models.prediction import TrainedNetwork
@@ -124,7 +125,7 @@ class Record:
             self.provenance,
             *(self.provenance.get(name, {}) for name in ("code", "functions", "device", "git", "dataset", "packages")),
         )
-        if not all(isinstance(part, dict) for part in parts):
+        if not all(isinstance(part, dict) for part in (*parts, *list_code(self.provenance).values())):
             raise ValueError("its provenance is not made of tables")
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cnnjax.settings.functions import (
     read_function,
     split_function,
 )
-from cnnjax.settings.references import Source, strip_folder
+from cnnjax.settings.references import Source, describe_package, strip_folder
 
 _AUGMENTATIONS = {
     "crop": Interval(1, 2**15),
@@ -219,6 +219,20 @@ class TrainConfig(Settings):
             split_function(text, name)[0]: find_function_source(text, f"train.{name}") for name, text in self.functions
         }
         return {reference: source for reference, source in found.items() if source}
+
+    def describe_code(self) -> dict[str, Any]:
+        """Returns the texts of the functions by import path, with their hash, as JSON values; of packages, the version.
+
+        Example:
+            >>> TrainConfig(metrics=["math:isclose"]).describe_code()["math:isclose"]["package"]
+            'python'
+        """
+        sources = self.find_code()
+        references = {split_function(text, name)[0] for name, text in self.functions}
+        return {
+            reference: sources[reference].to_dict() if reference in sources else describe_package(reference)
+            for reference in sorted(references)
+        }
 
     def check_code(self) -> None:
         """Raises `InputError` if the source of a function is not that of these settings any more."""

@@ -191,8 +191,8 @@ class CodeConfig(Settings):
         return {**self.to_dict(), self.key: strip_folder(self.reference)}
 
     def describe_code(self) -> dict[str, Any]:
-        """Returns the import path, and the texts of the source with their hash, as JSON values."""
-        return {"module": self.reference, **self._find_source().to_dict()}
+        """Returns the texts of the source with their hash by the import path, as JSON values."""
+        return {self.reference: self._find_source().to_dict()}
 
     def check_code(self) -> None:
         """Raises `InputError` if the source is not that of these settings any more."""

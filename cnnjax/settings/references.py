@@ -11,10 +11,12 @@ import functools
 import hashlib
 import importlib
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import inspect
 import linecache
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -200,6 +202,20 @@ def is_installed(module: str, where: str) -> bool:
         return False
     origin = _find_spec(module, where).origin or ""
     return not origin.endswith(".py") or "site-packages" in origin or origin.startswith(sys.base_prefix)
+
+
+def describe_package(reference: str) -> dict[str, str | None]:
+    """Returns the installed package that a reference is to, and its version, ``None`` if not known; imports nothing.
+
+    Example:
+        >>> describe_package("optax:lion")["package"], describe_package("math:isclose")["package"]
+        ('optax', 'python')
+    """
+    top = re.split("[.:]", reference)[0]
+    if top in sys.stdlib_module_names:
+        return {"package": "python", "version": platform.python_version()}
+    names = importlib.metadata.packages_distributions().get(top)
+    return {"package": names[0] if names else top, "version": importlib.metadata.version(names[0]) if names else None}
 
 
 def is_bound(reference: str, where: str) -> bool:

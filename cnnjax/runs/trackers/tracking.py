@@ -12,6 +12,7 @@ from cnnjax.errors import printable
 from cnnjax.machine.processes import hushed
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics, Observer, Progress
+from cnnjax.runs.provenance import list_code
 
 if TYPE_CHECKING:
     from cnnjax.runs.record import Record
@@ -59,8 +60,11 @@ def list_results(record: "Record") -> dict[str, float]:
 def list_origins(record: "Record") -> dict[str, Value]:
     """Returns key, status and reason of a run that has ended, and its provenance without the texts of its code."""
     provenance = dict(record.provenance)
-    if "code" in provenance:
-        provenance["code"] = {name: value for name, value in provenance["code"].items() if name != "files"}
+    provenance.pop("functions", None)
+    provenance["code"] = {
+        reference: {name: value for name, value in code.items() if name != "files"}
+        for reference, code in list_code(provenance).items()
+    }
     return flatten({"key": record.key, "status": record.status, "reason": record.reason, "provenance": provenance})
 
 
