@@ -23,6 +23,7 @@ from ablations.arguments import StudyArguments, read_study
 from ablations.execution.launching import run_study
 from ablations.execution.local import Workers, make_local_executor
 from ablations.execution.ray_cluster import RayExecutor, check_address
+from ablations.execution.source_folder import NO_SOURCE, gather_source
 from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import TrackedGridObserver, make_grid_observer
 from ablations.execution.work import Budget, Executor, Policy
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> int:
     counts = run_study(
         study,
         arguments.out,
-        make_executor=lambda: _make_executor(arguments),
+        make_executor=lambda: _make_executor(arguments, study),
         policy=Policy(arguments.retry_failed, arguments.fail_fast, arguments.max_retries),
         budget=arguments.budget,
         observer=observer,
@@ -155,9 +156,10 @@ def _read_top_up(arguments: RunArguments, study: StudyConfig) -> TopUp | None:
     return TopUp(baseline, arguments.top_up, read_rules(arguments))
 
 
-def _make_executor(arguments: RunArguments) -> Executor:
+def _make_executor(arguments: RunArguments, study: StudyConfig) -> Executor:
     if arguments.executor == "ray":
-        return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout)
+        source = NO_SOURCE if arguments.address is None else gather_source(expand(study, arguments.max_trials))
+        return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout, source=source)
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
     return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,6 +23,18 @@ from cnnjax.runs.store import Store
 from grid_helpers import Watcher, make_grid
 from test_local import rows, run, wait_for
 
+ROOT = Path(__file__).parent.parent
+NETWORK = """
+from typing import Any, Callable
+import flax.linen as nn
+class Net(nn.Module):
+    act: Callable = nn.relu
+    classes: int = 10
+    dtype: Any = None
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.classes)(self.act(nn.Dense(8)(x.reshape(len(x), -1))))
+"""
 pytestmark = [
     pytest.mark.slow,
     # Ray leaves the pipes and files of the processes that it starts to the garbage collector.
@@ -39,15 +52,37 @@ def _needs_ray():
 
 
 @pytest.fixture
-def two_nodes():
+def two_nodes(monkeypatch):
     """A cluster of a head without CPUs and two nodes of one CPU each."""
     from ray.cluster_utils import Cluster as Nodes
 
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # whole, as tasks have folders of their own
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes.workers = [nodes.add_node(num_cpus=1) for _ in range(2)]
     nodes.wait_for_nodes()
     yield nodes
     nodes.shutdown()
+
+
+@pytest.fixture
+def run_command(tmp_path, two_nodes):
+    """Runs a grid of the user's code on two nodes, from a folder that these do not start in."""
+    (tmp_path / "here").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "elsewhere")])}
+
+    def run_it(*arguments):
+        command = [sys.executable, "-m", "ablations.run", "--executor", "ray", "--address", two_nodes.address]
+        result = subprocess.run(
+            [*command, "--seeds", "1", "--max-retries", "0", *arguments],
+            env=environment,
+            cwd=tmp_path / "here",
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return Store(tmp_path / "here" / "runs").find_all().values()
+
+    return run_it
 
 
 class Doer(Watcher):
@@ -170,6 +205,47 @@ def test_a_worker_that_dies_at_every_start_is_a_failure(tmp_path):
     finally:
         executor.close()
     assert failed.reason == "its worker died at each of 4 starts"
+
+
+TRIAL = """
+import {module}
+def trial(seed: int):
+    return {{"value": {module}.VALUE, "is_copy": float("working_dir_files" in __file__)}}
+"""
+
+
+def test_nodes_run_the_source_that_the_coordinator_sends_also_after_an_edit(tmp_path, run_command):
+    write(tmp_path / "here/sub/trials.py", TRIAL.format(module="helper"))
+    write(tmp_path / "here/sub/helper.py", "VALUE = 1.0")
+    write(tmp_path / "elsewhere/my_package/__init__.py", "from .parts import VALUE")
+    write(tmp_path / "elsewhere/my_package/parts.py", "VALUE = 2.0")
+    write(tmp_path / "elsewhere/my_package/trials.py", TRIAL.format(module="my_package"))
+    grid = ("--axis", "trial.function=sub/trials.py:trial,my_package.trials:trial")
+    assert sorted(run["value"] for run in scores(run_command(*grid), "is_copy")) == [1, 2]
+    write(tmp_path / "here/sub/helper.py", "VALUE = 3.0")
+    write(tmp_path / "elsewhere/my_package/parts.py", "VALUE = 4.0")
+    assert sorted(run["value"] for run in scores(run_command(*grid), "is_copy")) == [1, 2, 3, 4]
+
+
+def test_nodes_train_a_network_with_functions_that_only_the_coordinator_has(tmp_path, run_command):
+    write(tmp_path / "here/nets.py", NETWORK)
+    write(tmp_path / "here/blocks/__init__.py", "import jax\ndef double(x): return jax.nn.relu(2 * x)")
+    write(tmp_path / "here/metrics.py", "def is_copy(logits, labels): return float('working_dir_files' in __file__)")
+    settings = ("model.module=nets.py:Net", "train.metrics=[metrics.py:is_copy]", "data.train_size=200")
+    settings = [part for setting in (*settings, "train.epochs=1") for part in ("--set", setting)]
+    runs = run_command("--axis", "model.act=flax.linen:relu,blocks:double", *settings)
+    assert len(scores(runs, "is_copy")) == 2
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def scores(runs, true):
+    """Returns the scores of runs, all of which have 1 for the score `true`."""
+    assert all(run.scores[true] == 1 for run in runs)
+    return [run.scores for run in runs]
 
 
 def test_the_death_of_the_cluster_ends_the_grid_in_one_line(tmp_path, two_nodes):

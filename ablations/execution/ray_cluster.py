@@ -28,6 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ablations.execution.source_folder import NO_SOURCE, SourceFolder
 from ablations.execution.trials import Reporter, check_source, describe_error, hash_source, run_trials
 from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.study.grid import Trial
@@ -65,6 +66,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_task_oom_retries": "3",  # without it, Ray retries a task forever for which a node has too little memory
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # the source of the study is sent also from `ray job submit --working-dir`
 }
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # keeps Ray on the loopback interface, also on Linux
 _claims: list[FileLock] = []
@@ -88,13 +90,14 @@ class Cluster:
     Args:
         address: ``host:port`` of a cluster that this machine belongs to; ``auto`` finds it; ``None`` starts one here.
         cpus: number of CPUs of a cluster that is started here; one per core by default.
+        source: files that every task finds in its current folder; with none, tasks start in a folder of their node's.
 
     Raises:
         InputError: the address is malformed.
         UnavailableError: Ray is not installed, cannot be started, or does not answer.
     """
 
-    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+    def __init__(self, address: str | None = None, cpus: int | None = None, source: SourceFolder = NO_SOURCE) -> None:
         if address not in (None, "auto"):
             check_address(address)
             if not _answers(address):
@@ -102,9 +105,12 @@ class Cluster:
         self.ray = _import_ray(alone=address is None)
         if address not in (None, "auto"):
             _check_health(address)
-        own = {"num_cpus": cpus or count_cores(), "include_dashboard": False} if address is None else {}
+        own: dict[str, Any] = {"num_cpus": cpus or count_cores(), "include_dashboard": False} if address is None else {}
         try:
-            with _signals_kept():
+            with _signals_kept(), tempfile.TemporaryDirectory() as folder:
+                if source.files:  # which Ray copies to the head now, and to a node when a task starts there
+                    source.write(Path(folder))
+                    own["runtime_env"] = {"working_dir": folder}
                 self.ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:
             where = f"joined at {address}" if address else "started on this machine"
@@ -199,7 +205,12 @@ def describe_ray_error(error: BaseException) -> str:
 
 
 def run_remotely(
-    config: str, dataset: Any, notes: Any, environment: tuple[tuple[str, str], ...], source: str
+    config: str,
+    dataset: Any,
+    notes: Any,
+    environment: tuple[tuple[str, str], ...],
+    source: str,
+    roots: tuple[str, ...] = (),
 ) -> Result:
     """Runs a trial on a node of the cluster.
 
@@ -209,6 +220,7 @@ def run_remotely(
         notes: handle of a `Notes` actor.
         environment: variables to set before JAX starts.
         source: hash of the coordinator's source.
+        roots: folders below the current one that the user's modules are imported from.
 
     Returns:
         A header as JSON, and the arrays of a run that ended. The header has a ``kind``: ``ended`` with a ``record``;
@@ -225,7 +237,7 @@ def run_remotely(
             notes.add.options(num_returns=0).remote(run_config.key, progress)
 
     send(None)
-    _prepare(environment)
+    _prepare(environment, roots)
     try:
         (run,) = run_trials([run_config], lambda _: dataset, lambda _: Reporter(send, PROGRESS_SECONDS))
     except Interrupted:
@@ -237,9 +249,10 @@ def run_remotely(
 
 
 @functools.cache
-def _prepare(environment: tuple[tuple[str, str], ...]) -> None:
-    """Sets the environment variables of a worker and, on CPU, pins this process to a core; once, before JAX starts."""
+def _prepare(environment: tuple[tuple[str, str], ...], roots: tuple[str, ...]) -> None:
+    """Sets the variables and import paths of a worker and, on CPU, pins it to a core; once, before JAX starts."""
     os.environ.update(environment)
+    sys.path[:0] = map(os.path.abspath, roots)
     if ("JAX_PLATFORMS", "cpu") in environment and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {_claim_core()})
 
@@ -292,6 +305,7 @@ class RayExecutor:
         gpus: whether each trial takes a GPU; by default, if the cluster has any.
         workers: the largest number of trials at once; by default, as many as the cluster has room for.
         timeout: time limit of a trial in seconds; ``None`` for no limit.
+        source: the source of the user's code that the trials run, by `gather_source`, where nodes may lack it.
 
     Raises:
         InputError: the address is malformed.
@@ -308,12 +322,13 @@ class RayExecutor:
         gpus: bool | None = None,
         workers: int | None = None,
         timeout: float | None = None,
+        source: SourceFolder = NO_SOURCE,
     ) -> None:
-        self._cluster = Cluster(address, cpus=workers)
+        self._cluster = Cluster(address, workers, source)
         self._ray = self._cluster.ray
         wanted = os.environ.get("JAX_PLATFORMS") != "cpu" and self._cluster.count("GPU") > 0
         self._resource = "GPU" if (wanted if gpus is None else gpus) else "CPU"
-        self._workers, self._timeout = workers, timeout
+        self._workers, self._timeout, self._roots = workers, timeout, source.roots
         needs = {"num_cpus": 0, "num_gpus": 1} if self._resource == "GPU" else {"num_cpus": 1}
         self._run: Any = self._ray.remote(max_retries=RAY_RETRIES, **needs)(run_remotely)
         self._environment = _choose_environment(self._resource)
@@ -346,7 +361,9 @@ class RayExecutor:
         except CnnjaxError as error:
             self._refused.append(Failed(trial, describe_error(error)))
             return
-        task = self._run.remote(trial.config.to_json(), dataset, self._notes, self._environment, hash_source())
+        task = self._run.remote(
+            trial.config.to_json(), dataset, self._notes, self._environment, hash_source(), self._roots
+        )
         self._flights[task] = _Flight(trial)
 
     def _put(self, data: DataConfig) -> Any:

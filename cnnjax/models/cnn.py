@@ -194,6 +194,11 @@ class ModelConfig(Settings):
             del values["norm"]
         return {"batch_norm": is_batch, **values}
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """None, as the network is made of the library's code."""
+        return ()
+
     def check_code(self) -> None:
         """Does nothing, as the network is made of the library's code."""
 

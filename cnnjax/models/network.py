@@ -74,6 +74,10 @@ class Network(Protocol):
     def can_be_divided(self) -> bool:
         """Whether the batches of a run can be divided among devices, without another result than on one."""
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The import paths of code that is not the library's."""
+
     def check_code(self) -> None:
         """Raises `InputError` if code of the user that it consists of is not what these settings were made with."""
 

@@ -126,6 +126,11 @@ class RunConfig(Settings):
             del values["data"]["sha256"]
         return _hash(values)
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The import paths of all code that is not the library's, such as ``nets.py:ResNet``."""
+        return self.trial.references if self.trial else (*self.model.references, *self.train.references)
+
     def check_code(self) -> None:
         """Raises `InputError` if code of the user is not what this configuration was made with."""
         for part in (self.trial,) if self.trial else (self.model, self.train):

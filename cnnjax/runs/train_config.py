@@ -197,6 +197,11 @@ class TrainConfig(Settings):
         return tuple((name, text) for name, text in (*named, *listed) if is_function(text))
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """The import paths of these functions."""
+        return tuple(split_function(text, f"train.{name}")[0] for name, text in self.functions)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The settings that are part of the run key; functions are named without the folders of their files."""
         sources = [[reference, source] for reference, source in self.code or () if source != _INSTALLED]

@@ -190,6 +190,11 @@ class CodeConfig(Settings):
         """The settings that are part of the run key: without the folder of the file, as the source is."""
         return {**self.to_dict(), self.key: strip_folder(self.reference)}
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The import paths of the code, and of the functions and classes that its fields name."""
+        return (self.reference, *_list_references(json.loads(self.fields)))
+
     def describe_code(self) -> dict[str, Any]:
         """Returns the texts of the source with their hash by the import path, as JSON values."""
         return {self.reference: self._find_source().to_dict()}

@@ -263,6 +263,15 @@ def read_source(reference: str, where: str) -> Source:
     return Source(tuple(sorted((path.relative_to(place.root).as_posix(), text) for path, text in found.items())))
 
 
+def find_root(reference: str, where: str) -> Path:
+    """Returns the folder that the paths of the source of a reference are relative to.
+
+    Raises:
+        InputError: the module has no source.
+    """
+    return _locate(reference.partition(":")[0], where).root
+
+
 @contextlib.contextmanager
 def running_code(reference: str, where: str) -> Iterator[None]:
     """Turns an exception of the code that a reference names into a `CodeError` while the context lasts.
