@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablations import Study, read_dict
+from ablations import Study, read_dict, run_study
 from ablations.execution.coordinator import run_grid
 from ablations.execution.in_process import InProcessExecutor
 from ablations.execution.work import Policy
@@ -209,6 +209,15 @@ class TestNotebook:
         assert [arm.counts["completed"] for arm in result.arms] == [2, 2]
         for trial in result.grid.trials:
             assert fit(trial.config, None).record.test_loss == result.records[trial.key].test_loss
+
+    def test_its_progress_is_shown_while_a_trial_runs(self, notebook, tmp_path):
+        watcher = Watcher()
+        study = Study(notebook, SMALL, base={"epochs": 2}, grid={"width": [2]}, seeds=1)
+        (trial,) = expand(study.config).trials
+        run_study(study.config, tmp_path, observer=watcher)
+        kinds = [kind for kind, _ in watcher.told]
+        assert kinds == ["begin", "start", *["advance"] * watcher.count("advance"), "end", "close"]
+        assert ("advance", trial.key) in watcher.told
 
     def test_it_is_refused_for_workers_before_anything_is_written(self, notebook, tmp_path):
         study = Study(notebook, SMALL, grid={"width": [2, 3]})

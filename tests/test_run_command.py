@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from ablations import run
-from ablations.execution.watching import GridLineObserver, GridLiveObserver
+from ablations.execution.watching import GridLineObserver, GridLiveObserver, make_grid_observer
 from ablations.execution.work import Work
 from cnnjax import InputError
 from cnnjax.runs.history import Progress
@@ -148,6 +149,26 @@ def test_the_live_view_shows_counts_speed_and_running_trials():
     assert re.search(r"[\d,]+ trials/h, 0:\d\d:\d\d left", after)
     assert re.search(r"dense=16, seed=0\s+epoch 2/2\s+50%\s+accuracy 0.6250", after)
     assert "0.8750" not in text  # the best of several trials is no finding
+
+
+def test_a_notebook_shows_the_live_view_in_one_output_that_is_replaced(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    shown, updates = [], []
+
+    class Output:
+        def update(self, data, raw):
+            updates.append(data["text/plain"])
+
+    monkeypatch.setattr(display, "display", lambda *data, **options: shown.append(data) or Output())
+    monkeypatch.setattr("ablations.execution.watching.REFRESH_SECONDS", 0)
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    observer = make_grid_observer(quiet=False)
+    watch(observer, make_grid())
+    observer.close()
+    assert len(shown) == 1
+    assert re.search(r"dense=16, seed=0 +epoch 2/2 +50% +accuracy 0.6250", "".join(updates))
+    assert "1/4 trials: 1 completed" in updates[-1]
+    assert "\x1b" not in "".join(updates)
 
 
 def test_running_trials_are_named_by_the_factors_that_vary():

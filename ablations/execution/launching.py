@@ -80,7 +80,7 @@ def run_study(
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     for data in sorted({cell.config.data.whole for cell in grid.cells if not cell.config.trial}, key=str):
         load_data(data)  # before the workers load it, so that a damaged dataset raises one error here
-    make_executor = make_executor or _choose_executor(grid, workers)
+    make_executor = make_executor or _choose_executor(grid, workers, observer)
     waiting = find_work(grid, store, policy.retry_failed).waiting
     left = budget == "halving" or top_up or waiting
     with contextlib.ExitStack() as stack:
@@ -103,7 +103,7 @@ def run_study(
         return run_halving(grid, store, run) if budget == "halving" else run(grid).counts
 
 
-def _choose_executor(grid: Grid, workers: int | None) -> Callable[[], Executor]:
+def _choose_executor(grid: Grid, workers: int | None, observer: GridObserver) -> Callable[[], Executor]:
     """Returns what makes the executor: local workers, or this process if only it has the code of the networks."""
     check(workers, Workers, "workers")
     name = find_notebook_name(json.dumps([cell.config.to_dict() for cell in grid.cells]))
@@ -114,7 +114,7 @@ def _choose_executor(grid: Grid, workers: int | None) -> Callable[[], Executor]:
             f"workers={workers}: {name} is defined in a notebook, so its trials run in this process; "
             f"leave out workers, or define {name} in a file"
         )
-    return InProcessExecutor
+    return lambda: InProcessExecutor(observer.advance)
 
 
 def hand_over(study: StudyConfig, dataset: Dataset | Sequence[Any]) -> StudyConfig:

@@ -24,7 +24,7 @@ from typing import IO, Annotated, Any
 import psutil
 
 from ablations.execution.costs import check_memory_of
-from ablations.execution.trials import hash_source, read_message, write_message
+from ablations.execution.trials import TAIL, hash_source, read_message, write_message
 from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.study.grid import Trial
 from cnnjax.errors import InputError, UnavailableError
@@ -52,8 +52,6 @@ END_SECONDS = 10
 """Time limit for a killed worker to end."""
 WATCH_SECONDS = 0.5
 """Interval between two checks of the time limits and the memory of the workers."""
-TAIL_BYTES = 4000
-"""Number of bytes that are kept of the output of a failed trial."""
 FAILED_STARTS = 3
 """Number of failed starts in a row after which a slot is no longer used."""
 MEMORY_SHARE = 0.9
@@ -263,7 +261,7 @@ class WorkerProcess:
             self._process.wait(END_SECONDS)
         self._listener.join(END_SECONDS)
         size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(size - TAIL_BYTES, 0))
+        self._log.seek(max(size - TAIL, 0))
         output = self._log.read().decode(errors="replace").strip()
         with contextlib.suppress(OSError):
             self._stdin.close()

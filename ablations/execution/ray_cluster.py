@@ -20,7 +20,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ablations.execution.source_folder import NO_SOURCE, SourceFolder
-from ablations.execution.trials import Reporter, check_source, describe_error, hash_source, run_trials
+from ablations.execution.trials import Failure, Reporter, check_source, describe_error, hash_source, run_trial
 from ablations.execution.work import Advanced, Ended, Event, Failed, Returned, Started
 from ablations.study.grid import Trial
 from cnnjax.data.loading import load_data
@@ -54,8 +53,6 @@ NOTE_SECONDS = 1.0
 """Interval at which the coordinator asks for notes."""
 FETCH_SECONDS = 60.0
 """Time limit for a result to arrive."""
-TAIL_CHARACTERS = 4000
-"""Number of characters that are kept of the traceback of a failed trial."""
 RAY_RETRIES = 3
 """How often Ray starts a trial again whose worker or node has died."""
 Note = tuple[str, dict[str, Any] | None]
@@ -239,12 +236,11 @@ def run_remotely(
     send(None)
     _prepare(environment, roots)
     try:
-        (run,) = run_trials([run_config], lambda _: dataset, lambda _: Reporter(send, PROGRESS_SECONDS))
+        run = run_trial(run_config, lambda _: dataset, Reporter(send, PROGRESS_SECONDS))
     except Interrupted:
         return json.dumps({"kind": "interrupted"}), None, None
-    except BaseException as error:
-        tail = traceback.format_exc()[-TAIL_CHARACTERS:]
-        return json.dumps({"kind": "failed", "reason": describe_error(error), "output": tail}), None, None
+    if isinstance(run, Failure):
+        return json.dumps({"kind": "failed", "reason": run.reason, "output": run.output}), None, None
     return json.dumps({"kind": "ended", "record": run.record.to_dict()}), run.variables, run.predictions
 
 

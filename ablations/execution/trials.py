@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +20,7 @@ import ablations
 import cnnjax
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.settings import DataConfig
-from cnnjax.errors import CnnjaxError, UnavailableError
+from cnnjax.errors import CnnjaxError, Interrupted, UnavailableError
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer, Progress, Silence
 from cnnjax.runs.provenance import describe_software
@@ -28,6 +30,8 @@ from cnnjax.training.fit import fit_group
 
 MOST_BYTES = 2**30
 """The largest blob in a message; a store has no room for a larger one."""
+TAIL = 4000
+"""How much is kept of the end of a failed trial's output, in bytes or characters."""
 
 
 def run_trials(
@@ -43,6 +47,39 @@ def run_trials(
     if configs[0].trial:
         return (PackedRun(call_function(config)) for config in configs)
     return map(pack_run, fit_group(configs, load(configs[0].data.whole), make_observer, devices=1))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has failed.
+
+    Attributes:
+        reason: the reason in one line.
+        output: the end of the traceback.
+    """
+
+    reason: str
+    output: str
+
+
+def run_trial(config: RunConfig, load: Callable[[DataConfig], Dataset], observer: Observer) -> PackedRun | Failure:
+    """Runs one trial, whose exceptions do not end this process.
+
+    Args:
+        config: the run.
+        load: loads the images of a network.
+        observer: receives the progress of a network's training.
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
+    try:
+        (run,) = run_trials([config], load, lambda _: observer)
+    except Interrupted:
+        raise
+    except BaseException as error:
+        return Failure(describe_error(error), traceback.format_exc()[-TAIL:])
+    return run
 
 
 def call_function(config: RunConfig) -> Record:

@@ -1,6 +1,8 @@
 """Observers of a running grid: a live view, a line per trial, only failures, or experiment trackers."""
 
 import contextlib
+import importlib
+import io
 import os
 import sys
 import time
@@ -19,6 +21,8 @@ from cnnjax.settings.schema import shorten_paths
 
 REFRESH_SECONDS = 0.2
 """Shortest time between two updates of the live view for progress."""
+NOTEBOOK_WIDTH = 100
+"""Width of the live view in a notebook, in columns."""
 
 
 class GridObserver(Protocol):
@@ -44,10 +48,17 @@ class GridObserver(Protocol):
 
 
 def make_grid_observer(quiet: bool) -> GridObserver:
-    """Returns an observer: only failures if `quiet`, else a live view if stdout is a terminal, else lines."""
+    """Returns an observer: only failures if `quiet`, else a live view on a terminal or in a notebook, else lines."""
     if quiet:
         return FailureObserver()
+    if getattr(_find_shell(), "kernel", None):
+        return GridNotebookObserver()
     return GridLiveObserver() if sys.stdout.isatty() else GridLineObserver()
+
+
+def _find_shell() -> Any:
+    """Returns the shell of IPython that this process runs; it has a ``kernel`` in a notebook."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
 
 class FailureObserver:
@@ -152,18 +163,10 @@ class GridLiveObserver(FailureObserver):
 
     def begin(self, work: Work) -> None:
         """Starts the view."""
-        from rich.live import Live
-
         super().begin(work)
         self._varying = _find_varying(work.waiting)
         with self._tolerant():
-            self._live = Live(
-                self._render(),
-                console=open_terminal(),
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+            self._live = self._open()
             self._live.start()
 
     def start(self, trial: Trial) -> None:
@@ -195,6 +198,13 @@ class GridLiveObserver(FailureObserver):
         with self._tolerant():
             if self._live:
                 self._live.console.print(text, style="red", markup=False, highlight=False)
+
+    def _open(self) -> Any:
+        from rich.live import Live
+
+        return Live(
+            self._render(), console=open_terminal(), auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
 
     def _refresh(self, at_most_every: float = 0.0) -> None:
         if self._live and time.monotonic() - self._refreshed >= at_most_every:
@@ -230,6 +240,35 @@ class GridLiveObserver(FailureObserver):
             yield
         except OSError:
             self._live = None
+
+
+class GridNotebookObserver(GridLiveObserver):
+    """Shows the live view in the output of a notebook's cell; failures are on stderr, as without a view."""
+
+    def show_failure(self, text: str) -> None:
+        """Shows a line on stderr."""
+        FailureObserver.show_failure(self, text)
+
+    def _open(self) -> Any:
+        return _CellOutput()
+
+
+class _CellOutput:
+    """An output of a notebook's cell that is replaced as a whole, with the methods of `rich.live.Live`."""
+
+    def start(self) -> None:
+        display: Any = importlib.import_module("IPython.display").display
+        self._output = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def update(self, view: Any, refresh: bool) -> None:
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=NOTEBOOK_WIDTH, color_system=None, force_jupyter=False).print(view)
+        self._output.update({"text/plain": text.getvalue()}, raw=True)
+
+    def stop(self) -> None:
+        """Leaves the output as it is."""
 
 
 def _find_varying(trials: Sequence[Trial]) -> dict[str, str]:
