@@ -13,9 +13,9 @@ The JSON object has ``study``, ``title``, ``seeds``, ``factors``, ``trials`` (ho
 status), ``cells``, ``duplicates`` (``name``, ``kept``), ``programs`` (to compile), ``workers``, ``forecast`` (``wall``
 and ``work``, the seconds of all workers together; or null), ``basis`` (of the forecast, or null), ``sensitivity``
 (``standard_deviation``, ``basis``, ``seeds``, ``comparisons`` with a baseline, and ``difference`` that each of these
-finds: of test accuracy as a share, or null) and ``unknown_datasets`` (whose size is assumed). A cell has ``name``,
-``labels`` (by factor), ``problem`` (why it cannot exist, or null), ``parameters``, ``flops``, ``activation_bytes``,
-``counts`` and ``seconds`` (a trial, or null).
+finds: of accuracy as a share, or null; the first two are null for a trial function with too few stored runs) and
+``unknown_datasets`` (whose size is assumed). A cell has ``name``, ``labels`` (by factor), ``problem`` (why it cannot
+exist, or null), ``parameters``, ``flops``, ``activation_bytes``, ``counts`` and ``seconds`` (a trial, or null).
 """
 
 import json

@@ -1,7 +1,9 @@
 """A function of the user is run as a network is: checked, stored once, retried, compared; its key has its source."""
 
 import json
+import math
 import re
+import statistics
 import textwrap
 import tomllib
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from ablations import Study, expand, read_dict, read_toml, run_study
 from ablations.execution.in_process import InProcessExecutor
@@ -161,6 +164,30 @@ def test_plan_status_and_report_show_a_study_of_a_function(write, capsys):
     assert differences["trial.width=2, trial.norm=group"] == pytest.approx(0.12)
     assert report([]) == 0
     assert "dataset" not in capsys.readouterr().out.splitlines()[1]
+
+
+def test_a_plan_says_of_a_function_only_what_its_own_runs_show(write, capsys):
+    write()
+    study, other = (
+        replace(make_study(widths, **{"trial.norm": ["none"]}), seeds=tuple(range(5))) for widths in ([1, 2], [3, 4])
+    )
+    Path("mine.toml").write_text(study.to_toml())
+    assert plan(["mine.toml"]) == 0
+    before = capsys.readouterr().out
+    assert not re.search("mnist|images|epochs|parameters|FLOPs|program|standard deviation|points", before)
+    assert "the difference that is found is not known: too few runs of this function" in before
+    assert plan(["mine.toml", "--json"]) == 0
+    sensitivity = json.loads(capsys.readouterr().out)["sensitivity"]
+    assert [sensitivity[name] for name in ("standard_deviation", "basis", "difference")] == [None] * 3
+    run(study)
+    assert plan(["mine.toml"]) == 0
+    after = capsys.readouterr().out
+    deviation = statistics.stdev(0.001 * seed for seed in range(5))
+    found = re.search(r"standard deviation over seeds ([\d.]+), typical of 2 configurations of this study", after)
+    assert float(found[1]) == pytest.approx(deviation / math.sqrt(chi2.median(8) / 8), abs=1e-4)
+    Path("mine.toml").write_text(other.to_toml())
+    assert plan(["mine.toml"]) == 0
+    assert "typical of 2 configurations of the same function" in capsys.readouterr().out
 
 
 def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_spoken_of(write, capsys):

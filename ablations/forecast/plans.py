@@ -247,19 +247,25 @@ def describe_plan(plan: Plan, complete: bool = False) -> Document:
 
 
 def _make_table(plan: Plan, cells: Iterable[CellPlan]) -> Table:
-    numbers = (*(Column(name, ",", True) for name in ("parameters", "FLOPs")), Column("s a trial", ",.1f", True))
+    sizes = (Column("parameters", ",", True), Column("FLOPs", ",", True), Column("s a trial", ",.1f", True))
+    numbers = () if _calls_function(plan) else sizes
     columns = (*map(Column, shorten_paths(plan.grid.factors).values()), *numbers, Column("trials"))
     return Table(columns, tuple(_make_row(plan, cell) for cell in cells))
 
 
 def _make_row(plan: Plan, cell: CellPlan) -> tuple[str | int | float | None, ...]:
     size = cell.size
+    numbers = (*((size.parameters, size.flops) if size else (None, None)), cell.seconds)
     return (
         *(cell.cell.labels[factor] for factor in plan.grid.factors),
-        *((size.parameters, size.flops) if size else (None, None)),
-        cell.seconds,
+        *(() if _calls_function(plan) else numbers),
         ", ".join(f"{count} {_NAMES.get(status, status)}" for status, count in cell.counts.items() if count),
     )
+
+
+def _calls_function(plan: Plan) -> bool:
+    """Whether the trials call a trial function, which has no size and no programs, and is not timed."""
+    return any(cell.cell.config.trial for cell in plan.cells)
 
 
 def _list_notes(plan: Plan, complete: bool) -> Iterator[str]:
@@ -272,13 +278,14 @@ def _list_notes(plan: Plan, complete: bool) -> Iterator[str]:
         yield from lines if complete else cut_lines(lines, MOST_LINES, "; --all shows them")
     for name in plan.unknown_datasets:
         yield f"{name} is not prepared: {TRAIN_SIZE_UNKNOWN:,} training examples are assumed"
-    yield f"to compile: {write_count(plan.programs, 'program')}"
+    if not _calls_function(plan):
+        yield f"to compile: {write_count(plan.programs, 'program')}"
     yield f"estimated time here: {_write_time(plan)}"
     yield _write_sensitivity(plan.sensitivity)
 
 
 def _write_time(plan: Plan) -> str:
-    if plan.forecast is None and any(cell.cell.config.trial for cell in plan.cells):
+    if plan.forecast is None and _calls_function(plan):
         return "not known, for functions are not timed"
     if plan.forecast is None:
         return "not known, for no networks of such sizes were timed here; --calibrate measures it in about 30 s"
@@ -291,6 +298,8 @@ def _write_time(plan: Plan) -> str:
 def _write_sensitivity(sensitivity: Sensitivity) -> str:
     if not sensitivity.comparisons:
         return "one cell: nothing to compare"
+    if sensitivity.standard_deviation is None:
+        return "the difference that is found is not known: too few runs of this function with an accuracy are stored"
     spread = f"standard deviation over seeds {sensitivity.standard_deviation:.4f}, {sensitivity.basis}"
     if sensitivity.difference is None:
         return f"with fewer than {LEAST_SEEDS} seeds no comparison is decided ({spread})"

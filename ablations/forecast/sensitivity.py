@@ -26,17 +26,18 @@ class Sensitivity:
     """What paired two-sided t tests of all cells against a baseline would find.
 
     Attributes:
-        standard_deviation: the standard deviation of the test accuracy over the seeds of a cell.
-        basis: the source of the standard deviation.
+        standard_deviation: the standard deviation of the accuracy over the seeds of a cell; ``None`` if it is not
+            known, as of a trial function with too few stored runs.
+        basis: the source of the standard deviation; ``None`` if it is not known.
         seeds: the number of seeds of every cell.
         comparisons: the number of comparisons, of the cells that can exist with one of them.
         difference: the smallest difference of mean test accuracies that each comparison finds with probability `POWER`,
             if all together make an error with probability at most `ALPHA` and cells are uncorrelated over seeds;
-            ``None`` with fewer than `LEAST_SEEDS` seeds, or nothing to compare.
+            ``None`` with fewer than `LEAST_SEEDS` seeds, nothing to compare, or an unknown standard deviation.
     """
 
-    standard_deviation: float
-    basis: str
+    standard_deviation: float | None
+    basis: str | None
     seeds: int
     comparisons: int
     difference: float | None
@@ -46,8 +47,9 @@ def find_sensitivity(grid: Grid, records: Mapping[str, Record]) -> Sensitivity:
     """Returns the smallest difference that a grid would find.
 
     The deviation over seeds is the typical one of the grid's cells if enough of their seeds are stored, else that of
-    all configurations with the same dataset, training examples and epochs, else `ASSUMED_DEVIATION`; it is at least the
-    deviation that rounding to whole test images hides. The level of a comparison is Sidak's.
+    all configurations with the same dataset, training examples and epochs, or of the same trial function, else
+    `ASSUMED_DEVIATION`, which says nothing of a trial function; it is at least the deviation that rounding to whole
+    test images hides. The level of a comparison is Sidak's.
 
     Args:
         grid: the expanded study.
@@ -57,19 +59,21 @@ def find_sensitivity(grid: Grid, records: Mapping[str, Record]) -> Sensitivity:
     configs = [cell.config for cell in grid.cells if cell.problem is None]
     n, comparisons = len(grid.seeds), max(len(configs) - 1, 0)
     difference = None
-    if n >= LEAST_SEEDS and comparisons:
+    if n >= LEAST_SEEDS and comparisons and deviation is not None:
         spread = math.sqrt(2) * max(deviation, rounding_deviation(find_resolution(configs, "test")))
         difference = smallest_detectable_difference(spread, n, sidak(ALPHA, comparisons), POWER)
     return Sensitivity(deviation, basis, n, comparisons, difference)
 
 
-def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:
+def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str] | tuple[None, None]:
+    is_function = any(cell.config.trial for cell in grid.cells)
     own = {replace(cell.config, seed=0).key for cell in grid.cells}
     likes = {_find_data(cell.config) for cell in grid.cells}
     repeated = {config: values for config, values in _group_accuracies(records).items() if len(values) > 1}
     of_study = [values for config, values in repeated.items() if config.key in own]
     alike = [values for config, values in repeated.items() if _find_data(config) in likes]
-    for groups, whose in ((of_study, "of this study"), (alike, "of the same dataset, training examples and epochs")):
+    same = "of the same function" if is_function else "of the same dataset, training examples and epochs"
+    for groups, whose in ((of_study, "of this study"), (alike, same)):
         freedom = sum(len(values) - 1 for values in groups)
         deviation = typical_standard_deviation(groups)
         if deviation is not None and freedom >= LEAST_FREEDOM:
@@ -77,13 +81,15 @@ def _find_spread(grid: Grid, records: Iterable[Record]) -> tuple[float, str]:
             reach = f", {min(spreads):.4f} to {max(spreads):.4f}" if len(groups) > 1 else ""
             cells = f"{write_count(len(groups), 'configuration')} {whose}"
             return deviation, f"typical of {cells}{reach}, {freedom} degrees of freedom"
+    if is_function:
+        return None, None
     return ASSUMED_DEVIATION, (
         "an assumption: that of the default run on mnist over ten seeds; small networks and short training vary more"
     )
 
 
 def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]:
-    """Returns the test accuracies over seeds of every configuration, which is given with seed 0."""
+    """Returns the accuracies over seeds of every configuration, which is given with seed 0."""
     groups: dict[RunConfig, list[float]] = {}
     for record in records:
         if record.test_accuracy is not None:
