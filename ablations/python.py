@@ -12,9 +12,9 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from ablations.execution.arms import make_arms
 from ablations.execution.launching import hand_over, run_study
@@ -22,7 +22,7 @@ from ablations.execution.watching import make_grid_observer
 from ablations.results import Report, compare_grid, describe_study, list_base, list_duplicates
 from ablations.study.grid import Grid, choose_cell, expand
 from ablations.study.reading import read_dict
-from ablations.study.study import DEFAULT_SEEDS, StudyConfig
+from ablations.study.study import DEFAULT_FACTOR, DEFAULT_SEEDS, Kind, StudyConfig
 from cnnjax.console.tables import Document
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.settings import DataConfig
@@ -35,6 +35,7 @@ from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
+from cnnjax.settings.checking import show
 from cnnjax.settings.functions import read_function
 from cnnjax.settings.references import load_object, read_reference
 from cnnjax.settings.schema import Schema, shorten_paths
@@ -56,6 +57,8 @@ class Study:
         data: the name of a dataset, such as ``folder:PATH``, its settings, or the dataset itself.
         base: the settings that all cells share.
         grid: the levels of every factor; the cells are all combinations.
+        sweep: instead of a grid, what stands below ``sweep`` in a file (docs/studies.md), such as
+            ``{"one_at_a_time": {"norm": ["none"], "depth": [2]}}``, or a list of several.
         seeds: of every cell: ``5`` for 0 to 4, ``"3..9"``, or a list.
         title: the question in one line; by default, the names of the factors.
 
@@ -76,7 +79,8 @@ class Study:
     data: str | DataConfig | Dataset = "mnist"
     _: KW_ONLY
     base: Mapping[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, Sequence[Any]]
+    grid: Mapping[str, Sequence[Any]] | None = None
+    sweep: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     seeds: Any = DEFAULT_SEEDS
     title: str | None = None
 
@@ -96,10 +100,20 @@ class Study:
         for path in base:
             if path in given:
                 raise InputError(f"{_SOURCE}: base.{path}: given twice")
-        grid = _complete(self.grid, schema, "grid")
-        title = " x ".join(shorten_paths([*grid]).values()) if self.title is None else self.title
-        table = {"title": title, "seeds": self.seeds, "base": {**given, **base}, "sweep": {"grid": grid}}
+        if (self.grid is None) == (self.sweep is None):
+            raise InputError(f"{_SOURCE}: grid, sweep: must have one of them, such as grid={{'padding': ['same', 0]}}")
+        if self.sweep is None:
+            sweep: Any = {"grid": _complete(self.grid, schema, "grid")}
+        elif isinstance(self.sweep, list | tuple):
+            sweep = [_complete_sweep(table, schema, f"sweep[{index}]") for index, table in enumerate(self.sweep)]
+        else:
+            sweep = _complete_sweep(self.sweep, schema, "sweep")
+        title = "?" if self.title is None else self.title
+        table = {"title": title, "seeds": self.seeds, "base": {**given, **base}, "sweep": sweep}
         config = read_dict(table, "", _SOURCE)
+        if self.title is None:
+            factors = dict.fromkeys(factor.name for each in config.sweeps for factor in each.factors)
+            config = replace(config, title=" x ".join(shorten_paths([*factors]).values()))
         name = next(iter(given.values())).rpartition(":")[2] if self.subject else "cnn"
         return replace(config, name=f"{name}-{config.digest}")
 
@@ -140,18 +154,52 @@ def _list_data_settings(data: Any) -> dict[str, Any]:
         return {f"data.{name}": value for name, value in data.to_dict().items() if value != getattr(DataConfig, name)}
     if isinstance(data, str | Dataset):
         return {"data.name": data.name if isinstance(data, Dataset) else data}
-    raise InputError(f"{_SOURCE}: data={data!r}: must be a name such as 'mnist', a DataConfig or a Dataset")
+    raise InputError(f"{_SOURCE}: data={show(data)}: must be a name such as 'mnist', a DataConfig or a Dataset")
 
 
-def _complete(table: Any, schema: Schema, where: str) -> dict[str, Any]:
-    """Returns settings by their paths, with classes and functions named by their import paths."""
+def _complete_sweep(table: Any, schema: Schema, where: str) -> Any:
+    """Returns a sweep with all settings by their paths, wherever it names them."""
     if not isinstance(table, Mapping):
-        raise InputError(f"{_SOURCE}: {where}={table!r}: must be a dict of settings, such as {{'epochs': 5}}")
-    paths = [_complete_name(name, levels, schema, where) for name, levels in table.items()]
+        raise InputError(f"{_SOURCE}: {where}={show(table)}: must be a dict, such as {{'zip': {{'epochs': [1, 2]}}}}")
+    kinds = [kind for kind in get_args(Kind) if kind != "list" and kind in table]
+    completed = {**table, **{kind: _complete(table[kind], schema, f"{where}.{kind}") for kind in kinds}}
+    sets = [name for kind in kinds for name in completed[kind] if "." not in name]
+    kept = (table.get("factor", DEFAULT_FACTOR), *sets)
+    for key, names in (("list", ("label",)), ("exclude", kept)):
+        if isinstance(table.get(key), list | tuple):
+            parts = enumerate(table[key])
+            completed[key] = [_complete(part, schema, f"{where}.{key}[{index}]", names) for index, part in parts]
+    if "only_if" in table:
+        conditions = _complete(table["only_if"], schema, f"{where}.only_if", kept)
+        completed["only_if"] = {
+            name: _complete(condition, schema, f"{where}.only_if.{name}", kept)
+            for name, condition in conditions.items()
+        }
+    return completed
+
+
+def _complete(table: Any, schema: Schema, where: str, kept: Collection[str] = ()) -> dict[str, Any]:
+    """Returns settings by their paths, apart from names that are kept, with code named by its import path."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"{_SOURCE}: {where}={show(table)}: must be a dict of settings, such as {{'epochs': 5}}")
+    for name in table:
+        if not isinstance(name, str):
+            raise InputError(f"{_SOURCE}: {where}: {show(name)} is no setting; must be a name, such as 'epochs'")
+    paths = [name if name in kept else _complete_name(name, levels, schema, where) for name, levels in table.items()]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice:
         raise InputError(f"{_SOURCE}: {where}.{twice}: given twice")
-    return {path: _name_code(value, f"{where}.{path}") for path, value in zip(paths, table.values(), strict=True)}
+    values = (_complete_level(value, schema, where) for value in table.values())
+    return {path: _name_code(value, f"{where}.{path}") for path, value in zip(paths, values, strict=True)}
+
+
+def _complete_level(value: Any, schema: Schema, where: str) -> Any:
+    """Returns levels that set several settings with these by their paths; any other value as it is."""
+    if isinstance(value, list | tuple):
+        return [_complete_level(part, schema, where) for part in value]
+    if isinstance(value, Mapping) and "set" in value:
+        return {**value, "set": _complete(value["set"], schema, f"{where}: set")}
+    return value
 
 
 def _complete_name(name: str, levels: Any, schema: Schema, where: str) -> str:
@@ -201,7 +249,7 @@ class StudyResult:
 
     def __getitem__(self, cell: str) -> Arm:
         """Returns the cell of this name with its runs; raises `InputError` if it is not the name of one cell."""
-        return self.arms[self.grid.cells.index(choose_cell(self._split(cell), self.grid, "cell"))]
+        return self.arms[self.grid.cells.index(choose_cell(self._split(cell, "cell"), self.grid, "cell"))]
 
     def compare(
         self,
@@ -234,7 +282,7 @@ class StudyResult:
             alpha=alpha,
             power=power,
         )
-        cell = None if baseline is None else choose_cell(self._split(baseline), self.grid, "baseline")
+        cell = None if baseline is None else choose_cell(self._split(baseline, "baseline"), self.grid, "baseline")
         findings = compare_grid(
             self.grid,
             self.records,
@@ -259,8 +307,11 @@ class StudyResult:
     def _repr_html_(self) -> str:
         return self.to_document()._repr_html_()
 
-    def _split(self, name: str) -> list[str]:
+    def _split(self, name: Any, where: str) -> list[str]:
         """Returns the parts of a cell's name; a comma in a label, such as ``[16,32]``, separates no parts."""
+        if not isinstance(name, str):
+            first = self.grid.cells[0].name
+            raise InputError(f"{where}={show(name)}: must be the name of a cell, such as {first!r}")
         factors = shorten_paths(self.grid.factors)
         known = "|".join(map(re.escape, (*factors, *factors.values())))
         return re.split(rf",\s*(?=(?:{known})\s*=)", name)

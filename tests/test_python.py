@@ -1,6 +1,7 @@
 """A study from Python is that of a file with full paths; its results are what the store says, by the names of cells."""
 
 import html
+import inspect
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablations import Study, read_dict, run_study
+from ablations import Study, read_dict, read_toml, run_study
 from ablations.execution.coordinator import run_grid
 from ablations.execution.in_process import InProcessExecutor
 from ablations.execution.work import Policy
@@ -25,6 +26,7 @@ from cnnjax.runs.train_config import TrainConfig
 from cnnjax.settings.schema import Schema
 from cnnjax.statistics.measures import ACCURACY
 from grid_helpers import Watcher, make_grid
+from odd_values import check_each
 
 SMALL = DataConfig(train_size=100)
 NET = """
@@ -97,6 +99,62 @@ def test_short_names_mean_the_settings_of_full_paths(tmp_path, monkeypatch):
     assert short.to_dict() == read_dict(full, short.name).to_dict()
 
 
+def test_every_kind_of_sweep_is_that_of_a_file_by_short_names():
+    size = [{"label": "small", "set": {"filters": [4], "epochs": 1}}, {"label": "usual", "set": {}}]
+    tricks = {"norm": ["batch"], "momentum": [0.9]}
+    rates = {"learning_rate": {"low": 0.01, "high": 0.1}, "batch_size": range(50, 151, 50)}
+    once = {"optimizer": "adam", "size": "small", "learning_rate": {"at_least": 0.1}}
+    given = [
+        {"leave_one_out": tricks},
+        {"random": rates, "draws": 3},
+        {"list": [{"label": "dense", "filters": []}, {}], "factor": "network"},
+        {
+            "grid": {"optimizer": ["sgd", "adam"], "size": size, "learning_rate": [0.01, 0.1], "momentum": [0.0, 0.9]},
+            "exclude": [once],
+            "only_if": {"momentum": {"optimizer": "sgd"}},
+        },
+    ]
+    full = """
+        title = "norm x momentum x learning_rate x batch_size x network x optimizer x size"
+        seeds = [2, 3]
+        base.data.name = "mnist"
+        [[sweep]]
+        leave_one_out = { "model.norm" = ["batch"], "train.momentum" = [0.9] }
+        [[sweep]]
+        draws = 3
+        random = { "train.learning_rate" = { low = 0.01, high = 0.1 }, "train.batch_size" = [50, 100, 150] }
+        [[sweep]]
+        factor = "network"
+        list = [{ label = "dense", "model.filters" = [] }, {}]
+        [[sweep]]
+        exclude = [{ "train.optimizer" = "adam", size = "small", "train.learning_rate" = { at_least = 0.1 } }]
+        only_if = { "train.momentum" = { "train.optimizer" = "sgd" } }
+        [sweep.grid]
+        "train.optimizer" = ["sgd", "adam"]
+        size = [{ label = "small", set = { "model.filters" = [4], "train.epochs" = 1 } }, { label = "usual", set = {} }]
+        "train.learning_rate" = [0.01, 0.1]
+        "train.momentum" = [0.0, 0.9]
+    """
+    study = Study(sweep=given, seeds=range(2, 4)).config
+    assert study.to_dict() == read_toml(full, "?").to_dict()
+    assert Study(sweep={"grid": {"padding": ["same"]}}).config == Study(grid={"padding": ["same"]}).config
+
+
+def test_an_argument_of_any_type_is_taken_or_refused_in_one_line(result):
+    grid = {"padding": ["same", "valid"]}
+    for name in ("subject", "data", "base", "grid", "sweep", "seeds", "title"):
+        check_each(lambda value, name=name: Study(**{**({} if name == "sweep" else {"grid": grid}), name: value}))
+    check_each(lambda value: Study(grid={"padding": value}))
+    check_each(lambda value: Study(grid={"learning_rate": [value]}))
+    check_each(lambda value: Study(grid=grid, base={"epochs": value}))
+    check_each(lambda value: Study(sweep={"grid": grid, "exclude": value}))
+    check_each(lambda value: Study(sweep={"grid": grid, "only_if": value}))
+    check_each(lambda value: Study(sweep={"list": value, "factor": value}))
+    check_each(result.__getitem__)
+    for name in inspect.signature(result.compare).parameters:
+        check_each(lambda value, name=name: result.compare(**{"baseline": "dense=8, learning_rate=0.1", name: value}))
+
+
 def test_a_name_of_several_settings_is_refused_with_their_paths():
     class Other(TrainConfig):
         section = "other"
@@ -120,6 +178,16 @@ def test_a_name_of_several_settings_is_refused_with_their_paths():
         ({"grid": {"padding": ["same"]}, "subject": "nets"}, "subject='nets': must be a name in a file or module"),
         ({"grid": {"padding": ["same"]}, "subject": dict}, "builtins:dict'?: is .*must be a linen module"),
         ({"grid": {"padding": ["same"]}, "seeds": 0}, "seeds=0: must be >= 1"),
+        ({}, "grid, sweep: must have one of them"),
+        ({"grid": {"padding": ["same"]}, "sweep": {"zip": {"padding": ["same"]}}}, "grid, sweep: must have one of"),
+        ({"grid": {}}, "sweep.grid=.*: must be a table of factors"),
+        ({"grid": {1: ["same"]}}, "grid: 1 is no setting; must be a name, such as 'epochs'"),
+        ({"grid": {"padding": ["same"]}, "base": {None: 1}}, "base: None is no setting; must be a name"),
+        ({"sweep": "grid"}, "sweep='grid': must be a dict, such as"),
+        ({"sweep": [{"zip": {"padding": ["same"]}}, 3]}, r"sweep\[1\]=3: must be a dict"),
+        ({"sweep": {"zip": {"paddin": ["same"]}}}, "sweep.zip: unknown setting 'paddin'; did you mean 'padding'"),
+        ({"sweep": {"grid": {"epochs": [1]}, "exclude": [{"epoch": 1}]}}, r"exclude\[0\]: unknown setting 'epoch'"),
+        ({"sweep": {"grids": {"epochs": [1]}}}, "sweep: must have exactly one of grid.*did you mean 'grid'"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message):

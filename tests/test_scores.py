@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import inspect
 import json
 import re
 import shlex
@@ -23,6 +24,7 @@ from cnnjax.reports.rules import Rules, make_rules
 from cnnjax.statistics import Measure, mcnemar_p
 from experiments.compare import main
 from grid_helpers import make_packed, tiny
+from odd_values import check_each
 
 ROOT = Path(__file__).parent.parent
 
@@ -231,12 +233,12 @@ def test_a_file_that_cannot_be_compared_is_refused_with_the_line(tmp_path, text,
     ("scores", "options", "message"),
     [
         (3, {}, "scores: must be a data frame, a path or a mapping, not int"),
-        ({"a": 0.9, "b": 0.8}, {}, r"scores\['a'\]: must be a mapping of seeds to scores, or a list of scores"),
+        ({"a": 0.9, "b": 0.8}, {}, r"scores\['a'\]=0.9: must be a mapping of seeds to scores, or a list of scores"),
         ({"a": [0.9], "b": [2.5]}, {}, r"scores\['b'\]\[0\]: score 2.5: must be from 0 to 1, as the unit is percent"),
         ({"a": [0.9], "b": [2.5]}, {"unit": "own"}, "^margin: must be given with unit own: smaller differences of s"),
         (SCORES, {"unit": "points"}, "^unit='points': must be one of percent, own"),
         (SCORES, {"power": 0.01}, r"^power 0.01: must be > alpha \(0.05\) and < 1"),
-        (SCORES, {"arm": ["norm", "width"]}, r"^arm=\('norm', 'width'\): has no effect, as a mapping has no columns"),
+        (SCORES, {"arm": ["norm", "width"]}, r"^arm=\['norm', 'width'\]: has no effect, as a mapping has no columns"),
         (SCORES, {"seed": "run"}, "^seed='run': has no effect, as a mapping has no columns"),
         (SCORES, {"status": "end"}, "^status='end': has no effect, as a mapping has no columns"),
         ({"a": [[0]], "b": [[0]]}, {"labels": [0], "score": "f1"}, "^score='f1': has no effect, as the accuracy is"),
@@ -246,11 +248,30 @@ def test_a_file_that_cannot_be_compared_is_refused_with_the_line(tmp_path, text,
         ({"a": [[0, 1]], "b": [[0]]}, {"labels": [0, 1]}, r"scores\['b'\]\[0\]: must be classes"),
         ({"a": [[0, 1]], "b": [[0, 1]]}, {"labels": [0.5, 1]}, "labels: must be classes"),
         ("scores.csv", {"labels": [0, 1]}, "labels: need scores to be a mapping"),
+        ({"a": np.array(0.9), "b": [0.8]}, {}, r"scores\['a'\]=array\(0.9\): must be a mapping of seeds"),
+        ({"a": (s for s in [0.9]), "b": [0.8]}, {}, r"scores\['a'\]=<generator.*: must be a mapping of seeds"),
+        ({"a": b"no", "b": [0.8]}, {}, r"scores\['a'\]=b'no': must be a mapping of seeds"),
+        ({None: [0.9], "b": [0.8]}, {}, "scores: arm: is empty; must be the label of an arm"),
+        ({("a", 1): [0.9], "b": [0.8]}, {}, r"scores: arm \['a', 1\]: must be a string or a number"),
+        ({"a": {"first": 0.9}, "b": [0.8]}, {}, r"scores\['a'\]: seed 'first': must be a whole number"),
+        ({"a": [[0.9]], "b": [0.8]}, {}, r"scores\['a'\]\[0\]: score \[0.9\]: must be a number such as 0.97"),
+        ({"a": [10**400], "b": [0.8]}, {}, r"scores\['a'\]\[0\]: score 10{199} ...: must be a number"),
+        ({"a": [[0], [1, 1]], "b": [[0]]}, {"labels": [[0], [1, 1]]}, "^labels: must be classes.*unequal lengths"),
+        (pd.DataFrame(), {}, "column arm='arm': must be one of"),
+        (pd.DataFrame({"arm": [["a"], ["b"]], "seed": 0, "score": 0.5}), {}, "row 0: arm .*: must be a string or a"),
     ],
 )  # fmt: skip
-def test_values_that_cannot_be_compared_are_refused(scores, options, message):
-    with pytest.raises(InputError, match=message):
+def test_values_that_cannot_be_compared_are_refused_in_one_line(scores, options, message):
+    with pytest.raises(InputError, match=message) as refusal:
         compare(scores, **options)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", [*inspect.signature(compare).parameters])
+def test_an_argument_of_any_type_is_taken_or_refused_in_one_line(name):
+    frame = pd.DataFrame({"arm": ["a", "a", "b"], "seed": [0, 1, 0], "score": [0.1, 0.2, 0.3]})
+    for scores in (SCORES, frame):
+        check_each(lambda value, scores=scores: compare(**{"scores": scores, name: value}))
 
 
 def test_the_command_compares_a_file_and_refuses_options_of_stored_runs(tmp_path, capsys):

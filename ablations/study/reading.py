@@ -35,7 +35,7 @@ from ablations.study.study import (
 from cnnjax.errors import InputError
 from cnnjax.machine.files import parse_toml, read_text
 from cnnjax.runs.config import RunConfig
-from cnnjax.settings.checking import Count, Interval, check, check_keys, choice, near_match, take_arrays
+from cnnjax.settings.checking import Count, Interval, check, check_keys, choice, near_match, show, take_arrays
 from cnnjax.settings.schema import Schema, freeze, read_literal, unnest, write_literal
 
 SHIPPED = Path(__file__).parents[1] / "studies"
@@ -207,7 +207,7 @@ class StudyReader:
         """Returns the settings of the base, and whether each is legal by itself."""
         settings: dict[str, Any] = {}
         if not isinstance(table, dict):
-            self.mistakes.add(f"base={table!r}: must be a table of settings, such as model.padding = 'same'")
+            self.mistakes.add(f"base={show(table)}: must be a table of settings, such as model.padding = 'same'")
             return settings, False
         if "seed" in table:
             self.mistakes.add("base.seed: the seeds of a study are its `seeds`")
@@ -282,13 +282,13 @@ class StudyReader:
         name = self._check_composite_name(table.get("factor", DEFAULT_FACTOR), f"{where}.factor")
         entries = table["list"]
         if not isinstance(entries, list) or not entries:
-            raise InputError(f"{where}.list={entries!r}: must be a list of at least one table of settings")
+            raise InputError(f"{where}.list={show(entries)}: must be a list of at least one table of settings")
         return (Factor(name, self._collect_levels(entries, self._read_entry, f"{where}.list", "entry")),)
 
     def _read_entry(self, table: Any, where: str) -> Level:
         """Reads one entry of a list: its settings, with an optional label among them."""
         if not isinstance(table, dict):
-            raise InputError(f"{where}={table!r}: must be a table of settings, such as {{model.padding = 'same'}}")
+            raise InputError(f"{where}={show(table)}: must be a table of settings, such as {{model.padding = 'same'}}")
         settings = self.read_settings({key: value for key, value in table.items() if key != "label"}, f"{where}.")
         return Level.make(_read_label(table.get("label", write_label(settings)), where), settings, self.schema)
 
@@ -312,7 +312,7 @@ class StudyReader:
         """
         if not isinstance(table, dict) or not unnest(table):
             self.mistakes.add(
-                f"{where.rstrip('. ')}={table!r}: must be a table of factors, such as model.padding = [...]"
+                f"{where.rstrip('. ')}={show(table)}: must be a table of factors, such as model.padding = [...]"
             )
             return ()
         factors: dict[str, Factor] = {}
@@ -355,7 +355,7 @@ class StudyReader:
 
     def _read_levels(self, name: str, values: Any, where: str) -> tuple[Level, ...]:
         if not isinstance(values, list) or not values:
-            raise InputError(f"{where}={values!r}: must be a list of at least one level")
+            raise InputError(f"{where}={show(values)}: must be a list of at least one level")
         return self._collect_levels(values, functools.partial(self._read_level, name), where, f"level of {name}")
 
     def _collect_levels(
@@ -391,7 +391,7 @@ class StudyReader:
         if not isinstance(value, dict) or "set" not in value:
             legal = "must be {label = ..., set = {...}}"
             raise InputError(
-                f"{where}={value!r}: a level of {name!r}, which has no dot, {legal}{self.schema.suggest_path(name)}"
+                f"{where}={show(value)}: a level of {name!r}, which has no dot, {legal}{self.schema.suggest_path(name)}"
             )
         check_keys(value, ("label", "set"), where)
         settings = self.read_settings(value["set"], f"{where}.set.")
@@ -448,7 +448,7 @@ class StudyReader:
         """
         if not isinstance(table, dict):
             place = where.rstrip(". ")
-            raise InputError(f"{place}={table!r}: must be a table of settings, such as {{model.padding = 'same'}}")
+            raise InputError(f"{place}={show(table)}: must be a table of settings, such as {{model.padding = 'same'}}")
         settings: dict[str, Any] = {}
         for path, value in unnest(table):
             if self.schema.check_path(path, where.rstrip(". ")) in settings:
@@ -459,7 +459,9 @@ class StudyReader:
 
     def _read_exclude(self, tables: Any, factors: _Known, where: str) -> tuple[Condition, ...]:
         if not isinstance(tables, list):
-            self.mistakes.add(f"{where}={tables!r}: must be a list of tables, such as [{{model.padding = 'valid'}}]")
+            self.mistakes.add(
+                f"{where}={show(tables)}: must be a list of tables, such as [{{model.padding = 'valid'}}]"
+            )
             return ()
         conditions = []
         for index, table in enumerate(tables):
@@ -471,7 +473,7 @@ class StudyReader:
         conditions: dict[str, Condition] = {}
         with self.mistakes.noted():
             if not isinstance(table, dict):
-                raise InputError(f"{where}={table!r}: must be a table of conditions by factor")
+                raise InputError(f"{where}={show(table)}: must be a table of conditions by factor")
             for name, inner in unnest(table, factors):
                 with self.mistakes.noted():
                     _check_known(name, factors, where)
@@ -486,7 +488,7 @@ class StudyReader:
     def _read_condition(self, table: Any, factors: _Known, where: str) -> Condition:
         if not isinstance(table, dict) or not table:
             raise InputError(
-                f"{where}={table!r}: must be a table of levels by factor, such as {{model.padding = 'valid'}}"
+                f"{where}={show(table)}: must be a table of levels by factor, such as {{model.padding = 'valid'}}"
             )
         clauses: list[Clause] = []
         for name, value in unnest(table, factors):
@@ -513,7 +515,7 @@ class StudyReader:
             return self._read_word(value, factor, where)
         if operator == "any_of":
             if not isinstance(value, list) or not value:
-                raise InputError(f"{where}={value!r}: must be a list of at least one level")
+                raise InputError(f"{where}={show(value)}: must be a list of at least one level")
             return tuple(self._read_word(word, factor, f"{where}[{index}]") for index, word in enumerate(value))
         if factor.is_composite:
             raise InputError(f"{where}: {factor.name} has labels and no numbers; use any_of")
@@ -534,7 +536,7 @@ class StudyReader:
             return value
         if factor.is_composite:
             raise InputError(
-                f"{where}={value!r}: must be a label of {factor.name}: {_list(labels)}{near_match(value, labels)}"
+                f"{where}={show(value)}: must be a label of {factor.name}: {_list(labels)}{near_match(value, labels)}"
             )
         self.schema.read_value(factor.name, self.schema.parse_value(factor.name, value), where)
         return self.schema.parse_value(factor.name, freeze(value))
@@ -582,25 +584,25 @@ def read_seeds(value: Any, where: str) -> tuple[int, ...]:
             raise InputError(f"{where}: {twice[0]} is given twice")
         return seeds
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{where}={value!r}: must be a number of seeds, such as 5, or '0..9', or [0, 3, 7]")
+        raise InputError(f"{where}={show(value)}: must be a number of seeds, such as 5, or '0..9', or [0, 3, 7]")
     return tuple(range(check(value, Annotated[int, Interval(1, _MOST_SEEDS)], where)))
 
 
 def _read_interval(text: str, where: str) -> tuple[int, ...]:
     match = re.fullmatch(r"([0-9]{1,10})\.\.([0-9]{1,10})", text)
     if not match:
-        raise InputError(f"{where}={text!r}: must be the first and the last seed, such as '0..9'")
+        raise InputError(f"{where}={show(text)}: must be the first and the last seed, such as '0..9'")
     first, last = (check(int(seed), _Seed, where) for seed in match.groups())
     if first > last:
-        raise InputError(f"{where}={text!r}: must not end before it starts")
+        raise InputError(f"{where}={show(text)}: must not end before it starts")
     if last - first >= _MOST_SEEDS:
-        raise InputError(f"{where}={text!r}: must be at most {_MOST_SEEDS:,} seeds")
+        raise InputError(f"{where}={show(text)}: must be at most {_MOST_SEEDS:,} seeds")
     return tuple(range(first, last + 1))
 
 
 def _read_kind(table: Any, where: str) -> Kind:
     if not isinstance(table, dict):
-        raise InputError(f"{where}={table!r}: must be a table with one of {', '.join(_KINDS)}")
+        raise InputError(f"{where}={show(table)}: must be a table with one of {', '.join(_KINDS)}")
     found = [kind for kind in _KINDS if kind in table]
     if len(found) != 1:
         unknown = [key for key in table if key not in ("exclude", "only_if", *found, *sum(_OWN_KEYS.values(), ()))]

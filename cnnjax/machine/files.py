@@ -49,7 +49,7 @@ def read_path(value: str | os.PathLike[str], where: str) -> Path:
         True
     """
     if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{where}={value!r}: must be a path, not {type(value).__name__}")
+        raise InputError(f"{where}={' '.join(repr(value).splitlines())}: must be a path, not {type(value).__name__}")
     text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
         raise InputError(f"{where}={text!r}: must be a path, not an empty text, bytes, or one with a null character")

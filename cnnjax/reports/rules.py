@@ -59,6 +59,8 @@ def make_rules(
         >>> make_rules(by="loss", unit="own", lower_is_better=True, margin=0.01).margin, make_rules().margin
         (0.01, 0.002)
     """
+    check(by, str, called("by"))
+    check(lower_is_better, bool, called("lower_is_better"))
     name, split = (by, "test") if score is None else (score, "")
     if not name:
         raise InputError("the name of a score must not be empty")
@@ -79,6 +81,6 @@ def make_rules(
             f"{called('margin')}: must be given with {called('unit')} own: smaller differences of {measure.name} count "
             "as none"
         )
-    if not alpha < power < 1:
+    if not alpha < check(power, float, called("power")) < 1:
         raise InputError(f"{called('power')} {power}: must be > {called('alpha')} ({alpha}) and < 1")
     return Rules(alpha, MARGIN if margin is None else margin / measure.scale, power, measure, looks)

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import math
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from cnnjax.reports.findings import Findings, compare_arms
 from cnnjax.reports.images import ImageFindings, compare_predictions
 from cnnjax.reports.rules import Rules, Unit, make_rules
 from cnnjax.runs.record import LOST
-from cnnjax.settings.checking import choice
+from cnnjax.settings.checking import check, choice, show
 
 _SMALLEST, _LARGEST = 1e-100, 1e100
 """Sizes between which the squares of scores are finite and not 0."""
@@ -135,6 +136,8 @@ def _is_empty(value: Any) -> bool:
 def _read_label(value: Any, where: str) -> str:
     if _is_empty(value):
         raise InputError(f"{where}: is empty; must be the label of an arm")
+    if not isinstance(value, str | numbers.Number | np.generic):
+        raise InputError(f"{where} {show(value)}: must be a string or a number, the label of an arm")
     return str(value).strip()
 
 
@@ -143,7 +146,7 @@ def _read_seed(value: Any, where: str) -> int:
         return int(str(value))  # exactly, also above 2**53
     seed = _read_number(value, where, "a whole number")
     if not seed.is_integer():
-        raise InputError(f"{where} {value!r}: must be a whole number")
+        raise InputError(f"{where} {show(value)}: must be a whole number")
     return int(seed)
 
 
@@ -166,8 +169,8 @@ def _read_number(value: Any, where: str, legal: str) -> float:
     """Returns a number; ``nan`` for an empty value."""
     try:
         return math.nan if _is_empty(value) else float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{where} {value!r}: must be {legal}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where} {show(value)}: must be {legal}") from None
 
 
 def compare_scores(
@@ -255,7 +258,7 @@ def compare(
         >>> found.contrasts["adam", "sgd"].verdict.label
         'better'
     """
-    columns = Columns((arm,) if isinstance(arm, str) else tuple(arm), seed, score, status)
+    columns = _read_columns(arm, seed, score, status)
     _refuse_unused(scores, columns, labels is not None)
     rules = make_rules(
         score=score if labels is None else "accuracy",
@@ -268,9 +271,18 @@ def compare(
     )
     images = None
     if labels is not None:
-        scores, rules, images = _score_predictions(_read_mapping(scores), np.asarray(labels), baseline, rules)
+        scores, rules, images = _score_predictions(
+            _read_mapping(scores), _read_classes(labels, "labels"), baseline, rules
+        )
     arms, origin = _read_arms(scores, replace(columns, score=rules.measure.name))
     return Comparison(compare_scores(arms, baseline, rules, origin=origin, images=images))
+
+
+def _read_columns(arm: Any, seed: Any, score: Any, status: Any) -> Columns:
+    named = (arm,) if isinstance(arm, str) else check(arm, str | tuple[str, ...], "arm")
+    if not named:
+        raise InputError("arm=[]: must be the name of a column, or a list of at least one")
+    return Columns(named, check(seed, str, "seed"), check(score, str, "score"), check(status, str | None, "status"))
 
 
 def _refuse_unused(scores: Any, columns: Columns, are_predictions: bool) -> None:
@@ -284,7 +296,7 @@ def _refuse_unused(scores: Any, columns: Columns, are_predictions: bool) -> None
     for name in names:
         if getattr(columns, name) != getattr(Columns(), name):
             why = "the accuracy is compared" if name == "score" else "a mapping has no columns"
-            raise InputError(f"{name}={getattr(columns, name)!r}: has no effect, as {why}; leave it out")
+            raise InputError(f"{name}={show(getattr(columns, name))}: has no effect, as {why}; leave it out")
 
 
 def _read_arms(scores: Any, columns: Columns) -> tuple[tuple[Arm, ...], str]:
@@ -310,10 +322,14 @@ def _read_mapping(scores: Mapping[Any, Any]) -> dict[str, dict[int, Any]]:
     """Returns the values of each arm by seed; the places in a list are its seeds."""
     nested: dict[str, dict[int, Any]] = {}
     for name, values in scores.items():
-        if not isinstance(values, Mapping | Sequence | np.ndarray) or isinstance(values, str):
-            raise InputError(f"scores[{name!r}]: must be a mapping of seeds to scores, or a list of scores")
+        is_text_or_number = isinstance(values, str | bytes) or getattr(values, "ndim", 1) == 0
+        if is_text_or_number or not isinstance(values, Mapping | Sequence | np.ndarray):
+            raise InputError(
+                f"scores[{name!r}]={show(values)}: must be a mapping of seeds to scores, or a list of scores"
+            )
         pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
-        label, by_seed = str(name).strip(), nested.setdefault(str(name).strip(), {})
+        label = _read_label(name, "scores: arm")
+        by_seed = nested.setdefault(label, {})
         if by_seed:
             raise InputError(f"scores[{name!r}]: there are two arms called {label}")
         for seed, value in pairs:
@@ -330,12 +346,11 @@ def _score_predictions(
     nested: Mapping[str, Mapping[int, Any]], labels: np.ndarray, baseline: str | None, rules: Rules
 ) -> tuple[dict[str, dict[int, Any]], Rules, ImageFindings | None]:
     """Returns the accuracies of predictions, the rules for them, and what single examples show."""
-    _check_classes(labels, (labels.size,), "labels")
     predictions: dict[str, dict[int, np.ndarray]] = {}
     for name, by_seed in nested.items():
         for seed, value in by_seed.items():
             if value is not None:
-                each = _check_classes(np.asarray(value), labels.shape, f"scores[{name!r}][{seed}]")
+                each = _read_classes(value, f"scores[{name!r}][{seed}]", labels.shape)
                 predictions.setdefault(name, {})[seed] = each
     accuracies = {
         name: {
@@ -355,7 +370,13 @@ def _score_predictions(
     return accuracies, rules, compare_predictions(predictions, labels, baseline, name_classes((), highest + 1))
 
 
-def _check_classes(classes: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+def _read_classes(value: Any, where: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Returns classes as an array, of this shape or of one dimension."""
+    try:
+        classes = np.asarray(value)
+    except ValueError:
+        raise InputError(f"{where}: must be classes, whole numbers >= 0; is lists of unequal lengths") from None
+    shape = (classes.size,) if shape is None else shape
     if classes.shape != shape or not classes.size or classes.dtype.kind not in "iu" or classes.min() < 0:
         found = f"{classes.dtype} {classes.shape}"
         raise InputError(f"{where}: must be classes, whole numbers >= 0 of shape {shape}; is {found}")

@@ -61,6 +61,10 @@ class Reader:
     read: Callable[[Any, str], Any]
 
 
+MOST_SHOWN = 200
+"""Most characters of a value that an error shows."""
+
+
 def check(value: Any, annotation: Any, where: str) -> Any:
     """Returns `value` in the normal form of `annotation`.
 
@@ -104,7 +108,7 @@ def check(value: Any, annotation: Any, where: str) -> Any:
 
 
 def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
-    """Converts numpy's scalars and arrays, at any depth of `value`, to Python's numbers, strings and lists.
+    """Converts ranges, and numpy's scalars and arrays, at any depth of `value`, to Python's numbers, strings and lists.
 
     Raises:
         InputError: lists are nested deeper than `DEEPEST`, or contain themselves.
@@ -113,6 +117,8 @@ def take_arrays(value: Any, where: str, depth: int = 0) -> Any:
         raise InputError(f"{where}: nested too deep; must have at most {DEEPEST} lists inside one another")
     if isinstance(value, dict):
         return {key: take_arrays(part, where, depth + 1) for key, part in value.items()}
+    if isinstance(value, range):
+        return list(value)
     if isinstance(value, list | tuple):
         parts = [take_arrays(part, where, depth + 1) for part in value]
         return tuple(parts) if isinstance(value, tuple) else parts
@@ -169,10 +175,15 @@ def write_count(number: int, noun: str) -> str:
 
 
 def show(value: Any) -> str:
-    """Returns `value` as an error shows it: its ``repr``, with tuples as lists."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(show, value))}]"
-    return repr(value)
+    """Returns `value` as an error shows it: its ``repr`` in one line that is not too long, with tuples as lists.
+
+    Example:
+        >>> show(("same", 5)), show(10**300)[-9:]
+        ("['same', 5]", '00000 ...')
+    """
+    text = f"[{', '.join(map(show, value))}]" if isinstance(value, list | tuple) else repr(value)
+    line = " ".join(text.splitlines())
+    return line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]} ..."
 
 
 def describe(annotation: Any) -> str:
