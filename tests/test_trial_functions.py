@@ -206,7 +206,10 @@ def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_
     found = result.compare("width=1", by="loss", unit="own", lower_is_better=True, margin=0.1)
     assert found.contrasts["trial.width=2"].comparison.mean == pytest.approx(-0.5)
     assert report([]) == 0
-    assert not re.search("test set|images|validation", f"{capsys.readouterr().out} {result} {found}")
+    text = f"{capsys.readouterr().out} {result} {found} {found.write('markdown')}"
+    page = re.sub("<style>.*?</style>|<script>.*?</script>|<svg.*?</svg>", "", found.write("html"), flags=re.DOTALL)
+    assert "not drawn" in page
+    assert not re.search("test set|images|validation|epoch|mnist|initialisation", text + page)
     with pytest.raises(InputError, match="--select: picks by validation accuracy, which a trial function has not"):
         report(["--select"])
 

@@ -104,6 +104,11 @@ class Findings:
         """Whether the size of any network is known."""
         return any(result.arm.parameters is not None for result in self.arms)
 
+    @property
+    def has_networks(self) -> bool:
+        """Whether the runs may have trained networks: they are not calls of a trial function."""
+        return not any(result.arm.config and result.arm.config.trial for result in self.arms)
+
     def arm(self, name: str) -> ArmResult:
         """Returns the arm of this name."""
         return next(result for result in self.arms if result.arm.name == name)

@@ -300,7 +300,7 @@ def show_curves(findings: Findings) -> "Drawn":
     ended = [result for result in findings.arms if any(record.history for record in result.arm.completed.values())]
     epochs = [len(record.history) for result in ended for record in result.arm.completed.values()]
     if max(epochs, default=0) < 2:
-        return None, "No completed run has more than one epoch."
+        return None, "No completed run has more than one epoch." if findings.has_networks else ""
     validated = all(_has_validation(result) for result in ended)
     chosen = _choose_arms(findings, ended, MOST_CURVES)
     names = name_arms(findings)
@@ -322,7 +322,7 @@ def show_curves(findings: Findings) -> "Drawn":
 def show_confusions(findings: Findings) -> "Drawn":
     """Shows the confusion matrix of every arm."""
     if findings.images is None:
-        return None, NO_PREDICTIONS
+        return None, NO_PREDICTIONS if findings.has_networks else ""
     known = [result for result in findings.arms if result.arm.name in findings.images.confusions]
     chosen, names = _choose_arms(findings, known, MOST_MATRICES), name_arms(findings)
     matrices = [findings.images.confusions[result.arm.name] for result in chosen]
@@ -340,7 +340,7 @@ def show_hardest(findings: Findings) -> "Drawn":
     """Shows the test images that most runs get wrong."""
     images = findings.images
     if images is None or images.images is None:
-        return None, NO_PREDICTIONS
+        return None, NO_PREDICTIONS if findings.has_networks else ""
     if not len(images.hardest):
         return None, "Every run gets every test image right."
     figure = draw_hardest(
