@@ -87,6 +87,18 @@ class TestTraining:
         own = {"params": run.params, **run.collections}
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=5e-3, atol=5e-4), own, dict(variables))
 
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_computes_the_layers_of_an_example_in_the_precision_of_the_training(self, name):
+        config = read(str(NETWORKS / name), **EXAMPLES[name])
+        module = config.make(10, jnp.dtype("bfloat16"))
+        images = jnp.zeros((2, 28, 28, 1))
+        _, state = jax.eval_shape(
+            lambda: module.init_with_output(jax.random.key(0), images, capture_intermediates=True)
+        )
+        outputs = jax.tree.leaves(state["intermediates"])
+        assert {output.dtype for output in outputs} == {jnp.dtype("bfloat16")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state["params"])} == {jnp.dtype("float32")}
+
     def test_adds_the_losses_that_the_module_sows(self, write):
         write("""
             import flax.linen as nn

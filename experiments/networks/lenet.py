@@ -4,10 +4,11 @@ References:
     LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "sigmoid": nn.sigmoid}
 
@@ -24,6 +25,7 @@ class LeNet5(nn.Module):
     """Filters of the two convolutions."""
     dense: tuple[int, ...] = (120, 84)
     """Widths of the hidden dense layers."""
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -32,9 +34,9 @@ class LeNet5(nn.Module):
         pool = nn.avg_pool if self.pool == "avg" else nn.max_pool
         x = images
         for filters, padding in zip(self.filters, ("SAME", "VALID"), strict=True):
-            x = activate(nn.Conv(filters, (5, 5), padding=padding)(x))
+            x = activate(nn.Conv(filters, (5, 5), padding=padding, dtype=self.dtype)(x))
             x = pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(len(x), -1)
         for width in self.dense:
-            x = activate(nn.Dense(width)(x))
-        return nn.Dense(self.classes)(x)
+            x = activate(nn.Dense(width, dtype=self.dtype)(x))
+        return nn.Dense(self.classes, dtype=self.dtype)(x)

@@ -4,8 +4,12 @@ References:
     Howard and others, "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017.
 """
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class Separable(nn.Module):
@@ -20,23 +24,24 @@ class Separable(nn.Module):
     """Height and width of the depthwise windows."""
     separable: bool = True
     """Whether a block is depthwise and then pointwise; otherwise it is one whole convolution."""
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, classes)."""
 
         def finish(x: jax.Array) -> jax.Array:
-            return nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+            return nn.relu(nn.BatchNorm(use_running_average=not train, dtype=self.dtype)(x))
 
+        convolve = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
         window = (self.kernel_size, self.kernel_size)
-        x = finish(nn.Conv(self.width, window, use_bias=False)(images))
+        x = finish(convolve(self.width, window)(images))
         for block in range(self.blocks):
             strides = 1 + block % 2
             channels, filters = x.shape[3], x.shape[3] * strides
             if self.separable:
-                depthwise = nn.Conv(channels, window, strides, feature_group_count=channels, use_bias=False)
-                x = finish(depthwise(x))
-                x = finish(nn.Conv(filters, (1, 1), use_bias=False)(x))
+                x = finish(convolve(channels, window, strides, feature_group_count=channels)(x))
+                x = finish(convolve(filters, (1, 1))(x))
             else:
-                x = finish(nn.Conv(filters, window, strides, use_bias=False)(x))
-        return nn.Dense(self.classes)(x.mean((1, 2)))
+                x = finish(convolve(filters, window, strides)(x))
+        return nn.Dense(self.classes, dtype=self.dtype)(x.mean((1, 2)))

@@ -4,8 +4,11 @@ References:
     Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class VGG(nn.Module):
@@ -22,6 +25,7 @@ class VGG(nn.Module):
     """Width of the hidden dense layer."""
     dropout: float = 0.0
     """Rate of dropout before each dense layer."""
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -29,11 +33,11 @@ class VGG(nn.Module):
         x = images
         for index, convolutions in enumerate(self.blocks):
             for _ in range(convolutions):
-                x = nn.Conv(self.width * 2**index, (3, 3), use_bias=not self.batch_norm)(x)
+                x = nn.Conv(self.width * 2**index, (3, 3), use_bias=not self.batch_norm, dtype=self.dtype)(x)
                 if self.batch_norm:
-                    x = nn.BatchNorm(use_running_average=not train)(x)
+                    x = nn.BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
                 x = nn.relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
-        x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(nn.Dense(self.dense)(x)))
-        return nn.Dense(self.classes)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(nn.Dense(self.dense, dtype=self.dtype)(x)))
+        return nn.Dense(self.classes, dtype=self.dtype)(x)
