@@ -12,13 +12,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.layers import custom_calls, onednn
-from cnnjax.layers.convolution import convolve, count_saved
+from cnnjax.layers.convolution import convolve, convolve_and_pool, count_saved
 from cnnjax.layers.custom_calls import Window
 from cnnjax.layers.pooling import MOST_SLICES
+from cnnjax.layers.reduction import pool_batch
+from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
 
 Shape = tuple[int, ...]
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 """Maps images (batch, *spatial, channels) and a kernel (*window, channels / groups, filters) to outputs."""
+LAYOUTS = ("NHWC", "HWIO", "NHWC")
+"""Layouts of images, kernels and outputs."""
 WORTH_TILING = 3.3
 """How many times fewer multiplications than the definition tiles must need to be faster than oneDNN."""
 
@@ -119,6 +123,49 @@ def conv_general_dilated(
     return result
 
 
+def convolve_batch(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Pair = (1, 1),
+    padding: str | Pixels = "valid",
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> jax.Array:
+    """Convolves images as `cnnjax.layers.convolve` does, but with the batch first.
+
+    Args:
+        images: (batch, height, width, channels), float32 or bfloat16.
+        kernel: (window height, window width, channels / groups, filters), of the same dtype.
+        strides: steps of the window down and across.
+        padding: ``valid``, ``same`` or ``((top, bottom), (left, right))`` zeros.
+        dilation: distances of adjacent positions in the window, down and across; 1 leaves no gaps.
+        groups: number of groups of channels that see only each other.
+
+    Returns:
+        (batch, rows, columns, filters), of the same dtype.
+    """
+    pixels = padding.upper() if isinstance(padding, str) else padding
+    return conv_general_dilated(images, kernel, strides, pixels, None, dilation, LAYOUTS, groups)
+
+
+def convolve_and_pool_batch(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    padding: str | Pixels,
+    window: Pair,
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> jax.Array:
+    """Returns the maxima of `convolve_batch` over adjacent windows; arguments as for `convolve_and_pool`."""
+    size, taps = (images.shape[1], images.shape[2]), (kernel.shape[0], kernel.shape[1])
+    pixels = pad_pixels(padding, size, dilate(taps, dilation), strides)
+    if is_own_faster(images, kernel, Window(strides, pixels, dilation, groups)):
+        pooled = convolve_and_pool(images.transpose(1, 2, 0, 3), kernel, strides, pixels, window)
+        return pooled.transpose(2, 0, 1, 3)
+    return pool_batch(convolve_batch(images, kernel, strides, padding, dilation, groups), "max", window, window)
+
+
 def _invert(axes: Shape) -> Shape:
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
@@ -151,13 +198,19 @@ def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution 
 def _choose(images: Any, kernel: Any, window: Window) -> Convolution | None:
     is_own = len(window.strides) == 2 and kernel.shape[0] * kernel.shape[1] <= MOST_SLICES
     is_onednn = custom_calls.are_available()
-    if is_own and (not is_onednn or _is_own_faster(images, kernel, window)):
+    if is_own and (not is_onednn or is_own_faster(images, kernel, window)):
         return lambda images, kernel: _convolve_by_own(images, kernel, window)
     return (lambda images, kernel: onednn.convolve(images, kernel, window)) if is_onednn else None
 
 
-def _is_own_faster(images: Any, kernel: Any, window: Window) -> bool:
-    """Whether tiles or patches are faster than oneDNN; measured by ``python -m experiments.measure.convolutions``."""
+def is_own_faster(images: Any, kernel: Any, window: Window) -> bool:
+    """Whether tiles or patches are faster than oneDNN; measured by ``python -m experiments.measure.convolutions``.
+
+    Args:
+        images: (batch, height, width, channels), of which only shape and dtype matter.
+        kernel: (window height, window width, channels / groups, filters), likewise.
+        window: the window.
+    """
     if images.dtype != jnp.float32 or (*window.dilation, window.groups) != (1, 1, 1):
         return False
     if images.shape[3] == 1:

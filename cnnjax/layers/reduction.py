@@ -4,9 +4,11 @@ XLA's gradients of these are 10 to 30 times slower on CPU. Those here have gradi
 """
 
 import functools
+import math
 import operator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -35,6 +37,39 @@ def take_maxima(images: jax.Array, window: PoolingWindow, size: Size) -> jax.Arr
 def take_sums(images: jax.Array, window: PoolingWindow, size: Size) -> jax.Array:
     """Returns the sums of windows on CPU; arguments and result are those of `take_maxima`."""
     return _take_sums(images, window, size, _size_of(images))
+
+
+def pool_batch(images: jax.Array, kind: str, window: Size, strides: Size) -> jax.Array:
+    """Returns the maxima or means of windows of images, without padding.
+
+    Args:
+        images: (batch, height, width, channels).
+        kind: ``max``, ``avg``, or ``none`` for the images as they are.
+        window: height and width, no larger than the images.
+        strides: steps of the window down and across.
+
+    Returns:
+        (batch, rows, columns, channels), of the same dtype.
+
+    Example:
+        >>> pool_batch(jnp.arange(4.0).reshape(1, 2, 2, 1), "avg", (2, 2), (2, 2)).item()
+        1.5
+    """
+    if kind == "none":
+        return images
+    by_xla = functools.partial(nn.max_pool if kind == "max" else nn.avg_pool, window_shape=window, strides=strides)
+    is_usual = images.dtype in (jnp.float32, jnp.bfloat16) and math.prod(window) <= MOST_POSITIONS
+    if not is_usual or not custom_calls.are_available():
+        pooled: jax.Array = by_xla(images)
+        return pooled
+    rows, columns = jax.eval_shape(by_xla, images).shape[1:3]
+    place, size = PoolingWindow(*window, *strides), (rows, columns)
+
+    def on_cpu(images: jax.Array) -> jax.Array:
+        return take_maxima(images, place, size) if kind == "max" else take_sums(images, place, size) / math.prod(window)
+
+    result: jax.Array = lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
+    return result
 
 
 def _size_of(images: jax.Array) -> Size:

@@ -16,11 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
+from cnnjax.layers import custom_calls
+from cnnjax.layers.custom_calls import Window
+from cnnjax.layers.flax_modules import replace_batch_norm
+from cnnjax.layers.general import is_own_faster
+from cnnjax.layers.layouts import BATCH_FIRST, BATCH_INSIDE, Layout
 from cnnjax.machine.devices import take_share
 from cnnjax.models.cnn import NORM_LAYERS, POOL_LAYERS, Block, ModelConfig
-from cnnjax.models.network import OUTPUTS
-from cnnjax.settings.blocks import Groups, Pair, Pixels
+from cnnjax.models.network import OUTPUTS, Shape
+from cnnjax.settings.blocks import Groups, Pair, Pixels, dilate, pad_pixels
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -34,11 +38,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear"})
 """Activations that never decrease, so that max-pooling before them gives the same as after them."""
-POOLS: dict[str, Callable[[jax.Array, Pair, Pair], jax.Array]] = {
-    "max": max_pool,
-    "avg": average_pool,
-    "none": lambda images, window, strides: images,
-}
 
 
 class Conv(nn.Module):
@@ -57,6 +56,7 @@ class Conv(nn.Module):
         dilation: distances of adjacent positions in the window, down and across.
         groups: number of groups of channels, or ``depthwise``.
         pool: window of a max-pooling with equal strides, which is applied before the bias; ``None`` for no pooling.
+        layout: the order of the axes.
     """
 
     filters: int
@@ -69,17 +69,20 @@ class Conv(nn.Module):
     dilation: Pair = (1, 1)
     groups: Groups = 1
     pool: Pair | None = None
+    layout: Layout = BATCH_INSIDE
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (height, width, batch, channels) to feature maps (rows, columns, batch, filters)."""
+        """Maps images to feature maps, both in the layout of the network."""
         channels = images.shape[-1]
         groups = channels if self.groups == "depthwise" else self.groups
         shape = (*self.kernel_size, channels // groups, self.filters)
         kernel = self.param("kernel", getattr(nn.initializers, self.initializer)(), shape, jnp.float32)
         operands = images.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding
-        run = functools.partial(convolve_and_pool, window=self.pool) if self.pool else convolve
-        outputs = run(*operands, dilation=self.dilation, groups=groups)
+        convolve = self.layout.convolve
+        if self.pool:
+            convolve = functools.partial(self.layout.convolve_and_pool, window=self.pool)
+        outputs = convolve(*operands, dilation=self.dilation, groups=groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.filters,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
@@ -93,21 +96,23 @@ class Dropout(nn.Module):
 
     Attributes:
         axis: name of the mesh axis along which the batch is divided; ``None`` for one device.
+        batch: position of the batch among the axes of what is dropped.
     """
 
     axis: str | None
+    batch: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array) -> jax.Array:
         """Sets each feature or feature map to zero with probability `rate`, and divides the others by ``1 - rate``.
 
         Args:
-            x: float (batch, features) or (height, width, batch, channels); on several devices, the share of this one.
+            x: float (batch, features), or feature maps; on several devices, the share of this one.
             rate: in [0, 1).
         """
-        batch = x.shape[-2] if self.axis is None else x.shape[-2] * lax.axis_size(self.axis)
+        batch = x.shape[self.batch] * (1 if self.axis is None else lax.axis_size(self.axis))
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[-1]))
-        own = take_share(kept.T, self.axis).T
+        own = jnp.expand_dims(take_share(kept.T, self.axis).T, range(self.batch + 1, x.ndim - 1))
         return jnp.where(own, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
@@ -179,18 +184,24 @@ class CNN(nn.Module):
         for name, given in rates.items():
             own = getattr(self.config, name)
             rates[name] = None if not train or not own else own if given is None else given
-        x = jnp.asarray(images, self.dtype).transpose(1, 2, 0, 3)
+        layout = choose_layout(self.config, images.shape[1:], self.dtype)
+        x = layout.take(jnp.asarray(images, self.dtype))
         for index, block in enumerate(self.config.blocks):
-            x = self._apply_block(index, block, x, train, rates["spatial_dropout"])
-        return self._apply_head(x, train, rates["dropout"]).astype(jnp.float32)
+            x = self._apply_block(index, block, x, train, rates["spatial_dropout"], layout)
+        return self._apply_head(x, train, rates["dropout"], layout).astype(jnp.float32)
 
     def _apply_block(
-        self, index: int, block: Block, x: jax.Array, train: bool, rate: float | jax.Array | None
+        self, index: int, block: Block, x: jax.Array, train: bool, rate: float | jax.Array | None, layout: Layout
     ) -> jax.Array:
         """Applies a convolution with all that follows it, up to the dropout of feature maps at this rate."""
         config = self.config
         layer = functools.partial(
-            Conv, block.filters, strides=block.strides, dtype=self.dtype, initializer=config.initializer
+            Conv,
+            block.filters,
+            strides=block.strides,
+            dtype=self.dtype,
+            initializer=config.initializer,
+            layout=layout,
         )
         conv = functools.partial(
             layer,
@@ -207,14 +218,14 @@ class CNN(nn.Module):
             if config.residual:
                 name = f"Shortcut_{index}"
                 project = layer(kernel_size=(1, 1), padding="valid", use_bias=False, name=name)
-                shortcut = x if x.shape == outputs.shape else self._keep(name, project(x))
-            x = self._finish(f"Conv_{index}", index, block.activation, outputs, train, shortcut)
-            x = POOLS[block.pool](x, block.pool_size, block.pool_strides)
+                shortcut = x if x.shape == outputs.shape else self._keep(name, project(x), layout)
+            x = self._finish(f"Conv_{index}", index, block.activation, outputs, train, layout, shortcut)
+            x = layout.pool(x, block.pool, block.pool_size, block.pool_strides)
         if block.pool != "none":
-            self._keep(f"{POOL_LAYERS[block.pool]}_{index}", x)
-        return x if rate is None else Dropout(self.axis, name=f"SpatialDropout_{index}")(x, rate)
+            self._keep(f"{POOL_LAYERS[block.pool]}_{index}", x, layout)
+        return x if rate is None else Dropout(self.axis, layout.batch, name=f"SpatialDropout_{index}")(x, rate)
 
-    def _apply_head(self, x: jax.Array, train: bool, rate: float | jax.Array | None) -> jax.Array:
+    def _apply_head(self, x: jax.Array, train: bool, rate: float | jax.Array | None, layout: Layout) -> jax.Array:
         """Returns the logits of the feature maps of the last block, with dropout at this rate before dense layers."""
         config = self.config
         initial = getattr(nn.initializers, config.initializer)()
@@ -224,13 +235,16 @@ class CNN(nn.Module):
             return x if rate is None else Dropout(self.axis)(x, rate)
 
         if config.global_pool == "none":
-            x = x.transpose(2, 0, 1, 3).reshape(x.shape[2], -1)
+            x = layout.give(x).reshape(x.shape[layout.batch], -1)
         else:
-            x = x.max((0, 1)) if config.global_pool == "max" else x.mean((0, 1))
+            spatial = (layout.rows, layout.rows + 1)
+            x = x.max(spatial) if config.global_pool == "max" else x.mean(spatial)
             self._keep(f"Global{POOL_LAYERS[config.global_pool]}", x)
         for index, width in enumerate(config.dense):
             hidden = dense(width)(drop(x))
-            x = self._finish(f"Dense_{index}", len(config.blocks) + index, config.dense_activation, hidden, train)
+            x = self._finish(
+                f"Dense_{index}", len(config.blocks) + index, config.dense_activation, hidden, train, layout
+            )
         return self._keep(f"Dense_{len(config.dense)}", dense(self.classes)(drop(x)))
 
     def _finish(
@@ -240,21 +254,23 @@ class CNN(nn.Module):
         activation: str,
         x: jax.Array,
         train: bool,
+        layout: Layout,
         shortcut: jax.Array | None = None,
     ) -> jax.Array:
         """Applies normalisation `index`, the shortcut and the activation to the output of the layer `name`."""
         norm = self.config.norm
         if norm != "none" and (x.ndim == 4 or norm != "instance"):
-            self._keep(name, x)
+            self._keep(name, x, layout)
             name = f"{NORM_LAYERS[norm]}_{index}"
-            x = self._normalize(name, x, train)
+            x = self._normalize(name, x, train, layout)
         if shortcut is not None:
-            self._keep(name, x)
+            self._keep(name, x, layout)
             name, x = f"Add_{index}", lax.add(x, shortcut)
-        return self._keep(name, ACTIVATIONS[activation](x))
+        return self._keep(name, ACTIVATIONS[activation](x), layout)
 
-    def _normalize(self, name: str, x: jax.Array, train: bool) -> jax.Array:
-        channels, own = x.shape[-1], (0, 1, 3) if x.ndim == 4 else (1,)  # the axes of one image
+    def _normalize(self, name: str, x: jax.Array, train: bool, layout: Layout) -> jax.Array:
+        channels = x.shape[-1]
+        own = tuple(axis for axis in range(x.ndim) if axis != (layout.batch if x.ndim == 4 else 0))  # of one image
         # 32 groups (Wu and He, 2018), fewer where a group would be one channel, which is instance normalisation.
         groups = {"layer": 1, "group": max(math.gcd(64, channels) // 2, 1), "instance": channels}
         norm: Callable[..., Callable[[jax.Array], jax.Array]] = (
@@ -262,14 +278,41 @@ class CNN(nn.Module):
             if self.config.norm == "batch"
             else functools.partial(nn.GroupNorm, groups[self.config.norm], reduction_axes=own)
         )
-        return norm(epsilon=1e-3, dtype=self.dtype, name=name)(x)
+        with nn.intercept_methods(replace_batch_norm):
+            return norm(epsilon=1e-3, dtype=self.dtype, name=name)(x)
 
-    def _keep(self, name: str, x: jax.Array) -> jax.Array:
+    def _keep(self, name: str, x: jax.Array, layout: Layout = BATCH_FIRST) -> jax.Array:
         """Sows the output of the layer `name`, if it is asked for, and returns it."""
         if self.is_mutable_collection("intermediates"):
-            output = x.transpose(2, 0, 1, 3) if x.ndim == 4 else x
+            output = layout.give(x) if x.ndim == 4 else x
             self.sow("intermediates", OUTPUTS, {name: output}, init_fn=dict[str, jax.Array], reduce_fn=operator.or_)
         return x
+
+
+def choose_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> Layout:
+    """Returns the order of axes that suits most of the FLOPs of the convolutions of a network.
+
+    Args:
+        config: the settings of the network.
+        image_shape: (height, width, channels).
+        dtype: dtype of the arithmetic.
+    """
+    if not custom_calls.are_available() or jax.default_backend() != "cpu":
+        return BATCH_INSIDE
+    blocks, shape, balance = iter(config.blocks), image_shape, 0
+    for layer in config.list_layers(image_shape, None):
+        if layer.kind == "Conv":
+            block = next(blocks)
+            groups = shape[-1] if block.groups == "depthwise" else block.groups
+            padding = pad_pixels(
+                block.padding, (shape[0], shape[1]), dilate(block.kernel_size, block.dilation), block.strides
+            )
+            images = jax.ShapeDtypeStruct((1, *shape), dtype)
+            kernel = jax.ShapeDtypeStruct((*block.kernel_size, shape[-1] // groups, block.filters), dtype)
+            is_own = is_own_faster(images, kernel, Window(block.strides, padding, block.dilation, groups))
+            balance += -layer.flops if is_own else layer.flops
+        shape = layer.output_shape
+    return BATCH_FIRST if balance > 0 else BATCH_INSIDE
 
 
 def pools_first(config: ModelConfig, block: Block) -> bool:
