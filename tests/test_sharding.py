@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,11 @@ TRAIN = """
 import json, sys
 import numpy as np
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit
+from cnnjax.models.own_module import ModuleConfig
 
-model = ModelConfig(filters=(4, 5), kernel_size=3, **json.loads(sys.argv[1]))
+given = json.loads(sys.argv[1])
+is_own = "module" in given
+model = ModuleConfig.from_dict(given) if is_own else ModelConfig(filters=(4, 5), kernel_size=3, **given)
 train = TrainConfig(epochs=2, batch_size=48, learning_rate=0.1, momentum=0.9, label_smoothing=0.1, validation_split=0.1)
 config = RunConfig(model, train, DataConfig(train_size=250))
 runs = {n: fit(config, out=None, devices=n) for n in (1, 2, 4, 8)}
@@ -44,9 +48,29 @@ def run_program(*words, cpu_devices=None):
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
 
 
+NETWORKS = Path(__file__).parent.parent / "experiments/networks"
+COUPLED = """
+import flax.linen as nn
+
+class Net(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        x = images.reshape(len(images), -1)
+        return nn.Dense(self.classes)(x - x.mean(0))
+"""
 MODELS = {
     "plain": {},
     "whole": {"batch_norm": True, "dense": [8], "dropout": 0.5},
+    "own": {"module": f"{NETWORKS}/lenet.py:LeNet5"},
+    "own with batch normalisation and dropout": {
+        "module": f"{NETWORKS}/vgg.py:VGG",
+        "blocks": [1, 1],
+        "width": 4,
+        "dense": 8,
+        "dropout": 0.5,
+    },
     "maps": {"norm": "group", "residual": True, "padding": "same", "spatial_dropout": 0.5, "global_pool": "avg"},
 }
 
@@ -81,6 +105,17 @@ def test_an_invalid_number_of_devices_is_refused_before_anything_is_written(tmp_
     assert result.returncode == 2
     assert f"error: {message}" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_module_that_couples_examples_by_itself_is_trained_on_one_device(tmp_path):
+    (tmp_path / "nets.py").write_text(COUPLED)
+    words = ["-m", "experiments.train", "--model", str(tmp_path / "nets.py:Net"), *TINY[2:], "--json"]
+    refused = run_program(*words, "--out", str(tmp_path / "out"), "--devices", "2")
+    assert refused.returncode == 2
+    assert "error: devices=2: must be 1, of one process, as shares of a batch give another result" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    alone = run_program(*words, "--out", str(tmp_path / "out"))
+    assert json.loads(alone.stdout)["provenance"]["execution"] == "solo"
 
 
 def test_more_devices_than_the_process_has_are_refused():

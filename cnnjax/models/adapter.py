@@ -13,9 +13,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cnnjax.errors import InputError
 from cnnjax.layers.rewriting import use_fast_layers
+from cnnjax.machine.devices import take_share
 from cnnjax.models.network import OUTPUTS, UNSAVED, Layer, Shape
 from cnnjax.models.own_module import CLASSES, WHERE, ModuleConfig
 from cnnjax.settings.references import running_code
@@ -33,7 +35,7 @@ class Adapter(nn.Module):
         config: the settings of the module.
         classes: number of classes.
         dtype: dtype of the arithmetic of the layers, if the module has a field for it.
-        axis: always ``None``, for one device.
+        axis: name of the mesh axis along which the batch is divided in training; ``None`` for one device.
     """
 
     config: ModuleConfig
@@ -57,7 +59,7 @@ class Adapter(nn.Module):
             InputError: the module returns something else than logits (batch, classes).
             CodeError: the module raised an exception.
         """
-        with nn.intercept_methods(_prepare_layer):
+        with nn.intercept_methods(_keep_output):
             logits = call_module(self.module, images, train, self.config.module)
         if self.is_mutable_collection("intermediates"):
             outputs = dict(_list_outputs(self.variables.get("intermediates", {}), ()))
@@ -71,24 +73,46 @@ class Adapter(nn.Module):
         def run(variables: Any, rngs: Any, *arguments: Any) -> Any:
             return apply(variables, *arguments, rngs=rngs, **named)
 
-        return use_fast_layers(run)(variables, rngs, *arguments)
+        with nn.intercept_methods(functools.partial(divide_layer, self.axis)):  # before a fast layer takes its place
+            return use_fast_layers(run)(variables, rngs, *arguments)
 
 
 _OUTPUT = "__call__"
 
 
-def _prepare_layer(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """Calls a method of a module, which before is given the statistics of one device.
-
-    If the collection ``intermediates`` is mutable, its output is kept there.
-    """
+def _keep_output(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Calls a method of a module; if the collection ``intermediates`` is mutable, its output is kept there."""
     layer = context.module
-    if isinstance(layer, nn.BatchNorm) and layer.axis_name is not None:
-        object.__setattr__(layer, "axis_name", None)  # a mean over devices, of which there is one
     output = method(*args, **kwargs)
     if context.method_name == _OUTPUT and isinstance(output, jax.Array) and layer.path:
         layer.sow("intermediates", _OUTPUT, output, init_fn=lambda: None, reduce_fn=lambda _, new: new)
     return output
+
+
+def divide_layer(axis: str | None, method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Calls a method of a module, so that the number of devices that share a batch does not change the result.
+
+    Batch normalisation takes its statistics of the whole batch, and the mask of dropout is drawn for the whole batch.
+    Otherwise, modules are as they are.
+
+    Args:
+        axis: name of the mesh axis along which the batch is divided; ``None`` for one device.
+        method, args, kwargs, context: as Flax gives them, see `flax.linen.intercept_methods`.
+    """
+    layer = context.module
+    if isinstance(layer, nn.BatchNorm):
+        object.__setattr__(layer, "axis_name", axis)
+        object.__setattr__(layer, "axis_index_groups", None)
+    is_dropout = isinstance(layer, nn.Dropout) and context.method_name == _OUTPUT
+    if axis is None or not is_dropout or layer.is_initializing():
+        return method(*args, **kwargs)
+
+    def drop(inputs: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        whole = jnp.ones((len(inputs) * lax.axis_size(axis), *inputs.shape[1:]), inputs.dtype)
+        factors: jax.Array = method(whole, *args, **kwargs)
+        return inputs * take_share(factors.T, axis).T
+
+    return drop(*args, **kwargs)
 
 
 def _list_outputs(sown: Any, path: Path) -> Iterator[tuple[str, jax.Array]]:

@@ -206,9 +206,8 @@ class ModelConfig(Settings):
         """Returns nothing, as the network is made of the library's code."""
         return {}
 
-    @property
-    def can_be_divided(self) -> bool:
-        """Always true."""
+    def can_be_divided(self, image_shape: Shape, classes: int) -> bool:
+        """Returns true: batch normalisation and dropout are made for it."""
         return True
 
     @property

@@ -70,9 +70,8 @@ class Network(Protocol):
         So it is with batch normalisation and dropout. The batches of such a network are never cut into parts.
         """
 
-    @property
-    def can_be_divided(self) -> bool:
-        """Whether the batches of a run can be divided among devices, without another result than on one."""
+    def can_be_divided(self, image_shape: Shape, classes: int) -> bool:
+        """Returns whether batches can be divided among devices, without another result than on one, up to rounding."""
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -85,10 +85,11 @@ class ModuleConfig(CodeConfig):
         section = describe_module(read_reference(module, WHERE))
         return cls(section.reference, write_fields(section.defaults), "")
 
-    @property
-    def can_be_divided(self) -> bool:
-        """Always false, as random numbers and batch normalisation of the module would differ between devices."""
-        return False
+    def can_be_divided(self, image_shape: Shape, classes: int) -> bool:
+        """Returns whether shares of a batch give the same as the whole, which is tried."""
+        from cnnjax.models.division import is_divisible
+
+        return is_divisible(self, image_shape, classes)
 
     @property
     def couples_examples(self) -> bool:

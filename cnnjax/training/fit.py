@@ -91,8 +91,6 @@ def fit(
     _check_network(config, "config")
     check(checkpoint_every, Count | None, "checkpoint_every")
     check(devices, Count | None, "devices")
-    if not config.model.can_be_divided and (is_joined() or (devices or 1) > 1):
-        raise InputError("devices: a module of your own is trained on one device, by one process")
     (config,), images = _identify_images([config], dataset)
     if out is None and (resume or checkpoint_every):
         raise InputError("out=None: keeps no checkpoints, so resume and checkpoint_every need an output folder")
@@ -158,13 +156,11 @@ def _prepare(
     check_settings()
     import jax
 
-    from cnnjax.machine.devices import choose_devices, describe_execution, make_mesh
+    from cnnjax.machine.devices import describe_execution, make_mesh
     from cnnjax.training import loop
     from cnnjax.training.own_functions import check_functions
 
-    if not config.model.can_be_divided:
-        devices = 1
-    devices = devices or choose_devices(config.train.batch_size)
+    devices = _choose_devices(config, dataset.info, devices)
     provenance = collect_provenance(config, dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
     if jax.default_backend() == "cpu" and not is_joined():
@@ -178,6 +174,21 @@ def _prepare(
         keep_given_info(config.data, dataset.info)
     with _named_memory_errors():
         return loop.prepare(config, dataset, mesh), layers, provenance, load_seconds
+
+
+def _choose_devices(config: RunConfig, info: DatasetInfo, devices: int | None) -> int:
+    """Returns the number of devices of a run; raises `InputError` if it is given, and its batches cannot be divided."""
+    from cnnjax.machine.devices import choose_devices
+
+    chosen = devices or choose_devices(config.train.batch_size)
+    if chosen == 1 or config.model.can_be_divided(info.image_shape, info.classes):
+        return chosen
+    if devices or is_joined():
+        raise InputError(
+            f"devices={chosen}: must be 1, of one process, as shares of a batch give another result than the whole; of "
+            "what your module computes of all examples together, nn.BatchNorm and nn.Dropout can be divided"
+        )
+    return 1
 
 
 def _keep(run: Run, position: "Position", store: Store, checkpoints: Checkpoints) -> None:
