@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cnnjax import DataConfig, Dataset, InputError, Interrupted, ModelConfig, RunConfig, TrainConfig, fit, fit_many
 from cnnjax.data.dataset import Split
+from cnnjax.errors import UnavailableError
 from cnnjax.machine.processes import find_memory
 from cnnjax.models.batches import EVALUATION_BATCH
 from cnnjax.runs.history import Silence
@@ -54,6 +55,22 @@ def fed(monkeypatch):
         monkeypatch.setattr(feeding, "CHUNK_BYTES", 2560)
 
     return feed_all
+
+
+def test_joined_processes_refuse_images_larger_than_memory_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnjax.training.fit.is_joined", lambda: True)
+    images = IMAGES.nbytes + IMAGES[:205].nbytes
+    shares = os.cpu_count() / memory.count_cores()
+    for more, message in ((-1, "its images do not fit into the memory of this process"), (0, "stop here")):
+        monkeypatch.setattr(memory, "find_memory", lambda more=more: (images + more) * shares)
+        monkeypatch.setattr(loop, "prepare", refuse)
+        with pytest.raises(UnavailableError, match=message):
+            fit(PLAIN, tmp_path / "runs", dataset=DATASET)
+        assert not (tmp_path / "runs/runs.sqlite").exists() or not more
+
+
+def refuse(*arguments):
+    raise UnavailableError("stop here")
 
 
 def list_results(run):

@@ -163,6 +163,11 @@ def _prepare(
     devices = _choose_devices(config, dataset.info, devices)
     provenance = collect_provenance(config, dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
+    if is_joined() and not fit_on_devices(config, dataset.info, jax.local_device_count(), share=1.0):
+        raise UnavailableError(
+            f"data.name={config.data.name!r}: its images do not fit into the memory of this process, and joined "
+            "processes are not fed in chunks; train without --coordinator, or on fewer or smaller images"
+        )
     if jax.default_backend() == "cpu" and not is_joined():
         check_memory(config, dataset.info, find_memory())
     layers = _size_layers(config, dataset.info)

@@ -56,16 +56,17 @@ def check_memory(config: RunConfig, info: DatasetInfo, memory: float) -> None:
         raise out_of_memory(needed, memory)
 
 
-def fit_on_devices(config: RunConfig, info: DatasetInfo, devices: int = 1) -> bool:
+def fit_on_devices(config: RunConfig, info: DatasetInfo, devices: int = 1, share: float | None = None) -> bool:
     """Whether the images of a run are copied to its devices; otherwise they are fed in chunks.
 
-    They are if they take at most `IMAGE_SHARE` of the memory, and if their number is not known yet. On CPU, every
-    device has a copy, and a process on some of the cores, such as a worker of a grid, has its share of the memory.
+    They are if they take at most a share of the memory, and if their number is not known yet. On CPU, every device has
+    a copy, and a process on some of the cores, such as a worker of a grid, has its share of the memory.
 
     Args:
         config: the run.
         info: its dataset.
-        devices: number of devices that share every batch.
+        devices: number of devices of this process that share every batch.
+        share: largest share of the memory that they may take; by default `IMAGE_SHARE`.
     """
     import jax
 
@@ -76,7 +77,7 @@ def fit_on_devices(config: RunConfig, info: DatasetInfo, devices: int = 1) -> bo
         memory = find_memory() * count_cores() / (os.cpu_count() or 1) / devices
     else:
         memory = _find_device_memory()
-    return images * math.prod(info.image_shape) <= IMAGE_SHARE * memory
+    return images * math.prod(info.image_shape) <= (IMAGE_SHARE if share is None else share) * memory
 
 
 def choose_at_once(config: RunConfig, info: DatasetInfo) -> int:
