@@ -57,16 +57,22 @@ def pool_batch(images: jax.Array, kind: str, window: Size, strides: Size) -> jax
     """
     if kind == "none":
         return images
-    by_xla = functools.partial(nn.max_pool if kind == "max" else nn.avg_pool, window_shape=window, strides=strides)
+
+    def by_xla(images: jax.Array) -> jax.Array:
+        if kind == "max":
+            return nn.max_pool(images, window, strides)  # type: ignore[no-any-return]
+        return nn.pool(images, 0.0, lax.add, window, strides, "VALID") / float(math.prod(window))  # type: ignore[no-any-return]
+
     is_usual = images.dtype in (jnp.float32, jnp.bfloat16) and math.prod(window) <= MOST_POSITIONS
     if not is_usual or not custom_calls.are_available():
-        pooled: jax.Array = by_xla(images)
-        return pooled
+        return by_xla(images)
     rows, columns = jax.eval_shape(by_xla, images).shape[1:3]
     place, size = PoolingWindow(*window, *strides), (rows, columns)
 
     def on_cpu(images: jax.Array) -> jax.Array:
-        return take_maxima(images, place, size) if kind == "max" else take_sums(images, place, size) / math.prod(window)
+        if kind == "max":
+            return take_maxima(images, place, size)
+        return take_sums(images, place, size) / float(math.prod(window))
 
     result: jax.Array = lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
     return result
