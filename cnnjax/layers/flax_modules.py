@@ -12,8 +12,10 @@ from cnnjax.layers import custom_calls
 from cnnjax.layers.normalization import normalize_batch
 
 
-def replace_batch_norm(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+def replace_batch_norm(method: Callable[..., Any], args: Any, kwargs: Any, context: Any, relu: bool = False) -> Any:
     """Calls a method of a module, unless it is a batch normalisation in training, which is computed here.
+
+    With `relu`, a ReLU follows every batch normalisation.
 
     It is an interceptor of Flax. Variables, running statistics and results, up to rounding, are those of
     ``nn.BatchNorm``.
@@ -28,17 +30,18 @@ def replace_batch_norm(method: Callable[..., Any], args: Any, kwargs: Any, conte
         [-1.0, 1.0]
     """
     layer = context.module
-    if type(layer) is not nn.BatchNorm or context.method_name != "__call__" or layer.is_initializing():
+    if type(layer) is not nn.BatchNorm or context.method_name != "__call__":
         return method(*args, **kwargs)
     given = inspect.signature(nn.BatchNorm.__call__).bind(layer, *args, **kwargs).arguments
     images, is_masked = given["x"], given.get("mask") is not None
     is_trained = not nn.merge_param("use_running_average", layer.use_running_average, given.get("use_running_average"))
-    if is_masked or not is_trained or not _is_usual(layer, images):
-        return method(*args, **kwargs)
+    if is_masked or not is_trained or layer.is_initializing() or not _is_usual(layer, images):
+        outputs = method(*args, **kwargs)
+        return nn.relu(outputs) if relu else outputs
     channels = images.shape[-1:]
     scale = layer.get_variable("params", "scale") if layer.use_scale else jnp.ones(channels, jnp.float32)
     bias = layer.get_variable("params", "bias") if layer.use_bias else jnp.zeros(channels, jnp.float32)
-    normalized = normalize_batch(images, scale, bias, layer.epsilon, layer.axis_name)
+    normalized = normalize_batch(images, scale, bias, layer.epsilon, layer.axis_name, relu)
     old: Mapping[str, jax.Array] = layer.variables["batch_stats"]
     for name, new in (("mean", normalized.mean), ("var", normalized.variance)):
         layer.put_variable("batch_stats", name, layer.momentum * old[name] + (1 - layer.momentum) * new)

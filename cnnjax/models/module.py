@@ -262,13 +262,16 @@ class CNN(nn.Module):
         if norm != "none" and (x.ndim == 4 or norm != "instance"):
             self._keep(name, x, layout)
             name = f"{NORM_LAYERS[norm]}_{index}"
-            x = self._normalize(name, x, train, layout)
+            activates = norm == "batch" and activation == "relu" and shortcut is None
+            x = self._normalize(name, x, train, layout, activates)
+            activation = "linear" if activates else activation
         if shortcut is not None:
             self._keep(name, x, layout)
             name, x = f"Add_{index}", lax.add(x, shortcut)
         return self._keep(name, ACTIVATIONS[activation](x), layout)
 
-    def _normalize(self, name: str, x: jax.Array, train: bool, layout: Layout) -> jax.Array:
+    def _normalize(self, name: str, x: jax.Array, train: bool, layout: Layout, relu: bool) -> jax.Array:
+        """Applies the normalisation, and a ReLU if asked to."""
         channels = x.shape[-1]
         own = tuple(axis for axis in range(x.ndim) if axis != (layout.batch if x.ndim == 4 else 0))  # of one image
         # 32 groups (Wu and He, 2018), fewer where a group would be one channel, which is instance normalisation.
@@ -278,7 +281,7 @@ class CNN(nn.Module):
             if self.config.norm == "batch"
             else functools.partial(nn.GroupNorm, groups[self.config.norm], reduction_axes=own)
         )
-        with nn.intercept_methods(replace_batch_norm):
+        with nn.intercept_methods(functools.partial(replace_batch_norm, relu=relu)):
             return norm(epsilon=1e-3, dtype=self.dtype, name=name)(x)
 
     def _keep(self, name: str, x: jax.Array, layout: Layout = BATCH_FIRST) -> jax.Array:
