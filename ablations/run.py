@@ -33,6 +33,7 @@ from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.terminal import format_seconds, run_command, say
 from cnnjax.errors import InputError
 from cnnjax.machine.files import keep_programs
+from cnnjax.machine.native import allow_fast_layers, prepare_layers
 from cnnjax.reports.arguments import JudgingArguments, read_rules, refuse_rules
 from cnnjax.runs.store import Store
 from cnnjax.runs.trackers import TrackerName
@@ -81,6 +82,8 @@ class RunArguments(JudgingArguments, StudyArguments):
     """Print only failures and the last line."""
     no_compilation_cache: Annotated[bool, ADVANCED] = False
     """Do not use the user's cache of compiled programs."""
+    no_fast_layers: Annotated[bool, ADVANCED] = False
+    """Do not use oneDNN's layers on CPU."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
@@ -91,6 +94,8 @@ def main(argv: list[str]) -> int:
     _check(arguments)
     study = read_study(arguments)
     keep_programs(not arguments.no_compilation_cache)
+    if arguments.no_fast_layers:
+        allow_fast_layers(False)
     if sys.stdout.isatty() and not arguments.quiet:
         say("reading the data and the store, then starting workers ...", sys.stdout)
     known = [grid.name for grid in Store(arguments.out).list_grids()] if arguments.top_up else []
@@ -160,6 +165,9 @@ def _make_executor(arguments: RunArguments, study: StudyConfig) -> Executor:
     if arguments.executor == "ray":
         source = NO_SOURCE if arguments.address is None else gather_source(expand(study, arguments.max_trials))
         return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout, source=source)
+    layers = prepare_layers()
+    if layers and not arguments.quiet:
+        say(layers, sys.stdout)
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
     return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)
 

@@ -23,6 +23,7 @@ from cnnjax.console.terminal import make_observer, run_command, say
 from cnnjax.data.loading import load_data_info
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.machine.files import keep_programs
+from cnnjax.machine.native import allow_fast_layers, prepare_layers
 from cnnjax.machine.processes import offer_cpu_devices
 from cnnjax.models.table import summarize
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_options
@@ -73,6 +74,8 @@ class CompareArguments(JudgingArguments, WritingArguments):
     """Train what is missing, and store it; after a signal the same command goes on, bit for bit."""
     seeds: int | None = None
     """Seeds 0 to N - 1 of both arms; left out, those that are stored, or 5 where --run has nothing to go by."""
+    no_fast_layers: Annotated[bool, ADVANCED] = False
+    """With --run: do not use oneDNN's layers on CPU."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
@@ -115,6 +118,8 @@ def _compare_runs(arguments: CompareArguments, command: str) -> Findings:
     if arguments.by == "validation" and not context.train.validation_split:
         raise InputError("--by validation: needs --set train.validation_split=0.1, or another share")
     if arguments.run:
+        if arguments.no_fast_layers:
+            allow_fast_layers(False)
         found = _run_missing(selectors, configs, seeds, arguments.out)
     arms = tuple(_make_arm(selectors.name(side), configs[side], found[side], seeds) for side in ("a", "b"))
     for side, arm in zip(("a", "b"), arms, strict=True):
@@ -159,6 +164,9 @@ def _run_missing(
         info = load_data_info(config.data)
         summarize(config, info.image_shape, info.classes)
     keep_programs(True)
+    layers = prepare_layers()
+    if layers:
+        say(layers, sys.stderr)
     offer_cpu_devices(None)
     from cnnjax.training.fit import fit_many
 

@@ -10,6 +10,7 @@ of that network, without training::
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cnnjax.console.arguments import ADVANCED, Assignments, Option, parse_arguments, read_config
 from cnnjax.console.terminal import format_history, make_observer, run_command, say
-from cnnjax.errors import InputError, Interrupted
+from cnnjax.errors import CnnjaxError, InputError, Interrupted
 from cnnjax.machine.distributed import check_processes, join
 from cnnjax.machine.files import keep_programs, read_path
+from cnnjax.machine.native import allow_fast_layers, prepare_layers
 from cnnjax.machine.processes import check_cpu_devices, offer_cpu_devices, take_stdout
 from cnnjax.models.table import Summary, summarize
 from cnnjax.runs.config import RunConfig
@@ -80,6 +82,8 @@ class TrainArguments:
     """Index of this process, from 0; only process 0 writes and prints."""
     no_compilation_cache: Annotated[bool, ADVANCED] = False
     """Compile every program again, and keep none in the user's cache."""
+    no_fast_layers: Annotated[bool, ADVANCED] = False
+    """Do not use oneDNN's layers on CPU."""
     debug: Annotated[bool, ADVANCED] = False
     """Show the traceback of an error."""
 
@@ -118,6 +122,9 @@ def main(argv: list[str]) -> int:
         return 0
     trackers = make_trackers(arguments.log if is_first else (), arguments.out, arguments.run)
     with Tracking(make_observer(silent), trackers) as tracking:
+        layers = None if _is_stored(arguments) else _prepare_layers(arguments)
+        if layers and not silent:
+            say(layers, sys.stdout)
         run = _train(arguments, tracking, argv)
         tracking.finish(run.record)
     return _show(arguments, run, silent) if is_first else int(run.record.status != "completed")
@@ -132,6 +139,22 @@ def _check(arguments: TrainArguments) -> None:
     check_cpu_devices(arguments.devices)
     check_processes(arguments.coordinator, arguments.num_processes, arguments.process_id)
     check_trackers(() if arguments.process_id else arguments.log)
+
+
+def _is_stored(arguments: TrainArguments) -> bool:
+    from cnnjax.runs.record import FINAL
+    from cnnjax.runs.store import Store
+
+    with contextlib.suppress(CnnjaxError):  # which `fit` will raise, in all processes
+        record = None if arguments.force else Store(arguments.out).find(arguments.run.key)
+        return record is not None and record.status in FINAL
+    return False
+
+
+def _prepare_layers(arguments: TrainArguments) -> str | None:
+    if arguments.no_fast_layers:
+        allow_fast_layers(False)
+    return prepare_layers()
 
 
 def _train(arguments: TrainArguments, observer: Observer, argv: list[str]) -> "Run":

@@ -10,6 +10,7 @@ settings.register_profile("laws", deadline=None, derandomize=True)  # the same e
 settings.load_profile("laws")
 
 SET_BY_COMMANDS = ("JAX_NUM_CPU_DEVICES", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES")
+SET_BY_COMMANDS += ("CNNJAX_FAST_LAYERS",)
 
 
 def pytest_configure(config):

@@ -14,7 +14,7 @@ import pytest
 
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.machine import native
-from cnnjax.machine.native import are_fast_layers_wanted, compile_library, find_headers, find_onednn, use_fast_layers
+from cnnjax.machine.native import allow_fast_layers, are_fast_layers_wanted, compile_library, find_headers, find_onednn
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 COMPILE = "import sys; from pathlib import Path; from cnnjax.machine.native import compile_library\n"
@@ -348,11 +348,69 @@ def test_a_switch_turns_native_layers_off_for_this_process_and_its_children(monk
     monkeypatch.delenv("CNNJAX_FAST_LAYERS", raising=False)
     assert are_fast_layers_wanted()
     monkeypatch.setenv("CNNJAX_FAST_LAYERS", "1")
-    use_fast_layers(False)
+    allow_fast_layers(False)
     assert not are_fast_layers_wanted()
     assert os.environ["CNNJAX_FAST_LAYERS"] == "0"
-    use_fast_layers()
+    allow_fast_layers()
     assert are_fast_layers_wanted()
     monkeypatch.setenv("CNNJAX_FAST_LAYERS", "no")
     with pytest.raises(InputError, match="CNNJAX_FAST_LAYERS='no': must be 0 or 1"):
         are_fast_layers_wanted()
+
+
+CHECKED = """
+import sys
+from pathlib import Path
+from cnnjax.machine import native
+
+native.FLAGS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address", *native.FLAGS)
+"""
+OVERRUN = CHECKED + "import ctypes; ctypes.CDLL(str(native.compile_library(Path(sys.argv[1])))).overrun()"
+TRAINING = (
+    CHECKED
+    + """
+from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit
+from cnnjax.layers import custom_calls
+
+assert custom_calls.are_available(), custom_calls.explain_missing()
+for settings, precision in [
+    ({"padding": "same", "norm": "batch"}, "float32"),
+    ({"strides": 2, "kernel_size": 3, "groups": [1, 2], "pool": "avg"}, "float32"),
+    ({"dilation": 2, "kernel_size": 3, "pool": "none", "filters": [4]}, "bfloat16"),
+]:
+    model = ModelConfig.from_dict({"filters": [4, 6], **settings})
+    train = TrainConfig(epochs=1, batch_size=32, learning_rate=0.01, precision=precision)
+    run = fit(RunConfig(model, train, DataConfig(train_size=100)), out=None)
+    assert run.record.status == "completed", run.record.reason
+    assert run.record.provenance["convolutions"].startswith("oneDNN")
+"""
+)
+
+
+def run_with_address_sanitizer(program, *words):
+    # Preloaded, as Python itself is not compiled with it; the C++ runtime too, whose exceptions it intercepts.
+    names = ("libasan.so", "libstdc++.so")
+    paths = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
+    # Python leaks by design, and long traces of every allocation take most of the time.
+    options = {"ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=2", "LD_PRELOAD": " ".join(paths)}
+    environment = {**os.environ, **options, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=900, env=environment
+    )
+
+
+@can_compile
+@pytest.mark.slow
+def test_address_sanitizer_finds_a_write_beyond_memory(source):
+    source.write_text('extern "C" int overrun() { volatile int* x = new int[4]; x[4] = 1; return x[4]; }')
+    result = run_with_address_sanitizer(OVERRUN, str(source))
+    assert "AddressSanitizer: heap-buffer-overflow" in result.stderr
+    assert result.returncode != 0
+
+
+@can_compile
+@pytest.mark.slow
+def test_address_sanitizer_finds_nothing_in_trainings(source):
+    result = run_with_address_sanitizer(TRAINING)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "AddressSanitizer" not in result.stderr

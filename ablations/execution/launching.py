@@ -23,6 +23,7 @@ from ablations.study.study import StudyConfig
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import identify, keep_given, load_data, read_dataset
 from cnnjax.errors import InputError
+from cnnjax.machine.native import prepare_layers
 from cnnjax.runs.store import Store, StoredGrid
 from cnnjax.settings.checking import check
 from cnnjax.settings.references import find_notebook_name
@@ -108,13 +109,18 @@ def _choose_executor(grid: Grid, workers: int | None, observer: GridObserver) ->
     check(workers, Workers, "workers")
     name = find_notebook_name(json.dumps([cell.config.to_dict() for cell in grid.cells]))
     if name is None:
-        return lambda: make_local_executor(workers)
+        return lambda: _make_local_executor(workers)
     if workers and workers > 1:
         raise InputError(
             f"workers={workers}: {name} is defined in a notebook, so its trials run in this process; "
             f"leave out workers, or define {name} in a file"
         )
     return lambda: InProcessExecutor(observer.advance)
+
+
+def _make_local_executor(workers: int | None) -> Executor:
+    prepare_layers()
+    return make_local_executor(workers)
 
 
 def hand_over(study: StudyConfig, dataset: Dataset | Sequence[Any]) -> StudyConfig:

@@ -34,6 +34,7 @@ from ablations.study.grid import Trial
 from cnnjax.data.loading import load_data
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CnnjaxError, InputError, Interrupted, UnavailableError
+from cnnjax.machine.native import SWITCH
 from cnnjax.machine.processes import ONE_THREAD, count_cores
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Progress
@@ -437,8 +438,10 @@ def _read_note(flight: _Flight, progress: dict[str, Any] | None) -> Event:
 
 
 def _choose_environment(resource: str) -> tuple[tuple[str, str], ...]:
-    """Returns the environment variables for JAX on the nodes: those of this process, as for local workers."""
-    chosen = {name: value for name, value in os.environ.items() if name == "XLA_FLAGS" or name.startswith("JAX_")}
+    """Returns the environment variables for the nodes that JAX and the layers read: those of this process."""
+    chosen = {
+        name: value for name, value in os.environ.items() if name in ("XLA_FLAGS", SWITCH) or name.startswith("JAX_")
+    }
     if resource == "CPU":
         chosen |= {"JAX_PLATFORMS": "cpu", **ONE_THREAD}
     return tuple(sorted(chosen.items()))

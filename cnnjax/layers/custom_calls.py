@@ -7,7 +7,6 @@ do are in `convolution`, `normalization` and `pooling`.
 
 import ctypes
 import functools
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.errors import UnavailableError
-from cnnjax.machine.native import are_fast_layers_wanted, compile_library
+from cnnjax.machine.native import LAYERS, are_fast_layers_wanted, compile_library
 from cnnjax.machine.processes import count_cores
 
-SOURCE = Path(__file__).with_name("custom_calls.cc")
 _HANDLERS = (
     "convolution_outputs",
     "convolution_image_gradient",
@@ -75,7 +73,7 @@ def explain_missing() -> str:
 def _load() -> str | UnavailableError:
     """Compiles and registers the operations; returns the name of what convolves, or why they cannot be had."""
     try:
-        library = ctypes.CDLL(str(compile_library(SOURCE)))
+        library = ctypes.CDLL(str(compile_library(LAYERS)))
     except UnavailableError as error:
         return error
     except OSError as error:

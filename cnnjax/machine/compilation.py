@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from cnnjax.machine.backend import run_settings
+from cnnjax.machine.native import are_fast_layers_wanted
 from cnnjax.machine.processes import find_memory, out_of_memory
 
 SETTINGS = (
@@ -59,7 +60,7 @@ def compile_program(
     """
     forms, tree = jax.tree.flatten(jax.eval_shape(lambda *trees: trees, *arguments))
     leaves = map(_place_like, forms, jax.tree.leaves(arguments))
-    settings = tuple(str(getattr(jax.config, name)) for name in SETTINGS)
+    settings = (*(str(getattr(jax.config, name)) for name in SETTINGS), str(are_fast_layers_wanted()))
     return _compile(function, tuple(sorted(static.items())), donate, tree, tuple(leaves), settings)
 
 

@@ -27,12 +27,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from cnnjax.errors import InputError, UnavailableError, printable
 from cnnjax.machine.files import cache_root
-from cnnjax.machine.processes import python_command
+from cnnjax.machine.processes import may_have_accelerators, python_command
 
+LAYERS = Path(__file__).parents[1] / "layers/custom_calls.cc"
+"""The C++ of the layers."""
 SWITCH = "CNNJAX_FAST_LAYERS"
 """Environment variable that is ``0`` where layers must not use native code; child processes inherit it."""
 COMPILERS = ("g++", "c++", "clang++")
@@ -48,7 +48,7 @@ MOST_OUTPUT = 2**16
 _INSTALL = "pip install 'cnnjax[onednn]' (or pip install -e '.[onednn]' in a checkout)"
 
 
-def use_fast_layers(wanted: bool = True) -> None:
+def allow_fast_layers(wanted: bool = True) -> None:
     """Lets layers use native code, or not, in this process and its child processes.
 
     Programs that are compiled later follow it. It is no setting of a run; the record says what was used.
@@ -57,10 +57,10 @@ def use_fast_layers(wanted: bool = True) -> None:
         wanted: ``False`` for layers in JAX alone.
 
     Example:
-        >>> use_fast_layers(False)
+        >>> allow_fast_layers(False)
         >>> are_fast_layers_wanted()
         False
-        >>> use_fast_layers()
+        >>> allow_fast_layers()
     """
     os.environ[SWITCH] = str(int(wanted))
 
@@ -71,6 +71,30 @@ def are_fast_layers_wanted() -> bool:
     if value not in ("0", "1"):
         raise InputError(f"{SWITCH}={value!r}: must be 0 or 1")
     return value == "1"
+
+
+def prepare_layers() -> str | None:
+    """Compiles the C++ of the layers, and returns a line that says which convolutions are used, and why.
+
+    Commands call this before they train or start workers. Where it cannot be compiled, fast layers are turned off for
+    this process and its child processes, so that the reason is said once, and no worker tries again.
+
+    Returns:
+        The line, or ``None`` if there may be accelerators, where all layers are XLA's: only JAX will tell.
+
+    Raises:
+        InputError: ``$CNNJAX_FAST_LAYERS`` is neither 0 nor 1.
+    """
+    if not are_fast_layers_wanted():
+        return "convolutions: cnnjax's own, as fast layers are turned off"
+    if may_have_accelerators():
+        return None
+    try:
+        compile_library(LAYERS)
+    except UnavailableError as error:
+        allow_fast_layers(False)
+        return f"convolutions: cnnjax's own; those of oneDNN would be faster: {error}"
+    return "convolutions: oneDNN"
 
 
 @dataclass(frozen=True)
@@ -117,9 +141,13 @@ def compile_library(source: Path) -> Path:
     onednn, compiler = find_onednn(), find_compiler()
     headers = (onednn.headers, find_headers())
     linked = (str(onednn.library), f"-Wl,-rpath,{onednn.library.parent}")
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise UnavailableError(f"{source} cannot be read: {error.strerror}") from None
     options = (*FLAGS, *(f"-I{folder}" for folder in headers), *linked)
     depends_on = {
-        "source": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "source": hashlib.sha256(content).hexdigest(),
         "compiler": (*compiler.command, compiler.version),
         "options": options,
         "jaxlib": importlib.metadata.version("jaxlib"),
@@ -206,6 +234,8 @@ def _find_or_build(command: Sequence[str], target: Path) -> Path:
     """
     if _is_whole(target):
         return target
+    from filelock import FileLock  # imported here because it brings asyncio, which --help need not wait for
+
     asked = time.time()
     target.parent.mkdir(parents=True, exist_ok=True)
     failure = target.with_suffix(".failure")

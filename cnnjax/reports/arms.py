@@ -348,6 +348,7 @@ def _list_aspects(provenance: Mapping[str, Any]) -> dict[str, str]:
     aspects = {
         "device": device and f"{device.get('kind')} ({device.get('backend')})",
         "cpu_threads": device.get("cpu_threads"),
+        "convolutions": provenance.get("convolutions"),
         "execution": provenance.get("execution"),
         "xla_flags": provenance.get("xla_flags"),
         "jax_settings": ", ".join(f"{name}={value}" for name, value in (provenance.get("jax_settings") or {}).items()),

@@ -45,6 +45,7 @@ def collect_provenance(
             "count": jax.device_count(),
             "cpu_threads": count_cores(),
         },
+        "convolutions": _describe_convolutions(device.platform),
         "execution": execution,
         "at_once": at_once,
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
@@ -58,6 +59,12 @@ def collect_provenance(
             "classes": dataset.classes,
         },
     }
+
+
+def _describe_convolutions(backend: str) -> str:
+    from cnnjax.layers import custom_calls
+
+    return "XLA" if backend != "cpu" else custom_calls.describe() or "cnnjax"
 
 
 def list_code(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
