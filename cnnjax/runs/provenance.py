@@ -7,19 +7,21 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cnnjax
-from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores
 from cnnjax.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from cnnjax.data.dataset import DatasetInfo
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow")
 JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
 
 def collect_provenance(
-    config: RunConfig, dataset: DatasetInfo, execution: str = "solo", at_once: int = 1
+    config: RunConfig, dataset: "DatasetInfo", execution: str = "solo", at_once: int = 1
 ) -> dict[str, Any]:
     """Returns what a result depends on, as JSON values: to reproduce it bit for bit, or to explain a difference.
 
