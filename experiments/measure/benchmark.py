@@ -1,12 +1,12 @@
-"""Times the training of the textbook network in cnnjax and in other libraries, side by side in one run.
+"""Times the training of networks in cnnjax and in other libraries, side by side in one run.
 
-All installed libraries (``pip install -e '.[bench]'``) take ten minutes, and two of them one minute. A grid of twelve
-networks with five seeds each takes half an hour more. The last command makes the table of the README::
+All installed libraries (``pip install -e '.[bench]'``) take ten minutes for the textbook network, and two of them one
+minute. All networks in both precisions take hours; a grid of twelve networks with five seeds each, half an hour::
 
     python -m experiments.measure.benchmark
     python -m experiments.measure.benchmark --contestant cnnjax --contestant torch --steps 50 --repeats 3
+    python -m experiments.measure.benchmark --network vgg --network resnet20 --precision float32 --precision bfloat16
     python -m experiments.measure.benchmark --grid 12000 --contestant cnnjax --contestant torch-channels-last
-    python -m experiments.measure.benchmark --grid 12000 --markdown docs/benchmark.md --chart docs/benchmark.png
 """
 
 import json
@@ -19,37 +19,39 @@ from typing import Annotated
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.tables import write_markdown, write_terminal
 from cnnjax.console.terminal import find_width, run_command, say
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, UnavailableError
 from cnnjax.machine.files import check_output, replace_file
-from cnnjax.settings.checking import Count, check, choice
-from experiments.measure.contestants.measuring import (
-    CONTESTANTS,
-    EPOCH,
-    Contestant,
-    describe,
-    describe_machine,
-    draw,
-    measure,
-    measure_dot,
-    measure_grids,
-)
-from experiments.measure.contestants.serving import BATCH
+from cnnjax.settings.checking import Count, Interval, check, choice
+from experiments.measure.contestants.grids import measure_grids
+from experiments.measure.contestants.machine import describe_machine, measure_dot
+from experiments.measure.contestants.measuring import CONTESTANTS, Case, Contestant, Failure, Measuring, Plan, Result
+from experiments.measure.contestants.networks import GREY, NETWORKS, TEXTBOOK
+from experiments.measure.contestants.report import OURS, PRECISIONS, describe, draw
+from experiments.measure.contestants.serving import BATCH, MNIST, NOISE
 
 PROG = "python -m experiments.measure.benchmark"
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """Times the training of the textbook network against other libraries::
+    """Times the training of networks against other libraries::
 
     python -m experiments.measure.benchmark
-    python -m experiments.measure.benchmark --steps 50 --repeats 3
+    python -m experiments.measure.benchmark --network vgg --precision bfloat16 --steps 50 --repeats 3
     """
 
+    network: Annotated[tuple[str, ...], Option(metavar="NAME")] = (TEXTBOOK.name,)
+    """textbook, tutorial, vgg, wide, strided, average, separable, resnet20, or all. May be repeated."""
+    precision: Annotated[tuple[str, ...], Option(metavar="NAME")] = ("float32",)
+    """float32 or bfloat16: arithmetic of the layers. May be repeated."""
     contestant: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
-    """cnnjax, flax, keras-tensorflow, keras-jax, torch or torch-channels-last; by default all that are installed."""
+    """cnnjax, flax, keras-tensorflow, keras-jax, torch, torch-channels-last or torch-compiled; by default all that are
+    installed."""
     steps: int = 100
     """Steps of 100 images per measurement, a multiple of 50."""
+    seconds: float = 10.0
+    """Longest measurement; slower contestants make fewer steps."""
     repeats: int = 5
     """Measurements of each contestant; the contestants take turns."""
     grid: int | None = None
@@ -63,7 +65,7 @@ class BenchmarkArguments:
     markdown: Path | None = None
     """File for the tables in Markdown."""
     chart: Path | None = None
-    """File for a bar chart, such as benchmark.png."""
+    """File for a chart, such as benchmark.png."""
     json: bool = False
     """Print one JSON object with every measurement, and nothing else on stdout."""
     debug: Annotated[bool, ADVANCED] = False
@@ -73,11 +75,11 @@ class BenchmarkArguments:
 def main(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     arguments = parse_arguments(BenchmarkArguments, argv, PROG, BenchmarkArguments())
-    contestants = _check(arguments)
+    cases, contestants = _check(arguments)
     markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
     chart = arguments.chart and check_output(arguments.chart, "--chart")
     peak = measure_dot()
-    results = measure(contestants, arguments.steps, arguments.repeats)
+    results, failures = _measure(contestants, cases, Plan(arguments.steps, arguments.seconds, arguments.repeats))
     peak = max(peak, measure_dot())  # other load can only make it slower, so the faster measurement is closer
     on_cpu = all(result.device == "cpu" for result in results)
     grids = (
@@ -87,11 +89,11 @@ def main(argv: list[str]) -> int:
         if arguments.grid
         else []
     )
-    document = describe(results, grids, _describe_method(arguments, on_cpu), peak)
+    document = describe(results, grids, failures, _describe_method(arguments, on_cpu), peak)
     if arguments.json:
-        values = {"machine": describe_machine(), "dot_flops_a_second": peak, "steps": arguments.steps}
-        both = {"results": [*map(asdict, results)], "grids": [*map(asdict, grids)]}
-        say(json.dumps({**values, **both}), sys.stdout)
+        values = {"machine": describe_machine(), "dot_flops_a_second": peak}
+        lists = {"failures": [*map(asdict, failures)], "grids": [*map(asdict, grids)]}
+        say(json.dumps({**values, "results": [*map(asdict, results)], **lists}), sys.stdout)
     else:
         say(write_terminal(document, find_width()), sys.stdout)
     if markdown:
@@ -101,24 +103,57 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(arguments: BenchmarkArguments) -> list[Contestant]:
-    """Checks the arguments; returns the contestants."""
+def _measure(
+    contestants: Sequence[Contestant], cases: Sequence[Case], plan: Plan
+) -> tuple[list[Result], list[Failure]]:
+    """Returns the measurements of all cases, and those that failed.
+
+    Raises:
+        UnavailableError: nothing could be measured.
+    """
+    results: list[Result] = []
+    failures: list[Failure] = []
+    for number, case in enumerate(cases, 1):
+        if len(cases) > 1:
+            say(f"{case} ({number} of {len(cases)})", sys.stderr)
+        measuring = Measuring(contestants, case, plan)
+        results += measuring.run()
+        failures += measuring.failures
+    if not results:
+        raise UnavailableError(failures[0].reason)
+    return results, failures
+
+
+def _check(arguments: BenchmarkArguments) -> tuple[list[Case], list[Contestant]]:
+    """Checks the arguments; returns what is trained, and the contestants."""
+    for name in arguments.network:
+        choice(name, (*NETWORKS, ALL), "--network")
+    for name in arguments.precision:
+        choice(name, PRECISIONS, "--precision")
+    networks = [each for each in NETWORKS.values() if {each.name, ALL} & {*arguments.network}]
     check(arguments.steps, Count, "--steps")
     if arguments.steps % 50:
         raise InputError(f"--steps={arguments.steps}: must be a multiple of 50")
-    if arguments.steps > EPOCH // BATCH:
-        raise InputError(f"--steps={arguments.steps}: must be <= {EPOCH // BATCH}, the steps of an epoch")
+    most = min(MNIST if network.image_shape == GREY else NOISE for network in networks) // BATCH
+    if arguments.steps > most:
+        raise InputError(f"--steps={arguments.steps}: must be <= {most}, the steps of an epoch")
+    check(arguments.seconds, Annotated[float, Interval(0, open_low=True)], "--seconds")
     check(arguments.repeats, Count, "--repeats")
     check(arguments.grid, Count | None, "--grid")
-    if arguments.grid and (arguments.grid % BATCH or arguments.grid > EPOCH):
-        raise InputError(f"--grid={arguments.grid}: must be a multiple of {BATCH} and <= {EPOCH}")
+    if arguments.grid and (arguments.grid % BATCH or arguments.grid > MNIST):
+        raise InputError(f"--grid={arguments.grid}: must be a multiple of {BATCH} and <= {MNIST}")
     check(arguments.grid_seeds, Count, "--grid-seeds")
     check(arguments.grid_repeats, Count, "--grid-repeats")
     if arguments.grid_contestant and not arguments.grid:
         raise InputError(f"--grid-contestant {arguments.grid_contestant[0]}: needs --grid IMAGES")
-    chosen = _choose(arguments.contestant)
-    _choose_grid(chosen, arguments)
-    return chosen
+    contestants = _choose(arguments.contestant)
+    _choose_grid(contestants, arguments)
+    precisions = [each for each in PRECISIONS if each in arguments.precision]
+    cases = [Case(network, precision) for network in networks for precision in precisions]
+    names = {contestant.name for contestant in contestants}
+    if arguments.chart and Case() not in cases and (OURS not in names or len(names) < 2):
+        raise InputError("--chart: needs cnnjax and another contestant, or the textbook network in float32")
+    return cases, contestants
 
 
 def _choose_grid(contestants: Sequence[Contestant], arguments: BenchmarkArguments) -> list[Contestant]:
@@ -131,8 +166,8 @@ def _choose_grid(contestants: Sequence[Contestant], arguments: BenchmarkArgument
 
 def _describe_method(arguments: BenchmarkArguments, on_cpu: bool) -> Sequence[str]:
     lines = [
-        f"medians of {arguments.repeats} measurements of {arguments.steps} steps of {BATCH} images, in turn, after "
-        "compilation; an epoch is 600 steps"
+        f"medians of {arguments.repeats} measurements of {arguments.steps} steps of {BATCH} images, or of as many as "
+        f"fit in {arguments.seconds:g} s, in turn, after compilation; an epoch is {MNIST // BATCH} steps"
     ]
     if arguments.grid:
         where = "two processes, each with one core" if on_cpu else "one process"

@@ -21,7 +21,7 @@ from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.machine.backend import jax_started
 from cnnjax.machine.files import check_output, replace_file
 from cnnjax.settings.checking import Count, check
-from experiments.measure.contestants.measuring import write_machine
+from experiments.measure.contestants.machine import write_machine
 
 PROG = "python -m experiments.measure.convolutions"
 SHAPES = (

@@ -1,11 +1,13 @@
 """cnnjax: the library's own programs, which take `PIECE` steps at a time, also where one is asked for."""
 
+from typing import Any
+
 from cnnjax.machine.processes import offer_cpu_devices
-from experiments.measure.contestants import Architecture
-from experiments.measure.contestants.serving import BATCH, Options, Trainer, main
+from experiments.measure.contestants.networks import Network
+from experiments.measure.contestants.serving import BATCH, Options, Trainer, load_dataset, main
 
 
-def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
+def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
     """Returns a trainer of a run; JAX finds its one core by itself."""
     from cnnjax.machine.files import keep_programs
 
@@ -13,31 +15,39 @@ def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     offer_cpu_devices()  # as experiments.train does
     import jax
 
-    from cnnjax import ModelConfig, RunConfig
-    from cnnjax.data.loading import load
+    from cnnjax import RunConfig, TrainConfig
     from cnnjax.machine.devices import choose_devices, make_mesh
-    from cnnjax.training.loop import prepare
+    from cnnjax.models.table import Summary
+    from cnnjax.training.loop import Prepared, prepare
     from cnnjax.training.programs import PIECE
 
-    mesh = make_mesh(choose_devices(BATCH), BATCH)
-    model = ModelConfig(network.filters, network.window, padding=network.padding)
-    prepared = prepare(RunConfig(model, seed=seed), load("mnist"), mesh)
-    programs, splits, state = prepared.programs, prepared.splits, prepared.state
-    examples = len(splits["train"].labels)
-    order, steps_an_epoch = programs.shuffle(state), examples // BATCH
-    program, data = next(programs.remaining(splits["train"], order, 0))
+    config = RunConfig(network.make_config(), TrainConfig(precision=options.precision), seed=seed)
+    dataset = load_dataset(network.image_shape)
+    mesh = make_mesh(choose_devices(BATCH) if config.model.can_be_divided else 1, BATCH)
+    layers = config.model.list_layers(network.image_shape, dataset.classes)
+    steps_an_epoch = len(dataset.train) // BATCH
+    prepared: Prepared | None = None
+    state: Any = None
+    order: Any = None
 
     def train(steps: int) -> float:
-        nonlocal state, order
+        nonlocal prepared, state, order
+        if prepared is None:  # this compiles, also the evaluation, and counts as part of the first step
+            prepared = prepare(config, dataset, mesh)
+            state = prepared.state
+        programs, examples = prepared.programs, prepared.splits["train"]
         for _ in range(0, steps, PIECE):
             if int(state.step) % steps_an_epoch == 0:
                 order = programs.shuffle(state)
+            program, data = next(programs.remaining(examples, order, 0))
             state, _, losses = program(state, programs.zero(), data, order)
         return float(losses[-1]) / BATCH  # which are sums over a batch
 
-    return Trainer(
-        str(jax.devices()[0].device_kind), train, lambda: programs.evaluate(state, splits["test"])[0].accuracy
-    )
+    def evaluate() -> float:
+        assert prepared
+        return prepared.programs.evaluate(state, prepared.splits["test"])[0].accuracy
+
+    return Trainer(str(jax.devices()[0].device_kind), Summary(layers).parameters, train, evaluate, PIECE)
 
 
 if __name__ == "__main__":

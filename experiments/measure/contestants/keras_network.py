@@ -1,12 +1,44 @@
-"""Keras, on the backend that ``KERAS_BACKEND`` names: ``Sequential``, ``compile`` and ``fit``."""
+"""Keras, on the backend that ``KERAS_BACKEND`` names: a functional model, ``compile`` and ``fit``."""
 
 import os
+from typing import Any
 
-from experiments.measure.contestants import Architecture
+from experiments.measure.contestants.networks import CLASSES, Network
 from experiments.measure.contestants.serving import BATCH, RATE, Options, Trainer, load_images, main
 
 
-def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
+def make_model(network: Network) -> Any:
+    """Returns the model, not yet compiled."""
+    import keras
+    from keras import layers
+
+    pools = {"max": layers.MaxPooling2D, "avg": layers.AveragePooling2D}
+    images = x = keras.Input(network.image_shape)
+    inputs = []
+    for block in network.blocks:
+        inputs.append(x)
+        settings: dict[str, Any] = {"strides": block.strides, "padding": block.padding, "use_bias": block.bias}
+        if block.is_depthwise:
+            x = layers.DepthwiseConv2D(block.window, **settings)(x)
+        else:
+            x = layers.Conv2D(block.filters, block.window, **settings)(x)
+        if block.norm:
+            x = layers.BatchNormalization()(x)
+        if block.shortcut:
+            start = inputs[-block.shortcut]
+            stride = start.shape[1] // x.shape[1]
+            channels = x.shape[3] - start.shape[3]
+            x += keras.ops.pad(start[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, channels)))
+        x = layers.ReLU()(x)
+        if block.pool != "none":
+            x = pools[block.pool](2)(x)
+    x = layers.GlobalAveragePooling2D()(x) if network.averages else layers.Flatten()(x)
+    for width in network.dense:
+        x = layers.Dense(width, activation="relu")(x)
+    return keras.Model(images, layers.Dense(CLASSES, activation="softmax", dtype="float32")(x))
+
+
+def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
     """Returns a trainer."""
     from cnnjax.machine.files import keep_programs
 
@@ -18,20 +50,10 @@ def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
     device = _find_device(keras.backend.backend(), options)
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    first, second = network.filters
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(first, network.window, padding=network.padding, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(second, network.window, padding=network.padding, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
-    )
+    keras.config.set_dtype_policy("mixed_bfloat16" if options.precision == "bfloat16" else "float32")
+    model = make_model(network)
     model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    images, labels = load_images("train")
+    images, labels = load_images(network.image_shape, "train")
     random = np.random.default_rng(seed)
 
     def train(steps: int) -> float:
@@ -43,9 +65,9 @@ def make_trainer(options: Options, network: Architecture, seed: int) -> Trainer:
         return float(history.history["loss"][-1])
 
     def evaluate() -> float:
-        return float(model.evaluate(*load_images("test"), batch_size=BATCH, verbose=0)[1])
+        return float(model.evaluate(*load_images(network.image_shape, "test"), batch_size=BATCH, verbose=0)[1])
 
-    return Trainer(device, train, evaluate)
+    return Trainer(device, model.count_params(), train, evaluate)
 
 
 def _find_device(backend: str, options: Options) -> str:
