@@ -7,6 +7,7 @@ do are in `convolution`, `normalization` and `pooling`.
 
 import ctypes
 import functools
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,7 @@ def explain_missing() -> str:
 @functools.cache
 def _load() -> str | UnavailableError:
     """Compiles and registers the operations; returns the name of what convolves, or why they cannot be had."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would slow XLA's down
     try:
         library = ctypes.CDLL(str(compile_library(LAYERS)))
     except UnavailableError as error:

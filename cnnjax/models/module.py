@@ -40,6 +40,10 @@ MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear"})
 """Activations that never decrease, so that max-pooling before them gives the same as after them."""
 
 
+MOST_TILED = 2**17
+"""Bytes of an image's outputs up to which tiles that are pooled before they are joined are faster than oneDNN."""
+
+
 class Conv(nn.Module):
     """A convolution with the parameters of ``nn.Conv``.
 
@@ -313,7 +317,9 @@ def choose_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> 
             images = jax.ShapeDtypeStruct((1, *shape), dtype)
             kernel = jax.ShapeDtypeStruct((*block.kernel_size, shape[-1] // groups, block.filters), dtype)
             is_own = is_own_faster(images, kernel, Window(block.strides, padding, block.dilation, groups))
-            balance += -layer.flops if is_own else layer.flops
+            is_small = dtype == jnp.float32 and layer.activation_bytes <= MOST_TILED
+            is_pooled_tile = is_small and pools_first(config, block) and block.strides == (1, 1)
+            balance += -layer.flops if is_own or is_pooled_tile else layer.flops
         shape = layer.output_shape
     return BATCH_FIRST if balance > 0 else BATCH_INSIDE
 
