@@ -23,8 +23,7 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
 
     config = RunConfig(network.make_config(), TrainConfig(precision=options.precision), seed=seed)
     dataset = load_dataset(network.image_shape)
-    form = network.image_shape, dataset.classes
-    mesh = make_mesh(choose_devices(BATCH) if config.model.can_be_divided(*form) else 1, BATCH)
+    mesh = make_mesh(1 if network.module else choose_devices(BATCH), BATCH)  # by default, as in `fit`
     layers = config.model.list_layers(network.image_shape, dataset.classes)
     steps_an_epoch = len(dataset.train) // BATCH
     prepared: Prepared | None = None
