@@ -4,6 +4,7 @@ On CPU these are oneDNN, if it is installed, and tiles or patches. On accelerato
 is XLA's own convolution. On CPU, derivatives are in reverse mode only.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax import lax
 
 from cnnjax.layers import custom_calls, onednn
 from cnnjax.layers.convolution import convolve, convolve_and_pool, count_saved
-from cnnjax.layers.custom_calls import Window
+from cnnjax.layers.custom_calls import Window, find_output_shape
 from cnnjax.layers.pooling import MOST_SLICES
 from cnnjax.layers.reduction import pool_batch
 from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
@@ -25,6 +26,10 @@ LAYOUTS = ("NHWC", "HWIO", "NHWC")
 """Layouts of images, kernels and outputs."""
 WORTH_TILING = 3.3
 """How many times fewer multiplications than the definition tiles must need to be faster than oneDNN."""
+
+
+MOST_TILED = 2**17
+"""Bytes of an image's outputs up to which tiles may be faster than oneDNN; those of larger ones leave the caches."""
 
 
 def conv_general_dilated(
@@ -218,7 +223,9 @@ def is_own_faster(images: Any, kernel: Any, window: Window) -> bool:
     batch, height, width, channels = images.shape
     (top, bottom), (left, right) = window.padding
     seen = jax.ShapeDtypeStruct((height + top + bottom, width + left + right, batch, channels), images.dtype)
-    return window.strides == (1, 1) and count_saved(seen, kernel) > WORTH_TILING
+    outputs = find_output_shape(images.shape, kernel.shape, window)
+    is_small = 4 * math.prod(outputs[1:]) <= MOST_TILED
+    return window.strides == (1, 1) and is_small and count_saved(seen, kernel) > WORTH_TILING
 
 
 def _convolve_by_own(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:

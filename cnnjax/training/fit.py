@@ -184,10 +184,12 @@ def _prepare(
 
 def _choose_devices(config: RunConfig, info: DatasetInfo, devices: int | None) -> int:
     """Returns the number of devices of a run; raises `InputError` if its batches cannot be divided among them."""
+    from cnnjax.layers.custom_calls import are_available
     from cnnjax.machine.devices import choose_devices
 
     if devices is None and isinstance(config.model, ModuleConfig) and not is_joined():
-        return 1  # on two cores, two devices took half the time of one for ResNet-20, and twice as long for LeNet-5
+        divides = are_available() and config.model.can_be_divided(info.image_shape, info.classes)
+        return choose_devices(config.train.batch_size) if divides else 1
     chosen = devices or choose_devices(config.train.batch_size)
     if chosen == 1 or config.model.can_be_divided(info.image_shape, info.classes):
         return chosen

@@ -16,6 +16,7 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
     import jax
 
     from cnnjax import RunConfig, TrainConfig
+    from cnnjax.layers.custom_calls import are_available
     from cnnjax.machine.devices import choose_devices, make_mesh
     from cnnjax.models.table import Summary
     from cnnjax.training.loop import Prepared, prepare
@@ -23,7 +24,8 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
 
     config = RunConfig(network.make_config(), TrainConfig(precision=options.precision), seed=seed)
     dataset = load_dataset(network.image_shape)
-    mesh = make_mesh(1 if network.module else choose_devices(BATCH), BATCH)  # by default, as in `fit`
+    is_divided = not network.module or are_available()  # by default, as in `fit`
+    mesh = make_mesh(choose_devices(BATCH) if is_divided else 1, BATCH)
     layers = config.model.list_layers(network.image_shape, dataset.classes)
     steps_an_epoch = len(dataset.train) // BATCH
     prepared: Prepared | None = None
