@@ -1,6 +1,6 @@
-"""Times the convolution algorithms on one core, for many shapes: the measurements behind the rule that chooses one.
+"""Times convolutions, poolings and batch normalisation on one core: the measurements behind the rules that choose.
 
-The default takes about two minutes, the second command half a minute::
+The default takes about five minutes, the second command two minutes::
 
     python -m experiments.measure.convolutions
     python -m experiments.measure.convolutions --batch 25 --repeats 3
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from cnnjax.console.arguments import ADVANCED, parse_arguments
 from cnnjax.console.tables import Column, Document, Table, write_markdown, write_terminal
@@ -44,12 +44,20 @@ SHAPES = (
     (6, 64, 64, 2, 1),
     (9, 8, 8, 7, 1),
     (13, 16, 16, 7, 1),
+    (34, 16, 16, 3, 1),
+    (34, 64, 64, 3, 1),
+    (18, 64, 128, 3, 1),
+    (18, 128, 128, 3, 1),
+    (33, 64, 128, 3, 2),
+    (32, 64, 128, 5, 1),
 )
+MAPS = ((32, 16), (32, 64), (16, 128))
+"""Height and width, and channels of the feature maps that are pooled and normalised."""
 
 
 @dataclass(frozen=True)
 class ConvolutionsArguments:
-    """Times the convolution algorithms on one core: outputs and both gradients, in milliseconds::
+    """Times convolutions, poolings and batch normalisation on one core, with their gradients, in milliseconds::
 
     python -m experiments.measure.convolutions --batch 25 --repeats 3
     """
@@ -74,69 +82,136 @@ def main(argv: list[str]) -> int:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with jax_started():
-        from cnnjax.layers.convolution import Algorithm
+        from cnnjax.layers import custom_calls
 
-        names = get_args(Algorithm)
-        rows = [_measure_shape(shape, names, arguments.batch, arguments.repeats) for shape in SHAPES]
-    columns = (
-        *(Column(heading, right=True) for heading in ("image", "channels", "filters", "window", "stride")),
-        *(Column(f"{name} ms", ".2f", True) for name in names),
-        Column("saved", ".2f", True),
-        Column("chosen"),
+        native = custom_calls.describe()
+        convolutions = [_measure_shape(shape, arguments, bool(native)) for shape in SHAPES]
+        others = [row for size, channels in MAPS for row in _measure_maps(size, channels, arguments)] if native else []
+    document = Document(
+        "Layers forward and backward",
+        (f"{arguments.batch} images", f"medians of {arguments.repeats}", "one core, milliseconds"),
+        (
+            Table(
+                (
+                    *(Column(heading, right=True) for heading in ("image", "channels", "filters", "window", "stride")),
+                    *(Column(name, ".2f", True) for name in ALGORITHMS),
+                    Column("saved", ".2f", True),
+                    Column("chosen"),
+                ),
+                tuple(convolutions),
+                "Outputs and both gradients of a convolution, float32 unless bfloat16",
+            ),
+            Table(
+                (
+                    Column("layer"),
+                    *(Column(heading, right=True) for heading in ("image", "channels")),
+                    *(Column(f"{by}, {dtype}", ".2f", True) for dtype in DTYPES for by in ("XLA", "cnnjax")),
+                ),
+                tuple(others),
+                "Outputs and gradient of other layers, by XLA and in C++",
+            ),
+        )[: 2 if others else 1],
+        (
+            "saved: how many times fewer multiplications tiles take than the definition",
+            f"oneDNN: {native}" if native else f"oneDNN: {custom_calls.explain_missing()}",
+            machine,
+        ),
     )
-    facts = (f"{arguments.batch} images", f"medians of {arguments.repeats}", "one core, float32")
-    notes = ("saved: how many times fewer multiplications tiles take than the definition", machine)
-    document = Document("Outputs and both gradients of a convolution", facts, (Table(columns, tuple(rows)),), notes)
     say(write_terminal(document, find_width()), sys.stdout)
     if markdown:
         replace_file(markdown, write_markdown(document) + "\n", "--markdown")
     return 0
 
 
+ALGORITHMS = ("xla", "patches", "tiles", "oneDNN", "oneDNN bfloat16")
+DTYPES = ("float32", "bfloat16")
+
+
 def _measure_shape(
-    shape: tuple[int, int, int, int, int], names: tuple[str, ...], batch: int, repeats: int
+    shape: tuple[int, int, int, int, int], arguments: ConvolutionsArguments, has_onednn: bool
 ) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
+    from cnnjax.layers import convolve, onednn
     from cnnjax.layers.convolution import choose_plan, count_saved
+    from cnnjax.layers.custom_calls import Window
+    from cnnjax.layers.general import is_own_faster
 
-    size, channels, filters, window, stride = shape
-    images, kernel = jnp.ones((size, size, batch, channels)), jnp.ones((window, window, channels, filters))
-    times = [
-        None
-        if name == "tiles" and stride > 1
-        else _time(_make_pass(name, stride, images, kernel), images, kernel, repeats)
-        for name in names
-    ]
+    size, channels, filters, taps, stride = shape
+    strides, batch = (stride, stride), arguments.batch
+    images, kernel = jnp.ones((size, size, batch, channels)), jnp.ones((taps, taps, channels, filters))
+    window = Window(strides, ((0, 0), (0, 0)), (1, 1))
+
+    def measure(name: str) -> float | None:
+        if name.startswith("oneDNN"):
+            dtype = name.removeprefix("oneDNN").strip() or "float32"
+            operands = (images.transpose(2, 0, 1, 3).astype(dtype), kernel.astype(dtype))
+            run = _make_pass(lambda x, w: onednn.convolve(x, w, window), *operands)
+            return _time(run, operands, arguments.repeats) if has_onednn else None
+        if name == "tiles" and stride > 1:
+            return None
+        run = _make_pass(lambda x, w: convolve(x, w, strides, algorithm=name), images, kernel)  # type: ignore[arg-type]
+        return _time(run, (images, kernel), arguments.repeats)
+
+    own: str = choose_plan(images, kernel, strides).outputs
+    is_own = not has_onednn or is_own_faster(images.transpose(2, 0, 1, 3), kernel, window)
     saved = count_saved(images, kernel) if stride == 1 else None
-    return (*shape, *times, saved, choose_plan(images, kernel, (stride, stride)).outputs)
+    return (*shape, *map(measure, ALGORITHMS), saved, own if is_own else "oneDNN")
 
 
-def _make_pass(algorithm: str, stride: int, images: Any, kernel: Any) -> Callable[..., Any]:
+def _measure_maps(size: int, channels: int, arguments: ConvolutionsArguments) -> list[tuple[Any, ...]]:
+    """Returns the rows of the pooling and normalisation of feature maps."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    from cnnjax.layers import use_fast_layers
+
+    def normalize(x: Any, scale: Any) -> Any:
+        layer = nn.BatchNorm(use_running_average=False, dtype=x.dtype)
+        variables = {
+            "params": {"scale": scale, "bias": jnp.zeros(channels)},
+            "batch_stats": {"mean": jnp.zeros(channels), "var": jnp.ones(channels)},
+        }
+        return layer.apply(variables, x, mutable=["batch_stats"])[0]
+
+    layers: dict[str, Callable[[Any, Any], Any]] = {
+        "max-pooling 2x2": lambda x, _: nn.max_pool(x, (2, 2), (2, 2)),
+        "max-pooling 3x3 at 2": lambda x, _: nn.max_pool(x, (3, 3), (2, 2)),
+        "average pooling 3x3 at 2": lambda x, _: nn.avg_pool(x, (3, 3), (2, 2)),
+        "batch normalisation": normalize,
+    }
+    rows = []
+    for name, layer in layers.items():
+        times = []
+        for dtype in DTYPES:
+            operands = jnp.ones((arguments.batch, size, size, channels), dtype), jnp.ones(channels)
+            for function in (layer, use_fast_layers(layer)):
+                times.append(_time(_make_pass(function, *operands), operands, arguments.repeats))
+        rows.append((name, size, channels, *times))
+    return rows
+
+
+def _make_pass(layer: Callable[[Any, Any], Any], *operands: Any) -> Callable[..., Any]:
+    """Compiles a layer with its gradients."""
     import jax
 
-    from cnnjax.layers.convolution import convolve
     from cnnjax.machine.compilation import compile_program
 
-    def run(images: Any, kernel: Any) -> Any:
-        outputs, pull_back = jax.vjp(
-            lambda x, w: convolve(x, w, (stride, stride), algorithm=algorithm),  # type: ignore[arg-type]
-            images,
-            kernel,
-        )
+    def run(*operands: Any) -> Any:
+        outputs, pull_back = jax.vjp(layer, *operands)
         return pull_back(outputs)
 
-    return compile_program(run, images, kernel)
+    return compile_program(run, *operands)
 
 
-def _time(function: Callable[..., Any], images: Any, kernel: Any, repeats: int) -> float:
+def _time(function: Callable[..., Any], operands: tuple[Any, ...], repeats: int) -> float:
     """Returns the median time of a call in milliseconds, without the first call."""
     import jax
 
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        jax.block_until_ready(function(images, kernel))
+        jax.block_until_ready(function(*operands))
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds[1:])
 
