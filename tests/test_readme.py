@@ -13,6 +13,7 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 FULL_TRAINING = "python -m experiments.train"
 EXPECTED = {
+    "use_fast_layers(": "(100, 10)",
     "cnnjax.fit(": "(5, 5, 1, 32)",
     "train_step": "loss and accuracy of the last batch: (2.",
     "cnnjax.fit_many(": "[0.",
