@@ -53,6 +53,8 @@ void Check(bool fits, const char* message) {
   if (!fits) throw std::invalid_argument(message);
 }
 
+void CheckThreads(int64_t threads) { Check(threads > 0 && threads <= 1 << 16, "threads must be from 1 to 65536"); }
+
 // ---- oneDNN's convolutions ------------------------------------------------------------------------------------------
 
 using Dims = dnnl::memory::dims;
@@ -222,6 +224,7 @@ void CheckShapes(const Array& images, const Array& kernel, const Array& outputs,
 ffi::Error Convolve(Mode mode, Array images, Array kernel, Array outputs, const Window& window, int64_t threads) {
   return Guarded([&] {
     CheckShapes(images, kernel, outputs, window);
+    CheckThreads(threads);
     const Desc x = DescribeActivations(images), w = DescribeKernel(kernel, window.groups),
                y = DescribeActivations(outputs);
     Dims key{mode, window.groups, threads};
@@ -323,6 +326,7 @@ int64_t CountRows(const Array& array) {
 // Runs `run(begin, end, part)` on as many equal parts of the rows as there are threads.
 template <typename Run>
 void Divide(int64_t rows, int64_t threads, Run run) {
+  CheckThreads(threads);
 #pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(static, 1)
   for (int64_t part = 0; part < threads; ++part) run(rows * part / threads, rows * (part + 1) / threads, part);
 }
@@ -340,9 +344,23 @@ inline void ForChannels(int64_t channels, Run run) {
 
 // ---- channels -------------------------------------------------------------------------------------------------------
 
-// For each channel, the sums over all rows of `add(row, channel, &first, &second)`, float32 (2, channels).
+// Raises an error unless there are channels, in all arrays the same, and one number for each of them in all vectors.
+void CheckChannels(std::initializer_list<const Array*> arrays, std::initializer_list<const Vector*> vectors) {
+  CheckTypes(arrays);
+  const auto shape = (*arrays.begin())->dimensions();
+  Check(shape.size() > 0, "arrays need an axis of channels");
+  for (const auto* array : arrays) {
+    const auto other = array->dimensions();
+    Check(std::equal(shape.begin(), shape.end(), other.begin(), other.end()), "arrays must have the same shape");
+  }
+  for (const auto* vector : vectors)
+    Check(static_cast<int64_t>(vector->element_count()) == shape.back(), "vectors need a number for each channel");
+}
+
+// For each channel, the sums over all rows of `add(row, channel, &first, &second)`: first all first, then all second.
 template <typename Add>
-void SumChannels(int64_t rows, int64_t channels, int64_t threads, float* sums, Add add) {
+std::vector<double> SumChannels(int64_t rows, int64_t channels, int64_t threads, Add add) {
+  CheckThreads(threads);
   constexpr int64_t kBlock = 256;  // rows that are added in float32, before their sum is added in float64
   std::vector<double> totals(2 * channels * threads);
   Divide(rows, threads, [&](int64_t begin, int64_t end, int64_t part) {
@@ -357,36 +375,46 @@ void SumChannels(int64_t rows, int64_t channels, int64_t threads, float* sums, A
       for (int64_t c = 0; c < 2 * channels; ++c) total[c] += block[c];
     }
   });
-  for (int64_t c = 0; c < 2 * channels; ++c) {
-    double sum = 0;
-    for (int64_t part = 0; part < threads; ++part) sum += totals[2 * channels * part + c];
-    sums[c] = static_cast<float>(sum);
-  }
+  for (int64_t part = 1; part < threads; ++part)
+    for (int64_t c = 0; c < 2 * channels; ++c) totals[c] += totals[2 * channels * part + c];
+  totals.resize(2 * channels);
+  return totals;
 }
 
-// The sums of x and of its squares.
-ffi::Error Moments(Array x, ffi::Result<Vector> sums, int64_t threads) {
+// The mean and the variance of each channel, float32 (2, channels).
+ffi::Error Moments(Array x, ffi::Result<Vector> moments, int64_t threads) {
   return Guarded([&] {
-    CheckTypes({&x});
-    const int64_t channels = x.dimensions().back();
+    CheckChannels({&x}, {});
+    const int64_t channels = x.dimensions().back(), rows = CountRows(x);
+    Check(static_cast<int64_t>(moments->element_count()) == 2 * channels, "a channel has two moments");
     WithType(x, [&](auto type) {
       const auto* const values = Data<decltype(type)>(x);
-      SumChannels(CountRows(x), channels, threads, sums->typed_data(),
-                  [=](int64_t row, int64_t c, float* sum, float* squares) {
-                    const float value = Widen(values[row * channels + c]);
-                    *sum += value;
-                    *squares += value * value;
-                  });
+      // Of the distances to the first row, for squares of large values would hide a small variance.
+      std::vector<float> origin(channels);
+      if (rows) std::transform(values, values + channels, origin.begin(), [](auto value) { return Widen(value); });
+      const float* const from = origin.data();
+      const auto sums =
+          SumChannels(rows, channels, threads, [=](int64_t row, int64_t c, float* sum, float* squares) {
+            const float value = Widen(values[row * channels + c]) - from[c];
+            *sum += value;
+            *squares += value * value;
+          });
+      float* const to = moments->typed_data();
+      for (int64_t c = 0; c < channels; ++c) {
+        const double mean = sums[c] / rows;
+        to[c] = static_cast<float>(from[c] + mean);
+        to[channels + c] = static_cast<float>(std::max(sums[channels + c] / rows - mean * mean, 0.0));
+      }
     });
   });
 }
 
-// y = x * scale + shift, and 0 in place of what is negative if `relu`.
-ffi::Error Affine(Array x, Vector scale, Vector shift, ffi::Result<Array> y, bool relu, int64_t threads) {
+// y = (x - mean) * scale + bias, and 0 in place of what is negative if `relu`.
+ffi::Error Affine(Array x, Vector mean, Vector scale, Vector bias, ffi::Result<Array> y, bool relu, int64_t threads) {
   return Guarded([&] {
-    CheckTypes({&x, &*y});
+    CheckChannels({&x, &*y}, {&mean, &scale, &bias});
     const int64_t channels = x.dimensions().back();
-    const float *const k = scale.typed_data(), *const b = shift.typed_data();
+    const float *const u = mean.typed_data(), *const k = scale.typed_data(), *const b = bias.typed_data();
     const float least = relu ? 0.0f : -std::numeric_limits<float>::infinity();
     WithType(x, [&](auto type) {
       using T = decltype(type);
@@ -395,7 +423,7 @@ ffi::Error Affine(Array x, Vector scale, Vector shift, ffi::Result<Array> y, boo
       Divide(CountRows(x), threads, [&](int64_t begin, int64_t end, int64_t) {
         for (int64_t at = begin * channels; at < end * channels; at += channels)
           ForChannels(channels, [&](int64_t c) {
-            const float value = Widen(from[at + c]) * k[c] + b[c];
+            const float value = (Widen(from[at + c]) - u[c]) * k[c] + b[c];
             Store(value < least ? least : value, to + at + c);
           });
       });
@@ -403,40 +431,42 @@ ffi::Error Affine(Array x, Vector scale, Vector shift, ffi::Result<Array> y, boo
   });
 }
 
-// The cotangent before a ReLU: none where y = x * scale + shift is not positive.
-inline float Pass(float cotangent, float x, float scale, float shift, bool relu) {
-  return !relu || x * scale + shift > 0 ? cotangent : 0.0f;
+// The cotangent before a ReLU: none where y = x * scale + bias is not positive.
+inline float Pass(float cotangent, float x, float scale, float bias, bool relu) {
+  return !relu || x * scale + bias > 0 ? cotangent : 0.0f;
 }
 
-// The sums of the cotangent g of `Affine`, as it is before the ReLU, and of g * x.
-ffi::Error AffineSums(Array x, Array cotangent, Vector scale, Vector shift, ffi::Result<Vector> sums, bool relu,
-                      int64_t threads) {
+// The sums of the cotangent g of `Affine`, as it is before the ReLU, and of g * (x - mean).
+ffi::Error AffineSums(Array x, Array cotangent, Vector mean, Vector scale, Vector bias, ffi::Result<Vector> sums,
+                      bool relu, int64_t threads) {
   return Guarded([&] {
-    CheckTypes({&x, &cotangent});
+    CheckChannels({&x, &cotangent}, {&mean, &scale, &bias});
     const int64_t channels = x.dimensions().back();
-    const float *const k = scale.typed_data(), *const b = shift.typed_data();
+    Check(static_cast<int64_t>(sums->element_count()) == 2 * channels, "a channel has two sums");
+    const float *const u = mean.typed_data(), *const k = scale.typed_data(), *const b = bias.typed_data();
     WithType(x, [&](auto type) {
       using T = decltype(type);
       const T *const values = Data<T>(x), *const cotangents = Data<T>(cotangent);
-      SumChannels(CountRows(x), channels, threads, sums->typed_data(),
-                  [=](int64_t row, int64_t c, float* sum, float* products) {
-                    const float value = Widen(values[row * channels + c]);
-                    const float g = Pass(Widen(cotangents[row * channels + c]), value, k[c], b[c], relu);
-                    *sum += g;
-                    *products += g * value;
-                  });
+      const auto totals =
+          SumChannels(CountRows(x), channels, threads, [=](int64_t row, int64_t c, float* sum, float* products) {
+            const float value = Widen(values[row * channels + c]) - u[c];
+            const float g = Pass(Widen(cotangents[row * channels + c]), value, k[c], b[c], relu);
+            *sum += g;
+            *products += g * value;
+          });
+      std::transform(totals.begin(), totals.end(), sums->typed_data(), [](double sum) { return float(sum); });
     });
   });
 }
 
-// g * scale + x * slope + offset, where g is the cotangent of `Affine` as it is before the ReLU.
-ffi::Error AffineGradient(Array x, Array cotangent, Vector scale, Vector shift, Vector slope, Vector offset,
+// g * scale + (x - mean) * slope + offset, where g is the cotangent of `Affine` as it is before the ReLU.
+ffi::Error AffineGradient(Array x, Array cotangent, Vector mean, Vector scale, Vector bias, Vector slope, Vector offset,
                           ffi::Result<Array> gradient, bool relu, int64_t threads) {
   return Guarded([&] {
-    CheckTypes({&x, &cotangent, &*gradient});
+    CheckChannels({&x, &cotangent, &*gradient}, {&mean, &scale, &bias, &slope, &offset});
     const int64_t channels = x.dimensions().back();
-    const float *const k = scale.typed_data(), *const b = shift.typed_data(), *const m = slope.typed_data(),
-                       *const o = offset.typed_data();
+    const float *const u = mean.typed_data(), *const k = scale.typed_data(), *const b = bias.typed_data(),
+                       *const m = slope.typed_data(), *const o = offset.typed_data();
     WithType(x, [&](auto type) {
       using T = decltype(type);
       const T *const values = Data<T>(x), *const cotangents = Data<T>(cotangent);
@@ -444,7 +474,7 @@ ffi::Error AffineGradient(Array x, Array cotangent, Vector scale, Vector shift, 
       Divide(CountRows(x), threads, [&](int64_t begin, int64_t end, int64_t) {
         for (int64_t at = begin * channels; at < end * channels; at += channels)
           ForChannels(channels, [&](int64_t c) {
-            const float value = Widen(values[at + c]);
+            const float value = Widen(values[at + c]) - u[c];
             const float g = Pass(Widen(cotangents[at + c]), value, k[c], b[c], relu);
             Store(g * k[c] + value * m[c] + o[c], to + at + c);
           });
@@ -462,7 +492,9 @@ struct Places {
     Check(numbers.size() == 6, "a pooling window has 6 numbers");
     height = numbers[0], width = numbers[1], down = numbers[2], across = numbers[3], top = numbers[4],
     left = numbers[5];
-    Check(height > 0 && width > 0 && height * width <= 256 && down > 0 && across > 0, "no such pooling window");
+    for (const int64_t length : {height, width}) Check(length > 0 && length <= 256, "no such pooling window");
+    for (const int64_t step : {down, across}) Check(step > 0 && step <= 1 << 30, "no such steps of a pooling window");
+    Check(height * width <= 256 && top >= 0 && top < height && left >= 0 && left < width, "no such pooling window");
   }
 };
 
@@ -474,6 +506,12 @@ struct Sizes {
     batch = shape[0], height = shape[1], width = shape[2], channels = shape[3];
   }
 };
+
+void CheckSizes(const Sizes& in, const Sizes& out, const Places& window) {
+  Check(in.batch == out.batch && in.channels == out.channels, "images and outputs of a pooling do not fit");
+  Check((out.height - 1) * window.down - window.top < in.height && (out.width - 1) * window.across - window.left < in.width,
+        "every window must see some of the images");
+}
 
 // Calls `begin()`, `see(input, position)` for all inputs in its window, and `end(output)`, for each output of a line.
 template <typename Begin, typename See, typename End>
@@ -519,6 +557,7 @@ ffi::Error MaxPool(Array x, ffi::Result<Array> y, ffi::Result<ffi::Buffer<ffi::U
     CheckTypes({&x, &*y});
     const Places window(numbers);
     const Sizes in(x), out(*y);
+    CheckSizes(in, out, window);
     Check(positions->element_count() == y->element_count(), "every output has a position");
     WithType(x, [&](auto type) {
       using T = decltype(type);
@@ -558,6 +597,7 @@ ffi::Error MaxPoolGradient(Array cotangent, ffi::Buffer<ffi::U8> positions, ffi:
     CheckTypes({&cotangent, &*gradient});
     const Places window(numbers);
     const Sizes in(*gradient), out(cotangent);
+    CheckSizes(in, out, window);
     Check(positions.element_count() == cotangent.element_count(), "every output has a position");
     WithType(cotangent, [&](auto type) {
       using T = decltype(type);
@@ -581,6 +621,7 @@ ffi::Error SumPool(Array x, ffi::Result<Array> y, Numbers numbers, int64_t threa
     CheckTypes({&x, &*y});
     const Places window(numbers);
     const Sizes in(x), out(*y);
+    CheckSizes(in, out, window);
     WithType(x, [&](auto type) {
       using T = decltype(type);
       const T* const values = Data<T>(x);
@@ -603,6 +644,7 @@ ffi::Error SumPoolGradient(Array cotangent, ffi::Result<Array> gradient, Numbers
     CheckTypes({&cotangent, &*gradient});
     const Places window(numbers);
     const Sizes in(*gradient), out(cotangent);
+    CheckSizes(in, out, window);
     WithType(cotangent, [&](auto type) {
       using T = decltype(type);
       const T* const cotangents = Data<T>(cotangent);
@@ -625,11 +667,19 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(channel_moments, Moments,
                               ffi::Ffi::Bind().Arg<Array>().Ret<Vector>().Attr<int64_t>("threads"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     channel_affine, Affine,
-    ffi::Ffi::Bind().Arg<Array>().Arg<Vector>().Arg<Vector>().Ret<Array>().Attr<bool>("relu").Attr<int64_t>("threads"));
+    ffi::Ffi::Bind()
+        .Arg<Array>()
+        .Arg<Vector>()
+        .Arg<Vector>()
+        .Arg<Vector>()
+        .Ret<Array>()
+        .Attr<bool>("relu")
+        .Attr<int64_t>("threads"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(channel_affine_sums, AffineSums,
                               ffi::Ffi::Bind()
                                   .Arg<Array>()
                                   .Arg<Array>()
+                                  .Arg<Vector>()
                                   .Arg<Vector>()
                                   .Arg<Vector>()
                                   .Ret<Vector>()
@@ -639,6 +689,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(channel_affine_gradient, AffineGradient,
                               ffi::Ffi::Bind()
                                   .Arg<Array>()
                                   .Arg<Array>()
+                                  .Arg<Vector>()
                                   .Arg<Vector>()
                                   .Arg<Vector>()
                                   .Arg<Vector>()
@@ -661,5 +712,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     sum_pool_gradient, SumPoolGradient,
     ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Attr<Numbers>("window").Attr<int64_t>("threads"));
 
-extern "C" const int onednn_version[3];  // major, minor, patch
+extern "C" {
+extern const int onednn_version[3];  // major, minor, patch
+extern const int has_bfloat16;       // whether oneDNN can convolve bfloat16 on this CPU
+}
 const int onednn_version[3] = {dnnl_version()->major, dnnl_version()->minor, dnnl_version()->patch};
+const int has_bfloat16 = (static_cast<int>(dnnl::get_effective_cpu_isa()) & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;

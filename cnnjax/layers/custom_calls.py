@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from cnnjax.errors import UnavailableError
 from cnnjax.machine.native import LAYERS, are_fast_layers_wanted, compile_library
@@ -55,24 +56,26 @@ class Window(NamedTuple):
 
 def are_available() -> bool:
     """Whether these operations can be called; compiles them if nobody has before, in about 4 s."""
-    return are_fast_layers_wanted() and isinstance(_load(), str)
+    return are_fast_layers_wanted() and isinstance(_load(), ctypes.CDLL)
 
 
 def describe() -> str | None:
     """Returns what convolves on CPU, such as ``oneDNN 3.2.0``; ``None`` if these operations cannot be called."""
-    found = _load() if are_fast_layers_wanted() else None
-    return found if isinstance(found, str) else None
+    library = _load() if are_fast_layers_wanted() else None
+    if not isinstance(library, ctypes.CDLL):
+        return None
+    return f"oneDNN {'.'.join(map(str, (ctypes.c_int * 3).in_dll(library, 'onednn_version')))}"
 
 
 def explain_missing() -> str:
     """Returns why these operations cannot be called, and what would help; empty if they can be or are not wanted."""
-    found = _load() if are_fast_layers_wanted() else ""
-    return "" if isinstance(found, str) else str(found)
+    found = _load() if are_fast_layers_wanted() else None
+    return str(found) if isinstance(found, UnavailableError) else ""
 
 
 @functools.cache
-def _load() -> str | UnavailableError:
-    """Compiles and registers the operations; returns the name of what convolves, or why they cannot be had."""
+def _load() -> ctypes.CDLL | UnavailableError:
+    """Compiles and registers the operations; returns their library, or why they cannot be had."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would slow XLA's down
     try:
         library = ctypes.CDLL(str(compile_library(LAYERS)))
@@ -83,8 +86,7 @@ def _load() -> str | UnavailableError:
     for name in _HANDLERS:
         handler = jax.ffi.pycapsule(getattr(library, name))
         jax.ffi.register_ffi_target(_name_target(name), handler, platform="cpu")
-    version = ctypes.cast(library.onednn_version, ctypes.POINTER(ctypes.c_int * 3)).contents
-    return f"oneDNN {'.'.join(map(str, version))}"
+    return library
 
 
 def _name_target(name: str) -> str:
@@ -94,7 +96,38 @@ def _name_target(name: str) -> str:
 def _call(name: str, results: Any, *operands: jax.Array, **attributes: Any) -> Any:
     # Under vmap, one call after the other: on CPU a call fills a core.
     call: Any = jax.ffi.ffi_call(_name_target(name), results, vmap_method="sequential")
-    return call(*operands, threads=np.int64(max(count_cores() // jax.local_device_count("cpu"), 1)), **attributes)
+    threads = np.int64(max(count_cores() // jax.local_device_count("cpu"), 1))
+    operands = vary_alike(*operands)
+    return jax.tree.map(
+        lambda result: vary_alike(result, operands[0])[0], call(*operands, threads=threads, **attributes)
+    )
+
+
+def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the arrays, marked inside ``jax.shard_map`` as different on all devices on which one of them is.
+
+    The gradient of an array that is the same on all devices is then the sum of theirs.
+    """
+    own = [_find_varying(array) for array in arrays]
+    missing = [tuple(sorted(frozenset().union(*own) - axes, key=str)) for axes in own]
+    return tuple(lax.pcast(array, axes, to="varying") for array, axes in zip(arrays, missing, strict=True))
+
+
+def _find_varying(array: jax.Array) -> frozenset[Any]:
+    """Returns the mesh axes along which an array inside ``jax.shard_map`` differs."""
+    form: Any = jax.typeof(array)
+    return frozenset(form.vma if hasattr(form, "vma") else form.manual_axis_type.varying)  # JAX 0.8 has `vma`
+
+
+def _call_onednn(name: str, form: jax.ShapeDtypeStruct, *operands: jax.Array, window: Window) -> jax.Array:
+    """Calls a convolution, of bfloat16 in float32 where oneDNN cannot do it on this CPU."""
+    library = _load()
+    assert isinstance(library, ctypes.CDLL)
+    is_wide = form.dtype == jnp.bfloat16 and not ctypes.c_int.in_dll(library, "has_bfloat16").value
+    computed = jax.ShapeDtypeStruct(form.shape, jnp.float32 if is_wide else form.dtype)
+    given = (operand.astype(computed.dtype) for operand in operands)
+    result: jax.Array = _call(name, computed, *given, **_write(window))
+    return result.astype(form.dtype)
 
 
 def _write(window: Window) -> dict[str, Any]:
@@ -122,60 +155,63 @@ def find_output_shape(images: tuple[int, ...], kernel: tuple[int, ...], window: 
 def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """Returns the outputs (batch, *spatial, filters) of a convolution."""
     form = jax.ShapeDtypeStruct(find_output_shape(images.shape, kernel.shape, window), images.dtype)
-    outputs: jax.Array = _call("convolution_outputs", form, images, kernel, **_write(window))
-    return outputs
+    return _call_onednn("convolution_outputs", form, images, kernel, window=window)
 
 
 def pull_to_images(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: tuple[int, ...]) -> jax.Array:
     """Returns the cotangent of the images of `convolve`, which have these spatial sizes, from that of its outputs."""
     shape = (cotangent.shape[0], *spatial, kernel.shape[-2] * window.groups)
     form = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-    gradient: jax.Array = _call("convolution_image_gradient", form, cotangent, kernel, **_write(window))
-    return gradient
+    return _call_onednn("convolution_image_gradient", form, cotangent, kernel, window=window)
 
 
 def pull_to_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: tuple[int, ...]) -> jax.Array:
     """Returns the cotangent of the kernel of `convolve`, which has so many taps, from that of its outputs."""
     shape = (*taps, images.shape[-1] // window.groups, cotangent.shape[-1])
     form = jax.ShapeDtypeStruct(shape, images.dtype)
-    gradient: jax.Array = _call("convolution_kernel_gradient", form, images, cotangent, **_write(window))
-    return gradient
+    return _call_onednn("convolution_kernel_gradient", form, images, cotangent, window=window)
 
 
-def sum_channels(x: jax.Array) -> jax.Array:
-    """Returns the sums of x and of its squares over all axes but the last, float32 (2, channels)."""
-    sums: jax.Array = _call("channel_moments", jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32), x)
-    return sums
+def find_moments(x: jax.Array) -> jax.Array:
+    """Returns the mean and the variance over all axes but the last, float32 (2, channels)."""
+    moments: jax.Array = _call("channel_moments", jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32), x)
+    return moments
 
 
-def scale_channels(x: jax.Array, scale: jax.Array, shift: jax.Array, relu: bool) -> jax.Array:
-    """Returns ``x * scale + shift``, or 0 where that is negative if `relu`; the vectors are float32 (channels,)."""
-    y: jax.Array = _call("channel_affine", jax.ShapeDtypeStruct(x.shape, x.dtype), x, scale, shift, relu=relu)
+def scale_channels(x: jax.Array, mean: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool) -> jax.Array:
+    """Returns ``(x - mean) * scale + bias``, or 0 where that is negative if `relu`.
+
+    The vectors are float32 (channels,).
+    """
+    y: jax.Array = _call("channel_affine", jax.ShapeDtypeStruct(x.shape, x.dtype), x, mean, scale, bias, relu=relu)
     return y
 
 
-def sum_cotangents(x: jax.Array, cotangent: jax.Array, scale: jax.Array, shift: jax.Array, relu: bool) -> jax.Array:
-    """Returns the sums of g and of ``g * x``, float32 (2, channels).
+def sum_cotangents(
+    x: jax.Array, cotangent: jax.Array, mean: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool
+) -> jax.Array:
+    """Returns the sums of g and of ``g * (x - mean)``, float32 (2, channels).
 
     Here g is the cotangent of `scale_channels` where its result was positive, or everywhere without `relu`.
     """
     form = jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32)
-    sums: jax.Array = _call("channel_affine_sums", form, x, cotangent, scale, shift, relu=relu)
+    sums: jax.Array = _call("channel_affine_sums", form, x, cotangent, mean, scale, bias, relu=relu)
     return sums
 
 
 def pull_channels(
     x: jax.Array,
     cotangent: jax.Array,
+    mean: jax.Array,
     scale: jax.Array,
-    shift: jax.Array,
+    bias: jax.Array,
     slope: jax.Array,
     offset: jax.Array,
     relu: bool,
 ) -> jax.Array:
-    """Returns ``g * scale + x * slope + offset``, with the g of `sum_cotangents`."""
+    """Returns ``g * scale + (x - mean) * slope + offset``, with the g of `sum_cotangents`."""
     form = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    operands = (x, cotangent, scale, shift, slope, offset)
+    operands = (x, cotangent, mean, scale, bias, slope, offset)
     gradient: jax.Array = _call("channel_affine_gradient", form, *operands, relu=relu)
     return gradient
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnnjax.layers import custom_calls, onednn
@@ -94,6 +95,27 @@ def conv_general_dilated(
         return outputs
 
     form = jax.eval_shape(by_xla, lhs, rhs)  # checks the arguments, too
+    ones = (1,) * (lhs.ndim - 2)
+    gaps, scale = (ones if given is None else tuple(map(int, given)) for given in (rhs_dilation, lhs_dilation))
+    if not isinstance(padding, str) and np.min(padding, initial=0) < 0 and scale == ones:
+        # Padded beforehand, for on CPU XLA's convolution then reads memory outside the images.
+        margins = [(0, 0, 0)] * lhs.ndim
+        for axis, (low, high) in zip(numbers.lhs_spec[2:], padding, strict=True):
+            margins[axis] = (int(low), int(high), 0)
+        return conv_general_dilated(
+            lax.pad(lhs, jnp.zeros((), lhs.dtype), margins),
+            rhs,
+            window_strides,
+            "VALID",
+            lhs_dilation,
+            rhs_dilation,
+            numbers,
+            feature_group_count,
+            batch_group_count,
+            precision,
+            preferred_element_type,
+            **others,
+        )
     is_usual = lhs.dtype == rhs.dtype == form.dtype and lhs.dtype in (jnp.float32, jnp.bfloat16)
     is_empty = not all((*lhs.shape, *rhs.shape, *form.shape))
     if not is_usual or is_empty or batch_group_count != 1 or not 3 <= lhs.ndim <= 5 or any(others.values()):
@@ -106,13 +128,11 @@ def conv_general_dilated(
         jax.ShapeDtypeStruct(tuple(array.shape[axis] for axis in axes), array.dtype)
         for array, axes in ((lhs, to_images), (rhs, to_kernel), (form, to_outputs))
     )
-    ones = (1,) * (lhs.ndim - 2)
-    gaps, scale = tuple(rhs_dilation or ones), tuple(lhs_dilation or ones)
     reach = [(taps - 1) * gap + 1 for taps, gap in zip(kernel.shape, gaps, strict=False)]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(images.shape[1:-1], reach, window_strides, padding)
     pixels = tuple((int(low), int(high)) for low, high in padding)
-    window = Window(tuple(window_strides), pixels, gaps, feature_group_count)
+    window = Window(tuple(map(int, window_strides)), pixels, gaps, int(feature_group_count))
     own = (
         choose_convolution(images, kernel, window)
         if scale == ones
@@ -124,7 +144,7 @@ def conv_general_dilated(
     def on_cpu(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return own(lhs.transpose(to_images), rhs.transpose(to_kernel)).transpose(_invert(to_outputs))
 
-    result: jax.Array = lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=by_xla)
+    result: jax.Array = lax.platform_dependent(*custom_calls.vary_alike(lhs, rhs), cpu=on_cpu, default=by_xla)
     return result
 
 
@@ -181,13 +201,12 @@ def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution 
     Args:
         images: (batch, *spatial, channels), of which only shape and dtype matter.
         kernel: (*window, channels / groups, filters), likewise.
-        window: the window; its padding may be negative.
+        window: the window.
     """
     reach = [(taps - 1) * gap + 1 for taps, gap in zip(kernel.shape, window.dilation, strict=False)]
-    # What a padding has beyond the reach of the window or below 0 is added or cut beforehand.
+    # What a padding has beyond the reach of the window is added beforehand.
     within = tuple(
-        (min(max(low, 0), span - 1), min(max(high, 0), span - 1))
-        for (low, high), span in zip(window.padding, reach, strict=True)
+        (min(low, span - 1), min(high, span - 1)) for (low, high), span in zip(window.padding, reach, strict=True)
     )
     beyond = [(low - a, high - b, 0) for (low, high), (a, b) in zip(window.padding, within, strict=True)]
     margins = ((0, 0, 0), *beyond, (0, 0, 0))

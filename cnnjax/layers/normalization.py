@@ -29,10 +29,14 @@ class Normalized(NamedTuple):
 
 class _Residual(NamedTuple):
     images: jax.Array
-    mean: jax.Array
-    deviation: jax.Array
     scale: jax.Array
-    shift: jax.Array
+    bias: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+
+
+Gradients = tuple[jax.Array, jax.Array, jax.Array]
+"""Gradients of the images, the scale and the bias."""
 
 
 def normalize_batch(
@@ -63,11 +67,12 @@ def normalize_batch(
         [[-1.0], [1.0]]
     """
     default = functools.partial(_normalize_by_xla, epsilon=epsilon, axis=axis, relu=relu)
-    if not custom_calls.are_available() or images.dtype not in (jnp.float32, jnp.bfloat16):
-        return default(images, scale, bias)
-    on_cpu = functools.partial(_normalize, epsilon=epsilon, axis=axis, relu=relu)
-    operands = images, scale.astype(jnp.float32), bias.astype(jnp.float32)
-    result: Normalized = lax.platform_dependent(*operands, cpu=on_cpu, default=default)
+    if custom_calls.are_available() and images.dtype in (jnp.float32, jnp.bfloat16):
+        on_cpu = functools.partial(_normalize, epsilon=epsilon, axis=axis, relu=relu)
+        operands = custom_calls.vary_alike(images, scale.astype(jnp.float32), bias.astype(jnp.float32))
+        result: Normalized = lax.platform_dependent(*operands, cpu=on_cpu, default=default)
+    else:
+        result = default(images, scale, bias)
     return Normalized(result.outputs, lax.stop_gradient(result.mean), lax.stop_gradient(result.variance))
 
 
@@ -77,54 +82,75 @@ def _normalize_by_xla(
     wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))
     axes = tuple(range(images.ndim - 1))
     moments = jnp.stack([wide.mean(axes), (wide * wide).mean(axes)])
-    mean, variance = _find_statistics(moments if axis is None else lax.pmean(moments, axis))
+    mean, square = moments if axis is None else lax.pmean(moments, axis)
+    variance = jnp.maximum(square - mean * mean, 0)
     outputs = (wide - mean) * (lax.rsqrt(variance + epsilon) * scale) + bias
     return Normalized((jax.nn.relu(outputs) if relu else outputs).astype(images.dtype), mean, variance)
-
-
-def _find_statistics(moments: jax.Array) -> tuple[jax.Array, jax.Array]:
-    mean = moments[0]
-    return mean, jnp.maximum(moments[1] - mean * mean, 0)
-
-
-def _count(images: jax.Array, axis: str | None) -> int:
-    """Returns the number of values of a channel, on all devices."""
-    return math.prod(images.shape[:-1]) * (1 if axis is None else lax.axis_size(axis))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _normalize(
     images: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis: str | None, relu: bool
 ) -> Normalized:
-    return _forward(images, scale, bias, epsilon, axis, relu)[0]
+    mean, variance = custom_calls.find_moments(images)
+    if axis is not None:
+        of_device, mean = mean, lax.pmean(mean, axis)
+        variance = lax.pmean(variance + (of_device - mean) ** 2, axis)
+    factor = scale / jnp.sqrt(variance + epsilon)
+    return Normalized(custom_calls.scale_channels(images, mean, factor, bias, relu), mean, variance)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _pull(kept: _Residual, cotangent: jax.Array, epsilon: float, axis: str | None, relu: bool) -> Gradients:
+    images, scale, bias, mean, variance = kept
+    deviation = jnp.sqrt(variance + epsilon)
+    factor = scale / deviation
+    of_bias, of_centred = custom_calls.sum_cotangents(images, cotangent, mean, factor, bias, relu)
+    of_scale = of_centred / deviation
+    sums = jnp.stack([of_bias, of_scale])
+    of_all = (sums if axis is None else lax.pmean(sums, axis)) / math.prod(images.shape[:-1])
+    # g * factor - factor * (mean of g) - factor * (x - mean) / deviation * (mean of g times the normalised x)
+    offset, slope = -factor * of_all[0], -factor * of_all[1] / deviation
+    of_images = custom_calls.pull_channels(images, cotangent, mean, factor, bias, slope, offset, relu)
+    return of_images, of_scale, of_bias
 
 
 def _forward(
     images: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis: str | None, relu: bool
 ) -> tuple[Normalized, _Residual]:
-    sums = custom_calls.sum_channels(images)
-    mean, variance = _find_statistics((sums if axis is None else lax.psum(sums, axis)) / _count(images, axis))
-    deviation = jnp.sqrt(variance + epsilon)
-    factor = scale / deviation
-    shift = bias - mean * factor
-    outputs = custom_calls.scale_channels(images, factor, shift, relu)
-    return Normalized(outputs, mean, variance), _Residual(images, mean, deviation, factor, shift)
+    normalized = _normalize(images, scale, bias, epsilon, axis, relu)
+    return normalized, _Residual(images, scale, bias, normalized.mean, normalized.variance)
 
 
-def _backward(
-    epsilon: float, axis: str | None, relu: bool, kept: _Residual, cotangents: Normalized
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    images, mean, deviation, factor, shift = kept
-    cotangent = cotangents.outputs
-    own = custom_calls.sum_cotangents(images, cotangent, factor, shift, relu)
-    of_bias, of_scale = own[0], (own[1] - mean * own[0]) / deviation
-    sums = jnp.stack([of_bias, of_scale])
-    of_all = (sums if axis is None else lax.psum(sums, axis)) / _count(images, axis)
-    # g * factor - factor * (mean of g) - factor * (x - mean) / deviation * (mean of g times the normalised x)
-    slope = -factor * of_all[1] / deviation
-    offset = -factor * of_all[0] - slope * mean
-    of_images = custom_calls.pull_channels(images, cotangent, factor, shift, slope, offset, relu)
-    return of_images, of_scale, of_bias
+def _backward(epsilon: float, axis: str | None, relu: bool, kept: _Residual, cotangents: Normalized) -> Gradients:
+    return _pull(kept, cotangents.outputs, epsilon, axis, relu)
 
 
 _normalize.defvjp(_forward, _backward)
+
+
+def _forward_pull(
+    kept: _Residual, cotangent: jax.Array, epsilon: float, axis: str | None, relu: bool
+) -> tuple[Gradients, tuple[_Residual, jax.Array]]:
+    return _pull(kept, cotangent, epsilon, axis, relu), (kept, cotangent)
+
+
+def _backward_pull(
+    epsilon: float, axis: str | None, relu: bool, operands: tuple[_Residual, jax.Array], cotangents: Gradients
+) -> tuple[_Residual, jax.Array]:
+    """Differentiates the gradient of XLA, in which the statistics are functions of the images."""
+    kept, cotangent = operands
+
+    def pull(images: jax.Array, scale: jax.Array, bias: jax.Array, cotangent: jax.Array) -> Gradients:
+        by_xla = functools.partial(_normalize_by_xla, epsilon=epsilon, axis=axis, relu=relu)
+        gradients: Gradients = jax.vjp(lambda *inputs: by_xla(*inputs).outputs, images, scale, bias)[1](cotangent)
+        return gradients
+
+    of_images, of_scale, of_bias, of_cotangent = jax.vjp(pull, kept.images, kept.scale, kept.bias, cotangent)[1](
+        cotangents
+    )
+    of_statistics = jnp.zeros_like(kept.mean), jnp.zeros_like(kept.variance)
+    return _Residual(of_images, of_scale, of_bias, *of_statistics), of_cotangent
+
+
+_pull.defvjp(_forward_pull, _backward_pull)

@@ -87,6 +87,17 @@ def _find_convolution(images: Any, kernel: Any, **parameters: Any) -> Callable[.
     return functools.partial(conv_general_dilated, **parameters)
 
 
+def _find_mapped(*operands: Any, jaxpr: Jaxpr, mesh: Any, **parameters: Any) -> Callable[..., Any]:
+    """Traces ``jax.shard_map`` again, as types of arrays in it hold only there."""
+
+    def run(*operands: Any) -> Any:
+        return tuple(jaxpr_as_fun(_rewrite(ClosedJaxpr(jaxpr, ())))(*operands))
+
+    names = ("in_specs", "out_specs", "check_vma")
+    axes = parameters.get("newly_manual_axes") or parameters["manual_axes"]  # the latter in JAX 0.8
+    return jax.shard_map(run, mesh=mesh, axis_names=axes, **{name: parameters[name] for name in names})
+
+
 def _find_pooling(
     images: Any, *, reduce: Callable[..., Any], own: Callable[..., Any], **parameters: Any
 ) -> Callable[..., Any] | None:
@@ -107,6 +118,7 @@ def _find_pooling(
 _PARAMETERS = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
 _REPLACEMENTS: dict[str, Callable[..., Callable[..., Any] | None]] = {
     "conv_general_dilated": _find_convolution,
+    "shard_map": _find_mapped,
     "reduce_window_max": functools.partial(_find_pooling, reduce=lax.max, own=take_maxima),
     "reduce_window_sum": functools.partial(_find_pooling, reduce=lax.add, own=take_sums),
 }

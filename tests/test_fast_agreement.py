@@ -1,0 +1,715 @@
+"""The fast layers compute what those of JAX and Flax do: values and gradients of any order, wherever they are used."""
+
+import functools
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from cnnjax.errors import UnavailableError
+from cnnjax.layers import conv_general_dilated, custom_calls, normalize_batch, use_fast_layers
+from cnnjax.machine import native
+from experiments.networks.lenet import LeNet5
+from experiments.networks.resnet import ResNet
+from experiments.networks.separable import Separable
+from experiments.networks.vgg import VGG
+
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
+"""Largest difference from JAX's own layers in float32, relative to the largest value; of the dtype of the fast ones."""
+
+
+def find_missing():
+    try:
+        native.find_onednn(), native.find_compiler()
+    except UnavailableError as error:
+        return str(error)
+    return ""
+
+
+needs_native = pytest.mark.skipif(bool(find_missing()), reason=find_missing())
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCES)
+each_switch = pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "in JAX alone"])
+
+
+def draw_like(*arrays, seed=0):
+    generator = np.random.default_rng(seed)
+    return [jnp.asarray(generator.normal(size=array.shape), array.dtype) for array in arrays]
+
+
+def differentiate_twice(function, *operands):
+    """Returns the value of a function of arrays, its gradients, and their gradients, for random cotangents."""
+    cotangent = draw_like(jax.eval_shape(function, *operands))[0]
+
+    def find_gradients(cotangent, *operands):
+        value, pull = jax.vjp(function, *operands)
+        return value, pull(cotangent)
+
+    @jax.jit
+    def find_all(cotangent, *operands):
+        (value, gradients), pull = jax.vjp(find_gradients, cotangent, *operands)
+        return value, gradients, pull((cotangent, tuple(draw_like(*operands, seed=1))))
+
+    return find_all(cotangent, *operands)
+
+
+def compare(results, expected, tolerance):
+    """Raises unless all arrays of two trees agree, each relative to its largest finite value."""
+    assert jax.tree.map(jnp.shape, results) == jax.tree.map(jnp.shape, expected)
+    for ours, theirs in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
+        wide = np.asarray(theirs, np.float64)
+        largest = np.abs(wide[np.isfinite(wide)]).max(initial=1e-6)
+        np.testing.assert_allclose(np.asarray(ours, np.float64), wide, rtol=0, atol=tolerance * largest)
+
+
+def compare_twice(ours, theirs, dtype, *operands):
+    """Compares value, gradients and second gradients with those of JAX's own function in float32."""
+    operands = [operand.astype(dtype) for operand in operands]
+    results = differentiate_twice(ours, *operands)
+    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {jnp.dtype(dtype)}
+    expected = differentiate_twice(theirs, *(operand.astype(jnp.float32) for operand in operands))
+    compare(results, expected, TOLERANCES[dtype])
+
+
+# Convolution
+
+
+@st.composite
+def convolutions(draw):
+    """Shapes and named arguments of a convolution, of any kind."""
+    rank = draw(st.sampled_from([2, 2, 1, 3]))
+    axes = "HWD"[:rank]
+    groups, batch = draw(st.sampled_from([1, 1, 2, 3])), draw(st.sampled_from([1, 2, 3, 5]))
+    channels = groups * draw(st.integers(1, 3))
+    filters = groups * draw(st.integers(1, 3))
+
+    def draw_each(strategy):
+        return [draw(strategy) for _ in axes]
+
+    taps, sizes = draw_each(st.integers(1, 4)), draw_each(st.integers(1, 8))
+    strides, gaps = draw_each(st.integers(1, 3)), draw_each(st.sampled_from([1, 1, 2]))
+    scale = draw(st.sampled_from([None, None, "drawn"])) and draw_each(st.integers(1, 3))
+    pads = st.sampled_from([0, 1, 2, -1, 5])
+    padding = draw(st.sampled_from(["SAME", "VALID", "SAME_LOWER", "drawn"]))
+    if padding == "drawn" or scale:
+        padding = [(draw(pads), draw(pads)) for _ in axes]
+    images = dict(zip("NC" + axes, [batch, channels, *sizes], strict=True))
+    kernel = dict(zip("OI" + axes, [filters, channels // groups, *taps], strict=True))
+    layouts = [
+        "".join(
+            draw(
+                st.sampled_from([letters[0] + axes + letters[1], letters + axes, draw(st.permutations(letters + axes))])
+            )
+        )
+        for letters in ("NC", "OI", "NC")
+    ]
+    named = {
+        "window_strides": strides,
+        "padding": padding,
+        "lhs_dilation": scale,
+        "rhs_dilation": gaps if max(gaps) > 1 else None,
+        "dimension_numbers": tuple(layouts),
+        "feature_group_count": groups,
+    }
+    shapes = [[images[axis] for axis in layouts[0]], [kernel[axis] for axis in layouts[1]]]
+    return shapes, named
+
+
+def check_convolution(dtype, convolution):
+    (images, kernel), named = convolution
+    operands = draw_like(jax.ShapeDtypeStruct(images, jnp.float32), jax.ShapeDtypeStruct(kernel, jnp.float32), seed=2)
+    ours = functools.partial(conv_general_dilated, **named)
+    compare_twice(ours, functools.partial(convolve_by_lax, **named), dtype, *operands)
+
+
+def convolve_by_lax(images, kernel, *, padding, lhs_dilation, dimension_numbers, **named):
+    """Convolves with explicit padding done by `lax.pad`, as XLA's convolution gets negative padding wrong on CPU."""
+    if not isinstance(padding, str):
+        margins = dict.fromkeys(dimension_numbers[0], (0, 0, 0))
+        spatial = [axis for axis in dimension_numbers[1] if axis not in "OI"]
+        for axis, pads, scale in zip(spatial, padding, lhs_dilation or [1] * len(spatial), strict=True):
+            margins[axis] = (*pads, scale - 1)
+        images, padding, lhs_dilation = lax.pad(images, 0.0, list(margins.values())), "VALID", None
+    return lax.conv_general_dilated(
+        images, kernel, padding=padding, lhs_dilation=lhs_dilation, dimension_numbers=dimension_numbers, **named
+    )
+
+
+@each_switch
+@each_dtype
+@settings(max_examples=3)
+@given(convolutions())
+def test_any_convolution_equals_that_of_lax_with_its_gradients(is_fast, dtype, convolution):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNJAX_FAST_LAYERS", str(int(is_fast)))
+        check_convolution(dtype, convolution)
+
+
+@pytest.mark.slow
+@each_switch
+@each_dtype
+@settings(max_examples=150)
+@given(convolutions())
+def test_very_many_convolutions_equal_those_of_lax_with_their_gradients(is_fast, dtype, convolution):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNJAX_FAST_LAYERS", str(int(is_fast)))
+        check_convolution(dtype, convolution)
+
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+IMAGES, KERNEL = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "named"),
+    [
+        *((IMAGES.astype(dtype), KERNEL.astype(dtype), {}) for dtype in ("float16", "int8", "complex64")),
+        (IMAGES.astype(jnp.bfloat16), KERNEL.astype(jnp.bfloat16), {"preferred_element_type": jnp.float32}),
+        (IMAGES[:0], KERNEL, {}),
+        (IMAGES, KERNEL[..., :0], {}),
+        (IMAGES[:, :1], KERNEL, {"padding": "VALID"}),
+        (IMAGES, KERNEL, {"batch_group_count": 2}),
+    ],
+)
+def test_what_the_fast_layers_cannot_do_is_left_to_xla(images, kernel, named):
+    programs = [
+        str(jax.make_jaxpr(lambda *operands: convolve(*operands, **{**USUAL, **named}))(images, kernel))  # noqa: B023
+        for convolve in (conv_general_dilated, lax.conv_general_dilated)
+    ]
+    assert programs[0] == programs[1]
+
+
+USUAL = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NUMBERS}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"window_strides": (1,)},
+        {"padding": "HALF"},
+        {"padding": [(1, 1)]},
+        {"padding": [(-9, -9)] * 2},
+        {"rhs_dilation": (1, 0)},
+        {"lhs_dilation": (0, 1)},
+        {"feature_group_count": 3},
+        {"dimension_numbers": ("NHWC", "HWIO", "NCHH")},
+        {"preferred_element_type": "int8"},
+    ],
+    ids=str,
+)
+def test_wrong_arguments_raise_the_error_of_lax(wrong):
+    errors = []
+    for convolve in (lax.conv_general_dilated, conv_general_dilated):
+        with pytest.raises((TypeError, ValueError, RuntimeError)) as raised:
+            convolve(IMAGES, KERNEL, **{**USUAL, **wrong})
+        errors.append((raised.type, str(raised.value)))
+    assert errors[0] == errors[1]
+
+
+def test_windows_may_be_arrays_of_numpy():
+    named = {"padding": np.array([[1, 1], [0, 2]]), "rhs_dilation": np.array([1, 2]), "lhs_dilation": np.array([2, 1])}
+    named |= {"window_strides": np.array([1, 1]), "dimension_numbers": NUMBERS, "precision": "highest"}
+    results = [convolve(IMAGES, KERNEL, **named) for convolve in (conv_general_dilated, lax.conv_general_dilated)]
+    compare(*results, 1e-6)
+
+
+def run(program, **variables):
+    """Runs a program in a process of its own, with environment variables."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+
+
+AGREE = """
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from cnnjax.layers import conv_general_dilated, custom_calls
+
+def differentiate(convolve, dtype):
+    images, kernel = (jax.random.normal(jax.random.key(0), shape) for shape in ((2, 7, 7, 20), (3, 3, 20, 24)))
+    images, kernel = (array.astype(jnp.bfloat16).astype(dtype) for array in (images, kernel))
+    layouts = ("NHWC", "HWIO", "NHWC")
+    run = lambda *operands: convolve(*operands, (2, 2), "SAME", dimension_numbers=layouts)
+    outputs, pull = jax.vjp(run, images, kernel)
+    return outputs, *pull(outputs)
+
+expected = differentiate(lax.conv_general_dilated, jnp.float32)
+for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)):
+    for ours, theirs in zip(differentiate(conv_general_dilated, dtype), expected, strict=True):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(ours.astype(jnp.float32), theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+"""
+
+
+def test_where_the_compiler_fails_xla_convolves(tmp_path):
+    program = f"{AGREE}\nassert 'false fails' in custom_calls.explain_missing(), custom_calls.explain_missing()"
+    run(program, CXX="false", CNNJAX_CACHE_DIR=str(tmp_path))
+
+
+@needs_native
+def test_on_a_cpu_without_bfloat16_it_is_convolved_in_float32():
+    run(AGREE, ONEDNN_MAX_CPU_ISA="AVX2")
+
+
+@needs_native
+@each_dtype
+def test_a_convolution_repeats_bit_for_bit_and_is_the_same_on_one_thread_up_to_rounding(dtype, monkeypatch):
+    images, kernel = draw_like(jnp.ones((8, 12, 12, 32), dtype), jnp.ones((3, 3, 32, 32), dtype))
+    results = []
+    for cores in (2, 2, 1):
+        monkeypatch.setattr(custom_calls, "count_cores", lambda cores=cores: cores)
+        results.append(differentiate_twice(lambda *operands: conv_general_dilated(*operands, **USUAL), images, kernel))
+    jax.tree.map(np.testing.assert_array_equal, results[0], results[1])
+    compare(results[2], results[0], TOLERANCES[dtype])
+
+
+def test_many_threads_may_compute_at_once():
+    @functools.partial(jax.jit, static_argnums=2)
+    def convolve(images, kernel, filters):
+        return jax.grad(lambda images, kernel: (conv_general_dilated(images, kernel, **USUAL) ** 2).sum(), (0, 1))(
+            images, kernel[..., :filters]
+        )
+
+    operands = [draw_like(IMAGES, KERNEL, seed=seed) for seed in range(16)]
+    expected = [convolve(*both, 3 + seed % 4) for seed, both in enumerate(operands)]
+
+    def repeat(seed):
+        for _ in range(20):
+            result = convolve(*operands[seed], 3 + seed % 4)
+        return result
+
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(repeat, range(16)))
+    jax.tree.map(np.testing.assert_array_equal, results, expected)
+
+
+# Pooling
+
+
+@st.composite
+def poolings(draw):
+    """Images with many equal values, the window, strides and padding of a pooling, and whether values are finite."""
+    values = st.sampled_from(draw(st.sampled_from([[-1, 0, 1, 2], [0, 1, math.nan, math.inf]])))
+    sizes = [draw(st.integers(1, 9)) for _ in range(2)]
+    window, strides = ([draw(st.integers(1, 4)) for _ in range(2)] for _ in range(2))
+    padding = draw(st.sampled_from(["SAME", "VALID", "drawn"]))
+    if padding == "drawn":
+        padding = [(draw(st.integers(0, length - 1)), draw(st.integers(0, length - 1))) for length in window]
+    if padding != "SAME":
+        sizes = [max(size, length) for size, length in zip(sizes, window, strict=True)]
+    shape = (draw(st.sampled_from([1, 2, 3])), *sizes, draw(st.sampled_from([1, 3, 17])))
+    drawn = draw(st.lists(values, min_size=29, max_size=29))
+    images = np.resize(np.array(drawn, np.float32), shape)
+    return images, tuple(window), tuple(strides), padding
+
+
+def pool_by_definition(images, window, strides, padding, reduce):
+    """Pools by slices of the padded images; the gradient of a maximum is that of the first of its window."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
+    fill = -jnp.inf if reduce == "max" else 0.0
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)), constant_values=fill)
+    rows, columns = (
+        (size - length) // step + 1 for size, length, step in zip(padded.shape[1:3], window, strides, strict=True)
+    )
+    seen = jnp.stack(
+        [
+            padded[:, top : top + rows * strides[0] : strides[0], left : left + columns * strides[1] : strides[1]][
+                :, :rows, :columns
+            ]
+            for top in range(window[0])
+            for left in range(window[1])
+        ]
+    )
+    if reduce == "avg":
+        return seen.mean(0)
+    return jnp.take_along_axis(seen, seen.argmax(0)[None], 0)[0]
+
+
+@each_dtype
+@pytest.mark.parametrize("reduce", ["max", "avg"])
+@settings(max_examples=5)
+@given(poolings())
+def test_pooling_equals_its_definition_with_its_gradients(dtype, reduce, pooling):
+    check_pooling(dtype, reduce, *pooling)
+
+
+@pytest.mark.slow
+@each_dtype
+@pytest.mark.parametrize("reduce", ["max", "avg"])
+@settings(max_examples=150)
+@given(poolings())
+def test_very_many_poolings_equal_their_definition_with_their_gradients(dtype, reduce, pooling):
+    check_pooling(dtype, reduce, *pooling)
+
+
+def check_pooling(dtype, reduce, images, window, strides, padding):
+    pool = {"max": nn.max_pool, "avg": nn.avg_pool}[reduce]
+    ours = use_fast_layers(lambda images: pool(images, window, strides, padding))
+    theirs = functools.partial(pool_by_definition, window=window, strides=strides, padding=padding, reduce=reduce)
+    compare_twice(ours, theirs, dtype, jnp.asarray(images))
+
+
+@needs_native
+def test_where_all_values_of_a_window_are_minus_infinity_so_is_the_maximum_and_the_first_has_the_gradient():
+    images = jnp.full((1, 2, 2, 1), -jnp.inf)
+    pool = use_fast_layers(lambda images: nn.max_pool(images, (3, 3), padding="SAME")[0, 1, 1, 0])
+    value, gradient = jax.value_and_grad(pool)(images)
+    assert value == -jnp.inf
+    assert gradient.ravel().tolist() == [1, 0, 0, 0]
+
+
+# Batch normalisation
+
+
+def apply_norm(layer, variables):
+    """Returns a function of (images, scale and bias) to the outputs and the running statistics of a layer."""
+
+    def apply(images, parameters):
+        outputs, changed = layer.apply({**variables, "params": parameters}, images, mutable=["batch_stats"])
+        return outputs, changed["batch_stats"]
+
+    return apply
+
+
+@each_dtype
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((5, 4, 3, 6), {}),
+        ((7, 3), {"momentum": 0.5, "epsilon": 0.1, "use_scale": False}),
+        ((2, 3, 20), {"use_bias": False}),
+        ((2, 3, 2, 2, 17), {"use_bias": False, "use_scale": False}),
+    ],
+    ids=str,
+)
+def test_batch_normalisation_equals_that_of_flax_with_its_gradients(shape, options, dtype):
+    layer, images = nn.BatchNorm(use_running_average=False, dtype=dtype, **options), jnp.asarray(jnp.ones(shape), dtype)
+    images = 3 + 2 * draw_like(images)[0]
+    variables = layer.init(jax.random.key(0), images)
+    parameters = jax.tree.map(lambda leaf: draw_like(leaf, seed=3)[0], variables.get("params", {}))
+    weights = draw_like(jnp.ones(shape), seed=4)[0]
+    reference = layer.copy(dtype=jnp.float32)
+    results = []
+    for apply, x in (
+        (use_fast_layers(apply_norm(layer, variables)), images),
+        (apply_norm(reference, variables), images.astype(jnp.float32)),
+    ):
+
+        def find_loss(images, parameters, apply=apply):
+            outputs, statistics = apply(images, parameters)
+            return (outputs.astype(jnp.float32) * weights).sum(), (outputs, statistics)
+
+        def find_all(images, parameters, find_loss=find_loss):
+            gradients, found = jax.grad(find_loss, (0, 1), has_aux=True)(images, parameters)
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(gradients)), (gradients, found)
+
+        results.append(jax.jit(jax.grad(find_all, (0, 1), has_aux=True))(x, parameters))
+    compare(*results, {"float32": 3e-5, "bfloat16": 6e-2}[dtype])
+
+
+@needs_native
+@pytest.mark.parametrize("deviation", [1.0, 0.1])
+def test_a_small_deviation_from_a_large_mean_is_normalised_exactly(deviation):
+    images = (1000 + deviation * np.random.default_rng(0).normal(size=(64, 16, 8))).astype(np.float32)
+    weights = draw_like(images, seed=1)[0]
+    outputs, pull = jax.vjp(lambda images: normalize_batch(images, jnp.ones(8), jnp.zeros(8)).outputs, images)
+    with jax.enable_x64(True):
+        wide = images.astype(np.float64)
+        expected, pull_wide = jax.vjp(lambda x: (x - x.mean((0, 1))) / jnp.sqrt(x.var((0, 1)) + 1e-5), wide)
+        gradient = np.asarray(pull_wide(np.asarray(weights, np.float64))[0])
+    np.testing.assert_allclose(outputs, expected, atol=1e-4 / deviation)
+    compare(pull(weights)[0], gradient, 1e-5)
+
+
+@each_switch
+def test_a_relu_after_batch_normalisation_and_its_statistics_have_the_gradients_of_their_definitions(
+    is_fast, monkeypatch
+):
+    monkeypatch.setenv("CNNJAX_FAST_LAYERS", str(int(is_fast)))
+    images, scale, bias = draw_like(jnp.ones((3, 4, 4, 5)), jnp.ones(5), jnp.ones(5))
+
+    def by_definition(images, scale, bias):
+        normal = (images - images.mean((0, 1, 2))) / jnp.sqrt(images.var((0, 1, 2)) + 1e-5)
+        return jax.nn.relu(normal * scale + bias)
+
+    ours = functools.partial(normalize_batch, relu=True)
+    compare_twice(lambda *operands: ours(*operands).outputs, by_definition, "float32", images, scale, bias)
+    gradient = jax.grad(lambda images: ours(images, scale, bias).mean.sum())(images)
+    assert not gradient.any()
+
+
+# Whole functions
+
+EXAMPLES = {
+    "LeNet-5": (LeNet5(10), 1),
+    "VGG": (VGG(10, blocks=(1, 1), width=4, dense=8), 3),
+    "ResNet": (ResNet(10, depth=8, width=4), 3),
+    "separable": (Separable(10, width=4, blocks=2), 3),
+}
+
+
+@pytest.mark.parametrize(("network", "channels"), EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_networks_agree_with_and_without_fast_layers(network, channels):
+    images = draw_like(jnp.ones((4, 16, 16, channels)))[0]
+    flags = {} if isinstance(network, LeNet5) else {"train": True}
+    variables = network.init(jax.random.key(0), images)
+
+    def find_loss(parameters, images, key):
+        logits, changed = network.apply(
+            {**variables, "params": parameters}, images, **flags, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        return jax.nn.log_softmax(logits)[:, 0].sum(), (logits, changed)
+
+    def find_gradients(use):
+        return jax.jit(jax.value_and_grad(use(find_loss), has_aux=True))(variables["params"], images, jax.random.key(1))
+
+    (ours, theirs) = find_gradients(use_fast_layers), find_gradients(lambda function: function)
+    compare(ours[0], theirs[0], 1e-4)
+    (of_ours, _), (of_theirs, _) = ravel_pytree(ours[1]), ravel_pytree(theirs[1])
+    assert jnp.linalg.norm(of_ours - of_theirs) < 1e-4 * jnp.linalg.norm(of_theirs)
+
+
+def convolve(images, kernel):
+    return lax.conv_general_dilated(images, kernel, **USUAL)
+
+
+def repeat_in_scan(images, kernel):
+    return lax.scan(lambda x, _: (jnp.tanh(convolve(x, kernel)[..., :4]), x.sum()), images, None, length=2)
+
+
+def choose(images, kernel):
+    return lax.cond(images.sum() > 0, convolve, lambda *operands: -convolve(*operands), images, kernel)
+
+
+def forget(images, kernel):
+    return jax.checkpoint(lambda *operands: jnp.sin(nn.max_pool(convolve(*operands), (2, 2), (2, 2))))(images, kernel)
+
+
+@jax.custom_vjp
+def triple(images, kernel):
+    return convolve(images, kernel)
+
+
+triple.defvjp(
+    lambda *operands: (convolve(*operands), operands),
+    lambda operands, cotangent: jax.vjp(convolve, *operands)[1](3 * cotangent),
+)
+
+
+@jax.custom_jvp
+def double(images, kernel):
+    return convolve(images, kernel)
+
+
+double.defjvp(lambda operands, tangents: (convolve(*operands), 2 * jax.jvp(convolve, operands, tangents)[1]))
+
+
+def penalise(images, kernel):
+    return jax.grad(lambda images: jnp.sin(convolve(images, kernel)).sum())(images)
+
+
+def map_images(images, kernel):
+    return jax.vmap(lambda image: convolve(image[None], kernel)[0])(images)
+
+
+def map_kernels(images, kernel):
+    return jax.vmap(convolve, (None, 0))(images, jnp.stack([kernel, 2 * kernel]))
+
+
+def map_both(images, kernel):
+    return jax.vmap(convolve)(jnp.stack([images, 3 * images]), jnp.stack([kernel, 2 * kernel]))
+
+
+def use_nnx(images, kernel):
+    layer = nnx.Conv(4, 6, (3, 3), rngs=nnx.Rngs(0))
+    return layer(images) + convolve(images, kernel)
+
+
+FUNCTIONS = [repeat_in_scan, choose, forget, triple, double, penalise, map_images, map_kernels, map_both, use_nnx]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_functions_with_convolutions_inside_agree_with_their_gradients(function):
+    def find_loss(function):
+        def run(images, kernel):
+            results = function(images, kernel)
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(results)), results
+
+        return jax.value_and_grad(run, (0, 1), has_aux=True)
+
+    operands = draw_like(IMAGES, KERNEL)
+    expected = find_loss(function)(*operands)
+    compare(find_loss(use_fast_layers(function))(*operands), expected, 1e-5)
+    compare(jax.jit(use_fast_layers(find_loss(function)))(*operands), expected, 1e-5)
+
+
+def test_a_function_may_map_convolutions_of_batches_of_runs_with_gradients():
+    images, kernels = draw_like(jnp.ones((3, *IMAGES.shape)), jnp.ones((3, *KERNEL.shape)))
+
+    def find_gradients(use):
+        return jax.vmap(jax.grad(lambda *operands: (use(convolve)(*operands) ** 2).sum(), (0, 1)))(images, kernels)
+
+    compare(find_gradients(use_fast_layers), find_gradients(lambda function: function), 1e-5)
+
+
+def test_loops_keys_integers_constants_and_trees_pass_through():
+    images, kernel = draw_like(IMAGES, KERNEL)
+    constant = np.arange(6.0, dtype=np.float32)
+
+    def run(images, *, key, steps):
+        outputs = lax.fori_loop(0, steps, lambda _, x: x + convolve(images, kernel) + constant, jnp.zeros((2, 8, 8, 6)))
+        return {
+            "outputs": outputs,
+            "classes": outputs.argmax(-1),
+            "none": None,
+            "key": jax.random.split(key)[0],
+            "n": 7,
+        }
+
+    named = {"key": jax.random.key(3), "steps": 2}
+    ours, theirs = use_fast_layers(run)(images, **named), run(images, **named)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    assert jax.random.key_data(ours.pop("key")).tolist() == jax.random.key_data(theirs.pop("key")).tolist()
+    np.testing.assert_array_equal(ours["classes"], theirs["classes"])
+    compare(ours, theirs, 1e-5)
+
+
+def test_a_function_without_convolutions_stays_as_it_is():
+    def run(images):
+        return lax.scan(lambda x, _: (jax.nn.relu(x) @ jnp.ones((4, 4)), x.mean()), images, None, length=2)
+
+    assert str(jax.make_jaxpr(use_fast_layers(run))(IMAGES)) == str(jax.make_jaxpr(run)(IMAGES))
+
+
+@needs_native
+def test_forward_mode_raises_the_error_of_jax():
+    with pytest.raises(TypeError, match=r"forward-mode autodiff \(jvp\)"):
+        jax.jvp(use_fast_layers(convolve), (IMAGES, KERNEL), (IMAGES, KERNEL))
+
+
+DEVICES = """
+import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from cnnjax.layers import use_fast_layers
+
+mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+images = jax.random.normal(jax.random.key(0), (6, 8, 8, 3))
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.max_pool(nn.relu(nn.Conv(5, (3, 3))(x)), (2, 2), (2, 2))
+        return nn.BatchNorm(use_running_average=False, axis_name="batch")(nn.Conv(4, (3, 3), 2)(x))
+
+network = Network()
+variables = Network().init(jax.random.key(1), images)
+
+def find_loss(variables, images, use):
+    outputs, changed = use(lambda *operands: network.apply(*operands, mutable=["batch_stats"]))(variables, images)
+    return lax.pmean(jnp.sin(outputs).sum(), "batch"), changed["batch_stats"]
+
+def differentiate(inside, outside, is_checked):
+    def run(variables, images):
+        local = lambda *operands: find_loss(*operands, inside)
+        return jax.shard_map(
+            local, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), check_vma=is_checked
+        )(variables, images)
+    return jax.jit(jax.value_and_grad(outside(run), (0, 1), has_aux=True, allow_int=True))(variables, images)
+
+keep = lambda function: function
+expected = differentiate(keep, keep, True)
+for is_checked in (True, False):
+    for inside, outside in ((use_fast_layers, keep), (keep, use_fast_layers)):
+        results = differentiate(inside, outside, is_checked)
+        for ours, theirs in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(np.abs(theirs).max(), 1))
+"""
+
+
+def test_two_devices_agree_with_and_without_fast_layers():
+    run(DEVICES, JAX_NUM_CPU_DEVICES="2")
+
+
+HANDLERS = """
+import jax, jax.numpy as jnp, numpy as np
+from cnnjax.layers import custom_calls
+from jax.errors import JaxRuntimeError
+
+assert custom_calls.are_available()
+x, vector, none = jnp.ones((2, 6, 6, 4)), jnp.ones(4), jnp.ones(())
+form = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
+window = {name: np.array(value, np.int64) for name, value in
+    dict(strides=[1, 1], low=[0, 0], high=[0, 0], dilation=[1, 1]).items()}
+window["groups"] = np.int64(1)
+pool = lambda *numbers: {"window": np.array(numbers, np.int64)}
+relu = {"relu": False}
+whole, half, bytes = form(2, 6, 6, 4), form(2, 3, 3, 4), form(2, 3, 3, 4, dtype=jnp.uint8)
+k = jnp.ones((3, 3, 4, 5))
+good = [
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), window),
+    ("channel_moments", form(2, 4), (x,), {}),
+    ("channel_affine", whole, (x, vector, vector, vector), relu),
+    ("max_pool", (half, bytes), (x,), pool(2, 2, 2, 2, 0, 0)),
+    ("sum_pool_gradient", whole, (jnp.ones((2, 3, 3, 4)),), pool(2, 2, 2, 2, 0, 0)),
+]
+bad = [
+    ("convolution_outputs", form(2, 5, 4, 5), (x, k), window),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k[:, :, :3]), window),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k.astype(jnp.bfloat16)), window),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), window | {"strides": np.array([0, 1])}),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), window | {"strides": np.array([1])}),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), window | {"groups": np.int64(0)}),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), window | {"dilation": np.array([0, 1])}),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), window | {"low": np.array([-1, 1])}),
+    ("convolution_outputs", form(), (none, none), window),
+    ("convolution_image_gradient", form(2, 9, 9, 4), (x, k), window),
+    ("convolution_kernel_gradient", form(9, 9, 4, 4), (x, x), window),
+    ("channel_moments", form(3, 4), (x,), {}),
+    ("channel_moments", form(2, 4), (none,), {}),
+    ("channel_affine", whole, (x, vector[:3], vector, vector), relu),
+    ("channel_affine", form(2, 6, 6, 3), (x, vector, vector, vector), relu),
+    ("channel_affine_sums", form(2, 4), (x, x[:1], vector, vector, vector), relu),
+    ("channel_affine_gradient", whole, (x, x, *[vector] * 4, vector[:1]), relu),
+    ("max_pool", (half, bytes), (x,), pool(2, 2, 2, 2)),
+    ("max_pool", (half, bytes), (x,), pool(2**33, 2**33, 2, 2, 0, 0)),
+    ("max_pool", (half, bytes), (x,), pool(2, 2, 0, 2, 0, 0)),
+    ("max_pool", (half, bytes), (x,), pool(2, 2, 9, 2, 0, 0)),
+    ("max_pool", (half, bytes), (x[:1],), pool(2, 2, 2, 2, 0, 0)),
+    ("max_pool", (half, form(2, 3, 3, 3, dtype=jnp.uint8)), (x,), pool(2, 2, 2, 2, 0, 0)),
+    ("sum_pool", half, (x[..., :1],), pool(2, 2, 2, 2, 0, 0)),
+    ("sum_pool_gradient", whole, (x[:, :3, :3, :1],), pool(2, 2, 2, 2, 0, 0)),
+    ("max_pool_gradient", whole, (x[:, :3, :3], jnp.ones((2, 3, 3, 3), jnp.uint8)), pool(2, 2, 2, 2, 0, 0)),
+]
+def call(name, result, operands, attributes, threads=1):
+    run = jax.ffi.ffi_call(f"cnnjax_{name}", result)
+    attributes = {"threads": np.int64(threads), **attributes}
+    return jax.block_until_ready(jax.jit(lambda *given: run(*given, **attributes))(*operands))
+
+for case in good:
+    call(*case)
+for case, threads in [*((case, 1) for case in bad), *((case, 0) for case in good), *((case, -1) for case in good)]:
+    try:
+        call(*case, threads)
+    except JaxRuntimeError as error:
+        assert "INVALID_ARGUMENT" in str(error), error
+    else:
+        raise AssertionError(case)
+"""
+
+
+@needs_native
+def test_what_does_not_fit_a_custom_call_is_an_error_and_no_crash():
+    run(HANDLERS)
