@@ -21,6 +21,7 @@ from cnnjax.layers.custom_calls import Window
 from cnnjax.layers.flax_modules import replace_batch_norm
 from cnnjax.layers.general import MOST_TILED, is_own_faster
 from cnnjax.layers.layouts import BATCH_FIRST, BATCH_INSIDE, Layout
+from cnnjax.layers.normalization import add_bias
 from cnnjax.machine.devices import take_share
 from cnnjax.models.cnn import NORM_LAYERS, POOL_LAYERS, Block, ModelConfig
 from cnnjax.models.network import OUTPUTS, Shape
@@ -85,7 +86,7 @@ class Conv(nn.Module):
         outputs = convolve(*operands, dilation=self.dilation, groups=groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.filters,), jnp.float32)
-            outputs = outputs + bias.astype(self.dtype)
+            outputs = add_bias(outputs, bias.astype(self.dtype))
         return outputs
 
 
