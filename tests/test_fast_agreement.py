@@ -586,6 +586,41 @@ def test_loops_keys_integers_constants_and_trees_pass_through():
     compare(ours, theirs, 1e-5)
 
 
+def test_arguments_that_are_no_arrays_are_passed_as_they_are():
+    network = VGG(classes=4, blocks=(1,), width=8)
+    images = jnp.ones((4, 8, 8, 3))
+    variables = network.init(jax.random.key(0), images)
+    named = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(1)}}
+    results = use_fast_layers(network.apply)(variables, images, **named)
+    jax.tree.map(
+        lambda fast, slow: np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5),
+        results,
+        network.apply(variables, images, **named),
+    )
+
+
+def test_a_function_is_the_same_before_and_after_it_had_fast_layers():
+    layer = nn.BatchNorm(use_running_average=False)
+    images = jnp.ones((4, 3))
+    variables = layer.init(jax.random.key(0), images)
+
+    def normalize(images):
+        return layer.apply(variables, images, mutable=["batch_stats"])
+
+    before = str(jax.make_jaxpr(normalize)(images))
+    fast = str(jax.make_jaxpr(use_fast_layers(normalize))(images))
+    assert str(jax.make_jaxpr(normalize)(images)) == before
+    assert ("cnnjax_channel" in fast) == custom_calls.are_available()
+
+
+def test_batch_normalisation_with_names_of_mesh_axes_is_normalised():
+    layer = nn.BatchNorm(use_running_average=False, scale_init=nn.with_partitioning(nn.initializers.ones, (None,)))
+    images = jnp.arange(8.0).reshape(2, 4)
+    variables = layer.init(jax.random.key(0), images)
+    outputs, _ = use_fast_layers(layer.apply)(variables, images, mutable=["batch_stats"])
+    np.testing.assert_allclose(outputs[1], np.ones(4), rtol=1e-4)
+
+
 def test_a_function_without_convolutions_stays_as_it_is():
     def run(images):
         return lax.scan(lambda x, _: (jax.nn.relu(x) @ jnp.ones((4, 4)), x.mean()), images, None, length=2)

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <initializer_list>
 #include <limits>
 #include <list>
@@ -36,6 +37,8 @@ ffi::Error Guarded(Run run) {
   try {
     run();
     return ffi::Error::Success();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "Out of memory in a layer");
   } catch (const std::exception& error) {
     return ffi::Error(ffi::ErrorCode::kInvalidArgument, error.what());
   }
@@ -122,6 +125,7 @@ Convolution Prepare(Mode mode, const Desc& images, const Desc& kernel, const Des
   for (auto& gap : gaps) --gap;
   const Desc any(kernel.get_dims(), kernel.get_data_type(), dnnl::memory::format_tag::any);
   dnnl::primitive_attr attributes;
+  attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);  // whatever $ONEDNN_DEFAULT_FPMATH_MODE says
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // as several threads run one primitive at a time
   const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, direct, images,
                                                           any, outputs, strides, gaps, low, high, attributes);
@@ -327,8 +331,17 @@ int64_t CountRows(const Array& array) {
 template <typename Run>
 void Divide(int64_t rows, int64_t threads, Run run) {
   CheckThreads(threads);
+  std::exception_ptr failure;  // must not leave the parallel region
 #pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(static, 1)
-  for (int64_t part = 0; part < threads; ++part) run(rows * part / threads, rows * (part + 1) / threads, part);
+  for (int64_t part = 0; part < threads; ++part) {
+    try {
+      run(rows * part / threads, rows * (part + 1) / threads, part);
+    } catch (...) {
+#pragma omp critical
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 // Runs `run(channel)` for all channels; in runs of a fixed length, which the compiler turns into one vector.

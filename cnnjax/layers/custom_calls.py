@@ -2,12 +2,15 @@
 
 They run on CPU only, on one thread for each core that a device of JAX has. Activations are (batch, *spatial, channels)
 and kernels (*window, channels / groups, filters), float32 or bfloat16. The functions here have no gradients; those that
-do are in `convolution`, `normalization` and `pooling`.
+do are in `onednn`, `normalization` and `reduction`.
 """
 
+import contextlib
 import ctypes
 import functools
+import math
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -55,8 +58,8 @@ class Window(NamedTuple):
 
 
 def are_available() -> bool:
-    """Whether these operations can be called; compiles them if nobody has before, in about 4 s."""
-    return are_fast_layers_wanted() and isinstance(_load(), ctypes.CDLL)
+    """Whether JAX computes on CPU and these operations can be called; compiles them if nobody has before."""
+    return jax.default_backend() == "cpu" and are_fast_layers_wanted() and isinstance(_load(), ctypes.CDLL)
 
 
 def describe() -> str | None:
@@ -76,9 +79,10 @@ def explain_missing() -> str:
 @functools.cache
 def _load() -> ctypes.CDLL | UnavailableError:
     """Compiles and registers the operations; returns their library, or why they cannot be had."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would slow XLA's down
     try:
-        library = ctypes.CDLL(str(compile_library(LAYERS)))
+        path = compile_library(LAYERS)
+        with _sleeping_threads():
+            library = ctypes.CDLL(str(path))
     except UnavailableError as error:
         return error
     except OSError as error:
@@ -89,6 +93,19 @@ def _load() -> ctypes.CDLL | UnavailableError:
     return library
 
 
+@contextlib.contextmanager
+def _sleeping_threads() -> Iterator[None]:
+    """Lets OpenMP, if it is loaded now, put waiting threads to sleep; they would slow XLA's down."""
+    name = "OMP_WAIT_POLICY"
+    is_set = name in os.environ
+    os.environ.setdefault(name, "passive")
+    try:
+        yield
+    finally:
+        if not is_set:
+            del os.environ[name]
+
+
 def _name_target(name: str) -> str:
     return f"cnnjax_{name}"
 
@@ -96,7 +113,9 @@ def _name_target(name: str) -> str:
 def _call(name: str, results: Any, *operands: jax.Array, **attributes: Any) -> Any:
     # Under vmap, one call after the other: on CPU a call fills a core.
     call: Any = jax.ffi.ffi_call(_name_target(name), results, vmap_method="sequential")
-    threads = np.int64(max(count_cores() // jax.local_device_count("cpu"), 1))
+    mesh = jax.sharding.get_abstract_mesh()  # that of `jax.shard_map` around this, whose devices compute at once
+    devices = min(math.prod(mesh.shape[axis] for axis in mesh.manual_axes), jax.local_device_count("cpu"))
+    threads = np.int64(max(count_cores() // devices, 1))
     operands = vary_alike(*operands)
     return jax.tree.map(
         lambda result: vary_alike(result, operands[0])[0], call(*operands, threads=threads, **attributes)

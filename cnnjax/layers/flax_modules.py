@@ -39,8 +39,8 @@ def replace_batch_norm(method: Callable[..., Any], args: Any, kwargs: Any, conte
         outputs = method(*args, **kwargs)
         return nn.relu(outputs) if relu else outputs
     channels = images.shape[-1:]
-    scale = layer.get_variable("params", "scale") if layer.use_scale else jnp.ones(channels, jnp.float32)
-    bias = layer.get_variable("params", "bias") if layer.use_bias else jnp.zeros(channels, jnp.float32)
+    scale = nn.meta.unbox(layer.get_variable("params", "scale")) if layer.use_scale else jnp.ones(channels, jnp.float32)
+    bias = nn.meta.unbox(layer.get_variable("params", "bias")) if layer.use_bias else jnp.zeros(channels, jnp.float32)
     normalized = normalize_batch(images, scale, bias, layer.epsilon, layer.axis_name, relu)
     old: Mapping[str, jax.Array] = layer.variables["batch_stats"]
     for name, new in (("mean", normalized.mean), ("var", normalized.variance)):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
@@ -28,10 +29,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def use_fast_layers(function: Function) -> Function:
     """Returns a function that computes the same with the fast layers, where they are faster.
 
-    Its results and gradients differ by rounding. On accelerators nothing changes.
+    Its results and gradients differ by rounding. On accelerators nothing changes. It is meant to be called inside
+    `jax.jit`, for otherwise every call compiles its layers again. Gradients are to be taken of it,
+    as in ``jax.grad(use_fast_layers(f))``, for those inside `f` stay XLA's. On CPU, derivatives are in reverse mode
+    only.
 
     Args:
-        function: a function of trees of arrays.
+        function: a function of any arguments. Those that are no arrays, such as flags, are passed as they are.
 
     Example:
         >>> def smooth(images, kernel):
@@ -42,10 +46,18 @@ def use_fast_layers(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:
+        leaves, tree = jax.tree.flatten((arguments, named))
+        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic)]
+        arrays = [leaves[place] for place in places]
+
+        def call(*arrays: Any) -> Any:  # JAX keeps what it traces by function, so this one must be new
+            given = dict(zip(places, arrays, strict=True))
+            arguments, named = jax.tree.unflatten(tree, [given.get(place, leaf) for place, leaf in enumerate(leaves)])
+            return function(*arguments, **named)
+
         with nn.intercept_methods(replace_batch_norm):
-            program, form = jax.make_jaxpr(function, return_shape=True)(*arguments, **named)
-        results = jaxpr_as_fun(_rewrite(program))(*jax.tree.leaves((arguments, named)))
-        return jax.tree.unflatten(jax.tree.structure(form), results)
+            program, form = jax.make_jaxpr(call, return_shape=True)(*arrays)
+        return jax.tree.unflatten(jax.tree.structure(form), jaxpr_as_fun(_rewrite(program))(*arrays))
 
     return run  # type: ignore[return-value]
 

@@ -66,6 +66,7 @@ class Adapter(nn.Module):
             self.sow("intermediates", OUTPUTS, outputs, init_fn=dict, reduce_fn=lambda _, new: new)
         return logits
 
+    @nn.nowrap
     def apply(self, variables: Any, *arguments: Any, rngs: Any = None, **named: Any) -> Any:
         """Applies the module as ``nn.Module.apply`` does, with the library's convolutions, poolings and norms."""
         apply = super().apply

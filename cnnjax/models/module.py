@@ -303,7 +303,7 @@ def choose_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> 
         image_shape: (height, width, channels).
         dtype: dtype of the arithmetic.
     """
-    if not custom_calls.are_available() or jax.default_backend() != "cpu":
+    if not custom_calls.are_available():
         return BATCH_INSIDE
     blocks, shape, suited = iter(config.blocks), image_shape, {True: 0, False: 0}
     for layer in config.list_layers(image_shape, None):
