@@ -175,8 +175,8 @@ def _widen(function: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[j
 
 def choose_plan(images: jax.Array, kernel: jax.Array, strides: Pair) -> ConvolutionPlan:
     """Returns the algorithms that measure fastest on CPU; only shapes and dtype of the padded arguments matter."""
-    # Tiles as soon as they save any multiplication: the fastest in 16 of the 17 shapes of docs/convolutions.md. One
-    # algorithm for all modes, because a mode reuses what another has transformed.
+    # Tiles as soon as they save any multiplication, by docs/convolutions.md.
+    # One algorithm for all modes, as a mode reuses what another has transformed.
     if _is_worth_tiling(images, kernel, strides):
         return ConvolutionPlan("tiles", "tiles", "tiles")
     if can_be_patches(images, kernel, strides):
