@@ -99,6 +99,17 @@ def test_a_library_that_cannot_be_loaded_ends_no_run(content, tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("missing")
+def test_the_line_says_onednn_only_if_the_library_can_be_loaded(tmp_path, monkeypatch):
+    library = tmp_path / "library.so"
+    library.write_bytes(b"no library")
+    monkeypatch.setattr(native, "compile_library", lambda source: library)
+    line = prepare_layers()
+    assert line.startswith("convolutions: cnnjax's own; those of oneDNN would be faster: the compiled layers cannot be")
+    assert "\n" not in line
+    assert os.environ["CNNJAX_FAST_LAYERS"] == "0"
+
+
+@pytest.mark.usefixtures("missing")
 def test_where_there_may_be_accelerators_nothing_is_compiled_or_told(monkeypatch):
     monkeypatch.setattr(native, "may_have_accelerators", lambda: True)
     assert prepare_layers() is None

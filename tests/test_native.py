@@ -215,6 +215,37 @@ def test_equal_sources_in_two_folders_share_a_library(source, tmp_path):
 
 
 @can_compile
+def test_the_source_of_the_layers_gives_no_warning(source, monkeypatch):
+    monkeypatch.setattr(native, "FLAGS", ("-Werror", *native.FLAGS))
+    assert compile_library(native.LAYERS).is_file()
+
+
+@can_compile
+def test_headers_of_another_onednn_are_not_used(source, tmp_path, monkeypatch):
+    other = tmp_path / "other/oneapi/dnnl/dnnl.hpp"
+    other.parent.mkdir(parents=True)
+    other.write_text("#error of another oneDNN\n")
+    monkeypatch.setenv("CPATH", str(tmp_path / "other"))
+    monkeypatch.setenv("CPLUS_INCLUDE_PATH", str(tmp_path / "other"))
+    source.write_text('#include "oneapi/dnnl/dnnl.hpp"\n' + SOURCE)
+    assert answer(compile_library(source)) == 42
+
+
+@can_compile
+@pytest.mark.parametrize("names", [["clang++"], ["c++", "clang++"]])
+def test_a_compiler_with_another_openmp_is_used_only_if_it_is_named(source, tmp_path, monkeypatch, names):
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(UnavailableError, match=r"install g\+\+"):
+        compile_library(source)
+    monkeypatch.setenv("CXX", "clang++")
+    assert native.find_compiler().command == ("clang++",)
+
+
+@can_compile
 @pytest.mark.parametrize(
     ("text", "message"),
     [

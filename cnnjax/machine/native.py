@@ -35,10 +35,10 @@ LAYERS = Path(__file__).parents[1] / "layers/custom_calls.cc"
 """The C++ of the layers."""
 SWITCH = "CNNJAX_FAST_LAYERS"
 """Environment variable that is ``0`` where layers must not use native code; child processes inherit it."""
-COMPILERS = ("g++", "c++", "clang++")
-"""The compilers that are looked for, unless ``$CXX`` names one."""
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-shared", "-Wl,-z,defs", "-w")
-"""Options of the compiler: for this CPU only; a missing symbol is an error; no warnings, which XLA's headers cause."""
+COMPILER = "g++"
+"""The compiler, unless ``$CXX`` names one. Others may link an OpenMP of their own beside oneDNN's, which is GCC's."""
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-shared", "-Wl,-z,defs", "-Wall", "-Wextra")
+"""Options of the compiler: for this CPU only; a missing symbol is an error."""
 BUILD_SECONDS = 300.0
 """Time limit of a build, which takes about 4 s on an idle machine."""
 ANSWER_SECONDS = 20.0
@@ -76,7 +76,7 @@ def are_fast_layers_wanted() -> bool:
 def prepare_layers() -> str | None:
     """Compiles the C++ of the layers, and returns a line that says which convolutions are used, and why.
 
-    Commands call this before they train or start workers. Where it cannot be compiled, fast layers are turned off for
+    Commands call this before they train or start workers. Where it cannot be had, fast layers are turned off for
     this process and its child processes, so that the reason is said once, and no worker tries again.
 
     Returns:
@@ -90,7 +90,7 @@ def prepare_layers() -> str | None:
     if may_have_accelerators():
         return None
     try:
-        compile_library(LAYERS)
+        _try_loading(compile_library(LAYERS))
     except UnavailableError as error:
         allow_fast_layers(False)
         return f"convolutions: cnnjax's own; those of oneDNN would be faster: {error}"
@@ -145,7 +145,7 @@ def compile_library(source: Path) -> Path:
         content = source.read_bytes()
     except OSError as error:
         raise UnavailableError(f"{source} cannot be read: {error.strerror}") from None
-    options = (*FLAGS, *(f"-I{folder}" for folder in headers), *linked)
+    options = (*FLAGS, *(f"-isystem{folder}" for folder in headers), *linked)  # no warnings of these headers
     depends_on = {
         "source": hashlib.sha256(content).hexdigest(),
         "compiler": (*compiler.command, compiler.version),
@@ -197,20 +197,19 @@ def find_headers() -> Path:
 
 
 def find_compiler() -> Compiler:
-    """Returns the C++ compiler that ``$CXX`` names, or else the first of `COMPILERS` that is installed.
+    """Returns the C++ compiler that ``$CXX`` names, or else `COMPILER`.
 
     Raises:
         UnavailableError: there is none, or it does not start.
     """
     given = os.environ.get("CXX", "").strip()
     try:
-        choices = [shlex.split(given)] if given else [[name] for name in COMPILERS]
+        command = shlex.split(given) or [COMPILER]
     except ValueError as error:
         raise UnavailableError(f"CXX={given!r}: {error}") from None
-    command = next((words for words in choices if shutil.which(words[0])), None)
-    if command is None and given:
-        raise UnavailableError(f"CXX={given!r}: there is no such compiler; name another one, or unset CXX")
-    if command is None:
+    if not shutil.which(command[0]):
+        if given:
+            raise UnavailableError(f"CXX={given!r}: there is no such compiler; name another one, or unset CXX")
         raise UnavailableError("there is no C++ compiler; install g++ (apt-get install g++), or name one in CXX")
     lines = _run((*command, "--version"), ANSWER_SECONDS).splitlines()
     return Compiler(tuple(command), lines[0] if lines else "")
@@ -262,16 +261,23 @@ def _build(command: Sequence[str], target: Path) -> None:
         _run((*command, "-o", str(draft)), BUILD_SECONDS, folder)
         if not draft.is_file():
             raise UnavailableError(f"{command[0]} has made no library")
-        # In a process of its own, for a library that is wrong may end the process that loads it.
-        load = python_command("-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", str(draft))
-        try:
-            _run(load, ANSWER_SECONDS)
-        except UnavailableError as error:
-            raise UnavailableError(f"what {command[0]} has made cannot be loaded: {error}") from None
+        _try_loading(draft)
         content = draft.read_bytes()
         # The hash follows the library in the same file, where the loader does not look, so that both appear at once.
         draft.write_bytes(content + hashlib.sha256(content).digest())
         draft.replace(target)
+
+
+def _try_loading(library: Path) -> None:
+    """Loads a library in a process of its own, which ends if the library is wrong.
+
+    Raises:
+        UnavailableError: it cannot be loaded.
+    """
+    try:
+        _run(python_command("-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", str(library)), ANSWER_SECONDS)
+    except UnavailableError as error:
+        raise UnavailableError(f"the compiled layers cannot be loaded: {error}") from None
 
 
 def _is_whole(library: Path) -> bool:
@@ -292,6 +298,7 @@ def _run(command: Sequence[str], seconds: float, folder: str | None = None) -> s
     """
     name = shlex.join(command[:1])
     environment = {**os.environ, "LC_ALL": "C", **({"TMPDIR": folder} if folder else {})}
+    environment.pop("CPATH", None)  # headers of another oneDNN there would come before those of -isystem
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
