@@ -4,6 +4,7 @@ import textwrap
 
 import pytest
 
+from cnnjax.errors import InputError
 from cnnjax.models.division import is_divisible
 from cnnjax.models.own_module import ModuleConfig
 
@@ -49,7 +50,8 @@ COUPLED = {
     "dropout across examples": "x = nn.Dropout(0.5, deterministic=not train)(x.T).T",
     "a sum as a loss": "self.sow('losses', 'size', (x**2).sum())",
     "statistics of its own": OWN_STATISTICS.strip(),
-    "a batch of this size": "x = x.reshape(2, -1, 8)[:, ::-1].reshape(-1, 8)",
+    "a batch of one size": "assert len(x) == 8",
+    "rows of a batch of this size": "x = x.reshape(2, -1, 8)[:, ::-1].reshape(-1, 8)",
 }
 
 
@@ -67,3 +69,10 @@ def test_shares_of_a_batch_that_give_the_same_as_the_whole_may_be_divided(tmp_pa
 @pytest.mark.parametrize("body", COUPLED.values(), ids=COUPLED)
 def test_a_module_that_couples_examples_by_itself_may_not_be_divided(tmp_path, monkeypatch, body):
     assert not is_divisible(read(tmp_path, monkeypatch, body), (4, 4, 1), 10)
+
+
+def test_an_edited_module_is_an_error_and_not_one_that_couples_examples(tmp_path, monkeypatch):
+    config = read(tmp_path, monkeypatch, "x = x + 1")
+    (tmp_path / "nets.py").write_text(textwrap.dedent(MODULE.format(body="x = x + 2")))
+    with pytest.raises(InputError, match=r"nets\.py"):
+        is_divisible(config, (4, 4, 1), 10)

@@ -1,7 +1,8 @@
 """Whether a module of the user gives the same for shares of a batch on several devices as for the whole batch on one.
 
 Nothing in a module says so: it may take a mean over the batch outside of batch normalisation, or draw random numbers
-by the shape of its share. So both are computed, for a few images and parameters of noise, and compared.
+by the shape of its share. So both are computed in float32, for two shares of four images and parameters of noise, and
+compared.
 """
 
 import functools
@@ -31,24 +32,29 @@ TOLERANCE = 1e-3
 def is_divisible(config: ModuleConfig, image_shape: Shape, classes: int) -> bool:
     """Returns whether a batch in shares gives the logits, losses and other variables of the whole batch in training.
 
+    It is tried with `SHARES` shares of `EXAMPLES` images, in float32.
+
     Args:
         config: the settings of the module.
         image_shape: (height, width, channels).
         classes: number of classes.
 
+    Raises:
+        InputError: the module is not that of these settings, or does not return logits (batch, classes).
+        CodeError: the module raised an exception with the whole batch.
+
     Example:
-        >>> dense = ModuleConfig.from_dict({"module": "flax.linen:Dense", "features": 10})
-        >>> is_divisible(ModuleConfig.from_dict({"module": "flax.linen:BatchNorm"}), (4, 4, 1), 10)
-        False
+        >>> is_divisible(ModuleConfig.from_dict({"module": "experiments.networks.lenet:LeNet5"}), (28, 28, 1), 10)
+        True
     """
+    module = config.make(classes, jnp.dtype(jnp.float32))
+    call = functools.partial(call_module, train=False, reference=config.module)
+    random = np.random.default_rng(0)
+    images = random.random((SHARES * EXAMPLES, *image_shape), np.float32)
+    forms = jax.eval_shape(nn.init(call, module), jax.random.key(0), images)
+    saved = {name: tree for name, tree in forms.items() if name not in UNSAVED}
+    variables = jax.tree.map(functools.partial(_draw, random), saved)
     try:
-        module = config.make(classes, jnp.dtype(jnp.float32))
-        call = functools.partial(call_module, train=False, reference=config.module)
-        random = np.random.default_rng(0)
-        images = random.random((SHARES * EXAMPLES, *image_shape), np.float32)
-        forms = jax.eval_shape(nn.init(call, module), jax.random.key(0), images)
-        saved = {name: tree for name, tree in forms.items() if name not in UNSAVED}
-        variables = jax.tree.map(functools.partial(_draw, random), saved)
         program = compile_program(_compare, variables, images, module=module, reference=config.module)
     except (CodeError, InputError):  # it needs a whole batch
         return False
