@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cnnjax import InputError, Store, load_run
+from cnnjax.layers.custom_calls import explain_missing
 from cnnjax.machine.distributed import check_processes
 
 RUN = ["--model.filters", "[4]", "--model.dense", "[8]", "--model.dropout", "0.3", "--model.batch-norm"]
@@ -24,8 +25,8 @@ def find_port():
         return probe.getsockname()[1]
 
 
-def start(*words):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+def start(*words, **variables):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
     environment.pop("JAX_NUM_CPU_DEVICES", None)
     command = [sys.executable, "-m", "experiments.train", *RUN, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -116,6 +117,19 @@ def test_processes_with_different_runs_do_not_train(tmp_path):
     assert codes == [4, 4], outputs
     for _, errors in outputs:
         assert "all processes must be given the same run; the run is " in errors
+    assert not (tmp_path / "runs.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_processes_with_different_layers_do_not_train(tmp_path):
+    if explain_missing():
+        pytest.skip(explain_missing())
+    words = ["--out", str(tmp_path), "--devices", "1", "--coordinator", f"127.0.0.1:{find_port()}"]
+    words += ["--num-processes", "2", "--process-id"]
+    codes, outputs = finish([start(*words, "0"), start(*words, "1", CXX="no-such-compiler")])
+    assert codes == [4, 4], outputs
+    for _, errors in outputs:
+        assert "all processes must have the same oneDNN, or none (--no-fast-layers)" in errors
     assert not (tmp_path / "runs.sqlite").exists()
 
 

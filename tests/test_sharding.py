@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cnnjax import RunConfig
+from cnnjax.data.loading import load_data_info
+from cnnjax.models.own_module import ModuleConfig
+from cnnjax.training.fit import choose_run_devices
+
 TRAIN = """
 import json, sys
 import numpy as np
@@ -150,3 +155,9 @@ print("resumed")
 """
     result = run_program("-c", program, str(tmp_path), cpu_devices=2)
     assert (result.returncode, result.stdout) == (0, "resumed\n"), result.stderr
+
+
+def test_whether_a_module_can_be_divided_is_not_tried_for_one_device(monkeypatch):
+    monkeypatch.setattr(ModuleConfig, "can_be_divided", lambda *_: pytest.fail("tried"))
+    config = RunConfig(ModuleConfig.from_dict({"module": "experiments.networks.lenet:LeNet5"}))
+    assert choose_run_devices(config, load_data_info(config.data), devices=1) == 1

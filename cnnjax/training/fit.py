@@ -8,6 +8,7 @@ starts only once the store is known to be writable.
 """
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,10 +125,16 @@ def _train_alone(
     """Trains a run that is not stored, and stores the result."""
     with all_or_none():
         dataset = dataset or load_data(config.data)
-        prepared, layers, provenance, load_seconds = _prepare(config, dataset, store, devices, start)
+        devices, provenance = _describe(config, dataset.info, devices)
     images_hash = provenance["dataset"]["sha256"]
     if is_joined():
+        check_same(devices, "the number of devices", "all processes must be given the same number of devices")
         check_same(int(images_hash[:7], 16), "the hash of the images", "all processes must be given the same dataset")
+        layers_hash = hashlib.sha256(provenance["convolutions"].encode()).hexdigest()
+        must = "all processes must have the same oneDNN, or none (--no-fast-layers)"
+        check_same(int(layers_hash[:7], 16), "the hash of what convolves", must)
+    with all_or_none():
+        prepared, layers, load_seconds = _prepare(config, dataset, store, devices, start)
     from cnnjax.training import loop
 
     checkpoints = _find_checkpoints(store, config, images_hash) if store else None
@@ -150,19 +157,25 @@ def _train_alone(
     return run
 
 
-def _prepare(
-    config: RunConfig, dataset: Dataset, store: Store | None, devices: int | None, start: float
-) -> tuple["Prepared", tuple[Layer, ...], dict[str, Any], float]:
-    """Returns the prepared run, its layers, its provenance, and the seconds from `start` until loading ended."""
+def _describe(config: RunConfig, info: DatasetInfo, devices: int | None) -> tuple[int, dict[str, Any]]:
+    """Returns the number of devices of a run and its provenance, of which nothing depends on other processes."""
     check_settings()
+    from cnnjax.machine.devices import describe_execution
+
+    devices = choose_run_devices(config, info, devices)
+    return devices, collect_provenance(config, info, describe_execution(devices))
+
+
+def _prepare(
+    config: RunConfig, dataset: Dataset, store: Store | None, devices: int, start: float
+) -> tuple["Prepared", tuple[Layer, ...], float]:
+    """Returns the prepared run, its layers, and the seconds from `start` until loading ended."""
     import jax
 
-    from cnnjax.machine.devices import describe_execution, make_mesh
+    from cnnjax.machine.devices import make_mesh
     from cnnjax.training import loop
     from cnnjax.training.own_functions import check_functions
 
-    devices = _choose_devices(config, dataset.info, devices)
-    provenance = collect_provenance(config, dataset.info, describe_execution(devices))
     mesh = make_mesh(devices, config.train.batch_size)
     if is_joined() and not fit_on_devices(config, dataset.info, jax.local_device_count(), share=1.0):
         raise UnavailableError(
@@ -179,24 +192,41 @@ def _prepare(
         _find_checkpoints(store, config).check_writable()
         keep_given_info(config.data, dataset.info)
     with _named_memory_errors():
-        return loop.prepare(config, dataset, mesh), layers, provenance, load_seconds
+        return loop.prepare(config, dataset, mesh), layers, load_seconds
 
 
-def _choose_devices(config: RunConfig, info: DatasetInfo, devices: int | None) -> int:
-    """Returns the number of devices of a run; raises `InputError` if its batches cannot be divided among them."""
+def choose_run_devices(config: RunConfig, info: DatasetInfo, devices: int | None = None) -> int:
+    """Returns the number of devices of a run.
+
+    A module of the user gets several by default only where it has oneDNN's layers and its batches can be divided.
+
+    Args:
+        config: the run.
+        info: its dataset.
+        devices: the number that was asked for; ``None`` for the default.
+
+    Raises:
+        InputError: several devices are asked for, or the processes have several, and its batches cannot be divided.
+
+    Example:
+        >>> choose_run_devices(RunConfig(), load_data_info(RunConfig().data), devices=1)
+        1
+    """
     from cnnjax.layers.custom_calls import are_available
     from cnnjax.machine.devices import choose_devices
 
-    if devices is None and isinstance(config.model, ModuleConfig) and not is_joined():
-        divides = are_available() and config.model.can_be_divided(info.image_shape, info.classes)
-        return choose_devices(config.train.batch_size) if divides else 1
     chosen = devices or choose_devices(config.train.batch_size)
-    if chosen == 1 or config.model.can_be_divided(info.image_shape, info.classes):
+    if chosen == 1:
+        return 1
+    is_asked = devices is not None or is_joined() or not isinstance(config.model, ModuleConfig)
+    if (is_asked or are_available()) and config.model.can_be_divided(info.image_shape, info.classes):
         return chosen
-    raise InputError(
-        f"devices={chosen}: must be 1, of one process, as shares of a batch give another result than the whole; of "
-        "what your module computes of all examples together, nn.BatchNorm and nn.Dropout can be divided"
-    )
+    if is_asked:
+        raise InputError(
+            f"devices={chosen}: must be 1, of one process, as shares of a batch give another result than the whole; of "
+            "what your module computes of all examples together, nn.BatchNorm and nn.Dropout can be divided"
+        )
+    return 1
 
 
 def _keep(run: Run, position: "Position", store: Store, checkpoints: Checkpoints) -> None:

@@ -16,16 +16,15 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
     import jax
 
     from cnnjax import RunConfig, TrainConfig
-    from cnnjax.layers.custom_calls import are_available
-    from cnnjax.machine.devices import choose_devices, make_mesh
+    from cnnjax.machine.devices import make_mesh
     from cnnjax.models.table import Summary
+    from cnnjax.training.fit import choose_run_devices
     from cnnjax.training.loop import Prepared, prepare
     from cnnjax.training.programs import PIECE
 
     config = RunConfig(network.make_config(), TrainConfig(precision=options.precision), seed=seed)
     dataset = load_dataset(network.image_shape)
-    is_divided = not network.module or are_available()  # by default, as in `fit`
-    mesh = make_mesh(choose_devices(BATCH) if is_divided else 1, BATCH)
+    mesh = make_mesh(choose_run_devices(config, dataset.info), BATCH)
     layers = config.model.list_layers(network.image_shape, dataset.classes)
     steps_an_epoch = len(dataset.train) // BATCH
     prepared: Prepared | None = None
