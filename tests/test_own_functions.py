@@ -30,6 +30,7 @@ from cnnjax.reports.arms import count_origins, describe_origins
 from cnnjax.runs.provenance import list_code
 from cnnjax.runs.trackers.tracking import list_origins
 from cnnjax.settings.functions import load_function, read_function
+from cnnjax.settings.references import describe_package
 from cnnjax.training.fit import fit_many
 from cnnjax.training.optimizers import make_schedule
 from cnnjax.training.own_functions import check_functions
@@ -407,3 +408,20 @@ def test_restarts_begin_a_new_cosine_after_one_and_three_sevenths_of_the_steps()
         steps = np.arange(end - start) / (end - start)
         np.testing.assert_allclose(values[start:end], (1 + np.cos(np.pi * steps)) / 2, atol=1e-6)
     assert jnp.shape(schedule(jnp.int32(3))) == ()
+
+
+def test_a_module_of_a_package_that_distributions_share_is_recorded_with_its_own(tmp_path, monkeypatch):
+    for name, version, modules in (("first", "1.0", ["one", "both"]), ("second", "2.0", ["two", "inner/two", "both"])):
+        files = [f"shared_package/{module}.py" for module in modules]
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("raise ImportError")
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (folder / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    monkeypatch.syspath_prepend(tmp_path)
+    second, unclear = {"package": "second", "version": "2.0"}, {"package": "shared_package", "version": None}
+    assert describe_package("shared_package.one:f") == {"package": "first", "version": "1.0"}
+    assert describe_package("shared_package.two:f") == describe_package("shared_package.inner.two:f") == second
+    assert describe_package("shared_package.both:f") == describe_package("shared_package.none:f") == unclear

@@ -211,11 +211,29 @@ def describe_package(reference: str) -> dict[str, str | None]:
         >>> describe_package("optax:lion")["package"], describe_package("math:isclose")["package"]
         ('optax', 'python')
     """
-    top = re.split("[.:]", reference)[0]
+    module = reference.partition(":")[0]
+    top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return {"package": "python", "version": platform.python_version()}
-    names = importlib.metadata.packages_distributions().get(top)
-    return {"package": names[0] if names else top, "version": importlib.metadata.version(names[0]) if names else None}
+    found = _find_distribution(module)
+    return {"package": found.name if found else top, "version": found.version if found else None}
+
+
+@functools.cache
+def _find_distribution(module: str) -> importlib.metadata.Distribution | None:
+    """Returns the installed distribution that a module is of; ``None`` if not known."""
+    names = {*importlib.metadata.packages_distributions().get(module.partition(".")[0], ())}
+    found = [importlib.metadata.distribution(name) for name in names]
+    if len(found) > 1:  # they share a package
+        with contextlib.suppress(InputError):
+            origin = Path(_find_spec(module, "module").origin or "").resolve()
+            found = [each for each in found if _holds(each, origin)]
+    return found[0] if len(found) == 1 else None
+
+
+def _holds(distribution: importlib.metadata.Distribution, path: Path) -> bool:
+    files = (file for file in distribution.files or () if file.name == path.name)
+    return any(Path(str(distribution.locate_file(file))).resolve() == path for file in files)
 
 
 def is_bound(reference: str, where: str) -> bool:
@@ -346,7 +364,10 @@ def _find_without_import(module: str) -> importlib.machinery.ModuleSpec | None:
         if spec is None or spec.submodule_search_locations is None:
             return None
         name = f"{name}.{word}"
-        spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
+        try:
+            spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
+        except KeyError:  # a namespace package in another one, which has to be imported
+            return None
     return spec
 
 
