@@ -1,8 +1,8 @@
 """CNN: the Flax linen module that a `ModelConfig` describes.
 
 Its parameter tree has the names, shapes and layout of a module built from ``nn.Conv``, ``nn.Dense`` and Flax's
-normalisations in the same order, so weights can be exchanged between the two. Only the algorithms of convolution and
-pooling differ from Flax's.
+normalisations in the same order, so weights can be exchanged between the two. Only the algorithms of convolution,
+pooling and batch normalisation differ from Flax's.
 """
 
 import functools
