@@ -25,7 +25,7 @@ from ablations.execution.local import Workers, make_local_executor
 from ablations.execution.ray_cluster import RayExecutor, check_address
 from ablations.execution.source_folder import NO_SOURCE, gather_source
 from ablations.execution.topping_up import TopUp, describe_other_plans
-from ablations.execution.watching import TrackedGridObserver, make_grid_observer
+from ablations.execution.watching import GridObserver, TrackedGridObserver, make_grid_observer
 from ablations.execution.work import Budget, Executor, Policy
 from ablations.study.grid import choose_cell, expand
 from ablations.study.study import StudyConfig
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
     counts = run_study(
         study,
         arguments.out,
-        make_executor=lambda: _make_executor(arguments, study),
+        make_executor=lambda: _make_executor(arguments, study, observer),
         policy=Policy(arguments.retry_failed, arguments.fail_fast, arguments.max_retries),
         budget=arguments.budget,
         observer=observer,
@@ -161,13 +161,13 @@ def _read_top_up(arguments: RunArguments, study: StudyConfig) -> TopUp | None:
     return TopUp(baseline, arguments.top_up, read_rules(arguments))
 
 
-def _make_executor(arguments: RunArguments, study: StudyConfig) -> Executor:
+def _make_executor(arguments: RunArguments, study: StudyConfig, observer: GridObserver) -> Executor:
     if arguments.executor == "ray":
         source = NO_SOURCE if arguments.address is None else gather_source(expand(study, arguments.max_trials))
         return RayExecutor(arguments.address, workers=arguments.workers, timeout=arguments.timeout, source=source)
     layers = prepare_layers()
-    if layers and not arguments.quiet:
-        say(layers, sys.stdout)
+    if layers:
+        observer.note(layers)
     limit = None if arguments.memory_limit is None else arguments.memory_limit * 2**30
     return make_local_executor(arguments.workers, arguments.timeout, limit, arguments.at_once)
 

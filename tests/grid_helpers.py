@@ -100,6 +100,9 @@ class Watcher:
     def __init__(self):
         self.told = []
 
+    def note(self, message):
+        self.told.append(("note", message))
+
     def begin(self, work):
         self.told.append(("begin", len(work.waiting)))
 

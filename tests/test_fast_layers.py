@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from ablations.execution.ray_cluster import _choose_environment
+from ablations.python import Study
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.layers import custom_calls
@@ -150,6 +151,17 @@ def test_a_grid_says_once_what_its_workers_lack(tmp_path):
     assert not list_told(result.stderr)
     records = Store(tmp_path).find_all().values()
     assert [record.provenance["convolutions"] for record in records] == ["cnnjax"] * 4
+
+
+@pytest.mark.usefixtures("missing")
+def test_a_study_in_python_says_once_what_its_workers_lack(tmp_path, capsys):
+    grid = {"dense": [[4], [8]]}
+    study = Study(data=DataConfig(train_size=200), base={"filters": [], "epochs": 1}, grid=grid, seeds=1)
+    study.run(tmp_path, workers=1)
+    (line,) = list_told(capsys.readouterr().out)
+    assert line.startswith("convolutions: cnnjax's own; those of oneDNN would be faster: ")
+    records = Store(tmp_path).find_all().values()
+    assert [record.provenance["convolutions"] for record in records] == ["cnnjax"] * 2
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def _choose_executor(grid: Grid, workers: int | None, observer: GridObserver) ->
     check(workers, Workers, "workers")
     name = find_notebook_name(json.dumps([cell.config.to_dict() for cell in grid.cells]))
     if name is None:
-        return lambda: _make_local_executor(workers)
+        return lambda: _make_local_executor(workers, observer)
     if workers and workers > 1:
         raise InputError(
             f"workers={workers}: {name} is defined in a notebook, so its trials run in this process; "
@@ -118,8 +118,10 @@ def _choose_executor(grid: Grid, workers: int | None, observer: GridObserver) ->
     return lambda: InProcessExecutor(observer.advance)
 
 
-def _make_local_executor(workers: int | None) -> Executor:
-    prepare_layers()
+def _make_local_executor(workers: int | None, observer: GridObserver) -> Executor:
+    layers = prepare_layers()
+    if layers:
+        observer.note(layers)
     return make_local_executor(workers)
 
 

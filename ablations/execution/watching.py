@@ -28,6 +28,9 @@ NOTEBOOK_WIDTH = 100
 class GridObserver(Protocol):
     """Receives the events of a grid."""
 
+    def note(self, message: str) -> None:
+        """Called before the first trial, with a line of how trials are computed."""
+
     def begin(self, work: Work) -> None:
         """Called first, with the trials that are stored and those that will be run."""
 
@@ -70,6 +73,9 @@ class FailureObserver:
         self._begun = time.monotonic()
         self._ended = 0
         self._cost = self._cost_ended = 0.0
+
+    def note(self, message: str) -> None:
+        """Ignores the message."""
 
     def begin(self, work: Work) -> None:
         """Counts the trials."""
@@ -133,6 +139,10 @@ class FailureObserver:
 class GridLineObserver(FailureObserver):
     """Shows a line per trial."""
 
+    def note(self, message: str) -> None:
+        """Shows the message."""
+        say(message, sys.stdout)
+
     def begin(self, work: Work) -> None:
         """Shows the counts."""
         super().begin(work)
@@ -160,6 +170,10 @@ class GridLiveObserver(FailureObserver):
         self._live: Any = None
         self._refreshed = 0.0
         self._varying: dict[str, str] = {}
+
+    def note(self, message: str) -> None:
+        """Shows the message, above the view."""
+        say(message, sys.stdout)
 
     def begin(self, work: Work) -> None:
         """Starts the view."""
@@ -307,6 +321,10 @@ class TrackedGridObserver:
         self._names = tuple(names)
         check_trackers(self._names)
         self._shown, self._folder = shown, folder
+
+    def note(self, message: str) -> None:
+        """Passes it on."""
+        self._shown.note(message)
 
     def begin(self, work: Work) -> None:
         """Passes it on."""
