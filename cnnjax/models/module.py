@@ -104,13 +104,15 @@ class Dropout(nn.Module):
     batch: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array, rate: float | jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rate: float | jax.Array | None) -> jax.Array:
         """Sets each feature or feature map to zero with probability `rate`, and divides the others by ``1 - rate``.
 
         Args:
             x: float (batch, features), or feature maps; on several devices, the share of this one.
-            rate: in [0, 1).
+            rate: in [0, 1); ``None``, outside training, returns `x` as it is.
         """
+        if rate is None:
+            return x
         batch = x.shape[self.batch] * (1 if self.axis is None else lax.axis_size(self.axis))
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (batch, x.shape[-1]))
         own = jnp.expand_dims(take_share(kept.T, self.axis).T, range(self.batch + 1, x.ndim - 1))
@@ -224,7 +226,9 @@ class CNN(nn.Module):
             x = layout.pool(x, block.pool, block.pool_size, block.pool_strides)
         if block.pool != "none":
             self._keep(f"{POOL_LAYERS[block.pool]}_{index}", x, layout)
-        return x if rate is None else Dropout(self.axis, layout.batch, name=f"SpatialDropout_{index}")(x, rate)
+        if not config.spatial_dropout:
+            return x
+        return Dropout(self.axis, layout.batch, name=f"SpatialDropout_{index}")(x, rate)
 
     def _apply_head(self, x: jax.Array, train: bool, rate: float | jax.Array | None, layout: Layout) -> jax.Array:
         """Returns the logits of the feature maps of the last block, with dropout at this rate before dense layers."""
@@ -233,7 +237,7 @@ class CNN(nn.Module):
         dense = functools.partial(nn.Dense, use_bias=config.use_bias, kernel_init=initial, dtype=self.dtype)
 
         def drop(x: jax.Array) -> jax.Array:
-            return x if rate is None else Dropout(self.axis)(x, rate)
+            return Dropout(self.axis)(x, rate) if config.dropout else x
 
         if config.global_pool == "none":
             x = layout.give(x).reshape(x.shape[layout.batch], -1)

@@ -38,7 +38,7 @@ class BenchmarkArguments:
     """Times the training of networks against other libraries::
 
     python -m experiments.measure.benchmark
-    python -m experiments.measure.benchmark --network vgg --precision bfloat16 --steps 50 --repeats 3
+    python -m experiments.measure.benchmark --network vgg --precision bfloat16
     """
 
     network: Annotated[tuple[str, ...], Option(metavar="NAME")] = (TEXTBOOK.name,)
