@@ -130,11 +130,13 @@ def convolutions(draw):
     return shapes, named
 
 
-def check_convolution(dtype, convolution):
+def check_convolution(is_fast, dtype, convolution):
     (images, kernel), named = convolution
     operands = draw_like(jax.ShapeDtypeStruct(images, jnp.float32), jax.ShapeDtypeStruct(kernel, jnp.float32), seed=2)
     ours = functools.partial(conv_general_dilated, **named)
-    compare_twice(ours, functools.partial(convolve_by_lax, **named), dtype, *operands)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNJAX_FAST_LAYERS", str(int(is_fast)))
+        compare_twice(ours, functools.partial(convolve_by_lax, **named), dtype, *operands)
 
 
 def convolve_by_lax(images, kernel, *, padding, lhs_dilation, dimension_numbers, **named):
@@ -155,9 +157,7 @@ def convolve_by_lax(images, kernel, *, padding, lhs_dilation, dimension_numbers,
 @settings(max_examples=3)
 @given(convolutions())
 def test_any_convolution_equals_that_of_lax_with_its_gradients(is_fast, dtype, convolution):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CNNJAX_FAST_LAYERS", str(int(is_fast)))
-        check_convolution(dtype, convolution)
+    check_convolution(is_fast, dtype, convolution)
 
 
 @pytest.mark.slow
@@ -166,9 +166,7 @@ def test_any_convolution_equals_that_of_lax_with_its_gradients(is_fast, dtype, c
 @settings(max_examples=40)
 @given(convolutions())
 def test_very_many_convolutions_equal_those_of_lax_with_their_gradients(is_fast, dtype, convolution):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CNNJAX_FAST_LAYERS", str(int(is_fast)))
-        check_convolution(dtype, convolution)
+    check_convolution(is_fast, dtype, convolution)
 
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")

@@ -27,8 +27,6 @@ LAYOUTS = ("NHWC", "HWIO", "NHWC")
 """Layouts of images, kernels and outputs."""
 WORTH_TILING = 3.3
 """How many times fewer multiplications than the definition tiles must need to be faster than oneDNN."""
-
-
 MOST_TILED = 2**17
 """Bytes of an image's outputs up to which tiles may be faster than oneDNN; those of larger ones leave the caches."""
 
@@ -77,21 +75,19 @@ def conv_general_dilated(
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
 
+    named = {
+        "lhs_dilation": lhs_dilation,
+        "rhs_dilation": rhs_dilation,
+        "dimension_numbers": numbers,
+        "feature_group_count": feature_group_count,
+        "batch_group_count": batch_group_count,
+        "precision": precision,
+        "preferred_element_type": preferred_element_type,
+        **others,
+    }
+
     def by_xla(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        outputs: jax.Array = lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            numbers,
-            feature_group_count,
-            batch_group_count,
-            precision,
-            preferred_element_type,
-            **others,
-        )
+        outputs: jax.Array = lax.conv_general_dilated(lhs, rhs, window_strides, padding, **named)
         return outputs
 
     form = jax.eval_shape(by_xla, lhs, rhs)  # checks the arguments, too
@@ -102,20 +98,8 @@ def conv_general_dilated(
         margins = [(0, 0, 0)] * lhs.ndim
         for axis, (low, high) in zip(numbers.lhs_spec[2:], padding, strict=True):
             margins[axis] = (int(low), int(high), 0)
-        return conv_general_dilated(
-            lax.pad(lhs, jnp.zeros((), lhs.dtype), margins),
-            rhs,
-            window_strides,
-            "VALID",
-            lhs_dilation,
-            rhs_dilation,
-            numbers,
-            feature_group_count,
-            batch_group_count,
-            precision,
-            preferred_element_type,
-            **others,
-        )
+        padded = lax.pad(lhs, jnp.zeros((), lhs.dtype), margins)
+        return conv_general_dilated(padded, rhs, window_strides, "VALID", **named)
     is_usual = lhs.dtype == rhs.dtype == form.dtype and lhs.dtype in (jnp.float32, jnp.bfloat16)
     is_empty = not all((*lhs.shape, *rhs.shape, *form.shape))
     if not is_usual or is_empty or batch_group_count != 1 or not 3 <= lhs.ndim <= 5 or any(others.values()):
