@@ -53,14 +53,36 @@ def load(folder, **options):
 # What a folder becomes
 
 
-def test_the_images_of_a_folder_are_its_files_sorted_by_class_and_name(tmp_path):
+def find_images_of(data, pixels):
+    """Returns the training image of every file, with its label, by the name of the file."""
+    found = {image.tobytes(): int(label) for image, label in zip(data.train.images, data.train.labels, strict=True)}
+    return {path.relative_to(path.parents[1]).as_posix(): found.get(each.tobytes()) for path, each in pixels.items()}
+
+
+def test_the_images_of_a_folder_are_its_files_and_the_classes_its_folders(tmp_path):
     folder, pixels = make_folder(tmp_path / "pets")
     data = load(folder)
-    expected = [pixels[folder / "train" / name / f"{index}.png"] for name in CLASSES for index in range(6)]
-    np.testing.assert_array_equal(data.train.images, np.stack(expected))
-    assert data.train.labels.tolist() == [0] * 6 + [1] * 6
+    training = {path: each for path, each in pixels.items() if "train" in path.parts}
+    expected = {f"{name}/{index}.png": label for label, name in enumerate(CLASSES) for index in range(6)}
+    assert find_images_of(data, training) == expected
     assert data.test.labels.tolist() == [0, 0, 1, 1]
+    test = [pixels[folder / "test" / name / f"{index}.png"] for name in CLASSES for index in range(2)]
+    np.testing.assert_array_equal(data.test.images, np.stack(test))
     assert (data.class_names, data.info.name, data.version) == (CLASSES, "pets", "folder")
+
+
+def test_every_part_of_the_training_images_has_all_classes_in_their_proportions(tmp_path):
+    for name, count in (("cat", 40), ("dog", 20), ("eel", 10)):
+        for split in ("train", "test"):
+            for index in range(count if split == "train" else 1):
+                save(tmp_path / "pets" / split / name / f"{index:02}.png", np.full((2, 2), index, np.uint8))
+    data = load(tmp_path / "pets")
+    for size in range(1, 71):
+        for part in (data.train.labels[:size], data.train.labels[-size:]):
+            assert np.abs(np.bincount(part, minlength=3) - size * np.array([4, 2, 1]) / 7).max() <= 1
+    cats = data.train.images[data.train.labels == 0][:, 0, 0, 0]
+    assert sorted(cats) == list(range(40))
+    assert abs(np.corrcoef(cats, np.arange(40))[0, 1]) < 0.5  # not in the order of their names
 
 
 def test_nested_images_belong_to_their_class_and_other_files_are_ignored(tmp_path):
@@ -70,8 +92,8 @@ def test_nested_images_belong_to_their_class_and_other_files_are_ignored(tmp_pat
     save(folder / "train/cat/2024/may.png", np.full((8, 10, 3), 7, np.uint8))
     data = load(folder)
     assert len(data.train) == 13
-    assert (data.train.images[3] == 7).all()
-    assert data.train.labels[3] == 0
+    (found,) = np.flatnonzero((data.train.images == 7).all(axis=(1, 2, 3)))
+    assert data.train.labels[found] == 0
 
 
 def test_images_of_several_sizes_are_refused_and_both_sizes_are_named(tmp_path):
@@ -85,10 +107,10 @@ def test_images_are_resized_to_cover_the_size_and_cropped_at_their_middle(tmp_pa
     folder, _ = make_folder(tmp_path / "pets")
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 4:8] = 200
-    save(folder / "train/cat/0.png", wide)
+    save(folder / "test/cat/0.png", wide)
     data = load(folder, size=4)
     assert data.image_shape == (4, 4, 3)
-    assert data.train.images[0][:, 1:3].min() > 150
+    assert data.test.images[0][:, 1:3].min() > 150
     assert load(folder, size="4x12").image_shape == (4, 12, 3)
 
 
@@ -104,17 +126,17 @@ def test_grey_images_have_one_channel_unless_another_number_is_asked_for(tmp_pat
 @pytest.mark.parametrize("mode", ["P", "CMYK", "RGBA", "LA", "I;16", "1"])
 def test_images_of_every_mode_are_read(mode, tmp_path):
     folder, _ = make_folder(tmp_path / "pets")
-    path = folder / "train/cat/0.png"
+    path = folder / "test/cat/0.png"
     plain = Image.fromarray(np.full((8, 10, 3), (200, 40, 40), np.uint8))
     if mode == "CMYK":
         path = path.with_suffix(".jpg")
         plain.convert(mode).save(path)
-        os.remove(folder / "train/cat/0.png")
+        os.remove(folder / "test/cat/0.png")
     elif mode == "I;16":
         Image.fromarray(np.full((8, 10), 100 * 256, np.uint16)).save(path)
     else:
         plain.convert(mode).save(path)
-    first = load(folder).train.images[0]
+    first = load(folder).test.images[0]
     expected = {
         "I;16": np.full((8, 10, 3), 100),
         "P": np.asarray(plain.convert("P").convert("RGB")),
@@ -130,14 +152,14 @@ def test_photographs_are_turned_upright(tmp_path):
     upright[0] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    Image.fromarray(np.rot90(upright)).save(folder / "train/cat/0.png", exif=exif)
-    np.testing.assert_array_equal(load(folder).train.images[0], upright)
+    Image.fromarray(np.rot90(upright)).save(folder / "test/cat/0.png", exif=exif)
+    np.testing.assert_array_equal(load(folder).test.images[0], upright)
 
 
 def test_what_is_transparent_becomes_white(tmp_path):
     folder, _ = make_folder(tmp_path / "pets")
-    save(folder / "train/cat/0.png", np.zeros((8, 10, 4), np.uint8))
-    assert (load(folder).train.images[0] == 255).all()
+    save(folder / "test/cat/0.png", np.zeros((8, 10, 4), np.uint8))
+    assert (load(folder).test.images[0] == 255).all()
 
 
 # Test images drawn from the classes
@@ -179,8 +201,9 @@ def test_a_folder_is_decoded_in_less_memory_than_its_images_take(tmp_path, monke
         for name, pixels in zip(CLASSES, pair, strict=True):
             save(tmp_path / "pets" / ("test" if index == 249 else "train") / name / f"{index:03}.png", pixels)
     data, peak = measure_peak(files.read_folder, tmp_path / "pets", DataConfig(f"folder:{tmp_path / 'pets'}"))
-    np.testing.assert_array_equal(data.train.images[:249], np.repeat(grey[:249, ..., np.newaxis], 3, -1))
-    np.testing.assert_array_equal(data.train.images[249:], colours[:249])
+    for label, expected in enumerate((np.repeat(grey[:249, ..., np.newaxis], 3, -1), colours[:249])):
+        found = data.train.images[data.train.labels == label]
+        assert {image.tobytes() for image in found} == {image.tobytes() for image in expected}
     np.testing.assert_array_equal(data.test.images[1], colours[249])
     assert peak < 0.3 * data.train.images.nbytes
 
@@ -197,7 +220,7 @@ def test_without_a_cache_a_folder_is_decoded_in_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("CNNJAX_CACHE_DIR", str(save(tmp_path / "file.png", np.zeros((4, 4), np.uint8)) / "cache"))
     folder, pixels = make_folder(tmp_path / "pets")
     data = files.read_folder(folder, DataConfig(f"folder:{folder}"))
-    np.testing.assert_array_equal(data.train.images[0], pixels[folder / "train/cat/0.png"])
+    np.testing.assert_array_equal(data.test.images[0], pixels[folder / "test/cat/0.png"])
 
 
 # What cannot be read
@@ -214,7 +237,8 @@ def test_all_files_that_cannot_be_read_are_named_at_once_or_left_out(tmp_path):
         assert str(folder / name) in str(caught.value)
     data = load(folder, skip_corrupt=True)
     assert (len(data.train), len(data.test)) == (10, 3)
-    np.testing.assert_array_equal(data.train.images[1], pixels[folder / "train/cat/2.png"])
+    labels = find_images_of(data, {path: each for path, each in pixels.items() if "train" in path.parts})
+    assert {name for name, label in labels.items() if label is None} == {"cat/1.png", "dog/2.png"}
 
 
 @pytest.mark.parametrize(
@@ -311,7 +335,7 @@ def test_the_content_is_in_the_key_and_the_path_is_not(tmp_path):
     second, _ = make_folder(tmp_path / "second")
     key = find_key(first)
     assert find_key(second) == key
-    path = first / "train/cat/0.png"
+    path = first / "test/cat/0.png"
     os.utime(path, (0, 0))
     assert find_key(first) == key
     save(path, pixels[path] ^ 1)

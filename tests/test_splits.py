@@ -51,3 +51,21 @@ def test_training_takes_the_first_examples_and_validation_the_last():
         splits = loop.take_splits(config, dataset)
         assert splits["train"].labels.tolist() == list(range(first))
         assert splits["validation"].labels.tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (make_config(train_size=100), "class '1' is not among the 100 training examples; shuffle the training arrays"),
+        (make_config(0.3), "class '0' is not among the 90 validation examples"),
+        (make_config(0.4), "class '0' is not among the 120 validation examples"),
+    ],
+)
+def test_a_part_of_arrays_that_are_sorted_by_class_is_refused(config, message):
+    labels = np.repeat(np.arange(3, dtype=np.int32), 100)
+    split = Split(np.zeros((300, 2, 2, 1), np.uint8), labels)
+    dataset = Dataset("toy", "1", split, split, 3, content_hash(split, split), "file")
+    with pytest.raises(InputError, match=message):
+        loop.take_splits(config, dataset)
+    shuffled = Split(split.images, np.random.default_rng(0).permutation(labels))
+    loop.take_splits(config, dataclasses.replace(dataset, train=shuffled))

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,9 @@ _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_folder(folder: Path, reading: DataConfig) -> Dataset:
-    """Returns the images of a folder, sorted by class and name of file, with the names of the classes.
+    """Returns the images of a folder with the names of its classes.
+
+    Training images are in a fixed mixed order (`_mix`), test images sorted by class and name of file.
 
     Args:
         folder: with ``train/<class>/*`` and ``test/<class>/*``, or with ``<class>/*`` and `reading.test_split`.
@@ -132,7 +134,7 @@ class File:
 
 
 def _list_files(folder: Path, reading: DataConfig, where: str) -> tuple[list[File], tuple[str, ...]]:
-    """Returns the image files sorted by split, class and name, and the names of the classes."""
+    """Returns the image files, first those of the training split, mixed, and the names of the classes."""
     try:
         if not folder.is_dir():
             raise InputError(f"{where}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
@@ -156,12 +158,23 @@ def _list_files(folder: Path, reading: DataConfig, where: str) -> tuple[list[Fil
             raise InputError(f"{where}: class {empty!r} has no image in {split}; must have at least one")
     if len(classes) < 2:
         raise InputError(f"{where}: has {len(classes)} classes; must have at least 2 folders of images")
-    return [
-        File(path, split, label)
-        for split, table in tables.items()
-        for label, name in enumerate(classes)
-        for path in table[name]
-    ], classes
+    test = [File(path, "test", label) for label, name in enumerate(classes) for path in tables["test"][name]]
+    return _mix(tables["train"], classes) + test, classes
+
+
+def _mix(table: Mapping[str, Sequence[Path]], classes: Sequence[str]) -> list[File]:
+    """Returns the training files in an order of which every part has all classes in about their proportions.
+
+    `train_size` takes the first examples, and `validation_split` the last ones; sorted by class, these would be of a
+    few classes. The files of a class are shuffled, then spread evenly over the whole.
+    """
+    placed: list[tuple[float, File]] = []
+    for label, name in enumerate(classes):
+        paths = table[name]
+        order = np.random.default_rng([*name.encode()]).permutation(len(paths))
+        for place, index in enumerate(order):
+            placed.append(((place + 0.5) / len(paths), File(paths[index], "train", label)))
+    return [file for _, file in sorted(placed, key=lambda each: each[0])]
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:
@@ -246,6 +259,6 @@ def _refuse_corrupt(problems: Sequence[str], reading: DataConfig, where: str) ->
     if reading.skip_corrupt:
         _log.warning("%s: %d files cannot be read and are left out", where, len(problems))
         return
-    listed = "\n  ".join(cut_lines(problems))
+    listed = "\n  ".join(cut_lines(sorted(problems)))
     count = write_count(len(problems), "file")
     raise InputError(f"{where}: {count} cannot be read; data.skip_corrupt=true leaves them out\n  {listed}")
