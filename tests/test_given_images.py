@@ -231,3 +231,14 @@ class TestArrays:
         run = fit(config, tmp_path, dataset=dataset)
         assert (run.record.config.data.name, run.record.config.data.sha256) == ("arrays", dataset.sha256)
         assert fit(config, tmp_path, dataset=dataset).key == run.key
+
+
+def test_a_study_whose_training_examples_are_sorted_by_class_is_refused_before_anything_is_written(tmp_path):
+    labels = np.repeat(np.arange(2), 50)
+    images = np.zeros((100, 4, 4), np.uint8)
+    handed = Dataset.from_arrays((images, labels), (images, labels))
+    base, sweep = {"model": {"filters": []}}, {"data.train_size": [40, 100]}
+    study = read_dict({"title": "How many?", "seeds": 1, "base": base, "sweep": {"grid": sweep}}, "size")
+    with pytest.raises(InputError, match="class '1' is not among the 40 training examples"):
+        run_study(study, tmp_path / "grid", dataset=handed)
+    assert not (tmp_path / "grid").exists()

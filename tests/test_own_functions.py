@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablations import expand, read_dict
+from ablations import expand, read_dict, run_study
 from ablations.arguments import read_study
 from ablations.run import RunArguments
 from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, Store, TrainConfig, fit, load_run
@@ -348,6 +348,23 @@ REFUSED = [
 def test_a_wrong_function_is_refused_before_anything_is_written(tmp_path, train, kind, message):
     with pytest.raises(kind, match=message):
         fit(make_config(**train), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"loss": "mine.py:mean"}, "must return the losses of the examples"),
+        ({"loss": "builtins:int"}, "train.loss: builtins has no source in Python"),
+        ({"metrics": ["mine.py:flip"]}, "train.metrics: "),
+        ({"optimizer": "mine.py:three"}, "must return an optax optimizer, not int"),
+    ],
+)
+def test_a_study_with_a_wrong_function_is_refused_before_anything_is_written(tmp_path, train, message):
+    base, sweep = {"train": train, "data": {"train_size": 120}}, {"model.padding": ["valid", "same"]}
+    study = read_dict({"title": "Which padding?", "seeds": 1, "base": base, "sweep": {"grid": sweep}}, "padding")
+    with pytest.raises(InputError, match=message):
+        run_study(study, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

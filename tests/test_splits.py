@@ -7,8 +7,7 @@ import pytest
 
 from cnnjax import DataConfig, InputError, RunConfig, TrainConfig
 from cnnjax.data.dataset import Dataset, Split, content_hash
-from cnnjax.runs.config import split_sizes
-from cnnjax.training import loop
+from cnnjax.runs.splits import split_sizes, take_splits
 
 
 def make_config(validation_split=0.0, train_size=None):
@@ -48,7 +47,7 @@ def test_training_takes_the_first_examples_and_validation_the_last():
     dataset = Dataset("toy", "1", split, split, 10, content_hash(split, split), "file")
     for train_size, first in ((None, 7), (3, 3)):
         config = dataclasses.replace(make_config(0.3), data=DataConfig(train_size=train_size))
-        splits = loop.take_splits(config, dataset)
+        splits = take_splits(config, dataset)
         assert splits["train"].labels.tolist() == list(range(first))
         assert splits["validation"].labels.tolist() == [7, 8, 9]
 
@@ -66,6 +65,6 @@ def test_a_part_of_arrays_that_are_sorted_by_class_is_refused(config, message):
     split = Split(np.zeros((300, 2, 2, 1), np.uint8), labels)
     dataset = Dataset("toy", "1", split, split, 3, content_hash(split, split), "file")
     with pytest.raises(InputError, match=message):
-        loop.take_splits(config, dataset)
+        take_splits(config, dataset)
     shuffled = Split(split.images, np.random.default_rng(0).permutation(labels))
-    loop.take_splits(config, dataclasses.replace(dataset, train=shuffled))
+    take_splits(config, dataclasses.replace(dataset, train=shuffled))

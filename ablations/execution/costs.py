@@ -6,7 +6,8 @@ from ablations.study.grid import Trial
 from cnnjax.data.loading import find_info
 from cnnjax.errors import UnavailableError
 from cnnjax.models.table import Summary, summarize
-from cnnjax.runs.config import RunConfig, split_sizes
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.splits import split_sizes
 from cnnjax.training.memory import check_memory
 
 TRAIN_SIZE_UNKNOWN = 50_000

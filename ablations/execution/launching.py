@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,9 @@ from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import identify, keep_given, load_data, read_dataset
 from cnnjax.errors import InputError
 from cnnjax.machine.native import prepare_layers
+from cnnjax.machine.processes import may_have_accelerators
+from cnnjax.runs.config import RunConfig
+from cnnjax.runs.splits import take_splits
 from cnnjax.runs.store import Store, StoredGrid
 from cnnjax.settings.checking import check
 from cnnjax.settings.references import find_notebook_name
@@ -79,8 +82,7 @@ def run_study(
     if top_up:
         check_top_up(grid, top_up)
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
-    for data in sorted({cell.config.data.whole for cell in grid.cells if not cell.config.trial}, key=str):
-        load_data(data)  # before the workers load it, so that a damaged dataset raises one error here
+    _check_runs([cell.config for cell in grid.cells if cell.problem is None])
     make_executor = make_executor or _choose_executor(grid, workers, observer)
     waiting = find_work(grid, store, policy.retry_failed).waiting
     left = budget == "halving" or top_up or waiting
@@ -102,6 +104,26 @@ def run_study(
         if top_up:
             return run_topping_up(grid, top_up, store, run)
         return run_halving(grid, store, run) if budget == "halving" else run(grid).counts
+
+
+def _check_runs(configs: Iterable[RunConfig]) -> None:
+    """Checks by the images, and by trying the user's functions, what would fail in every worker otherwise.
+
+    Raises:
+        InputError: training or validation examples lack a class, or a function does not return what it must.
+        CorruptionError: a dataset is damaged.
+    """
+    trained = [config for config in configs if not config.trial]
+    datasets = {data: load_data(data) for data in sorted({config.data.whole for config in trained}, key=str)}
+    splits = {(config.data, config.train.validation_split): config for config in trained}
+    for config in splits.values():
+        take_splits(config, datasets[config.data.whole])
+    functions = {(config.data.whole, config.train) for config in trained if config.train.functions}
+    if functions:
+        from cnnjax.training.own_functions import check_functions
+
+        for data, train in functions:
+            check_functions(train, datasets[data].info, run_metrics=not may_have_accelerators())
 
 
 def _choose_executor(grid: Grid, workers: int | None, observer: GridObserver) -> Callable[[], Executor]:

@@ -20,7 +20,8 @@ from cnnjax.data.dataset import DatasetInfo
 from cnnjax.data.loading import find_images, load_data_info
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import InputError
-from cnnjax.runs.config import RunConfig, split_sizes, static_signature
+from cnnjax.runs.config import RunConfig, static_signature
+from cnnjax.runs.splits import split_sizes
 from cnnjax.settings.checking import choice, near_match
 from cnnjax.settings.schema import Schema, nest, shorten_paths, write_literal
 

@@ -17,10 +17,11 @@ import numpy as np
 from cnnjax.data.loading import find_info, load_data
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CorruptionError, InputError, UnavailableError
-from cnnjax.runs.config import RunConfig, split_sizes
+from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.provenance import list_code
 from cnnjax.runs.record import FINAL, LOST, TRIAL_STATUSES, Record
+from cnnjax.runs.splits import split_sizes
 from cnnjax.statistics import Measure, Outcomes
 from cnnjax.statistics.estimates import Estimate, estimate_score
 from cnnjax.statistics.measures import ACCURACY

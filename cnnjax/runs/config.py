@@ -8,7 +8,6 @@ dicts, JSON and TOML. The defaults are the textbook network and its training. No
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
@@ -187,38 +186,3 @@ def _list_static(config: RunConfig) -> dict[str, dict[str, Any]]:
         del train["epochs"]
     del data["manual_dir"]
     return {"model": model, "train": train, "data": data}
-
-
-def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
-    """Returns the numbers of examples for training and for validation.
-
-    Of the training examples of the dataset, the first ones are used for training and the last ones for validation. The
-    validation examples do not depend on `train_size`, so the points of a learning curve are comparable.
-
-    Args:
-        config: the run.
-        examples: number of training examples of the dataset.
-
-    Raises:
-        InputError: a part would be empty, `train_size` is larger than the first part, or the run has 2**31 steps or
-            more.
-
-    Example:
-        >>> split_sizes(RunConfig(train=TrainConfig(validation_split=0.1)), examples=60000)
-        (54000, 6000)
-    """
-    # The product is rounded before the floor, as 60000 * (1 - 0.9) is slightly below 6000 in floating point.
-    rest = math.floor(round(examples * (1 - config.train.validation_split), 6))
-    validation = examples - rest
-    if rest == 0 or (config.train.validation_split and validation == 0):
-        raise InputError(
-            f"train.validation_split={config.train.validation_split}: leaves {rest} examples to train and "
-            f"{validation} to validate; must leave at least one of each"
-        )
-    size = rest if config.data.train_size is None else config.data.train_size
-    if size > rest:
-        raise InputError(f"data.train_size={size}: must be <= {rest}, the training examples of {config.data.name}")
-    steps = math.ceil(size / config.train.batch_size)
-    if config.train.epochs * steps >= 2**31:
-        raise InputError(f"train.epochs={config.train.epochs}: must be < {2**31 // steps}, for {steps} steps an epoch")
-    return size, validation

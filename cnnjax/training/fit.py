@@ -26,10 +26,11 @@ from cnnjax.machine.processes import deferred_signals, find_memory
 from cnnjax.models.network import Layer
 from cnnjax.models.own_module import ModuleConfig
 from cnnjax.runs.checkpoints import Checkpoints
-from cnnjax.runs.config import RunConfig, find_difference, split_sizes
+from cnnjax.runs.config import RunConfig, find_difference
 from cnnjax.runs.history import Observer, Silence
 from cnnjax.runs.provenance import collect_provenance
 from cnnjax.runs.record import FINAL, Record, Run
+from cnnjax.runs.splits import split_sizes
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Count, check
 from cnnjax.training.memory import check_memory, choose_at_once, fit_on_devices

@@ -25,14 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax.data.dataset import Dataset, Split, name_classes
+from cnnjax.data.dataset import Dataset
 from cnnjax.errors import InputError, Interrupted, UnavailableError
 from cnnjax.machine.devices import AXIS, place, replicate
 from cnnjax.machine.distributed import agree, check_same, is_joined
 from cnnjax.models.batches import EVALUATION_BATCH
 from cnnjax.runs.checkpoints import Checkpoint, Checkpoints
-from cnnjax.runs.config import RunConfig, split_sizes
+from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence, stopped_early
+from cnnjax.runs.splits import take_splits
 from cnnjax.training.feeding import Data
 from cnnjax.training.memory import fit_on_devices
 from cnnjax.training.programs import DividedPrograms, Evaluation, Programs, StackedPrograms
@@ -260,36 +261,6 @@ def train_together(
     runs = enumerate(zip(prepared.configs, observers, strict=True))
     members = [_Member.at(start, config, observer, index) for index, (config, observer) in runs]
     return _Loop(prepared, members, start, stop_signal).run()
-
-
-def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Split]:
-    """Returns the examples of ``train``, ``validation`` (if the run has any) and ``test``.
-
-    Raises:
-        InputError: the training or validation examples lack a class, as those of a dataset sorted by class would.
-    """
-    size, validation = split_sizes(config, len(dataset.train))
-    images, labels = dataset.train.images, dataset.train.labels
-    splits = {"train": Split(images[:size], labels[:size])}
-    if validation:
-        splits["validation"] = Split(images[-validation:], labels[-validation:])
-        _check_classes(splits["validation"], dataset, "validation")
-    _check_classes(splits["train"], dataset, "training")
-    return {**splits, "test": dataset.test}
-
-
-def _check_classes(part: Split, dataset: Dataset, purpose: str) -> None:
-    """Raises `InputError` if a part of the training examples lacks a class that it would have if they were shuffled."""
-    whole = np.bincount(dataset.train.labels, minlength=dataset.classes)
-    found = np.bincount(part.labels, minlength=dataset.classes)
-    # Of examples in random order, such a class is absent with a probability below exp(-20).
-    lacking = np.flatnonzero((found == 0) & (whole * len(part) >= 20 * len(dataset.train)))
-    if lacking.size:
-        name = name_classes(dataset.class_names, dataset.classes)[lacking[0]]
-        raise InputError(
-            f"data.name={dataset.name!r}: class {name!r} is not among the {len(part)} {purpose} examples; shuffle the "
-            "training arrays, of which data.train_size takes the first and train.validation_split the last"
-        )
 
 
 def _copy_to_device(splits: Mapping[str, Data]) -> dict[str, Examples]:

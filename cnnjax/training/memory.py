@@ -12,7 +12,8 @@ import os
 from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores, find_memory, out_of_memory
 from cnnjax.models.batches import EVALUATION_BATCH, LEAST_PART
-from cnnjax.runs.config import MOST_AT_ONCE, RunConfig, split_sizes
+from cnnjax.runs.config import MOST_AT_ONCE, RunConfig
+from cnnjax.runs.splits import split_sizes
 
 _COPIES = {"sgd": 1, "adam": 3, "adamw": 3, "rmsprop": 2, "lion": 2, "lamb": 3}
 """Copies of the parameters in memory, by optimizer: the parameters and its moments; momentum adds one to sgd.

@@ -17,8 +17,13 @@ from cnnjax.settings.references import running_code
 from cnnjax.training.optimizers import init_optimizer, make_optimizer
 
 
-def check_functions(config: TrainConfig, info: DatasetInfo) -> None:
+def check_functions(config: TrainConfig, info: DatasetInfo, run_metrics: bool = True) -> None:
     """Tries the user's functions on values of the right shapes.
+
+    Args:
+        config: the training, with its functions.
+        info: the dataset.
+        run_metrics: whether metrics are tried too; these are run, and may so take a device, where others are traced.
 
     Raises:
         InputError: a function has changed since the configuration was made, or returns something else than it must.
@@ -28,6 +33,7 @@ def check_functions(config: TrainConfig, info: DatasetInfo) -> None:
     examples = 2 * info.classes
     logits = jax.ShapeDtypeStruct((examples, info.classes), jnp.float32)
     labels = jax.ShapeDtypeStruct((examples,), jnp.int32)
+    key = jax.eval_shape(jax.random.key, 0)
     image = jax.ShapeDtypeStruct(info.image_shape, jnp.float32)
     for name, text in config.functions:
         where, function = f"train.{name}={text!r}", config.load(name, text)
@@ -35,12 +41,12 @@ def check_functions(config: TrainConfig, info: DatasetInfo) -> None:
             losses = jax.eval_shape(function, logits, labels)
             _check_form(losses, (examples,), where, "the losses of the examples")
         elif name == "augment":
-            changed = jax.eval_shape(function, jax.random.key(0), image)
+            changed = jax.eval_shape(function, key, image)
             _check_form(changed, info.image_shape, where, "the changed image")
         elif name == "optimizer":
             with running_code(split_function(text, where)[0], f"train.{name}"):  # its update runs outside of `function`
                 jax.eval_shape(functools.partial(_take_step, config), {"kernel": logits})
-        else:
+        elif run_metrics:
             given = np.arange(examples, dtype=np.int32) % info.classes
             _measure(function, text, np.eye(info.classes, dtype=np.float32)[given], given)
 

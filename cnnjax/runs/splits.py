@@ -1,0 +1,74 @@
+"""Which examples of a dataset train, validate and test a run."""
+
+import math
+
+import numpy as np
+
+from cnnjax.data.dataset import Dataset, Split, name_classes
+from cnnjax.errors import InputError
+from cnnjax.runs.config import RunConfig
+
+
+def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
+    """Returns the numbers of examples for training and for validation.
+
+    Of the training examples of the dataset, the first ones are used for training and the last ones for validation. The
+    validation examples do not depend on `train_size`, so the points of a learning curve are comparable.
+
+    Args:
+        config: the run.
+        examples: number of training examples of the dataset.
+
+    Raises:
+        InputError: a part would be empty, `train_size` is larger than the first part, or the run has 2**31 steps or
+            more.
+
+    Example:
+        >>> split_sizes(RunConfig(train=TrainConfig(validation_split=0.1)), examples=60000)
+        (54000, 6000)
+    """
+    # The product is rounded before the floor, as 60000 * (1 - 0.9) is slightly below 6000 in floating point.
+    rest = math.floor(round(examples * (1 - config.train.validation_split), 6))
+    validation = examples - rest
+    if rest == 0 or (config.train.validation_split and validation == 0):
+        raise InputError(
+            f"train.validation_split={config.train.validation_split}: leaves {rest} examples to train and "
+            f"{validation} to validate; must leave at least one of each"
+        )
+    size = rest if config.data.train_size is None else config.data.train_size
+    if size > rest:
+        raise InputError(f"data.train_size={size}: must be <= {rest}, the training examples of {config.data.name}")
+    steps = math.ceil(size / config.train.batch_size)
+    if config.train.epochs * steps >= 2**31:
+        raise InputError(f"train.epochs={config.train.epochs}: must be < {2**31 // steps}, for {steps} steps an epoch")
+    return size, validation
+
+
+def take_splits(config: RunConfig, dataset: Dataset) -> dict[str, Split]:
+    """Returns the examples of ``train``, ``validation`` (if the run has any) and ``test``.
+
+    Raises:
+        InputError: the training or validation examples lack a class, as those of a dataset sorted by class would.
+    """
+    size, validation = split_sizes(config, len(dataset.train))
+    images, labels = dataset.train.images, dataset.train.labels
+    splits = {"train": Split(images[:size], labels[:size])}
+    if validation:
+        splits["validation"] = Split(images[-validation:], labels[-validation:])
+        _check_classes(splits["validation"], dataset, "validation")
+    _check_classes(splits["train"], dataset, "training")
+    return {**splits, "test": dataset.test}
+
+
+def _check_classes(part: Split, dataset: Dataset, purpose: str) -> None:
+    """Raises `InputError` if a part of the training examples lacks a class that it would have if they were shuffled."""
+    whole = np.bincount(dataset.train.labels, minlength=dataset.classes)
+    found = np.bincount(part.labels, minlength=dataset.classes)
+    # Of examples in random order, such a class is absent with a probability below exp(-20).
+    lacking = np.flatnonzero((found == 0) & (whole * len(part) >= 20 * len(dataset.train)))
+    if lacking.size:
+        name = name_classes(dataset.class_names, dataset.classes)[lacking[0]]
+        raise InputError(
+            f"data.name={dataset.name!r}: class {name!r} is not among the {len(part)} {purpose} examples; shuffle the "
+            "training arrays, of which data.train_size takes the first and train.validation_split the last"
+        )
