@@ -13,6 +13,7 @@ import pytest
 from cnnjax import ModelConfig
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.models.table import Summary
+from experiments.measure import benchmark
 from experiments.measure.benchmark import main
 from experiments.measure.contestants.grids import GridResult, TrialQueue, list_trials
 from experiments.measure.contestants.measuring import CONTESTANTS, Case, Contestant, Failure, Measuring, Plan, Result
@@ -227,6 +228,27 @@ class TestMeasuring:
 def test_bad_input_is_refused_before_anything_is_measured(words, message):
     with pytest.raises(InputError, match=message):
         main(words)
+
+
+def test_what_was_measured_before_an_interruption_is_written(tmp_path, monkeypatch, capsys):
+    class Interrupted:
+        failures = ()
+
+        def __init__(self, contestants, case, plan):
+            self.case = case
+
+        def run(self):
+            if self.case.network.name != TEXTBOOK.name:
+                raise KeyboardInterrupt
+            return RESULTS
+
+    monkeypatch.setattr(benchmark, "Measuring", Interrupted)
+    monkeypatch.setattr(benchmark, "measure_dot", lambda: 1e11)
+    words = ["--network", "all", "--contestant", "cnnjax", "--contestant", "flax"]
+    with pytest.raises(KeyboardInterrupt):
+        main([*words, "--markdown", str(tmp_path / "benchmark.md")])
+    assert "2.00" in capsys.readouterr().out  # torch takes twice as long
+    assert "| torch |" in (tmp_path / "benchmark.md").read_text()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.errors import InputError, UnavailableError
 from cnnjax.machine.files import check_output, replace_file
 from cnnjax.settings.checking import Count, Interval, check, choice
-from experiments.measure.contestants.grids import measure_grids
+from experiments.measure.contestants.grids import GridResult, measure_grids
 from experiments.measure.contestants.machine import describe_machine, measure_dot
 from experiments.measure.contestants.measuring import CONTESTANTS, Case, Contestant, Failure, Measuring, Plan, Result
 from experiments.measure.contestants.networks import GREY, NETWORKS, TEXTBOOK
@@ -78,50 +78,64 @@ def main(argv: list[str]) -> int:
     cases, contestants = _check(arguments)
     markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
     chart = arguments.chart and check_output(arguments.chart, "--chart")
-    peak = measure_dot()
-    results, failures = _measure(contestants, cases, Plan(arguments.steps, arguments.seconds, arguments.repeats))
-    peak = max(peak, measure_dot())  # other load can only make it slower, so the faster measurement is closer
-    on_cpu = all(result.device == "cpu" for result in results)
-    grids = (
-        measure_grids(
-            _choose_grid(contestants, arguments), arguments.grid, arguments.grid_seeds, arguments.grid_repeats, on_cpu
-        )
-        if arguments.grid
-        else []
-    )
-    document = describe(results, grids, failures, _describe_method(arguments, on_cpu), peak)
+    measured = Measured([], [], [], measure_dot())
+    try:
+        _measure(measured, contestants, cases, Plan(arguments.steps, arguments.seconds, arguments.repeats))
+        measured.peak = max(measured.peak, measure_dot())  # other load only slows it, so the faster one is closer
+        if arguments.grid:
+            chosen = _choose_grid(contestants, arguments)
+            sizes = (arguments.grid, arguments.grid_seeds, arguments.grid_repeats)
+            measured.grids += measure_grids(chosen, *sizes, measured.are_on_cpu)
+    finally:  # after an interruption too, as a benchmark may take hours
+        if measured.results:
+            _write(arguments, measured, markdown, chart)
+    return 0
+
+
+@dataclass
+class Measured:
+    """What has been measured so far; peak is in floating-point operations per second."""
+
+    results: list[Result]
+    failures: list[Failure]
+    grids: list[GridResult]
+    peak: float
+
+    @property
+    def are_on_cpu(self) -> bool:
+        """Whether all results are of a CPU."""
+        return all(result.device == "cpu" for result in self.results)
+
+
+def _measure(measured: Measured, contestants: Sequence[Contestant], cases: Sequence[Case], plan: Plan) -> None:
+    """Adds the measurements of all cases, and those that failed.
+
+    Raises:
+        UnavailableError: nothing could be measured.
+    """
+    for number, case in enumerate(cases, 1):
+        if len(cases) > 1:
+            say(f"{case} ({number} of {len(cases)})", sys.stderr)
+        measuring = Measuring(contestants, case, plan)
+        measured.results += measuring.run()
+        measured.failures += measuring.failures
+    if not measured.results:
+        raise UnavailableError(measured.failures[0].reason)
+
+
+def _write(arguments: BenchmarkArguments, measured: Measured, markdown: Path | None, chart: Path | None) -> None:
+    method = _describe_method(arguments, measured.are_on_cpu)
+    document = describe(measured.results, measured.grids, measured.failures, method, measured.peak)
     if arguments.json:
-        values = {"machine": describe_machine(), "dot_flops_a_second": peak}
-        lists = {"failures": [*map(asdict, failures)], "grids": [*map(asdict, grids)]}
-        say(json.dumps({**values, "results": [*map(asdict, results)], **lists}), sys.stdout)
+        values = {"machine": describe_machine(), "dot_flops_a_second": measured.peak}
+        lists = {name: [*map(asdict, getattr(measured, name))] for name in ("failures", "grids", "results")}
+        say(json.dumps({**values, **lists}), sys.stdout)
     else:
         say(write_terminal(document, find_width()), sys.stdout)
     if markdown:
         replace_file(markdown, write_markdown(document) + "\n", "--markdown")
     if chart:
-        replace_file(chart, draw(results), "--chart")
-    return 0
-
-
-def _measure(
-    contestants: Sequence[Contestant], cases: Sequence[Case], plan: Plan
-) -> tuple[list[Result], list[Failure]]:
-    """Returns the measurements of all cases, and those that failed.
-
-    Raises:
-        UnavailableError: nothing could be measured.
-    """
-    results: list[Result] = []
-    failures: list[Failure] = []
-    for number, case in enumerate(cases, 1):
-        if len(cases) > 1:
-            say(f"{case} ({number} of {len(cases)})", sys.stderr)
-        measuring = Measuring(contestants, case, plan)
-        results += measuring.run()
-        failures += measuring.failures
-    if not results:
-        raise UnavailableError(failures[0].reason)
-    return results, failures
+        replace_file(chart, draw(measured.results), "--chart")
 
 
 def _check(arguments: BenchmarkArguments) -> tuple[list[Case], list[Contestant]]:
