@@ -118,7 +118,7 @@ def make_lossy():
 
 def test_lost_runs_of_both_sides_are_in_every_sentence_row_and_file():
     findings = find_study(arms=make_lossy(), base="f=a")
-    assert "of the runs that completed" in findings.contrasts[0].verdict.label
+    assert "of the runs that trained" in findings.contrasts[0].verdict.label
     first = write_summary(findings)[0]
     assert "5 of 10" in first
     assert "10 of 10" in first

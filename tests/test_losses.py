@@ -86,7 +86,8 @@ def test_arms_that_learn_nothing_are_not_equivalent():
 
 
 def test_without_losses_there_is_no_worst_case():
-    assert find_losses({0: 0.9}, {0: 0.8}, MEASURE) == Losses(RunCounts(1, 0), RunCounts(1, 0))
+    losses = find_losses({0: 0.9}, {0: 0.8}, MEASURE)
+    assert losses == Losses(RunCounts(1, 0), RunCounts(1, 0), rates=losses.rates)
     assert str(count_runs([{0: 0.9, 1: None}, {0: None}], MEASURE)) == "1 of 3"
 
 

@@ -6,6 +6,7 @@ machines or two versions of a package may differ where the arms do not.
 """
 
 import functools
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -208,9 +209,16 @@ class Arm:
         return f"none of its runs was evaluated by it; must be one of {', '.join(known)}"
 
     def outcomes(self, measure: Measure) -> Outcomes:
-        """Returns the score of every completed run by seed, and ``None`` for a run that has ended without one."""
+        """Returns the score of every completed run by seed; of a run without one not a number if it diverged.
+
+        It is ``None`` for a run that is lost for another reason.
+        """
         judged = self.judge(measure)
-        lost = {seed: None for seed, record in judged.records.items() if record.status in WITHOUT_SCORE}
+        lost = {
+            seed: math.nan if record.status == "diverged" else None
+            for seed, record in judged.records.items()
+            if record.status in WITHOUT_SCORE
+        }
         return {**judged.scores(measure), **lost}
 
     def scores(self, measure: Measure) -> dict[int, float]:

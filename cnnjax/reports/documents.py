@@ -15,9 +15,11 @@ from cnnjax.reports.sentences import (
     write_interval,
     write_mean,
     write_mean_interval,
+    write_rate,
     write_runs,
     write_scope,
     write_summary,
+    write_worst_case,
 )
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Measure
@@ -48,6 +50,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
     tables = (
         _make_arm_table(findings, all_tests),
         make_contrast_table(findings, all_tests),
+        _make_collapse_table(findings),
         _make_effect_table(findings, all_tests),
         _make_share_table(findings),
         _make_size_table(findings),
@@ -77,6 +80,7 @@ def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
         Column(measure.name, right=True),
         Column("95% interval", right=True),
         Column("seeds", "", True),
+        *([Column("collapsed")] if findings.has_collapses else []),
         *((Column("parameters", ",", True), Column("FLOPs", ",", True), Column("Pareto front")) if has_sizes else ()),
         *([Column("interquartile mean", measure.digits, True)] if all_tests else []),
     )
@@ -85,7 +89,8 @@ def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
             *([each.arm.labels[factor] for factor in findings.factors] or [each.arm.name]),
             None if each.estimate is None else write_mean(each.estimate, measure),
             write_mean_interval(each.estimate, measure),
-            _write_part(len(each.scores), len(each.arm.seeds) - len(each.scores)),
+            _write_part(each.estimate.n if each.estimate else 0, len(each.arm.seeds)),
+            *([write_rate(each.rate)] if findings.has_collapses else []),
             *((each.arm.parameters, each.arm.flops, "yes" if each.on_front else None) if has_sizes else ()),
             *([each.interquartile_mean] if all_tests else []),
         )
@@ -145,6 +150,37 @@ _TESTS: Mapping[Column, Callable[[Contrast], Value]] = {
 """Columns of further tests, and how each is read."""
 
 
+def _make_collapse_table(findings: Findings) -> Table:
+    """Returns a table with one row per comparison of which a run collapsed: typical run, rates, worst case."""
+    columns = (
+        Column("compared"),
+        Column("typical run", right=True),
+        Column("interval", right=True),
+        Column("verdict"),
+        Column("collapsed"),
+        Column("against"),
+        Column("p of equal rates", ".3g", True),
+        Column("worst case"),
+    )
+    measure = findings.rules.measure
+    rows = (
+        (
+            name,
+            measure.write_difference(each.comparison.mean),
+            write_interval(*each.decisive_interval, measure),
+            each.verdict.in_short,
+            write_rate(each.rates.first),
+            write_rate(each.rates.second),
+            each.rates.p,
+            write_worst_case(each),
+        )
+        for name, each in zip(name_contrasts(findings, findings.contrasts), findings.contrasts, strict=True)
+        if each.rates and each.rates.first.collapsed + each.rates.second.collapsed
+    )
+    title = f"Runs that collapsed, with 95% intervals of the rate; typical run in {measure.unit_of_differences}"
+    return Table(columns, tuple(rows), title)
+
+
 def list_reasons(findings: Findings) -> list[tuple[str, str]]:
     """Returns the name of every comparison with the reason of its verdict."""
     reasons = (each.verdict.reason for each in findings.contrasts)
@@ -152,14 +188,20 @@ def list_reasons(findings: Findings) -> list[tuple[str, str]]:
 
 
 def list_losses(findings: Findings) -> list[str]:
-    """Returns a line for every run without a score, and for every arm that cannot exist."""
-    arms, names = [each.arm for each in findings.arms], name_arms(findings)
-    return [*describe_lost_runs(arms, names), *describe_invalid_arms(arms, names)]
+    """Returns a line for every run without a score or at chance, and for every arm that cannot exist."""
+    arms, names, measure = [each.arm for each in findings.arms], name_arms(findings), findings.rules.measure
+    at_chance = (
+        f"at chance: {names[each.arm.name]}, seed={seed}: {measure.name} {each.scores[seed]:{measure.digits}} is not "
+        f"shown to be better than guessing, {measure.worst:{measure.digits}}"
+        for each in findings.arms
+        for seed in each.at_chance
+    )
+    return [*describe_lost_runs(arms, names), *at_chance, *describe_invalid_arms(arms, names)]
 
 
-def _write_part(count: int, missing: int) -> str | int:
+def _write_part(count: int, of: int) -> str | int:
     """Returns ``4 of 5``, or only the number if none is missing."""
-    return f"{count} of {count + missing}" if missing > 0 else count
+    return f"{count} of {of}" if count < of else count
 
 
 def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
@@ -180,7 +222,7 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
             write_interval(*effect.contrast.decisive_interval, measure),
             effect.contrast.verdict.label,
             write_runs(effect.contrast),
-            _write_part(effect.combinations, effect.possible - effect.combinations),
+            _write_part(effect.combinations, effect.possible),
             *(read(effect.contrast) for read in (_TESTS.values() if all_tests else ())),
         )
         for effect in (*findings.effects, *findings.interactions)
@@ -284,6 +326,8 @@ def make_data_table(findings: Findings) -> Table:
         *("probability_of_improvement", "verdict", "label"),
         *("survives_losses", "seeds_needed", "equivalence_low", "equivalence_high"),
         *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
+        *(f"{side}_{what}" for side in ("first", "second") for what in ("collapsed", "collapse_low", "collapse_high")),
+        *("collapse_p", "reliability", "worst_case"),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
     scores = {each.arm.name: each.scores for each in findings.arms}
@@ -296,11 +340,21 @@ def make_data_table(findings: Findings) -> Table:
             *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
             *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
             write_scope(findings.rules.measure),
+            *_list_rates(each),
+            write_worst_case(each),
             *(scores[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts
     )
     return Table(tuple(map(Column, columns)), tuple(rows))
+
+
+def _list_rates(contrast: Contrast) -> tuple[Value, ...]:
+    """Returns the collapsed runs and the ends of the interval of both arms, the p value, and which is more reliable."""
+    rates = contrast.rates
+    assert rates is not None  # arms have rates, effects have none
+    ends = (value for rate in (rates.first, rates.second) for value in (rate.collapsed, rate.low, rate.high))
+    return (*ends, rates.p, contrast.verdict.reliability)
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -337,6 +391,7 @@ def _arm_to_dict(each: ArmResult) -> dict[str, Any]:
         "estimate": each.estimate and dataclasses.asdict(each.estimate),
         "interquartile_mean": each.interquartile_mean,
         "on_front": each.on_front,
+        "collapse": dataclasses.asdict(each.rate),
         "accuracies": _by_seed(each.scores),
         "keys": {str(seed): record.key for seed, record in each.arm.records.items()},
         "counts": {status: runs for status, runs in each.arm.counts.items() if runs},

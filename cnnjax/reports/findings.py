@@ -19,6 +19,7 @@ from cnnjax.statistics import (
     Measure,
     Outcomes,
     Ranks,
+    Rate,
     Share,
     adjust_for_size,
     analyze_variance,
@@ -27,11 +28,14 @@ from cnnjax.statistics import (
     compare_with_baseline,
     complete,
     estimate_effects,
+    estimate_rate,
     interquartile_mean,
+    mark_collapsed,
     pareto_front,
     rank_arms,
 )
 from cnnjax.statistics.estimates import Estimate, estimate_score
+from cnnjax.statistics.losses import find_collapsed
 
 DATASET = "data.name"
 MOST_FOR_PAIRS = 60
@@ -45,9 +49,11 @@ class ArmResult:
     Attributes:
         arm: the arm.
         scores: the values of the measure of its completed runs by seed.
-        estimate: their mean with its interval; ``None`` without any.
+        estimate: the mean of those that trained, or of all if none did, with its interval; ``None`` without any.
         interquartile_mean: the mean of their middle half; ``None`` without any.
         on_front: whether it is on the Pareto front of parameters and mean score.
+        at_chance: the seeds of completed runs that are not shown to do better than guessing.
+        rate: how many of its runs collapsed: those at chance, and those that diverged.
     """
 
     arm: Arm
@@ -55,6 +61,8 @@ class ArmResult:
     estimate: Estimate | None
     interquartile_mean: float | None
     on_front: bool
+    at_chance: tuple[int, ...]
+    rate: Rate
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,11 @@ class Findings:
     def has_sizes(self) -> bool:
         """Whether the size of any network is known."""
         return any(result.arm.parameters is not None for result in self.arms)
+
+    @property
+    def has_collapses(self) -> bool:
+        """Whether any run collapsed."""
+        return any(result.rate.collapsed for result in self.arms)
 
     @property
     def has_networks(self) -> bool:
@@ -222,7 +235,7 @@ def compare_arms(
         cell: _keep_first(family[arm.name], seeds[: rules.looks[0]] if rules.looks else ())
         for cell, arm in planned.items()
     }
-    cells = {cell: known for cell, found in outcomes.items() if (known := complete(found))}
+    cells = {cell: known for cell, found in outcomes.items() if (known := _keep_typical(found, measure))}
     references = None if base is None else next(arm.labels for arm in arms if arm.name == base)
     several = len({arm.labels.get("data.name") for arm in arms}) > 1
     sizes = {cell: arm.parameters for cell, arm in planned.items() if arm.parameters is not None}
@@ -240,7 +253,7 @@ def compare_arms(
         command=command,
         rules=rules,
         factors=factors,
-        arms=_summarize(arms, values, measure, has_front=not several),
+        arms=_summarize(arms, family, measure, has_front=not several),
         base=base,
         contrasts=contrasts,
         uncompared=uncompared,
@@ -255,6 +268,11 @@ def compare_arms(
         provenance=tuple(provenance),
         remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
     )
+
+
+def _keep_typical(outcomes: Outcomes, measure: Measure) -> dict[int, float]:
+    """Returns the values of the runs that trained; of an arm in which none did, of all that completed."""
+    return complete(mark_collapsed(outcomes, measure))
 
 
 def _keep_first(values: Outcomes, seeds: Sequence[int]) -> Outcomes:
@@ -277,7 +295,8 @@ def _list_uncompared(
             elif rules.looks and not set(seeds[: rules.looks[0]]) <= set(arm.ended):
                 why = f"before its first look, at {rules.looks[0]} seeds"
             else:
-                why = "no seed is completed" + (" both here and in the baseline" if base else "")
+                both = arm.completed.keys() & next((each.completed.keys() for each in arms if each.name == base), ())
+                why = f"no seed {'trained' if both else 'is completed'}{' both here and in the baseline' * bool(base)}"
             yield arm.name, f"{why}{hint}"
 
 
@@ -303,22 +322,29 @@ def _compare(
 
 
 def _summarize(
-    arms: Sequence[Arm], values: Mapping[str, Mapping[int, float]], measure: Measure, has_front: bool
+    arms: Sequence[Arm], family: Mapping[str, Outcomes], measure: Measure, has_front: bool
 ) -> tuple[ArmResult, ...]:
-    means = {name: estimate_score(scores.values(), measure) for name, scores in values.items()}
+    typical = {name: kept for name, outcomes in family.items() if (kept := _keep_typical(outcomes, measure))}
+    means = {name: estimate_score(scores.values(), measure) for name, scores in typical.items()}
     sized = [arm for arm in arms if has_front and arm.name in means and arm.parameters is not None]
     front = pareto_front([arm.parameters or 0 for arm in sized], [measure.sign * means[arm.name].mean for arm in sized])
     on_front = {sized[index].name for index in front}
-    return tuple(
-        ArmResult(
-            arm,
-            values.get(arm.name, {}),
-            means.get(arm.name),
-            interquartile_mean(values[arm.name].values()) if arm.name in values else None,
-            arm.name in on_front,
+    results = []
+    for arm in arms:
+        outcomes = family.get(arm.name, {})
+        scores, collapsed = complete(outcomes), find_collapsed(outcomes, measure)
+        results.append(
+            ArmResult(
+                arm,
+                scores,
+                means.get(arm.name),
+                interquartile_mean(typical[arm.name].values()) if arm.name in typical else None,
+                arm.name in on_front,
+                tuple(seed for seed in scores if collapsed[seed]),
+                estimate_rate(sum(collapsed.values()), len(collapsed)),
+            )
         )
-        for arm in arms
-    )
+    return tuple(results)
 
 
 def rank_over_datasets(

@@ -10,8 +10,9 @@ from cnnjax.console.tables import capitalize
 from cnnjax.reports.findings import Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, Effect, Measure
+from cnnjax.statistics import Contrast, Effect, Measure, Rate
 from cnnjax.statistics.estimates import Estimate
+from cnnjax.statistics.losses import name_compared
 from cnnjax.statistics.measures import ACCURACY
 from cnnjax.statistics.verdicts import SIGNS, Word
 
@@ -70,6 +71,7 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
     """Returns the conclusions, each in one or two sentences."""
     return (
         *_say_verdicts(findings),
+        *_say_collapses(findings),
         *_say_ranks(findings),
         *_say_shares(findings),
         *_say_effects(findings),
@@ -113,6 +115,17 @@ def write_runs(contrast: Contrast) -> str:
     return str(contrast.comparison.n)
 
 
+def write_rate(rate: Rate) -> str:
+    """Returns how many runs collapsed, with the 95% interval of the rate: ``1 of 10 [0.3%, 45%]``."""
+    low, high = (f"{100 * end:.{int(end < 0.01)}f}%" if 0 < end < 1 else f"{end:.0%}" for end in (rate.low, rate.high))
+    return f"{rate.collapsed} of {rate.runs} [{low}, {high}]"
+
+
+def write_worst_case(contrast: Contrast) -> str:
+    """Returns the verdict that holds whatever the lost runs count as: that on the typical run, or ``undecided``."""
+    return contrast.verdict.word if contrast.verdict.survives_losses else "undecided"
+
+
 def write_scope(measure: Measure) -> str:
     """Returns what verdicts and intervals on the measure are valid for."""
     return f"over seeds, for one training and one {measure.split} set" if measure.split else "over seeds alone"
@@ -145,12 +158,13 @@ def _write_margin(findings: Findings) -> str:
 
 
 def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
-    counts = Counter[tuple[str, bool]]((each.verdict.word, each.verdict.survives_losses) for each in contrasts)
+    counts = Counter(each.verdict.in_short for each in contrasts)
+    words = {each.verdict.in_short: each.verdict.word for each in contrasts}
     return ", ".join(
-        f"{counts[word, survives]} {word}{'' if survives else ' of the runs that completed'}"
+        f"{counts[short]} {short}"
         for word in get_args(Word)
-        for survives in (True, False)
-        if counts[word, survives]
+        for short in sorted(words, key=len)
+        if words[short] == word
     )
 
 
@@ -174,7 +188,7 @@ def _say_difference(findings: Findings, contrast: Contrast) -> str:
     difference = f"{measure.write_difference(contrast.comparison.mean)}{measure.points}"
     points = f"{difference} {write_interval(*contrast.decisive_interval, measure)}".rstrip()
     first, second = contrast.first_runs, contrast.second_runs
-    lost = f", as {first} runs completed against {second}" if first.lost or second.lost else ""
+    lost = f", as {first} runs {name_compared(first, second)} against {second}" if first.lost or second.lost else ""
     return f"{points} with {write_count(contrast.comparison.n, 'seed')}{lost}"
 
 
@@ -208,6 +222,24 @@ def _say_seeds(findings: Findings) -> Iterator[str]:
         f"nothing or {_write_margin(findings)}; "
         "looking again with more seeds makes false claims more likely, "
         "unless the looks were planned, as `ablations.run --top-up` does."
+    )
+
+
+def _say_collapses(findings: Findings) -> Iterator[str]:
+    names = name_arms(findings)
+    collapsed = [f"{write_rate(each.rate)} of {names[each.arm.name]}" for each in findings.arms if each.rate.collapsed]
+    if not collapsed:
+        return
+    listed = "; ".join(collapsed[:_MOST]) + (f"; and of {len(collapsed) - _MOST} more" * (len(collapsed) > _MOST))
+    shown = [each for each in findings.contrasts if each.verdict.reliability]
+    found = (
+        f"{len(shown)} of {write_count(len(findings.contrasts), 'comparison')} shows that one arm collapses more often"
+        if shown
+        else "no comparison shows that one arm collapses more often than the other"
+    )
+    yield (
+        f"Runs collapsed, with 95% intervals of the rate: {listed}; {found}. Means and differences are of the runs "
+        "that trained; the table of collapsed runs has what holds in the worst case."
     )
 
 
@@ -255,11 +287,11 @@ def _say_interactions(findings: Findings) -> Iterator[str]:
     interactions, short = findings.interactions, shorten_paths(findings.factors)
     found = [effect for effect in interactions if effect.contrast.verdict.word in SIGNS]
     if found:
-        for survives, said in ((True, ""), (False, ", of the runs that completed")):
-            some = [effect for effect in found if effect.contrast.verdict.survives_losses == survives]
+        for restriction in sorted({effect.contrast.verdict.restriction for effect in found}):
+            some = [effect for effect in found if effect.contrast.verdict.restriction == restriction]
             pairs = dict.fromkeys(" and ".join(short[factor] for factor in effect.factors) for effect in some)
-            if pairs:
-                yield f"What one factor does depends on the other for {', '.join(pairs)}{said}."
+            said = f", {restriction}" if restriction else ""
+            yield f"What one factor does depends on the other for {', '.join(pairs)}{said}."
     elif interactions:
         undecided = sum(effect.contrast.verdict.word == "undecided" for effect in interactions)
         yield f"No interaction stands out of the noise; {undecided} of {len(interactions)} are undecided."

@@ -4,11 +4,12 @@ from cnnjax.statistics.capacity import adjust_for_size, pareto_front
 from cnnjax.statistics.estimates import interquartile_mean
 from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_effects
 from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_baseline
-from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete
+from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.ranks import Ranks, rank_arms
+from cnnjax.statistics.rates import Rate, RateComparison, compare_rates, estimate_rate
 from cnnjax.statistics.sequential import compare_in_looks, plan_looks, spend
 from cnnjax.statistics.verdicts import Criteria, Verdict, decide
 
@@ -22,6 +23,8 @@ __all__ = [
     "Outcomes",
     "PairedComparison",
     "Ranks",
+    "Rate",
+    "RateComparison",
     "RunCounts",
     "Share",
     "Verdict",
@@ -30,11 +33,14 @@ __all__ = [
     "compare_all_pairs",
     "compare_in_looks",
     "compare_paired",
+    "compare_rates",
     "compare_with_baseline",
     "complete",
     "decide",
     "estimate_effects",
+    "estimate_rate",
     "interquartile_mean",
+    "mark_collapsed",
     "mcnemar_p",
     "pareto_front",
     "plan_looks",

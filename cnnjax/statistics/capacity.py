@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnjax.statistics.factors import Cells
 from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
-from cnnjax.statistics.losses import Losses, complete, count_runs
+from cnnjax.statistics.losses import Losses, complete, count_runs, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import compare_paired, round_off
 from cnnjax.statistics.verdicts import Criteria
@@ -74,6 +74,7 @@ def adjust_for_size(
     References:
         Fisher, The Design of Experiments, 1935 (analysis of covariance).
     """
+    cells = {cell: mark_collapsed(outcomes, criteria.measure) for cell, outcomes in cells.items()}
     completed = {cell: values for cell, outcomes in cells.items() if (values := complete(outcomes))}
     labels = list(completed)
     seeds = sorted(set.intersection(*(set(values) for values in completed.values()))) if completed else []

@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnjax.errors import InputError
 from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
-from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs
+from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired, round_off
 from cnnjax.statistics.verdicts import SIGNS, Criteria
@@ -238,6 +238,7 @@ def estimate_effects(
     """
     if not cells:
         return ()
+    cells = {labels: mark_collapsed(outcomes, criteria.measure) for labels, outcomes in cells.items()}
     first = {factor: next(iter(cells))[index] for index, factor in enumerate(factors)}
     references = {**first, **(references or {})}
     planned = [

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from cnnjax.settings.checking import choice
-from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, find_losses
+from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, find_losses, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired
+from cnnjax.statistics.rates import RateComparison
 from cnnjax.statistics.verdicts import Criteria, Verdict, decide, equivalence_p
 
 LEAST_FOR_FLIPS = 8
@@ -31,7 +32,7 @@ class Contrast:
     Attributes:
         first, second: names of the arms.
         first_runs, second_runs: counts of their completed and lost runs.
-        comparison: the paired comparison, first minus second, of the completed runs.
+        comparison: the paired comparison, first minus second, of the completed runs that did not collapse.
         level: level of the test of a difference.
         low, high: Student's interval of the mean difference with confidence ``1 - level``; ``None`` without a spread.
         equivalence_level: level of each of the two one-sided tests of equivalence.
@@ -41,6 +42,7 @@ class Contrast:
             ``None`` without a spread.
         equivalence_p: p value of the two one-sided tests, not adjusted; ``None`` without a spread.
         verdict: verdict on the first arm against the second, as a member of the family.
+        rates: how often the runs of the two arms collapse; ``None`` for an effect of several arms.
     """
 
     first: str
@@ -57,6 +59,7 @@ class Contrast:
     adjusted_p: float | None
     equivalence_p: float | None
     verdict: Verdict
+    rates: RateComparison | None = None
 
     @property
     def decisive_interval(self) -> tuple[float | None, float | None]:
@@ -99,6 +102,7 @@ def compare_with_baseline(
         Young, Resampling-Based Multiple Testing, 1993; Sidak, "Rectangular confidence regions", 1967.
     """
     choice(baseline, tuple(arms), "baseline")
+    arms = {name: mark_collapsed(outcomes, criteria.measure) for name, outcomes in arms.items()}
     k = len(arms) - 1
     pairs = _find_pairs(arms, [(name, baseline) for name in arms if name != baseline])
     compared = _compare(arms, pairs, criteria)
@@ -124,6 +128,7 @@ def compare_all_pairs(
     References:
         Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
+    arms = {name: mark_collapsed(outcomes, criteria.measure) for name, outcomes in arms.items()}
     planned = list(combinations(arms, 2))
     pairs = _find_pairs(arms, planned)
     losses = [find_losses(arms[a], arms[b], criteria.measure) for a, b in pairs]
@@ -166,10 +171,19 @@ def _contrast(
 ) -> tuple[Contrast, ...]:
     one_sided_p = [equivalence_p(each, criteria.margin) for each in compared]
     narrow, _ = holm(_pad(one_sided_p, k), criteria.alpha)
+    rate_levels, _ = holm(_pad([each.rates.p if each.rates else None for each in losses], k), criteria.alpha)
     scope = f"as one of {k} comparisons" if k > 1 else ""
     return tuple(
         make_contrast(
-            pair, each, lost, (levels[index], narrow[index]), adjusted[index], criteria, labels=labels, scope=scope
+            pair,
+            each,
+            lost,
+            (levels[index], narrow[index]),
+            adjusted[index],
+            criteria,
+            rate_alpha=rate_levels[index],
+            labels=labels,
+            scope=scope,
         )
         for index, (pair, each, lost) in enumerate(zip(pairs, compared, losses, strict=True))
     )
@@ -223,6 +237,7 @@ def make_contrast(
         adjusted_p=adjusted_p,
         equivalence_p=equivalence_p(compared, criteria.margin),
         verdict=verdict,
+        rates=losses.rates,
     )
 
 
@@ -238,7 +253,7 @@ def _compare(
 
 
 def compare_outcomes(first: Outcomes, second: Outcomes, confidence: float, measure: Measure) -> PairedComparison:
-    """Compares the completed runs of two arms, as `compare_paired` does."""
+    """Compares the completed runs of two arms, as `compare_paired` does; outcomes are from `mark_collapsed`."""
     return compare_paired(
         complete(first),
         complete(second),

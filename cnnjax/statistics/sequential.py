@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnjax.settings.checking import choice
 from cnnjax.statistics.families import DEFAULT, Contrast, compare_outcomes, make_contrast, sidak
-from cnnjax.statistics.losses import Outcomes, complete, find_losses
+from cnnjax.statistics.losses import Outcomes, complete, find_losses, mark_collapsed
 from cnnjax.statistics.verdicts import Criteria
 
 _NODES = 200
@@ -110,7 +110,8 @@ def compare_in_looks(
             if len(first) < look or not all(seed in ended[name] and seed in ended[baseline] for seed in first):
                 break
             own, others = (
-                {seed: arms[each][seed] for seed in first if seed in arms[each]} for each in (name, baseline)
+                mark_collapsed({seed: arms[each][seed] for seed in first if seed in arms[each]}, criteria.measure)
+                for each in (name, baseline)
             )
             if not complete(own).keys() & complete(others).keys():
                 break

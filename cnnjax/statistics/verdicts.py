@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnjax.errors import InputError
 from cnnjax.settings.checking import Interval, check
-from cnnjax.statistics.losses import Losses
+from cnnjax.statistics.losses import Losses, name_compared
 from cnnjax.statistics.measures import ACCURACY, Measure
 from cnnjax.statistics.paired import PairedComparison
 
@@ -58,10 +58,13 @@ class Verdict:
 
     Attributes:
         word: verdict on the first arm against the second, for programs.
-        label: the verdict for readers, with its qualifications: that it holds only for the runs that completed, that
-            the difference is not shown to exceed the margin, or that both arms are at chance.
+        label: the verdict for readers, with its qualifications: that it holds only for the runs that trained or
+            completed, that an arm is more or less reliable or never trained, that the difference is not shown to exceed
+            the margin, or that both arms are at chance.
         reason: one sentence that gives the reason.
         survives_losses: whether the verdict holds whatever the lost runs would have reached; true if none was lost.
+        restriction: the runs that the verdict holds for if not for all, such as ``of the runs that trained``.
+        reliability: ``more reliable`` or ``less reliable`` if the first arm is shown to collapse less or more often.
         seeds_needed: for an undecided comparison, total number of seeds that would detect a true difference as large as
             the margin, and would show equivalence if there is none, each with the given power and if the observed
             spread is the true one; ``None`` if that takes more than `MOST_SEEDS`.
@@ -73,9 +76,16 @@ class Verdict:
     label: str
     reason: str
     survives_losses: bool = True
+    restriction: str = ""
+    reliability: str = ""
     seeds_needed: int | None = None
     seeds_for_seen: int | None = None
     decidable_margin: float | None = None
+
+    @property
+    def in_short(self) -> str:
+        """The verdict with what lost runs add to it, but without numbers: ``better of the runs that trained``."""
+        return " ".join(filter(None, (self.word, self.restriction))) + _join_reliability(self.word, self.reliability)
 
     @property
     def label_word(self) -> str:
@@ -90,6 +100,7 @@ def decide(
     power: float = 0.8,
     *,
     equivalence_alpha: float | None = None,
+    rate_alpha: float | None = None,
     losses: Losses | None = None,
     labels: Mapping[str, str] | None = None,
     scope: str = "",
@@ -107,6 +118,7 @@ def decide(
         margin: margin of equivalence, in units of the measure, > 0.
         power: probability with which `seeds_needed` seeds decide, > alpha and < 1.
         equivalence_alpha: level of the one-sided tests; by default `alpha`.
+        rate_alpha: level of the test of how often runs collapse; by default `alpha`.
         losses: runs of both arms, including lost ones; by default none was lost.
         labels: labels that replace the words, such as `SIGNS`.
         scope: what the levels are adjusted for, such as ``as one of 14 comparisons``; becomes part of the reason.
@@ -131,9 +143,12 @@ def decide(
     if not alpha < power < 1:
         raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
     n, mean, spread = comparison.n, comparison.mean, comparison.spread
+    rates = losses.rates if losses else None
+    reliability = rates.reliability(alpha if rate_alpha is None else rate_alpha) if rates else ""
     if n < LEAST_SEEDS:
         found = f"{n} common seeds tell" if n > 1 else "one common seed tells"
-        return _leave_open(f"{found} too little of the spread: run {LEAST_SEEDS}")
+        more = _remark_rates(losses)
+        return _leave_open(f"{found} too little of the spread: run {LEAST_SEEDS}{more}", reliability=reliability)
     if losses and losses.both_at_chance:
         return _leave_open(
             "no run of either arm is shown to do better than guessing", label="undecided; both at chance"
@@ -149,8 +164,8 @@ def decide(
     if not differs and not is_equivalent:
         found = f"{_describe(mean, wide, 1 - alpha, measure)} holds zero, and is too wide for the margin of ±{limit}"
         if not plans:
-            return _leave_open(f"{found}{remarks}")
-        plan = _plan(comparison, spread, levels, margin, power, measure)
+            return _leave_open(f"{found}{remarks}", reliability=reliability)
+        plan = _plan(comparison, spread, levels, margin, power, measure, reliability)
         return replace(plan, reason=f"{found}; {plan.reason}{remarks}")
     if is_equivalent:
         word: Word = "equivalent"
@@ -160,16 +175,29 @@ def decide(
         word = "better" if (mean > 0) == measure.higher_is_better else "worse"
         found = f"{_describe(mean, wide, 1 - alpha, measure)} leaves zero out"
     holds = losses is None or survives(word, losses, levels, margin, measure.higher_is_better)
-    label = (labels or {}).get(word, word)
+    label, restriction = (labels or {}).get(word, word), ""
     if losses and not holds:
-        label += f" of the runs that completed ({_count_both(losses)})"
+        restriction = f"of the runs that {name_compared(losses.first, losses.second)}"
+        label += f" {restriction} ({_count_both(losses)})"
+    label += _join_reliability(word, reliability)
+    if losses and losses.rates and not (losses.first.trained and losses.second.trained):
+        label += "; never trained" if losses.second.trained else "; the other never trained"
     if word != "equivalent" and abs(mean) - wide <= margin:
         label += f"; by more than {limit} not shown"
-    return Verdict(word, label, f"{found}{remarks}", holds)
+    return Verdict(word, label, f"{found}{remarks}", holds, restriction, reliability)
 
 
-def _leave_open(reason: str, label: str = "undecided", **plan: Any) -> Verdict:
-    return Verdict("undecided", label, reason, **plan)
+def _leave_open(reason: str, label: str = "undecided", reliability: str = "", **plan: Any) -> Verdict:
+    label += _join_reliability("undecided", reliability)
+    return Verdict("undecided", label, reason, reliability=reliability, **plan)
+
+
+def _join_reliability(word: Word, reliability: str) -> str:
+    """Returns what stands behind a verdict on the typical run: `` and more reliable``, or `` but less reliable``."""
+    if not reliability:
+        return ""
+    disagrees = (word, reliability) in (("better", "less reliable"), ("worse", "more reliable"))
+    return f"{'; ' if word == 'undecided' else ' but ' if disagrees else ' and '}{reliability}"
 
 
 def _plan(
@@ -179,6 +207,7 @@ def _plan(
     margin: float,
     power: float,
     measure: Measure,
+    reliability: str,
 ) -> Verdict:
     """Returns an undecided verdict whose reason says how many seeds would decide."""
     limit = f"{measure.write_margin(margin)}{measure.points}"
@@ -191,7 +220,8 @@ def _plan(
     if needed:
         needed = max(needed, n + 1)
         reason = f"{needed} seeds in all would find a true difference of {limit}, or that there is none, "
-        return _leave_open(reason + chance.format(" each"), seeds_needed=needed, seeds_for_seen=for_seen)
+        reason += chance.format(" each")
+        return _leave_open(reason, reliability=reliability, seeds_needed=needed, seeds_for_seen=for_seen)
     seeds = max(REASONABLE_SEEDS, 2 * n)
     decidable = find_margin(spread, seeds, levels[0], power, levels[1])
     reason = (
@@ -199,7 +229,7 @@ def _plan(
         f"{seeds} would decide by a margin of {measure.scale * decidable:.2g}{f', and {seen}' if seen else ''}, "
     )
     reason += chance.format(" each" if seen else "")
-    return _leave_open(reason, seeds_for_seen=for_seen, decidable_margin=decidable)
+    return _leave_open(reason, reliability=reliability, seeds_for_seen=for_seen, decidable_margin=decidable)
 
 
 def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:
@@ -280,15 +310,26 @@ def _remark(comparison: PairedComparison, losses: Losses | None, scope: str, mea
     if comparison.n < FLIPS_DECIDE:
         least = comparison.least_sign_flip_p
         remarks.append(f"with {comparison.n} seeds this rests on normality (a sign-flip test gives {least:g} at best)")
+    did = name_compared(losses.first, losses.second) if losses else "completed"
     if losses and losses.lowest is not None:
-        remarks.append(f"of the runs that completed, {losses.first} against {losses.second}")
+        remarks.append(f"of the runs that {did}, {losses.first} against {losses.second}")
     if losses and losses.lowest and losses.highest:
         low, high = (measure.write_difference(float(np.mean(ends)), 3) for ends in (losses.lowest, losses.highest))
         remarks.append(f"what the others would have reached could move the mean to between {low} and {high}")
     if comparison.unpaired:
         seeds = ", ".join(map(str, comparison.unpaired))
-        remarks.append(f"seeds that one arm alone has a result for are left out: {seeds}")
-    return "".join(f"; {remark}" for remark in remarks)
+        has = "at which one arm alone trained" if did == "trained" else "that one arm alone has a result for"
+        remarks.append(f"seeds {has} are left out: {seeds}")
+    return "".join(f"; {remark}" for remark in remarks) + _remark_rates(losses)
+
+
+def _remark_rates(losses: Losses | None) -> str:
+    """Returns how many runs of each arm collapsed and how the rates compare; empty if none did."""
+    rates = losses.rates if losses else None
+    if rates is None or not rates.first.collapsed + rates.second.collapsed:
+        return ""
+    counts = " against ".join(f"{rate.collapsed} of {rate.runs}" for rate in (rates.first, rates.second))
+    return f"; collapsed {counts} (equal rates: p = {rates.p:.3g})"
 
 
 def plan_seeds(
