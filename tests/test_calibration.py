@@ -13,6 +13,10 @@ from experiments.measure.simulations import (
     STEP,
     draw_accuracies,
     draw_differences,
+    summarize,
+    summarize_trained,
+    tabulate_collapses,
+    tabulate_family_collapses,
     tabulate_losses,
 )
 
@@ -43,9 +47,41 @@ def test_an_arm_that_loses_its_low_runs_is_rarely_called_better_without_a_qualif
             assert looks_better > 0.1
 
 
+def test_trained_runs_are_summarized_as_if_the_others_did_not_exist():
+    random = np.random.default_rng(3)
+    differences, is_left_out = STEP * np.rint(random.normal(0, 20, (40, 8))), random.random((40, 8)) < 0.5
+    mean, spread, n = summarize_trained(differences, is_left_out)
+    for study, kept in enumerate(~is_left_out):
+        assert n[study] == max(kept.sum(), 2)
+        if kept.sum() >= 3:
+            assert (mean[study], spread[study]) == pytest.approx(summarize(differences[study][kept]))
+        else:
+            assert np.isinf(spread[study])
+
+
+def test_collapsed_runs_make_no_part_of_a_result_wrong_more_often_than_its_level_says():
+    studies = 300
+    most = 0.05 + 4 * np.sqrt(0.05 * 0.95 / studies)
+    for _, _, better, worse, covers, above, below, _, _, more, _, rate_covers, _ in tabulate_collapses(studies).rows:
+        assert max(better + worse, above, below, more) < most
+        assert min(covers, rate_covers) > 1 - most
+    for _, _, differs, above, below, reliable, _ in tabulate_family_collapses(60).rows:
+        assert max(differs, above, below, reliable) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 30)
+
+
 def test_the_command_writes_its_tables(tmp_path, capsys):
     assert main(["--studies", "2", "--markdown", str(tmp_path / "tables.md")]) == 0
     text = (tmp_path / "tables.md").read_text()
-    for heading in ("Two arms", "14 arms", "Looking again", "diverge", "new images", "power of 80%", "pilot"):
+    for heading in (
+        "Two arms",
+        "14 arms",
+        "Looking again",
+        "diverge",
+        "collapse",
+        "by gaps",
+        "new images",
+        "power of 80%",
+        "pilot",
+    ):
         assert heading in text
     assert "Two arms" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -130,6 +131,73 @@ def test_lost_runs_of_both_sides_are_in_every_sentence_row_and_file():
     values = dict(zip((column.heading for column in data.columns), data.rows[0], strict=True))
     assert [values[f"{side}_{what}"] for side in ("first", "second") for what in ("completed", "lost")] == [5, 5, 10, 0]
     assert (values["label"], values["survives_losses"]) == (row["verdict"], False)
+
+
+def make_collapsing():
+    """Returns a base that always trained, and a better arm of which one run is at chance, one diverged, one failed."""
+    base = dataclasses.replace(make_arm("f=a", draw(0.95, 0, 12)), seeds=tuple(range(12)))
+    arm = make_arm("f=b", draw(0.97, 1, 12) | {3: 0.1})
+    diverged, failed = (
+        make_arm("f=b", {seed: 0.5}, status=status) for seed, status in ((5, "diverged"), (6, "failed"))
+    )
+    records = {**arm.records, **diverged.records, **failed.records}
+    return [base, dataclasses.replace(arm, records=records, seeds=tuple(range(12)))]
+
+
+WITH_CHANCE = Rules(measure=dataclasses.replace(ACCURACY, resolution=STEP, chance=0.1135))
+
+
+def test_of_runs_that_collapse_every_format_has_both_parts_and_the_worst_case():
+    findings = find_study(arms=make_collapsing(), base="f=a", rules=WITH_CHANCE)
+    (contrast,) = findings.contrasts
+    label = "better of the runs that trained (9 of 12)"
+    assert contrast.verdict.label.startswith(label)
+    assert findings.arms[1].estimate.n == contrast.comparison.n == 9
+    (table,) = [each for each in make_document(findings).tables if "collapsed" in each.title]
+    (row,) = table.rows
+    values = dict(zip((column.heading for column in table.columns), row, strict=True))
+    assert (values["collapsed"], values["against"]) == ("2 of 11 [2%, 52%]", "0 of 12 [0%, 26%]")
+    assert (values["verdict"], values["worst case"]) == ("better of the runs that trained", "undecided")
+    assert values["p of equal rates"] == contrast.rates.p
+    for form in ("terminal", "markdown", "latex", "html"):
+        text = re.sub(r"[{}\\]", "", write_findings(findings, form))
+        for part in (
+            "2 of 11 [2%, 52%]",
+            "0 of 12 [0%, 26%]",
+            label,
+            "at chance: f=b, seed=3",
+            "diverged: f=b, seed=5",
+        ):
+            assert part in text, (form, part)
+    data = make_data_table(findings)
+    written = dict(zip((column.heading for column in data.columns), data.rows[0], strict=True))
+    first = to_dict(findings)["contrasts"][0]["rates"]["first"]
+    assert (
+        (written["first_collapsed"], written["first_collapse_low"])
+        == (first["collapsed"], first["low"])
+        == (2, first["low"])
+    )
+    assert (written["collapse_p"], written["reliability"], written["worst_case"]) == (contrast.rates.p, "", "undecided")
+    assert to_dict(findings)["arms"][1]["collapse"] == first
+
+
+def test_where_no_run_collapsed_nothing_is_said_of_it_but_in_the_data():
+    findings = find_study()  # one of its runs failed
+    for form in ("terminal", "markdown", "latex", "html"):
+        assert "collapse" not in write_findings(findings, form).split("</style>")[-1]
+    data = make_data_table(findings)
+    columns = [column.heading for column in data.columns]
+    assert data.rows[0][columns.index("first_collapse_high")] == pytest.approx(1 - 0.025 ** (1 / 4))
+
+
+def test_arms_that_never_trained_at_a_common_seed_are_named_with_the_reason():
+    arms = [
+        make_arm("f=a", draw(0.95, 0) | {0: 0.1, 1: 0.1}),
+        make_arm("f=b", draw(0.95, 1) | dict.fromkeys((2, 3, 4), 0.1)),
+    ]
+    findings = find_study(arms=arms, base="f=a", rules=WITH_CHANCE)
+    assert findings.uncompared == {"f=b": "no seed trained both here and in the baseline"}
+    assert findings.arms[1].rate.collapsed == 3
 
 
 def test_the_interval_shown_is_the_one_that_the_verdict_rests_on():

@@ -1,5 +1,8 @@
 """Lost runs: their worst case in hand-worked comparisons, and the qualification of claims that depend on them."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -13,7 +16,7 @@ from cnnjax.statistics import (
     estimate_effects,
 )
 from cnnjax.statistics.families import holm, sidak
-from cnnjax.statistics.losses import Losses, RunCounts, count_runs, find_losses
+from cnnjax.statistics.losses import Losses, RunCounts, count_runs, find_collapsed, find_losses, mark_collapsed
 
 STEP = 1e-4
 MEASURE = Measure("accuracy", resolution=STEP, chance=0.1)
@@ -29,9 +32,13 @@ def lose(outcomes, seeds):
     return outcomes | dict.fromkeys(seeds)
 
 
-def contrast(first, second):
+def collapse(outcomes, seeds, value=0.1):
+    return outcomes | dict.fromkeys(seeds, value)
+
+
+def contrast(first, second, measure=MEASURE):
     arms = {"first": first, "second": second}
-    (found,) = compare_with_baseline(arms, "second", Criteria(measure=MEASURE))
+    (found,) = compare_with_baseline(arms, "second", Criteria(measure=measure))
     return found
 
 
@@ -83,6 +90,98 @@ def test_arms_that_learn_nothing_are_not_equivalent():
         5,
         None,
     )
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.1, 0.098])
+def test_a_run_that_diverged_and_one_at_chance_are_the_same_to_every_verdict(value):
+    found = contrast(collapse(draw(0.004), [3], value), draw(0.0, seed=1))
+    expected = contrast(collapse(draw(0.004), [3], math.nan), draw(0.0, seed=1))
+    assert found == expected
+    assert (found.first_runs.trained, found.first_runs.collapsed, found.first_runs.failed) == (9, 1, 0)
+
+
+def test_the_typical_run_is_compared_over_the_seeds_at_which_both_arms_trained():
+    whole = contrast(draw(0.004), draw(0.0, seed=1))
+    found = contrast(collapse(draw(0.004), [3]), collapse(draw(0.0, seed=1), [7]))
+    assert found.comparison.seeds == (0, 1, 2, 4, 5, 6, 8, 9)
+    kept = [whole.comparison.differences[seed] for seed in found.comparison.seeds]
+    assert found.comparison.mean == pytest.approx(np.mean(kept))
+    assert (found.rates.first.collapsed, found.rates.first.runs, found.rates.second.collapsed) == (1, 10, 1)
+
+
+def test_a_failed_run_says_nothing_of_the_rate_at_which_runs_collapse():
+    found = contrast(collapse(lose(draw(0.004), [0]), [3]), draw(0.0, seed=1))
+    assert (found.rates.first.collapsed, found.rates.first.runs) == (1, 9)
+    assert (found.first_runs.lost, found.first_runs.failed) == (2, 1)
+    assert find_collapsed({0: None, 1: 0.1, 2: math.nan, 3: 0.97}, MEASURE) == {1: True, 2: True, 3: False}
+
+
+def test_without_what_guessing_reaches_only_runs_that_diverged_collapse():
+    loss = Measure("loss", is_share=False, higher_is_better=False)
+    assert find_collapsed({0: 2.3, 1: math.nan, 2: 0.1}, loss) == {0: False, 1: True, 2: False}
+    with_chance = Measure("loss", is_share=False, higher_is_better=False, chance=2.3)
+    assert find_collapsed({0: 2.3, 1: math.nan, 2: 0.1}, with_chance) == {0: True, 1: True, 2: False}
+
+
+def test_marking_what_collapsed_twice_changes_nothing_and_keeps_an_arm_that_never_trained():
+    once = mark_collapsed({0: 0.97, 1: 0.1, 2: None}, MEASURE)
+    assert math.isnan(once[1])
+    assert str(mark_collapsed(once, MEASURE)) == str(once)
+    assert mark_collapsed({0: 0.1, 1: 0.098}, MEASURE) == {0: 0.1, 1: 0.098}
+
+
+N = 20
+
+
+@pytest.mark.parametrize(
+    ("gain", "first", "second", "label"),
+    [
+        (0.006, 1, 0, "better of the runs that trained (19 of 20)"),
+        (0.006, 0, 10, "better and more reliable"),
+        (0.006, 3, 15, "undecided; more reliable"),
+        (0.006, 2, 12, "better of the runs that trained (18 of 20 against 8 of 20) and more reliable"),
+        (0.006, 12, 2, "better of the runs that trained (8 of 20 against 18 of 20) but less reliable"),
+        (-0.006, 12, 2, "worse of the runs that trained (8 of 20 against 18 of 20) and less reliable"),
+        (-0.006, 2, 12, "worse of the runs that trained (18 of 20 against 8 of 20) but more reliable"),
+        (0.0, 1, 0, "equivalent of the runs that trained (19 of 20)"),
+        (0.0, 12, 2, "equivalent of the runs that trained (8 of 20 against 18 of 20) and less reliable"),
+    ],
+)
+def test_verdicts_on_the_typical_run_and_on_the_rates_are_said_in_few_words(gain, first, second, label):
+    sides = collapse(draw(gain, N), range(first)), collapse(draw(0.0, N, seed=1), range(N - second, N))
+    found = contrast(*sides).verdict
+    assert found.label == label
+    assert found.in_short == re.sub(r" \(.*?\)", "", label)
+
+
+def test_an_arm_that_never_trained_is_worse_than_one_that_did():
+    never, good = dict.fromkeys(range(5), 0.1), draw(0.0, 5)
+    found = contrast(never, good)
+    assert (found.verdict.word, found.verdict.label) == ("worse", "worse; never trained")
+    assert contrast(good, never).verdict.label == "better; the other never trained"
+    assert found.rates.p == pytest.approx(2 * 0.5**5)  # so five seeds alone do not show that it is less reliable
+
+
+def test_looks_and_effects_leave_collapsed_runs_to_the_rates():
+    arms = {"base": draw(0.0), "a": collapse(draw(0.006, seed=1), [2])}
+    (looked,) = compare_in_looks(
+        arms, "base", dict.fromkeys(arms, range(10)), range(10), (10,), Criteria(measure=MEASURE)
+    )
+    assert looked.verdict.label == "better of the runs that trained (9 of 10)"
+    cells = {("a",): arms["a"], ("base",): arms["base"]}
+    (effect,) = estimate_effects(("f",), cells, references={"f": "base"}, criteria=Criteria(measure=MEASURE))
+    assert effect.contrast.comparison.differences == looked.comparison.differences
+    assert (effect.contrast.verdict.label, effect.contrast.rates) == (looked.verdict.label, None)
+
+
+def test_rates_are_compared_at_the_level_of_the_family():
+    stable, wild = draw(0.0, N), collapse(draw(0.0, N, seed=1), range(6))
+    (alone,) = compare_all_pairs({"a": stable, "b": wild}, Criteria(measure=MEASURE))
+    assert (alone.verdict.reliability, alone.rates.p < 0.05) == ("more reliable", True)
+    several = {f"c{index}": draw(0.0, N, seed=2 + index) for index in range(8)}
+    compared = compare_with_baseline({"a": stable, "b": wild} | several, "a", Criteria(measure=MEASURE))
+    assert compared[0].rates == compare_with_baseline({"a": stable, "b": wild}, "a", Criteria(measure=MEASURE))[0].rates
+    assert compared[0].verdict.reliability == ""
 
 
 def test_without_losses_there_is_no_worst_case():

@@ -232,7 +232,9 @@ def _plan(
     return _leave_open(reason, reliability=reliability, seeds_for_seen=for_seen, decidable_margin=decidable)
 
 
-def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: float) -> tuple[np.ndarray, np.ndarray]:
+def half_widths(
+    spread: np.ndarray, n: int | np.ndarray, alpha: float, equivalence_alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the half widths of two intervals of the mean: that for a difference, and that for equivalence.
 
     Args:
@@ -243,7 +245,7 @@ def half_widths(spread: np.ndarray, n: int, alpha: float, equivalence_alpha: flo
     """
     from scipy.special import stdtrit
 
-    wide, narrow = (stdtrit(n - 1, 1 - tail) * spread / math.sqrt(n) for tail in (alpha / 2, equivalence_alpha))
+    wide, narrow = (stdtrit(n - 1, 1 - tail) * spread / np.sqrt(n) for tail in (alpha / 2, equivalence_alpha))
     return wide, narrow
 
 

@@ -22,9 +22,13 @@ from cnnjax.settings.checking import Count, check
 from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.simulations import (
     ALPHA,
+    CHANCE,
     SPREAD,
     STEP,
+    tabulate_collapses,
     tabulate_families,
+    tabulate_family_collapses,
+    tabulate_gaps,
     tabulate_images,
     tabulate_looks,
     tabulate_losses,
@@ -39,6 +43,9 @@ TABLES = (
     tabulate_families,
     tabulate_looks,
     tabulate_losses,
+    tabulate_collapses,
+    tabulate_family_collapses,
+    tabulate_gaps,
     tabulate_images,
     tabulate_power,
     tabulate_pilots,
@@ -88,6 +95,9 @@ def calibrate(studies: int) -> Document:
         "correlation: of the two arms over the seeds",
         "families are half as many studies for the claims of a difference, tables of images an eighth as many",
         'unqualified: without "of the runs that completed"',
+        "falls far: by ten standard deviations, which is far from guessing, so it counts as a run that trained",
+        f"collapses: ends at guessing, {CHANCE:.0%}, whatever it would have been; more and less reliable: said of the "
+        "first arm; false of arms that collapse equally often, or the wrong way round",
     )
     return Document("How often the statistics are wrong", facts, tuple(make(studies) for make in TABLES), notes)
 

@@ -6,11 +6,12 @@ from itertools import product
 import numpy as np
 
 from cnnjax.console.tables import Column, Table, Value
-from cnnjax.statistics import Measure, plan_looks, spend, split_noise
-from cnnjax.statistics.families import find_family_level
+from cnnjax.statistics import Measure, estimate_rate, plan_looks, spend, split_noise
+from cnnjax.statistics.families import find_family_level, holm, sidak
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.paired import least_spread
-from cnnjax.statistics.verdicts import MARGIN, Word, half_widths, judge, plan_seeds, survives
+from cnnjax.statistics.rates import equal_rates_p
+from cnnjax.statistics.verdicts import LEAST_SEEDS, MARGIN, Word, half_widths, judge, plan_seeds, survives
 
 STEP = 1e-4
 """Step between accuracies: one of 10,000 test images."""
@@ -46,7 +47,7 @@ def draw_small(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return random.standard_normal(shape) * 0.5 * STEP / SPREAD
 
 
-def collapse(share: float) -> Draw:
+def fall(share: float) -> Draw:
     """Returns a function that draws normal noise, with a share of the runs ten standard deviations lower."""
 
     def draw(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -55,27 +56,27 @@ def collapse(share: float) -> Draw:
     return draw
 
 
-RARELY, OFTEN = collapse(0.05), collapse(0.1)
+RARELY, OFTEN = fall(0.05), fall(0.1)
 NOISES: dict[str, tuple[Draw, Draw]] = {
     "normal": (draw_normal, draw_normal),
     "t of 3 degrees": (draw_heavy, draw_heavy),
     "skewed (exponential)": (draw_skewed, draw_skewed),
-    "1 run in 20 collapses": (RARELY, RARELY),
-    "1 run in 10 collapses": (OFTEN, OFTEN),
+    "1 run in 20 falls far": (RARELY, RARELY),
+    "1 run in 10 falls far": (OFTEN, OFTEN),
     "half a step": (draw_small, draw_small),
     "one arm skewed, three times as wide": (draw_wide_skewed, draw_normal),
-    "one arm collapses 1 run in 20": (RARELY, draw_normal),
-    "one arm collapses 1 run in 10": (OFTEN, draw_normal),
+    "one arm: 1 run in 20 falls far": (RARELY, draw_normal),
+    "one arm: 1 run in 10 falls far": (OFTEN, draw_normal),
 }
 """Noise of the first and of the second arm, by its name in the tables."""
 FAMILIES: dict[str, tuple[Draw, Draw]] = {
     **{name: draws for name, draws in NOISES.items() if not name.startswith("one arm")},
     "arms skewed": (draw_skewed, draw_normal),
     "base skewed, three times as wide": (draw_normal, draw_wide_skewed),
-    "arms collapse 1 run in 20": (RARELY, draw_normal),
-    "arms collapse 1 run in 10": (OFTEN, draw_normal),
-    "base collapses 1 run in 20": (draw_normal, RARELY),
-    "base collapses 1 run in 10": (draw_normal, OFTEN),
+    "arms: 1 run in 20 falls far": (RARELY, draw_normal),
+    "arms: 1 run in 10 falls far": (OFTEN, draw_normal),
+    "base: 1 run in 20 falls far": (draw_normal, RARELY),
+    "base: 1 run in 10 falls far": (draw_normal, OFTEN),
 }
 """Noise of the arms and of their base, by its name in the tables."""
 
@@ -349,6 +350,161 @@ def _judge_one(first: np.ndarray, second: np.ndarray, lost: np.ndarray) -> tuple
     }
     losses = find_losses(outcomes, dict(enumerate(map(float, second))), Measure("accuracy", chance=CHANCE))
     return word, survives(word, losses, (ALPHA, ALPHA), MARGIN)
+
+
+COLLAPSES: dict[str, tuple[float, float]] = {
+    "none": (0.0, 0.0),
+    "1 in 20 of the first arm": (0.05, 0.0),
+    "1 in 10 of the first arm": (0.1, 0.0),
+    "3 in 10 of the first arm": (0.3, 0.0),
+    "1 in 10 of both": (0.1, 0.1),
+    "3 in 10 of both": (0.3, 0.3),
+}
+"""Probability that a run of the first and of the second arm collapses, by its name in the tables."""
+
+
+def tabulate_collapses(studies: int) -> Table:
+    """Tabulates how often the parts of a result are wrong if runs collapse, whatever they would have been."""
+    columns = (
+        Column("runs that collapse"),
+        Column("seeds", right=True),
+        Column("false better", ".1%", True),
+        Column("false worse", ".1%", True),
+        Column("interval of the typical run covers", ".1%", True),
+        Column("false equivalent, margin above", ".1%", True),
+        Column("false equivalent, margin below", ".1%", True),
+        Column("found, twice the margin above", ".1%", True),
+        Column("found, twice the margin below", ".1%", True),
+        Column("more reliable", ".1%", True),
+        Column("less reliable", ".1%", True),
+        Column("interval of the rate covers", ".1%", True),
+        Column("interval of all runs' mean covers", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (name, n) in enumerate(product(COLLAPSES, SEEDS)):
+        random, shares = np.random.default_rng(index), COLLAPSES[name]
+        better, worse, same, covered, all_covered = {}, {}, {}, [], []
+        for times in (0, 1, -1, 2, -2):
+            truth = times * MARGIN
+            first, second = draw_accuracies(random, NOISES["normal"], truth, 0.0, (studies, n))
+            stuck = [random.random((studies, n)) < share for share in shares]
+            mean, spread, kept = summarize_trained(first - second, stuck[0] | stuck[1])
+            halves = half_widths(spread, kept, ALPHA, ALPHA)
+            found, equivalent = judge(mean, halves, MARGIN)
+            claimed = found & ~equivalent
+            better[times], worse[times], same[times] = claimed & (mean > 0), claimed & (mean < 0), equivalent
+            covered.append((np.abs(mean - truth) <= halves[0])[kept >= LEAST_SEEDS])
+            every = np.where(stuck[0], CHANCE, first) - np.where(stuck[1], CHANCE, second)
+            shift = truth - shares[0] * (0.97 + truth - CHANCE) + shares[1] * (0.97 - CHANCE)
+            of_all = half_widths(every.std(1, ddof=1), n, ALPHA, ALPHA)[0]
+            all_covered.append(np.abs(every.mean(1) - shift) <= of_all)
+        more, less = _judge_rates(*stuck, ALPHA)
+        rates = [estimate_rate(int(count), n) for count in range(n + 1)]
+        known = [
+            [rates[k].low <= share <= rates[k].high for k in each.sum(1)]
+            for each, share in zip(stuck, shares, strict=True)
+        ]
+        parts = (better[0], worse[0], np.concatenate(covered), same[1], same[-1], better[2], worse[-2], more, less)
+        rows.append((name, n, *(float(np.mean(rate)) for rate in (*parts, known, all_covered))))
+    return Table(
+        columns, tuple(rows), "Runs that collapse: the typical run, the rates, and what a mean of all runs says"
+    )
+
+
+def summarize_trained(differences: np.ndarray, is_left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the mean and the spread of the differences that count, and their number, of every study.
+
+    Args:
+        differences: differences by seed, float64 (..., seeds).
+        is_left_out: whether one of the two runs collapsed, bool of the same shape.
+
+    Returns:
+        Where fewer than `LEAST_SEEDS` count, the spread is infinite and the number `LEAST_SEEDS`` less one, so nothing
+        is decided.
+    """
+    weights = ~is_left_out
+    n = weights.sum(-1)
+    steps = np.rint(differences / STEP) * STEP
+    mean = (steps * weights).sum(-1) / np.maximum(n, 1)
+    squares = (weights * (steps - mean[..., None]) ** 2).sum(-1)
+    spread = np.maximum(np.sqrt(squares / np.maximum(n - 1, 1)), least_spread(STEP))
+    return mean, np.where(n < LEAST_SEEDS, np.inf, spread), np.maximum(n, LEAST_SEEDS - 1)
+
+
+def _judge_rates(first: np.ndarray, second: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether the first arm of every study is called more, and whether less reliable; bool (studies, seeds)."""
+    n = first.shape[1]
+    alone = (first & ~second).sum(1), (second & ~first).sum(1)
+    shown = np.array([equal_rates_p(int(a), int(b), n) <= alpha for a, b in zip(*alone, strict=True)])
+    return shown & (alone[0] < alone[1]), shown & (alone[0] > alone[1])
+
+
+GAPS = (1, 3, 10)
+
+
+def tabulate_gaps(studies: int) -> Table:
+    """Tabulates how often the lowest run of an arm is far below the others though all of them trained."""
+    columns = (
+        Column("noise"),
+        Column("seeds", right=True),
+        *(Column(f"gap over {times} x the range of the others", ".1%", True) for times in GAPS),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (noise, n) in enumerate(product(("normal", "t of 3 degrees", "skewed (exponential)"), SEEDS)):
+        drawn = np.sort(NOISES[noise][0](np.random.default_rng(index), (studies, n)), axis=1)
+        ratio = (drawn[:, 1] - drawn[:, 0]) / (drawn[:, -1] - drawn[:, 1])
+        rows.append((noise, n, *(float(np.mean(ratio > times)) for times in GAPS)))
+    return Table(columns, tuple(rows), "Why no rule by gaps: the lowest run of an arm of which every run trained")
+
+
+FAMILY_COLLAPSES: dict[str, tuple[float, float]] = {
+    "1 in 20 of every arm": (0.05, 0.05),
+    "1 in 10 of every arm": (0.1, 0.1),
+    "3 in 10 of every arm": (0.3, 0.3),
+    "1 in 10 of the arms": (0.1, 0.0),
+    "1 in 10 of the base": (0.0, 0.1),
+    "3 in 10 of the base": (0.0, 0.3),
+}
+"""Probability that a run of an arm and of the base collapses, by its name in the tables."""
+
+
+def tabulate_family_collapses(studies: int) -> Table:
+    """Tabulates how often any part of the results of a family is wrong; uses half as many studies."""
+    columns = (
+        Column("runs that collapse"),
+        Column("seeds", right=True),
+        Column("any false better or worse", ".1%", True),
+        Column("any false equivalent, margin above", ".1%", True),
+        Column("any false equivalent, margin below", ".1%", True),
+        Column("any false more or less reliable", ".1%", True),
+        Column("any true one", ".1%", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for index, (name, n) in enumerate(product(FAMILY_COLLAPSES, SEEDS)):
+        random, shares = np.random.default_rng(index), FAMILY_COLLAPSES[name]
+        claims = [_judge_collapsing_family(random, shares, n) for _ in range(max(studies // 2, 1))]
+        rows.append((name, n, *(float(rate) for rate in np.mean(claims, axis=0))))
+    title = (
+        f"Runs that collapse among {ARMS} arms of equal typical runs, with spreads from half to three times the base's"
+    )
+    return Table(columns, tuple(rows), title)
+
+
+def _judge_collapsing_family(random: np.random.Generator, shares: tuple[float, float], n: int) -> tuple[bool, ...]:
+    """Returns whether any claim is made that the columns of `tabulate_family_collapses` name."""
+    stuck, base = random.random((ARMS, n)) < shares[0], random.random((1, n)) < shares[1]
+    differences, is_left_out = _draw_family(random, (draw_normal, draw_normal), 0.0, n), stuck | base
+    mean, spread, kept = summarize_trained(differences, is_left_out)
+    level = sidak(ALPHA, ARMS) if is_left_out.any() else find_family_level(differences, ARMS, ALPHA)[0]
+    halves = half_widths(spread, kept, level, ALPHA / ARMS)
+    found, same = judge(mean, halves, MARGIN)
+    shifted = [judge(mean + sign * MARGIN, halves, MARGIN)[1] for sign in (1, -1)]
+    alone = (stuck & ~base).sum(1), (base & ~stuck).sum(1)
+    p = [equal_rates_p(int(a), int(b), n) for a, b in zip(*alone, strict=True)]
+    shown = np.array(p) <= holm(p, ALPHA)[0]
+    is_true = np.sign(alone[0] - alone[1]) == np.sign(shares[0] - shares[1])
+    claims = (found & ~same, *shifted, shown & ~is_true, shown & is_true)
+    return tuple(bool(claim.any()) for claim in claims)
 
 
 def tabulate_images(studies: int) -> Table:
