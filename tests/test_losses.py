@@ -162,6 +162,13 @@ def test_an_arm_that_never_trained_is_worse_than_one_that_did():
     assert found.rates.p == pytest.approx(2 * 0.5**5)  # so five seeds alone do not show that it is less reliable
 
 
+def test_few_trained_runs_decide_nothing_but_the_rates():
+    found = contrast(collapse(draw(0.004, N), range(2, N)), draw(0.0, N, seed=1)).verdict
+    assert (found.word, found.label) == ("undecided", "undecided; less reliable")
+    assert found.reason.startswith("2 seeds at which both arms trained tell too little")
+    assert "collapsed 18 of 20 against 0 of 20" in found.reason
+
+
 def test_looks_and_effects_leave_collapsed_runs_to_the_rates():
     arms = {"base": draw(0.0), "a": collapse(draw(0.006, seed=1), [2])}
     (looked,) = compare_in_looks(

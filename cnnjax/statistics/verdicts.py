@@ -146,9 +146,16 @@ def decide(
     rates = losses.rates if losses else None
     reliability = rates.reliability(alpha if rate_alpha is None else rate_alpha) if rates else ""
     if n < LEAST_SEEDS:
-        found = f"{n} common seeds tell" if n > 1 else "one common seed tells"
-        more = _remark_rates(losses)
-        return _leave_open(f"{found} too little of the spread: run {LEAST_SEEDS}{more}", reliability=reliability)
+        if losses and name_compared(losses.first, losses.second) == "trained":
+            found = (
+                f"{n} seeds at which both arms trained tell" if n > 1 else "one seed at which both arms trained tells"
+            )
+            needed = f"{LEAST_SEEDS} are needed"
+        else:
+            found = f"{n} common seeds tell" if n > 1 else "one common seed tells"
+            needed = f"run {LEAST_SEEDS}"
+        reason = f"{found} too little of the spread: {needed}{_remark_rates(losses)}"
+        return _leave_open(reason, reliability=reliability)
     if losses and losses.both_at_chance:
         return _leave_open(
             "no run of either arm is shown to do better than guessing", label="undecided; both at chance"

@@ -398,7 +398,7 @@ def tabulate_collapses(studies: int) -> Table:
             shift = truth - shares[0] * (0.97 + truth - CHANCE) + shares[1] * (0.97 - CHANCE)
             of_all = half_widths(every.std(1, ddof=1), n, ALPHA, ALPHA)[0]
             all_covered.append(np.abs(every.mean(1) - shift) <= of_all)
-        more, less = _judge_rates(*stuck, ALPHA)
+        more, less = _judge_rates(stuck[0], stuck[1], ALPHA)
         rates = [estimate_rate(int(count), n) for count in range(n + 1)]
         known = [
             [rates[k].low <= share <= rates[k].high for k in each.sum(1)]
