@@ -231,15 +231,16 @@ def _say_collapses(findings: Findings) -> Iterator[str]:
     if not collapsed:
         return
     listed = "; ".join(collapsed[:_MOST]) + (f"; and of {len(collapsed) - _MOST} more" * (len(collapsed) > _MOST))
-    shown = [each for each in findings.contrasts if each.verdict.reliability]
+    contrasts = findings.contrasts
+    shown = sum(bool(each.verdict.reliability) for each in contrasts)
     found = (
-        f"{len(shown)} of {write_count(len(findings.contrasts), 'comparison')} shows that one arm collapses more often"
+        f"in {shown} of {write_count(len(contrasts), 'comparison')} one arm is shown to collapse more often"
         if shown
-        else "no comparison shows that one arm collapses more often than the other"
+        else "no arm is shown to collapse more often than another"
     )
     yield (
         f"Runs collapsed, with 95% intervals of the rate: {listed}; {found}. Means and differences are of the runs "
-        "that trained; the table of collapsed runs has what holds in the worst case."
+        "that trained."
     )
 
 
