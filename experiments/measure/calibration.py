@@ -1,6 +1,6 @@
 """Simulates studies whose true differences are known, and counts how often the statistics are wrong.
 
-The default takes three minutes, 200 studies half a minute. The last command writes the tables of the documentation::
+The default takes some minutes, 200 studies about one. The last command writes the tables of the documentation::
 
     python -m experiments.measure.calibration
     python -m experiments.measure.calibration --studies 200
