@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2, ttest_1samp
+from scipy.stats import chi2, nct, t, ttest_1samp
 
 from ablations.execution.costs import count_images, find_size
 from ablations.execution.work import find_work
 from ablations.forecast.plans import MOST_LINES, MOST_ROWS, describe_plan, forecast, make_plan
-from ablations.forecast.sensitivity import ASSUMED_DEVIATION, find_sensitivity
+from ablations.forecast.sensitivity import ASSUMED, find_sensitivity, space_evenly
 from ablations.forecast.timing import LEAST_IMAGES, find_timing, fit_line, learn_timing, read_precedents, shorten
 from ablations.study.grid import Cell, Grid
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, summarize
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.store import Store
 from cnnjax.statistics.estimates import smallest_detectable_difference
+from cnnjax.statistics.planning import plan_equivalence
+from cnnjax.statistics.verdicts import Criteria
 from grid_helpers import make_grid, make_packed, tiny
 
 WORKER = {"backend": "cpu", "kind": "cpu", "count": 1, "cpu_threads": 1}
@@ -222,7 +224,8 @@ def test_the_spread_is_the_typical_one_of_the_cells_of_the_study():
     other = spread_records(lambda seed: tiny(seed, (64,)), 0.4, range(5))
     found = find_sensitivity(grid, keyed(*own[0], *own[1], *other))
     assert found.standard_deviation == pytest.approx(0.02 / math.sqrt(chi2.median(4) / 4))
-    assert found.basis == "typical of 2 configurations of this study, 0.0200 to 0.0200, 8 degrees of freedom"
+    reach = "0.0200 to 0.0200 by empirical Bayes"
+    assert found.basis == f"typical of 2 configurations of this study, {reach}, 8 degrees of freedom"
 
 
 def test_without_runs_of_the_study_the_spread_is_that_of_like_runs_or_assumed():
@@ -233,13 +236,11 @@ def test_without_runs_of_the_study_the_spread_is_that_of_like_runs_or_assumed():
     assert found.standard_deviation == pytest.approx(0.01 / math.sqrt(chi2.median(8) / 8))
     assert found.basis.startswith("typical of 1 configuration of the same dataset, training examples and epochs, 8 deg")
     too_few = find_sensitivity(grid, keyed(*longer, *alike[:8]))
-    assert too_few.standard_deviation == ASSUMED_DEVIATION
+    assert (too_few.standard_deviation, too_few.freedom) == (ASSUMED.deviation, 9)
     assert too_few.basis.startswith("an assumption")
 
 
 def test_the_difference_that_five_seeds_find_is_found_in_four_of_five_studies():
-    from scipy.stats import nct, t
-
     found = find_sensitivity(make_grid(seeds=range(5)), {})
     noncentrality = found.difference * math.sqrt(5) / (math.sqrt(2) * 0.0019)
     critical = t.ppf(0.975, 4)
@@ -258,11 +259,42 @@ def test_many_cells_are_planned_for_at_the_level_of_their_family():
     assert found.difference == pytest.approx(0.0101, abs=5e-5)
 
 
+def test_every_figure_of_a_plan_is_at_the_level_of_its_family():
+    found = find_sensitivity(make_grid(widths=tuple(range(1, 22)), seeds=range(5)), {}, Criteria(0.1, 0.004, 0.9))
+    spread, level = math.sqrt(2) * 0.0019, 1 - 0.9 ** (1 / 20)
+
+    def find_rate(difference, n):
+        critical, shift = t.ppf(1 - level / 2, n - 1), difference / spread * math.sqrt(n)
+        # SciPy's cdf is nan where it is too small for a float.
+        return nct.sf(critical, n - 1, shift) + np.nan_to_num(nct.cdf(-critical, n - 1, shift))
+
+    assert find_rate(found.difference, 5) == pytest.approx(0.9, abs=1e-6)
+    assert [point.power for point in found.curve] == pytest.approx(
+        [find_rate(point.difference, 5) for point in found.curve]
+    )
+    assert found.curve[-2].power < 0.9 <= found.curve[-1].power
+    assert found.equivalence.seeds == plan_equivalence(spread, 0.004, 0.1 / 20, 0.9)
+    needed, as_planned = found.find(0.005)
+    assert find_rate(0.005, needed.seeds - 1) < 0.9 <= find_rate(0.005, needed.seeds)
+    assert needed.low < needed.seeds < needed.high
+    assert as_planned.power == pytest.approx(find_rate(0.005, 5))
+    # An interval of 80% of a variance with 9 degrees of freedom: 4.168 and 14.684 from any table of chi².
+    assert found.difference_low / found.difference == pytest.approx(math.sqrt(9 / 14.684), abs=1e-4)
+    assert found.difference_high / found.difference == pytest.approx(math.sqrt(9 / 4.168), abs=1e-4)
+
+
+@given(st.floats(1e-6, 1e3))
+def test_a_power_curve_has_four_to_eight_points_that_reach_the_difference(difference):
+    points = space_evenly(difference)
+    assert 4 <= len(points) <= 8
+    assert points[-2] < difference <= points[-1] * (1 + 1e-6)
+
+
 def test_equal_accuracies_leave_a_difference_that_their_steps_hide():
     grid = make_grid(widths=(8, 16), seeds=range(5))
     equal = [make_record(tiny(seed, (width,)), 0.9) for width in (8, 16) for seed in range(5)]
     found = find_sensitivity(grid, keyed(*equal))
-    assert found.standard_deviation == 0
+    assert found.standard_deviation == pytest.approx(1e-4 / math.sqrt(12))
     assert found.difference == pytest.approx(1e-4 / math.sqrt(6) * smallest_detectable_difference(1, 5))
 
 

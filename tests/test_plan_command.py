@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from scipy.stats import nct, t
 
 from ablations.plan import PROG, PlanArguments, main, read_plan
 from cnnjax import InputError
@@ -111,6 +113,49 @@ def test_the_plan_says_which_difference_the_seeds_can_detect(tmp_path, capsys):
     assert "1.01 points of accuracy is found with 80% probability in each of the 20 comparisons" in chapter
 
 
+def test_the_plan_says_how_many_seeds_and_hours_find_a_difference(tmp_path, capsys):
+    own = trials(*SMALL)
+    Store(tmp_path).add_all(
+        [dataclasses.replace(make_packed(each.config), record=make_record(each.config)) for each in own[:4]]
+    )
+    arguments = (*SMALL, "--find", "0.5", "--power", "0.9", "--workers", "1")
+    found = plan_json(*arguments, out=tmp_path, capsys=capsys)
+    # SciPy's noncentral t: 6 seeds find 0.5 points at a spread of 0.19 * sqrt(2) with 92%, 5 with 85%.
+    critical, shift = ({n: value(n) for n in (3, 5, 6)} for value in (lambda n: t.ppf(0.975, n - 1), find_shift))
+    power = {n: nct.sf(critical[n], n - 1, shift[n]) + nct.cdf(-critical[n], n - 1, shift[n]) for n in (3, 5, 6)}
+    assert power[5] < 0.9 <= power[6]
+    assert found["find"]["needed"]["seeds"] == 6
+    assert found["find"]["as_planned"]["power"] == pytest.approx(power[3])
+    assert found["find"]["trials"] == 12 - 4
+    assert found["find"]["forecast"]["wall"] == pytest.approx(8 * 3.75 + 2 * 2.0)
+    text = plan(*arguments, out=tmp_path, capsys=capsys)
+    assert re.search(
+        r"to find a true difference of 0\.50 points with 90% probability .*: 6 seeds \(.*8 trials to run", text
+    )
+    assert "0.0094 hours on 1 worker" in text
+    assert plan_json(*SMALL, out=tmp_path, capsys=capsys)["find"] is None
+
+
+def find_shift(n):
+    return 0.005 / (0.0019 * math.sqrt(2)) * math.sqrt(n)
+
+
+def test_the_power_curve_is_a_table_on_the_terminal_in_markdown_and_in_json(tmp_path, capsys):
+    curve = plan_json("chapter", out=tmp_path, capsys=capsys)["sensitivity"]["curve"]
+    power = {f"{100 * point['difference']:.2f}": f"{point['power']:.0%}" for point in curve}
+    assert list(power) == ["0.20", "0.40", "0.60", "0.80", "1.00", "1.20"]
+    markdown = plan("chapter", "--markdown", out=tmp_path, capsys=capsys)
+    terminal = plan("chapter", out=tmp_path, capsys=capsys)
+    for difference, found in power.items():
+        assert f"| {difference} | {found} |" in markdown
+        assert re.search(rf"^ +{difference} +{found} ", terminal, re.MULTILINE)
+
+
+def test_a_difference_that_more_seeds_than_can_be_planned_find_is_said_to_be_so(tmp_path, capsys):
+    text = plan(*STRIDES, "--find", "0.001", out=tmp_path, capsys=capsys)
+    assert "more than 1,000 seeds; more trials than can be planned" in text
+
+
 def test_a_dataset_that_is_not_prepared_has_an_assumed_size(tmp_path, capsys):
     arguments = ("--axis", "data.name=mnist,fashion_mnist")
     found = plan_json(*arguments, out=tmp_path, capsys=capsys)
@@ -127,6 +172,11 @@ def test_a_dataset_that_is_not_prepared_has_an_assumed_size(tmp_path, capsys):
         (["padding", "--workers", "0"], "--workers=0: must be >= 1"),
         (["paddin"], "did you mean 'padding'"),
         ([], "STUDY: name one of"),
+        (["padding", "--find", "0"], "--find=0.0: must be > 0"),
+        (["padding", "--power", "0.01"], r"--power 0.01: must be > --alpha \(0.05\) and < 1"),
+        (["padding", "--margin", "-1"], "--margin=-1.0: must be > 0"),
+        (["padding", "--json", "--markdown"], "--json and --markdown: give one of them"),
+        (["--axis", "model.padding=same", "--find", "1"], "--find 1: the study has one cell"),
         (["padding", "--max-trials", "3"], r"--max-trials 3: the study has 10 trials \(2 cells x 5 seeds\)"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from ablations.execution.costs import TRAIN_SIZE_UNKNOWN, summarize_run
 from ablations.execution.work import Schedule, Work
-from ablations.forecast.sensitivity import ALPHA, POWER, Sensitivity
+from ablations.forecast.sensitivity import SeedCount, Sensitivity
 from ablations.forecast.timing import Timing
 from ablations.study.grid import Cell, Grid, Trial
 from cnnjax.console.tables import Column, Document, Table
@@ -24,7 +24,9 @@ from cnnjax.models.table import Summary
 from cnnjax.runs.record import FINAL
 from cnnjax.settings.checking import write_count
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics.verdicts import LEAST_SEEDS
+from cnnjax.statistics.measures import ACCURACY
+from cnnjax.statistics.planning import PowerPoint
+from cnnjax.statistics.verdicts import LEAST_SEEDS, MOST_SEEDS
 
 PLAN_STATUSES = (*FINAL, "failed", "invalid", "waiting")
 """The statuses of a trial in a plan; a trial to run is ``waiting``."""
@@ -74,6 +76,26 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class Search:
+    """The seeds that find a true difference, and what they take.
+
+    Attributes:
+        difference: the true difference, of accuracy as a share.
+        needed: the seeds that each comparison needs.
+        as_planned: the power and the exaggeration at this difference with the seeds of the study; ``None`` if these
+            are too few for verdicts.
+        trials: the number of trials left to run with the seeds needed; ``None`` if they are too many to plan.
+        forecast: the time of these trials; ``None`` if it is not known.
+    """
+
+    difference: float
+    needed: SeedCount
+    as_planned: PowerPoint | None
+    trials: int | None
+    forecast: Forecast | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A grid before it runs.
 
@@ -87,6 +109,7 @@ class Plan:
         basis: the source of the timing; ``None`` if there is none.
         sensitivity: the difference that a comparison of two cells would find.
         unknown_datasets: the datasets whose number of training examples is assumed.
+        search: the seeds that find a difference that was asked for; ``None`` if none was.
     """
 
     title: str
@@ -98,6 +121,7 @@ class Plan:
     basis: str | None
     sensitivity: Sensitivity
     unknown_datasets: tuple[str, ...]
+    search: Search | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,6 +145,7 @@ class Plan:
             "basis": self.basis,
             "sensitivity": asdict(self.sensitivity),
             "unknown_datasets": list(self.unknown_datasets),
+            "find": self.search and asdict(self.search),
         }
 
 
@@ -243,7 +268,9 @@ def describe_plan(plan: Plan, complete: bool = False) -> Document:
         *(f"{count:,} {_NAMES.get(status, status)}" for status, count in counts.items() if count),
     )
     shown = plan.cells if complete else plan.cells[:MOST_ROWS]
-    return Document(plan.title, facts, (_make_table(plan, shown),), tuple(_list_notes(plan, complete)))
+    tables = (_make_table(plan, shown), _make_curve(plan.sensitivity))
+    filled = tuple(table for table in tables if table.rows)
+    return Document(plan.title, facts, filled, tuple(_list_notes(plan, complete)))
 
 
 def _make_table(plan: Plan, cells: Iterable[CellPlan]) -> Table:
@@ -281,7 +308,9 @@ def _list_notes(plan: Plan, complete: bool) -> Iterator[str]:
     if not _calls_function(plan):
         yield f"to compile: {write_count(plan.programs, 'program')}"
     yield f"estimated time here: {_write_time(plan)}"
-    yield _write_sensitivity(plan.sensitivity)
+    yield from _write_sensitivity(plan.sensitivity)
+    if plan.search:
+        yield from _write_search(plan, plan.search)
 
 
 def _write_time(plan: Plan) -> str:
@@ -295,21 +324,93 @@ def _write_time(plan: Plan) -> str:
     return f"{wall} on {write_count(plan.workers, 'worker')} ({work} of work), from {plan.basis}"
 
 
-def _write_sensitivity(sensitivity: Sensitivity) -> str:
+def _make_curve(sensitivity: Sensitivity) -> Table:
+    """Returns the power curve of a comparison; without rows if it is not known."""
+    columns = (
+        Column("true difference", right=True),
+        Column("found", ".0%", True),
+        Column("looks like, where found", right=True),
+        Column("times as large", ".1f", True),
+    )
+    rows = (
+        (
+            _write_points(each.difference),
+            each.power,
+            _write_points(each.difference * each.exaggeration),
+            each.exaggeration,
+        )
+        for each in sensitivity.curve
+    )
+    count = write_count(sensitivity.comparisons, "comparison")
+    title = f"What each of {count} finds with {sensitivity.seeds} seeds, in percentage points of accuracy"
+    return Table(columns, tuple(rows), title)
+
+
+def _write_points(difference: float) -> str:
+    return f"{ACCURACY.scale * difference:.2f}"
+
+
+def _write_sensitivity(sensitivity: Sensitivity) -> Iterator[str]:
     if not sensitivity.comparisons:
-        return "one cell: nothing to compare"
+        yield "one cell: nothing to compare"
+        return
     if sensitivity.standard_deviation is None:
-        return "the difference that is found is not known: too few runs of this function with an accuracy are stored"
+        yield "the difference that is found is not known: too few runs of this function with an accuracy are stored"
+        return
     spread = f"standard deviation over seeds {sensitivity.standard_deviation:.4f}, {sensitivity.basis}"
     if sensitivity.difference is None:
-        return f"with fewer than {LEAST_SEEDS} seeds no comparison is decided ({spread})"
+        yield f"with fewer than {LEAST_SEEDS} seeds no comparison is decided ({spread})"
+    else:
+        low, high = (_write_points(end or 0.0) for end in (sensitivity.difference_low, sensitivity.difference_high))
+        yield (
+            f"with {sensitivity.seeds} seeds a true difference of {_write_points(sensitivity.difference)} points of "
+            f"accuracy is found with {sensitivity.power:.0%} probability in {_write_family(sensitivity)} ({low} to "
+            f"{high}, as far as the spread is known; {spread}; arms taken as uncorrelated, which overstates it where "
+            "seeds agree)"
+        )
+    if sensitivity.equivalence:
+        yield (
+            f"two equal arms are shown to be equivalent, within ±{ACCURACY.write_margin(sensitivity.margin)} points, "
+            f"with {sensitivity.power:.0%} probability by {_write_needed(sensitivity.equivalence)}"
+        )
+
+
+def _write_family(sensitivity: Sensitivity) -> str:
     count = sensitivity.comparisons
     if count > 1:
-        which = f"each of the {count} comparisons with a baseline, which together err with {ALPHA:.0%} at most"
-    else:
-        which = f"the comparison of the two cells, at a level of {ALPHA:.0%}"
-    return (
-        f"with {sensitivity.seeds} seeds a true difference of {100 * sensitivity.difference:.2f} points of accuracy is "
-        f"found with {POWER:.0%} probability in {which} ({spread}; arms taken as uncorrelated, which overstates it "
-        "where seeds agree)"
+        return (
+            f"each of the {count} comparisons with a baseline, which together err with {sensitivity.alpha:.0%} at most"
+        )
+    return f"the comparison of the two cells, at a level of {sensitivity.alpha:.0%}"
+
+
+def _write_needed(needed: SeedCount) -> str:
+    if needed.low is None:
+        return f"more than {MOST_SEEDS:,} seeds"
+    seeds, low, high = (f"{MOST_SEEDS:,} or more" if each is None else f"{each:,}" for each in asdict(needed).values())
+    return f"{seeds} seeds ({low} to {high}, as far as the spread is known)"
+
+
+def _write_search(plan: Plan, search: Search) -> Iterator[str]:
+    sensitivity, points = plan.sensitivity, _write_points(search.difference)
+    yield (
+        f"to find a true difference of {points} points with {sensitivity.power:.0%} probability in "
+        f"{_write_family(sensitivity)}: {_write_needed(search.needed)}; {_write_search_time(plan, search)}"
     )
+    if search.as_planned:
+        seen = _write_points(search.difference * search.as_planned.exaggeration)
+        power = f"{search.as_planned.power:.0%} probability"
+        yield (
+            f"with {sensitivity.seeds} seeds, {points} points are found with {power}, "
+            f"and look like {seen} on average where they are"
+        )
+
+
+def _write_search_time(plan: Plan, search: Search) -> str:
+    if search.trials is None:
+        return "more trials than can be planned"
+    trials = f"{write_count(search.trials, 'trial')} to run"
+    if search.forecast is None:
+        return f"{trials}, in a time that is not known"
+    wall, work = search.forecast.wall / 3600, search.forecast.work / 3600
+    return f"{trials}, {wall:.2g} hours on {write_count(plan.workers, 'worker')} ({work:.2g} hours of work)"
