@@ -166,7 +166,7 @@ def test_predictions_are_compared_by_their_accuracy_and_example_by_example():
     assert findings.arms[1].scores == {seed: np.mean(each == labels) for seed, each in enumerate(predictions["b"])}
     assert findings.rules.measure == Measure("accuracy", "", resolution=1 / 50, chance=np.bincount(labels).max() / 50)
     assert findings.images.mcnemar["b"][2] == mcnemar_p(predictions["b"][2] == labels, predictions["a"][2] == labels)
-    assert findings.images.noise["b"].mean == pytest.approx(findings.contrasts[0].comparison.mean)
+    assert findings.images.noise["b", "a"].mean == pytest.approx(findings.contrasts[0].comparison.mean)
     assert np.trace(findings.images.confusions["b"]) == sum((each == labels).sum() for each in predictions["b"])
 
 

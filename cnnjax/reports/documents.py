@@ -22,8 +22,11 @@ from cnnjax.reports.sentences import (
     write_worst_case,
 )
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, Measure
+from cnnjax.statistics import Contrast, Measure, NewImagesVerdict
 from cnnjax.statistics.measures import ACCURACY
+
+NEW_IMAGES = "new images too"
+"""The heading of the verdicts for new images."""
 
 
 def list_meanings(measure: Measure) -> tuple[str, ...]:
@@ -106,12 +109,14 @@ def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
 
 
 def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
-    """Returns a table with one row per comparison: difference, interval, verdict and number of runs."""
+    """Returns a table with one row per comparison: difference, interval, verdicts and number of runs."""
+    verdicts = _read_new_images(findings)
     columns = (
         *([Column("arm")] if findings.base else [Column("first"), Column("second")]),
         Column("difference", right=True),
         Column("interval", right=True),
         Column("verdict"),
+        *([Column(NEW_IMAGES)] if verdicts else []),
         Column("seeds needed", "", True),
         Column("runs"),
         *(_TESTS if all_tests else {}),
@@ -128,6 +133,7 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
             measure.write_difference(each.comparison.mean),
             write_interval(*each.decisive_interval, measure),
             each.verdict.label,
+            *([_label_new_images(verdicts.get((each.first, each.second)))] if verdicts else []),
             each.verdict.seeds_needed,
             write_runs(each),
             *(read(each) for read in (_TESTS.values() if all_tests else ())),
@@ -136,6 +142,14 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
     )
     title = f"Differences to {names[findings.base]}" if findings.base else "Differences of all pairs"
     return Table(columns, tuple(rows), f"{title}, in {measure.unit_of_differences}")
+
+
+def _read_new_images(findings: Findings) -> Mapping[tuple[str, str], NewImagesVerdict]:
+    return findings.images.verdicts if findings.images else {}
+
+
+def _label_new_images(verdict: NewImagesVerdict | None) -> str | None:
+    return verdict.label if verdict else None
 
 
 _TESTS: Mapping[Column, Callable[[Contrast], Value]] = {
@@ -292,17 +306,18 @@ def _make_noise_table(findings: Findings) -> Table:
         Column("from seeds", ".0%", True),
         Column("McNemar p of a seed"),
     )
-    images, names = findings.images, name_arms(findings)
+    images, verdicts, names = findings.images, _read_new_images(findings), name_arms(findings)
+    mcnemar = images.mcnemar if images else {}
     rows = (
         (
-            names[name],
+            names[first] if findings.base else f"{names[first]} less {names[second]}",
             ACCURACY.write_difference(noise.mean),
-            write_interval(noise.low, noise.high),
-            write_interval(*noise.bootstrap),
+            write_interval(verdicts[first, second].low, verdicts[first, second].high),
+            write_interval(*noise.bootstrap) if noise.bootstrap else None,
             noise.share_of_seeds,
-            _write_range(images.mcnemar[name].values()) if images else "",
+            _write_range(mcnemar[first].values()) if first in mcnemar else None,
         )
-        for name, noise in (images.noise.items() if images else ())
+        for (first, second), noise in (images.noise.items() if images else ())
     )
     return Table(
         columns,
@@ -328,9 +343,11 @@ def make_data_table(findings: Findings) -> Table:
         *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
         *(f"{side}_{what}" for side in ("first", "second") for what in ("collapsed", "collapse_low", "collapse_high")),
         *("collapse_p", "reliability", "worst_case"),
+        *("new_images", "new_images_low", "new_images_high"),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
     scores = {each.arm.name: each.scores for each in findings.arms}
+    verdicts = _read_new_images(findings)
     rows = (
         (
             *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
@@ -342,6 +359,7 @@ def make_data_table(findings: Findings) -> Table:
             write_scope(findings.rules.measure),
             *_list_rates(each),
             write_worst_case(each),
+            *((new.word, new.low, new.high) if (new := verdicts.get((each.first, each.second))) else (None,) * 3),
             *(scores[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts
@@ -377,12 +395,19 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         "interactions": [dataclasses.asdict(each) for each in findings.interactions],
         "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],
         "ranks": findings.ranks and {"arms": list(findings.ranks[0]), **dataclasses.asdict(findings.ranks[1])},
-        "noise": images and {name: dataclasses.asdict(noise) for name, noise in images.noise.items()},
+        "noise": images
+        and {_name_pair(findings, pair): dataclasses.asdict(each) for pair, each in images.noise.items()},
+        "new_images": images
+        and {_name_pair(findings, pair): dataclasses.asdict(each) for pair, each in images.verdicts.items()},
         "mcnemar": images and {name: _by_seed(values) for name, values in images.mcnemar.items()},
         "summary": list(write_summary(findings)),
         "provenance": list(findings.provenance),
         "remarks": list(findings.remarks),
     }
+
+
+def _name_pair(findings: Findings, pair: tuple[str, str]) -> str:
+    return pair[0] if findings.base else " less ".join(pair)
 
 
 def _arm_to_dict(each: ArmResult) -> dict[str, Any]:

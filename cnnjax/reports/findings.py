@@ -3,6 +3,7 @@
 `compare_stored_arms` reads what is stored of the runs; `compare_arms` computes the findings.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -246,6 +247,7 @@ def compare_arms(
         for order in (1, 2)
     )
     contrasts = () if several else _compare(arms, family, base, rules, seeds)
+    planned_pairs = max(len(family) - 1 if base else math.comb(len(family), 2), 1)
     uncompared = {} if several else dict(_list_uncompared(arms, base, contrasts, rules, seeds))
     return Findings(
         title=title,
@@ -264,7 +266,7 @@ def compare_arms(
         if not several and len(sizes) == len(planned)
         else (),
         ranks=rank_over_datasets(arms, values, rules) if several else None,
-        images=images and add_noise(images, contrasts),
+        images=images and add_noise(images, contrasts, planned_pairs, rules, all_pairs=base is None),
         provenance=tuple(provenance),
         remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
     )

@@ -12,7 +12,16 @@ from cnnjax.inspection.confusion import count_confusions
 from cnnjax.reports.arms import Arm, Result
 from cnnjax.runs.record import Record, check_predictions
 from cnnjax.runs.store import Store
-from cnnjax.statistics import Contrast, Measure, Noise, mcnemar_p, split_noise
+from cnnjax.statistics import (
+    Contrast,
+    Criteria,
+    Measure,
+    NewImagesVerdict,
+    Noise,
+    decide_for_new_images,
+    mcnemar_p,
+    split_noise,
+)
 
 HARDEST = 24
 
@@ -22,10 +31,10 @@ class ImageFindings:
     """What the predictions for single test images show.
 
     Attributes:
-        differences: by arm and by seed that the base has too: whether the arm is right on each image, less whether the
-            base is: -1, 0 or 1, int8 (images,).
-        noise: by arm, how much of the variance of its difference to the base comes from seeds and how much from
-            images; empty until `add_noise` fills it.
+        correct: by arm and by seed, whether each image is classified correctly, bool (images,).
+        noise: by the two arms of a comparison, how much of the variance of their difference comes from seeds and how
+            much from images; empty until `add_noise` fills it, as are the verdicts.
+        verdicts: by the two arms of a comparison, the verdict for new images.
         mcnemar: by arm and seed, the p value of McNemar's test against the base.
         confusions: by arm, the confusion matrix summed over seeds, int64 (true class, predicted class).
         hardest: the indices of the test images that most runs get wrong, the hardest first.
@@ -37,7 +46,7 @@ class ImageFindings:
         class_names: the names of the classes, in the order of their labels.
     """
 
-    differences: Mapping[str, Mapping[int, np.ndarray]]
+    correct: Mapping[str, Mapping[int, np.ndarray]]
     mcnemar: Mapping[str, Mapping[int, float]]
     confusions: Mapping[str, np.ndarray]
     hardest: np.ndarray
@@ -47,7 +56,8 @@ class ImageFindings:
     guesses: np.ndarray
     test_size: int
     class_names: tuple[str, ...]
-    noise: Mapping[str, Noise] = field(default_factory=dict)
+    noise: Mapping[tuple[str, str], Noise] = field(default_factory=dict)
+    verdicts: Mapping[tuple[str, str], NewImagesVerdict] = field(default_factory=dict)
 
 
 def load_image_findings(
@@ -84,7 +94,7 @@ def compare_on_images(arms: Sequence[Arm], base: str | None, store: Store, datas
 
     Args:
         arms: of one dataset.
-        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
+        base: the name of the arm that the others are compared with; without one there is no McNemar.
         store: the store of their runs.
         dataset: the images that they were tested on.
 
@@ -114,7 +124,7 @@ def compare_predictions(
     Args:
         predictions: the predicted classes (n,), by arm and seed; at least one.
         labels: the true classes, int (n,).
-        base: the name of the arm that the others are compared with; without one there is no noise and no McNemar.
+        base: the name of the arm that the others are compared with; without one there is no McNemar.
         class_names: the names of the classes, in the order of their labels.
         images: the images, uint8 (n, height, width, channels); left out, none are shown.
     """
@@ -126,14 +136,7 @@ def compare_predictions(
     others = {} if base is None else {name: each for name, each in correct.items() if name != base}
     bases = {} if base is None else correct.get(base, {})
     return ImageFindings(
-        differences={
-            name: {
-                seed: each.astype(np.int8) - bases[seed].astype(np.int8)
-                for seed, each in by_seed.items()
-                if seed in bases
-            }
-            for name, by_seed in others.items()
-        },
+        correct=correct,
         mcnemar={
             name: {seed: mcnemar_p(by_seed[seed], bases[seed]) for seed in by_seed if seed in bases}
             for name, by_seed in others.items()
@@ -170,21 +173,42 @@ def _load_predictions(arms: Sequence[Arm], store: Store, dataset: Dataset) -> di
     }
 
 
-def add_noise(images: ImageFindings, contrasts: Sequence[Contrast]) -> ImageFindings:
-    """Returns the findings with the noise of every contrast, computed for its seeds and at its level.
+def add_noise(
+    images: ImageFindings, contrasts: Sequence[Contrast], k: int, criteria: Criteria, *, all_pairs: bool
+) -> ImageFindings:
+    """Returns the findings with the noise of every contrast, for its seeds and at its level, and its verdict.
 
-    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images.
+    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images; all pairs have no bootstrap.
+
+    Args:
+        images: the findings.
+        contrasts: the comparisons that were made.
+        k: the number of comparisons of their family.
+        criteria: the level and the margin of the family.
+        all_pairs: whether the family is that of all pairs.
     """
-    groups: dict[tuple[tuple[int, ...], float], list[str]] = {}
+    groups: dict[tuple[tuple[int, ...], float], list[Contrast]] = {}
     for contrast in contrasts:
         seeds = contrast.comparison.seeds
-        if len(seeds) > 1 and set(seeds) <= images.differences.get(contrast.first, {}).keys():
-            groups.setdefault((seeds, contrast.level), []).append(contrast.first)
-    noise: dict[str, Noise] = {}
-    for (seeds, level), names in groups.items():
-        tables = [np.array([images.differences[name][seed] for seed in seeds]) for name in names]
-        noise |= dict(zip(names, split_noise(tables, 1 - level), strict=True))
-    return replace(images, noise=noise)
+        arms = (images.correct.get(name, {}) for name in (contrast.first, contrast.second))
+        if len(seeds) > 1 and all(set(seeds) <= by_seed.keys() for by_seed in arms):
+            groups.setdefault((seeds, contrast.level), []).append(contrast)
+    noise: dict[tuple[str, str], Noise] = {}
+    for (seeds, level), group in groups.items():
+        tables = [_subtract(images.correct[each.first], images.correct[each.second], seeds) for each in group]
+        found = split_noise(tables, 1 - level, resample=not all_pairs)
+        noise |= {(each.first, each.second): one for each, one in zip(group, found, strict=True)}
+    verdicts = {
+        pair: decide_for_new_images(each, noise[pair], k, criteria, all_pairs=all_pairs)
+        for each in contrasts
+        if (pair := (each.first, each.second)) in noise
+    }
+    return replace(images, noise=noise, verdicts=verdicts)
+
+
+def _subtract(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], seeds: Sequence[int]) -> np.ndarray:
+    """Returns whether the first arm is right on each image less whether the second is, int8 (seeds, images)."""
+    return np.array([first[seed].astype(np.int8) - second[seed].astype(np.int8) for seed in seeds])
 
 
 def _guess(predictions: np.ndarray, label: int) -> int:

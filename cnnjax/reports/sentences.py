@@ -1,7 +1,7 @@
 """The findings in sentences, with short names for arms and factors, and numbers as they are written."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -10,7 +10,7 @@ from cnnjax.console.tables import capitalize
 from cnnjax.reports.findings import Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, Effect, Measure, Rate
+from cnnjax.statistics import Contrast, Effect, Measure, NewImagesVerdict, Rate
 from cnnjax.statistics.estimates import Estimate
 from cnnjax.statistics.losses import name_compared
 from cnnjax.statistics.measures import ACCURACY
@@ -316,22 +316,28 @@ def _say_noise(findings: Findings) -> Iterator[str]:
     if findings.images is None:
         return
     noises = findings.images.noise.values()
-    clear = sum(noise.low > 0 or noise.high < 0 for noise in noises)
     shares = [noise.share_of_seeds for noise in noises if noise.share_of_seeds is not None]
     if shares:
         share = float(np.median(shares))
+        said = _say_new_images(findings.images.verdicts.values())
         yield (
             f"Of the variance of a difference, {share:.0%} comes from training, which more seeds lessen, and "
             f"{1 - share:.0%} from the choice of the {findings.images.test_size:,} test images, which they do not"
-            f"{' (medians over the arms)' if len(shares) > 1 else ''}. The verdicts are for these test images; for new "
-            f"ones too, at the same level, {_say_clear(clear, len(noises))}."
+            f"{' (medians over the arms)' if len(shares) > 1 else ''}. {said}"
         )
 
 
-def _say_clear(clear: int, of: int) -> str:
-    if of == 1:
-        return f"the interval {'leaves zero out' if clear else 'holds zero'}"
-    return f"the intervals of {clear} of {of} differences leave zero out"
+def _say_new_images(verdicts: Collection[NewImagesVerdict]) -> str:
+    if len(verdicts) == 1:
+        return f"The verdict is for these test images; for new images too: {next(iter(verdicts)).label}."
+    counts = Counter(each.label for each in verdicts)
+    listed = ", ".join(
+        f"{counts[label]} {label}"
+        for word in get_args(Word)
+        for label in sorted(counts, key=len)
+        if label.startswith(word)
+    )
+    return f"The verdicts are for these test images; for new images too: {listed}."
 
 
 def _say_runs_without_score(findings: Findings) -> Iterator[str]:

@@ -6,6 +6,7 @@ from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_
 from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_baseline
 from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, mark_collapsed
 from cnnjax.statistics.measures import Measure
+from cnnjax.statistics.new_images import NewImagesVerdict, decide_for_new_images
 from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.ranks import Ranks, rank_arms
@@ -19,6 +20,7 @@ __all__ = [
     "Effect",
     "Losses",
     "Measure",
+    "NewImagesVerdict",
     "Noise",
     "Outcomes",
     "PairedComparison",
@@ -37,6 +39,7 @@ __all__ = [
     "compare_with_baseline",
     "complete",
     "decide",
+    "decide_for_new_images",
     "estimate_effects",
     "estimate_rate",
     "interquartile_mean",

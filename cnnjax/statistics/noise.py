@@ -26,8 +26,11 @@ class Noise:
         mean: mean of the table.
         from_seeds, from_images, from_both: variance of the mean that comes from the choice of seeds, from the choice of
             images, and from the interaction of seeds with single images; at least 0.
+        error_of_seeds: standard error of the mean over seeds, as Student's interval has it.
+        error_of_images: what the choice of images adds to it; 0 if the images vary no more than the rest.
         low, high: interval of the mean for new seeds and new images; never narrower than Student's for new seeds alone.
-        bootstrap: the same interval by resampling seeds and images; slightly too wide, but too narrow for few seeds.
+        bootstrap: the same interval by resampling seeds and images; slightly too wide, but too narrow for few seeds;
+            ``None`` if it was left out.
     """
 
     seeds: int
@@ -36,9 +39,11 @@ class Noise:
     from_seeds: float
     from_images: float
     from_both: float
+    error_of_seeds: float
+    error_of_images: float
     low: float
     high: float
-    bootstrap: tuple[float, float]
+    bootstrap: tuple[float, float] | None
 
     @property
     def share_of_seeds(self) -> float | None:
@@ -46,8 +51,30 @@ class Noise:
         total = self.from_seeds + self.from_images + self.from_both
         return (self.from_seeds + self.from_both) / total if total else None
 
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Returns the interval of the mean for new seeds and new images."""
+        half = half_width(self.error_of_seeds, self.error_of_images, self.seeds, confidence)
+        return self.mean - half, self.mean + half
 
-def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: int = 0) -> tuple[Noise, ...]:
+
+def half_width(error_of_seeds: float, error_of_images: float, seeds: int, confidence: float) -> float:
+    """Returns the half width of an interval for new seeds and new images: both parts join like sides of a right angle.
+
+    Args:
+        error_of_seeds: standard error of the mean over seeds.
+        error_of_images: what the choice of images adds to it.
+        seeds: number of seeds.
+        confidence: confidence of the interval, > 0 and < 1.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    tail = (1 + confidence) / 2
+    return math.hypot(float(stdtrit(seeds - 1, tail)) * error_of_seeds, float(ndtri(tail)) * error_of_images)
+
+
+def split_noise(
+    tables: Sequence[np.ndarray], confidence: float = 0.95, seed: int = 0, *, resample: bool = True
+) -> tuple[Noise, ...]:
     """Splits the variance of the mean of every table into the parts from seeds and from images.
 
     The components of variance follow from the mean squares of rows, columns and residuals of the two-way table. The
@@ -61,6 +88,7 @@ def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: in
             differences of two such tables.
         confidence: confidence of the intervals.
         seed: seed of the bootstrap.
+        resample: whether to make the bootstrap, which takes most of the time.
 
     Raises:
         InputError: the tables have other shapes.
@@ -71,13 +99,16 @@ def split_noise(tables: Sequence[np.ndarray], confidence: float = 0.95, seed: in
         (3, 100, True)
 
     References:
-        Howe, "Approximate confidence limits on the mean of X + Y where X and Y are two tabled independent random
-        variables", 1974; Burdick and Graybill, Confidence Intervals on Variance Components, 1992; Owen, "The pigeonhole
+        Graybill and Wang, "Confidence intervals on nonnegative linear combinations of variances", 1980; Howe,
+        "Approximate confidence limits on the mean of X + Y where X and Y are two tabled independent random variables",
+        1974; Burdick and Graybill, Confidence Intervals on Variance Components, 1992; Owen, "The pigeonhole
         bootstrap", 2007.
     """
     shapes = {table.shape for table in tables}
     if len(shapes) != 1 or len(min(shapes)) != 2 or min(min(shapes)) < 2:
         raise InputError(f"tables: must be (seeds, images) of one shape, at least 2 x 2, not {sorted(shapes)}")
+    if not resample:
+        return tuple(_split(table, confidence, None) for table in tables)
     resampled = _resample(tables, seed)
     ends = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).T
     return tuple(
@@ -110,9 +141,7 @@ def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
     return float(binomtest(alone, alone + others).pvalue) if alone + others else 1.0
 
 
-def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float]) -> Noise:
-    from scipy.special import ndtri, stdtrit
-
+def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float] | None) -> Noise:
     n, m = table.shape
     values = table.astype(float)
     rows, columns, mean = values.mean(1), values.mean(0), float(values.mean())
@@ -120,9 +149,9 @@ def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float])
     squares[2] = max(np.sum((values - mean) ** 2) - squares.sum(), 0.0)
     freedoms = np.array([n - 1, m - 1, (n - 1) * (m - 1)])
     seeds, images, both = squares / freedoms
-    tail = (1 + confidence) / 2
-    from_seeds = stdtrit(n - 1, tail) ** 2 * max(seeds, m * least_spread(1 / m) ** 2)
-    half = math.sqrt((from_seeds + ndtri(tail) ** 2 * max(images - both, 0.0)) / (n * m))
+    error_of_seeds = math.sqrt(max(seeds, m * least_spread(1 / m) ** 2) / (n * m))
+    error_of_images = math.sqrt(max(images - both, 0.0) / (n * m))
+    half = half_width(error_of_seeds, error_of_images, n, confidence)
     return Noise(
         seeds=n,
         images=m,
@@ -130,6 +159,8 @@ def _split(table: np.ndarray, confidence: float, bootstrap: tuple[float, float])
         from_seeds=float(max(seeds - both, 0.0) / (n * m)),
         from_images=float(max(images - both, 0.0) / (n * m)),
         from_both=float(both / (n * m)),
+        error_of_seeds=error_of_seeds,
+        error_of_images=error_of_images,
         low=mean - half,
         high=mean + half,
         bootstrap=bootstrap,
