@@ -20,6 +20,7 @@ from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.machine.files import check_output, replace_file
 from cnnjax.settings.checking import Count, check
 from cnnjax.statistics.verdicts import MARGIN
+from experiments.measure.plan_simulations import tabulate_found, tabulate_spreads
 from experiments.measure.simulations import (
     ALPHA,
     CHANCE,
@@ -48,7 +49,9 @@ TABLES = (
     tabulate_gaps,
     tabulate_images,
     tabulate_power,
+    tabulate_found,
     tabulate_pilots,
+    tabulate_spreads,
 )
 
 
@@ -93,7 +96,8 @@ def calibrate(studies: int) -> Document:
         "margin above, margin below: the first arm, or every arm of a family, is better or worse than the other by it; "
         "where one arm has a noise of its own, it is the first; intervals are counted over all five differences",
         "correlation: of the two arms over the seeds",
-        "families are half as many studies for the claims of a difference, tables of images an eighth as many",
+        "families are half as many studies for the claims of a difference, bootstraps an eighth as many",
+        "for new images, the margin is about four standard errors; a spread is off by the root mean square of the log",
         'unqualified: without "of the runs that completed"',
         "falls far: by ten standard deviations, which is far from guessing, so it counts as a run that trained",
         f"collapses: ends at guessing, {CHANCE:.0%}, whatever it would have been; more and less reliable: said of the "

@@ -1,12 +1,12 @@
 """Simulated studies whose true differences are known, and tables of how often the statistics are wrong about them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
 
 from cnnjax.console.tables import Column, Table, Value
-from cnnjax.statistics import Measure, estimate_rate, plan_looks, spend, split_noise
+from cnnjax.statistics import Measure, Noise, estimate_rate, plan_looks, spend, split_noise
 from cnnjax.statistics.families import find_family_level, holm, sidak
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.paired import least_spread
@@ -508,35 +508,82 @@ def _judge_collapsing_family(random: np.random.Generator, shares: tuple[float, f
 
 
 def tabulate_images(studies: int) -> Table:
-    """Tabulates the coverage of intervals for new seeds and images; uses an eighth of the studies, as each is slow."""
+    """Tabulates how often intervals and verdicts for new images are right; an eighth of the studies is resampled."""
     columns = (
-        Column("share of the variance from images", ".0%", True),
+        Column("tables of seeds by images"),
         Column("seeds", right=True),
         Column("interval covers", ".1%", True),
+        Column(f"as one of {ARMS} covers", ".2%", True),
         Column("bootstrap covers", ".1%", True),
         Column("interval for seeds alone covers", ".1%", True),
+        Column("false better", ".1%", True),
+        Column("false worse", ".1%", True),
+        Column("false equivalent, margin above", ".1%", True),
+        Column("false equivalent, margin below", ".1%", True),
     )
     rows: list[tuple[Value, ...]] = []
-    for index, (share, n) in enumerate(product((0.0, 0.3, 0.7), SEEDS)):
+    for index, ((name, draw), n) in enumerate(product(TABLES.items(), SEEDS)):
         random = np.random.default_rng(index)
-        tables = [_draw_table(random, share, n) for _ in range(max(studies // 8, 1))]
-        noises = split_noise(tables, 1 - ALPHA)
-        means = np.array([table.mean(1) for table in tables])
-        alone, _ = half_widths(means.std(1, ddof=1), n, ALPHA, ALPHA)
+        tables = [draw(random, n) for _ in range(studies)]
+        resampled = split_noise(tables[: max(studies // 8, 1)], 1 - ALPHA)
+        noises = split_noise(tables, 1 - ALPHA, resample=False)
+        halves = [
+            _find_halves(noises, confidence) for confidence in (1 - ALPHA, (1 - ALPHA) ** (1 / ARMS), 1 - 2 * ALPHA)
+        ]
+        means = np.array([noise.mean for noise in noises])
+        alone, _ = half_widths(np.array([noise.error_of_seeds for noise in noises]) * np.sqrt(n), n, ALPHA, ALPHA)
+        margin = 4 * np.median(halves[0]) / 1.96
+        same = [np.abs(means + truth) + halves[2] < margin for truth in (margin, -margin)]
         rates = (
-            [noise.low <= 0 <= noise.high for noise in noises],
-            [noise.bootstrap[0] <= 0 <= noise.bootstrap[1] for noise in noises],
-            np.abs(means.mean(1)) <= alone,
+            np.abs(means) <= halves[0],
+            np.abs(means) <= halves[1],
+            [noise.bootstrap[0] <= 0 <= noise.bootstrap[1] for noise in resampled if noise.bootstrap],
+            np.abs(means) <= alone,
+            means > halves[0],
+            means < -halves[0],
+            *same,
         )
-        rows.append((share, n, *(float(np.mean(rate)) for rate in rates)))
-    return Table(columns, tuple(rows), "Intervals for new seeds and new images")
+        rows.append((name, n, *(float(np.mean(rate)) for rate in rates)))
+    return Table(columns, tuple(rows), "Intervals and verdicts for new seeds and new images")
 
 
-def _draw_table(random: np.random.Generator, share: float, n: int) -> np.ndarray:
-    """Returns a table of seeds by images; `share` is the part of the variance of its mean that comes from images."""
-    seeds, images, both = (0.8 * (1 - share) * n, share * IMAGES, 0.2 * (1 - share) * n * IMAGES)
-    return (
-        random.normal(0, np.sqrt(seeds), (n, 1))
-        + random.normal(0, np.sqrt(images), (1, IMAGES))
-        + random.normal(0, np.sqrt(both), (n, IMAGES))
-    )
+def _find_halves(noises: Sequence[Noise], confidence: float) -> np.ndarray:
+    return np.array([noise.interval(confidence)[1] - noise.mean for noise in noises])
+
+
+def draw_numbers(share: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Returns a function that draws normal tables of seeds by images, with mean zero.
+
+    Args:
+        share: part of the variance of the mean of a table that comes from images.
+    """
+
+    def draw(random: np.random.Generator, n: int) -> np.ndarray:
+        seeds, images, both = (0.8 * (1 - share) * n, share * IMAGES, 0.2 * (1 - share) * n * IMAGES)
+        return (
+            random.normal(0, np.sqrt(seeds), (n, 1))
+            + random.normal(0, np.sqrt(images), (1, IMAGES))
+            + random.normal(0, np.sqrt(both), (n, IMAGES))
+        )
+
+    return draw
+
+
+def draw_answers(random: np.random.Generator, n: int) -> np.ndarray:
+    """Draws which images two equally good networks classify correctly, 90%, and returns the differences (n, images).
+
+    Images are hard for both networks or for one, seeds are good or bad, and the rest is chance.
+    """
+    hard, own = random.normal(0, 0.6, IMAGES), random.normal(0, 0.8, (2, 1, IMAGES))
+    seeds, rest = random.normal(0, 0.1, (2, n, 1)), random.normal(0, 0.6, (2, n, IMAGES))
+    deviation = np.sqrt(0.6**2 + 0.8**2 + 0.1**2 + 0.6**2)
+    first, second = hard + own + seeds + rest > deviation * _find_quantile(0.1)
+    differences: np.ndarray = first.astype(float) - second
+    return differences
+
+
+TABLES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    **{f"normal, {share:.0%} of the variance from images": draw_numbers(share) for share in (0.0, 0.3, 0.7)},
+    "right answers less right answers": draw_answers,
+}
+"""What tables of seeds by images hold; their true mean over seeds and images is zero."""
