@@ -347,7 +347,8 @@ def _make_curve(sensitivity: Sensitivity) -> Table:
 
 
 def _write_points(difference: float) -> str:
-    return f"{ACCURACY.scale * difference:.2f}"
+    points = ACCURACY.scale * difference
+    return f"{points:.2f}" if points >= 0.1 else f"{points:.2g}"
 
 
 def _write_sensitivity(sensitivity: Sensitivity) -> Iterator[str]:
@@ -364,24 +365,22 @@ def _write_sensitivity(sensitivity: Sensitivity) -> Iterator[str]:
         low, high = (_write_points(end or 0.0) for end in (sensitivity.difference_low, sensitivity.difference_high))
         yield (
             f"with {sensitivity.seeds} seeds a true difference of {_write_points(sensitivity.difference)} points of "
-            f"accuracy is found with {sensitivity.power:.0%} probability in {_write_family(sensitivity)} ({low} to "
-            f"{high}, as far as the spread is known; {spread}; arms taken as uncorrelated, which overstates it where "
+            f"accuracy is found with {100 * sensitivity.power:g}% probability in {_write_family(sensitivity)} ({low} "
+            f"to {high}, as far as the spread is known; {spread}; arms taken as uncorrelated, which overstates it where "
             "seeds agree)"
         )
     if sensitivity.equivalence:
         yield (
             f"two equal arms are shown to be equivalent, within ±{ACCURACY.write_margin(sensitivity.margin)} points, "
-            f"with {sensitivity.power:.0%} probability by {_write_needed(sensitivity.equivalence)}"
+            f"with {100 * sensitivity.power:g}% probability by {_write_needed(sensitivity.equivalence)}"
         )
 
 
 def _write_family(sensitivity: Sensitivity) -> str:
-    count = sensitivity.comparisons
+    count, level = sensitivity.comparisons, f"{100 * sensitivity.alpha:g}%"
     if count > 1:
-        return (
-            f"each of the {count} comparisons with a baseline, which together err with {sensitivity.alpha:.0%} at most"
-        )
-    return f"the comparison of the two cells, at a level of {sensitivity.alpha:.0%}"
+        return f"each of the {count} comparisons with a baseline, which together err with {level} at most"
+    return f"the comparison of the two cells, at a level of {level}"
 
 
 def _write_needed(needed: SeedCount) -> str:
@@ -394,7 +393,7 @@ def _write_needed(needed: SeedCount) -> str:
 def _write_search(plan: Plan, search: Search) -> Iterator[str]:
     sensitivity, points = plan.sensitivity, _write_points(search.difference)
     yield (
-        f"to find a true difference of {points} points with {sensitivity.power:.0%} probability in "
+        f"to find a true difference of {points} points with {100 * sensitivity.power:g}% probability in "
         f"{_write_family(sensitivity)}: {_write_needed(search.needed)}; {_write_search_time(plan, search)}"
     )
     if search.as_planned:
