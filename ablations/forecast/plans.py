@@ -366,8 +366,8 @@ def _write_sensitivity(sensitivity: Sensitivity) -> Iterator[str]:
         yield (
             f"with {sensitivity.seeds} seeds a true difference of {_write_points(sensitivity.difference)} points of "
             f"accuracy is found with {100 * sensitivity.power:g}% probability in {_write_family(sensitivity)} ({low} "
-            f"to {high}, as far as the spread is known; {spread}; arms taken as uncorrelated, which overstates it where "
-            "seeds agree)"
+            f"to {high}, as far as the spread is known; {spread}; arms taken as uncorrelated, which overstates it "
+            "where seeds agree)"
         )
     if sensitivity.equivalence:
         yield (
