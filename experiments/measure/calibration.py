@@ -1,6 +1,6 @@
 """Simulates studies whose true differences are known, and counts how often the statistics are wrong.
 
-The default takes some minutes, 200 studies about one. The last command writes the tables of the documentation::
+The default takes several minutes, 200 studies a tenth of that. The last command writes the tables of the docs::
 
     python -m experiments.measure.calibration
     python -m experiments.measure.calibration --studies 200
