@@ -215,6 +215,27 @@ def test_equal_sources_in_two_folders_share_a_library(source, tmp_path):
 
 
 @can_compile
+def test_the_files_of_a_folder_become_one_library_and_each_of_them_makes_another(tmp_path, source):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    texts = {
+        "half.h": "#pragma once\nint find_half();\n",
+        "half.cc": '#include "half.h"\nint find_half() { return 21; }\n',
+        "whole.cc": '#include "half.h"\nextern "C" int answer() { return 2 * find_half(); }\n',
+        "notes.txt": "is neither compiled nor part of the key",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    libraries = [compile_library(folder)]
+    assert answer(libraries[0]) == 42
+    for name, text in texts.items():
+        (folder / name).write_text(f"{text}\n// changed\n")
+        libraries.append(compile_library(folder))
+    assert len(set(libraries)) == 4
+    assert libraries[-1] == libraries[-2]
+
+
+@can_compile
 def test_the_source_of_the_layers_gives_no_warning(source, monkeypatch):
     monkeypatch.setattr(native, "FLAGS", ("-Werror", *native.FLAGS))
     assert compile_library(native.LAYERS).is_file()

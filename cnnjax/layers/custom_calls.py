@@ -1,4 +1,4 @@
-"""The operations of ``custom_calls.cc``: oneDNN's convolutions, and loops over channels and pooling windows.
+"""The operations of the C++ in ``native``: oneDNN's convolutions, and loops over channels and pooling windows.
 
 They run on CPU only, on one thread for each core that a device of JAX has. Activations are (batch, *spatial, channels)
 and kernels (*window, channels / groups, filters), float32 or bfloat16. The functions here have no gradients; those that

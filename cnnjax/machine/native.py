@@ -1,7 +1,7 @@
 """Compiles the library's C++ for the CPU of this machine, on first use, and says whether layers may use it.
 
-A source is compiled with oneDNN, which the extra ``onednn`` installs, and the headers of XLA, which jaxlib brings. The
-library is kept in the user's cache, in a file named by the hash of everything that it depends on: the source, the
+Sources are compiled with oneDNN, which the extra ``onednn`` installs, and the headers of XLA, which jaxlib brings. The
+library is kept in the user's cache, in a file named by the hash of everything that it depends on: the sources, the
 compiler, jaxlib, oneDNN and the CPU. So another version or machine gets a library of its own. Processes that need the
 same one at the same time wait for the first of them to build it.
 """
@@ -31,8 +31,10 @@ from cnnjax.errors import InputError, UnavailableError, printable
 from cnnjax.machine.files import cache_root
 from cnnjax.machine.processes import may_have_accelerators, python_command
 
-LAYERS = Path(__file__).parents[1] / "layers/custom_calls.cc"
+LAYERS = Path(__file__).parents[1] / "layers/native"
 """The C++ of the layers."""
+SOURCES = (".cc", ".h")
+"""Suffixes of the files of a folder that a library is compiled from, and of those that they include."""
 SWITCH = "CNNJAX_FAST_LAYERS"
 """Environment variable that is ``0`` where layers must not use native code; child processes inherit it."""
 COMPILER = "g++"
@@ -40,7 +42,7 @@ COMPILER = "g++"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-shared", "-Wl,-z,defs", "-Wall", "-Wextra")
 """Options of the compiler: for this CPU only; a missing symbol is an error."""
 BUILD_SECONDS = 300.0
-"""Time limit of a build, which takes about 4 s on an idle machine."""
+"""Time limit of a build, which takes about 6 s on an idle machine."""
 ANSWER_SECONDS = 20.0
 """Time limit for a compiler to say its version, and for a new library to be loaded."""
 MOST_OUTPUT = 2**16
@@ -121,15 +123,16 @@ class Compiler:
 
 
 def compile_library(source: Path) -> Path:
-    """Returns the shared library of a C++ source, which is compiled unless the user's cache has it.
+    """Returns the shared library of C++ sources, which is compiled unless the user's cache has it.
 
     Where the cache cannot be written, it is compiled to a temporary folder, which is removed when this process ends.
 
     Args:
-        source: a C++ file, which may include the headers of oneDNN and of XLA's foreign functions.
+        source: a C++ file, or a folder of them with their headers, which may include the headers of oneDNN and of XLA's
+            foreign functions.
 
     Raises:
-        UnavailableError: the machine is not x86-64 Linux; oneDNN or a compiler is missing; or the source does not
+        UnavailableError: the machine is not x86-64 Linux; oneDNN or a compiler is missing; or the sources do not
             compile. The message says how to get what is missing.
 
     Example::
@@ -142,12 +145,14 @@ def compile_library(source: Path) -> Path:
     headers = (onednn.headers, find_headers())
     linked = (str(onednn.library), f"-Wl,-rpath,{onednn.library.parent}")
     try:
-        content = source.read_bytes()
+        is_folder = source.is_dir()
+        files = sorted(file for file in source.iterdir() if file.suffix in SOURCES) if is_folder else [source]
+        hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     except OSError as error:
-        raise UnavailableError(f"{source} cannot be read: {error.strerror}") from None
+        raise UnavailableError(f"{error.filename} cannot be read: {error.strerror}") from None
     options = (*FLAGS, *(f"-isystem{folder}" for folder in headers), *linked)  # no warnings of these headers
     depends_on = {
-        "source": hashlib.sha256(content).hexdigest(),
+        "sources": hashes,
         "compiler": (*compiler.command, compiler.version),
         "options": options,
         "jaxlib": importlib.metadata.version("jaxlib"),
@@ -156,7 +161,7 @@ def compile_library(source: Path) -> Path:
     }
     key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
     name = f"{source.stem}-{key[:32]}.so"
-    command = (*compiler.command, str(source), *options)
+    command = (*compiler.command, *(str(file) for file in files if file.suffix != ".h"), *options)
     with contextlib.suppress(OSError, NotImplementedError):  # not implemented: a file system without locks
         return _find_or_build(command, _find_folder() / name)
     try:
