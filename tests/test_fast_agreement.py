@@ -227,10 +227,11 @@ def test_windows_may_be_arrays_of_numpy():
 
 
 def run(program, **variables):
-    """Runs a program in a process of its own, with environment variables."""
+    """Runs a program in a process of its own, with environment variables, and returns what it prints."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 AGREE = """
@@ -263,6 +264,36 @@ def test_where_the_compiler_fails_xla_convolves(tmp_path):
 @needs_native
 def test_on_a_cpu_without_bfloat16_it_is_convolved_in_float32():
     run(AGREE, ONEDNN_MAX_CPU_ISA="AVX2")
+
+
+KERNELS = """
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from cnnjax.layers import conv_general_dilated
+
+def differentiate(convolve, size, kernel, groups, scale=None):
+    rank = len(kernel) - 2
+    layouts = ("N" + "DHW"[:rank] + "C", "DHW"[:rank] + "IO", "N" + "DHW"[:rank] + "C")
+    images = jax.random.normal(jax.random.key(0), (2, *[size] * rank, kernel[-2] * groups))
+    named = dict(lhs_dilation=scale and [scale] * rank, dimension_numbers=layouts, feature_group_count=groups)
+    run = lambda *operands: convolve(*operands, [1] * rank, [(2, 2)] * rank, **named)
+    outputs, pull = jax.vjp(run, images, jax.random.normal(jax.random.key(1), kernel))
+    return outputs, *pull(outputs)
+
+for case in [(12, (5, 5, 5, 1, 3), 1), (6, (5, 5, 5, 3, 2), 1, 2), (12, (3, 3, 2, 4), 3), (12, (3, 3, 8, 8), 2)]:
+    pairs = zip(differentiate(conv_general_dilated, *case), differentiate(lax.conv_general_dilated, *case))
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+"""
+
+
+@needs_native
+def test_what_onednn_has_no_kernel_for_it_is_not_asked_to_do():
+    # Without AVX it lacks some for three axes. Its log names the kernel of each call; those of references have "ref".
+    printed = run(KERNELS, ONEDNN_MAX_CPU_ISA="SSE41", ONEDNN_VERBOSE="1")
+    names = [line.split(",")[4] for line in printed.splitlines() if ",exec,cpu,convolution," in line]
+    assert names
+    assert not [name for name in names if "ref" in name]
 
 
 @needs_native
@@ -731,16 +762,19 @@ bad = [
     ("sum_pool_gradient", whole, (x[:, :3, :3, :1],), pool(2, 2, 2, 2, 0, 0)),
     ("max_pool_gradient", whole, (x[:, :3, :3], jnp.ones((2, 3, 3, 3), jnp.uint8)), pool(2, 2, 2, 2, 0, 0)),
 ]
-def call(name, result, operands, attributes, threads=1):
+def call(name, result, operands, attributes, threads=1, scratch=2**16):
+    if name.startswith("convolution"):
+        result = (result, form(scratch, dtype=jnp.uint8))
     run = jax.ffi.ffi_call(f"cnnjax_{name}", result)
     attributes = {"threads": np.int64(threads), **attributes}
     return jax.block_until_ready(jax.jit(lambda *given: run(*given, **attributes))(*operands))
 
 for case in good:
     call(*case)
-for case, threads in [*((case, 1) for case in bad), *((case, 0) for case in good), *((case, -1) for case in good)]:
+bad_scratch = [(good[0], 1, 0), (good[0], 1, 63)]
+for case, *numbers in [*((case, 1) for case in bad), *((case, -k) for case in good for k in (0, 1)), *bad_scratch]:
     try:
-        call(*case, threads)
+        call(*case, *numbers)
     except JaxRuntimeError as error:
         assert "INVALID_ARGUMENT" in str(error), error
     else:

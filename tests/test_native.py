@@ -430,6 +430,7 @@ assert calls.are_available(), calls.explain_missing()
 @jax.jit
 def call_all(x, kernel, vector):
     window = calls.Window((2, 1), ((1, 0), (2, 1)), (1, 2), groups=x.shape[-1] // kernel.shape[-2])
+    assert calls.can_convolve(x, kernel, window)
     y = calls.convolve(x, kernel, window)
     of_x = calls.pull_to_images(y, kernel, window, x.shape[1:3])
     of_kernel = calls.pull_to_kernel(x, y, window, kernel.shape[:2])

@@ -8,6 +8,7 @@ do are in `onednn`, `normalization` and `reduction`.
 import contextlib
 import ctypes
 import functools
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -22,10 +23,14 @@ from cnnjax.errors import UnavailableError
 from cnnjax.machine.native import LAYERS, are_fast_layers_wanted, compile_library
 from cnnjax.machine.processes import count_cores
 
+_RESULTS = {
+    "convolution_outputs": "outputs",
+    "convolution_image_gradient": "images",
+    "convolution_kernel_gradient": "kernel",
+}
+"""The modes of a convolution, and which of its arrays each computes from the other two."""
 _HANDLERS = (
-    "convolution_outputs",
-    "convolution_image_gradient",
-    "convolution_kernel_gradient",
+    *_RESULTS,
     "channel_moments",
     "channel_affine",
     "channel_affine_sums",
@@ -113,13 +118,18 @@ def _name_target(name: str) -> str:
 def _call(name: str, results: Any, *operands: jax.Array, **attributes: Any) -> Any:
     # Under vmap, one call after the other: on CPU a call fills a core.
     call: Any = jax.ffi.ffi_call(_name_target(name), results, vmap_method="sequential")
-    mesh = jax.sharding.get_abstract_mesh()  # that of `jax.shard_map` around this, whose devices compute at once
-    devices = min(math.prod(mesh.shape[axis] for axis in mesh.manual_axes), jax.local_device_count("cpu"))
-    threads = np.int64(max(count_cores() // devices, 1))
     operands = vary_alike(*operands)
     return jax.tree.map(
-        lambda result: vary_alike(result, operands[0])[0], call(*operands, threads=threads, **attributes)
+        lambda result: vary_alike(result, operands[0])[0],
+        call(*operands, threads=np.int64(_count_threads()), **attributes),
     )
+
+
+def _count_threads() -> int:
+    """Returns the number of threads of a call: the cores that a device has."""
+    mesh = jax.sharding.get_abstract_mesh()  # that of `jax.shard_map` around this, whose devices compute at once
+    devices = min(math.prod(mesh.shape[axis] for axis in mesh.manual_axes), jax.local_device_count("cpu"))
+    return max(count_cores() // devices, 1)
 
 
 def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -138,15 +148,62 @@ def _find_varying(array: jax.Array) -> frozenset[Any]:
     return frozenset(form.vma if hasattr(form, "vma") else form.manual_axis_type.varying)  # JAX 0.8 has `vma`
 
 
-def _call_onednn(name: str, form: jax.ShapeDtypeStruct, *operands: jax.Array, window: Window) -> jax.Array:
+class _Shapes(NamedTuple):
+    """Shapes of the arrays of a convolution, in any of its modes."""
+
+    images: tuple[int, ...]
+    kernel: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def can_convolve(images: Any, kernel: Any, window: Window) -> bool:
+    """Whether oneDNN has kernels for a convolution and its gradients; else it would compute one number at a time.
+
+    Args:
+        images: (batch, *spatial, channels), of which only shape and dtype matter.
+        kernel: (*window, channels / groups, filters), likewise.
+        window: the window.
+    """
+    shapes = _Shapes(images.shape, kernel.shape, find_output_shape(images.shape, kernel.shape, window))
+    return all(_count_scratch(mode, shapes, _choose_dtype(images.dtype), window) is not None for mode in _RESULTS)
+
+
+def _call_onednn(mode: str, shapes: _Shapes, *operands: jax.Array, window: Window) -> jax.Array:
     """Calls a convolution, of bfloat16 in float32 where oneDNN cannot do it on this CPU."""
+    dtype = operands[0].dtype
+    computed = _choose_dtype(dtype)
+    scratch = _count_scratch(mode, shapes, computed, window)
+    if scratch is None:
+        raise NotImplementedError(f"oneDNN has no kernel for {shapes} with {window}")
+    # As a result, the scratch memory is counted and shared by XLA, like that of its own operations.
+    forms = (
+        jax.ShapeDtypeStruct(getattr(shapes, _RESULTS[mode]), computed),
+        jax.ShapeDtypeStruct((scratch,), jnp.uint8),
+    )
+    result, _ = _call(mode, forms, *(operand.astype(computed) for operand in operands), **_write(window))
+    converted: jax.Array = result.astype(dtype)
+    return converted
+
+
+def _choose_dtype(dtype: Any) -> Any:
     library = _load()
     assert isinstance(library, ctypes.CDLL)
-    is_wide = form.dtype == jnp.bfloat16 and not ctypes.c_int.in_dll(library, "has_bfloat16").value
-    computed = jax.ShapeDtypeStruct(form.shape, jnp.float32 if is_wide else form.dtype)
-    given = (operand.astype(computed.dtype) for operand in operands)
-    result: jax.Array = _call(name, computed, *given, **_write(window))
-    return result.astype(form.dtype)
+    has_bfloat16 = ctypes.c_int.in_dll(library, "has_bfloat16").value
+    return dtype if has_bfloat16 else jnp.dtype(jnp.float32)
+
+
+def _count_scratch(mode: str, shapes: _Shapes, dtype: Any, window: Window) -> int | None:
+    """Returns the bytes of scratch memory of a convolution; ``None`` if oneDNN has no kernel for it."""
+    library = _load()
+    assert isinstance(library, ctypes.CDLL)
+    low, high = zip(*window.padding, strict=True)
+    sizes = [*itertools.chain(*shapes, window.strides, low, high, window.dilation)]
+    count = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3, ctypes.c_void_p, *[ctypes.c_int64] * 2)(
+        ("count_scratch", library)
+    )
+    first = ([*_RESULTS].index(mode), dtype == jnp.bfloat16, len(shapes.images))
+    found: int = count(*first, (ctypes.c_int64 * len(sizes))(*sizes), window.groups, _count_threads())
+    return None if found < 0 else found
 
 
 def _write(window: Window) -> dict[str, Any]:
@@ -173,22 +230,22 @@ def find_output_shape(images: tuple[int, ...], kernel: tuple[int, ...], window: 
 
 def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """Returns the outputs (batch, *spatial, filters) of a convolution."""
-    form = jax.ShapeDtypeStruct(find_output_shape(images.shape, kernel.shape, window), images.dtype)
-    return _call_onednn("convolution_outputs", form, images, kernel, window=window)
+    shapes = _Shapes(images.shape, kernel.shape, find_output_shape(images.shape, kernel.shape, window))
+    return _call_onednn("convolution_outputs", shapes, images, kernel, window=window)
 
 
 def pull_to_images(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: tuple[int, ...]) -> jax.Array:
     """Returns the cotangent of the images of `convolve`, which have these spatial sizes, from that of its outputs."""
-    shape = (cotangent.shape[0], *spatial, kernel.shape[-2] * window.groups)
-    form = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-    return _call_onednn("convolution_image_gradient", form, cotangent, kernel, window=window)
+    images = (cotangent.shape[0], *spatial, kernel.shape[-2] * window.groups)
+    shapes = _Shapes(images, kernel.shape, cotangent.shape)
+    return _call_onednn("convolution_image_gradient", shapes, cotangent, kernel, window=window)
 
 
 def pull_to_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: tuple[int, ...]) -> jax.Array:
     """Returns the cotangent of the kernel of `convolve`, which has so many taps, from that of its outputs."""
-    shape = (*taps, images.shape[-1] // window.groups, cotangent.shape[-1])
-    form = jax.ShapeDtypeStruct(shape, images.dtype)
-    return _call_onednn("convolution_kernel_gradient", form, images, cotangent, window=window)
+    kernel = (*taps, images.shape[-1] // window.groups, cotangent.shape[-1])
+    shapes = _Shapes(images.shape, kernel, cotangent.shape)
+    return _call_onednn("convolution_kernel_gradient", shapes, images, cotangent, window=window)
 
 
 def find_moments(x: jax.Array) -> jax.Array:

@@ -205,7 +205,7 @@ def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution 
 
 def _choose(images: Any, kernel: Any, window: Window) -> Convolution | None:
     is_own = len(window.strides) == 2 and kernel.shape[0] * kernel.shape[1] <= MOST_SLICES
-    is_onednn = custom_calls.are_available()
+    is_onednn = custom_calls.are_available() and custom_calls.can_convolve(images, kernel, window)
     if is_own and (not is_onednn or is_own_faster(images, kernel, window)):
         return lambda images, kernel: _convolve_by_own(images, kernel, window)
     return (lambda images, kernel: onednn.convolve(images, kernel, window)) if is_onednn else None
@@ -243,7 +243,7 @@ def choose_transposed(outputs: Any, kernel: Any, window: Window, scale: Shape) -
     """Returns the fastest transposed convolution on CPU but XLA's; ``None`` if there is none.
 
     Args:
-        outputs: (batch, *spatial, filters), of which only the shape matters.
+        outputs: (batch, *spatial, filters), of which only shape and dtype matter.
         kernel: (*window, channels / groups, filters), likewise.
         window: the window.
         scale: distances of adjacent pixels along each spatial axis.
@@ -253,6 +253,8 @@ def choose_transposed(outputs: Any, kernel: Any, window: Window, scale: Shape) -
         for pads, taps, gap in zip(window.padding, kernel.shape, window.dilation, strict=False)
     )
     if set(window.strides) != {1} or not is_padded_less or not custom_calls.are_available():
+        return None
+    if not custom_calls.can_convolve(outputs, *onednn.transpose_kernel(kernel, window, scale)):
         return None
     spatial = outputs.shape[1:-1]
     return lambda images, kernel: onednn.convolve_transposed(images, kernel, window, scale, spatial)

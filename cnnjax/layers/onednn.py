@@ -5,8 +5,10 @@ gradients are these three again.
 """
 
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from cnnjax.layers import custom_calls
 from cnnjax.layers.custom_calls import Window
@@ -58,15 +60,25 @@ def convolve_transposed(
         (batch, *spatial, filters).
     """
     *taps, channels, filters = kernel.shape
-    axes = tuple(range(len(taps)))
+    groups = window.groups
+    turned = jnp.flip(kernel, range(len(taps))).reshape(*taps, channels, groups, filters // groups)
+    form, direct = transpose_kernel(kernel, window, scale)
+    return pull_to_images(images, turned.swapaxes(-1, -3).reshape(form.shape), direct, spatial)
+
+
+def transpose_kernel(kernel: Any, window: Window, scale: Shape) -> tuple[jax.ShapeDtypeStruct, Window]:
+    """Returns kernel and window of the convolution whose gradient of images is `convolve_transposed`.
+
+    Args:
+        kernel, window, scale: as for `convolve_transposed`; of the kernel only shape and dtype matter.
+    """
+    *taps, channels, filters = kernel.shape
     padding = tuple(
         ((count - 1) * gap - low, (count - 1) * gap - high)
         for count, gap, (low, high) in zip(taps, window.dilation, window.padding, strict=True)
     )
-    groups = window.groups
-    turned = jax.numpy.flip(kernel, axes).reshape(*taps, channels, groups, filters // groups)
-    swapped = turned.swapaxes(-1, -3).reshape(*taps, filters // groups, groups * channels)
-    return pull_to_images(images, swapped, Window(scale, padding, window.dilation, groups), spatial)
+    form = jax.ShapeDtypeStruct((*taps, filters // window.groups, window.groups * channels), kernel.dtype)
+    return form, Window(scale, padding, window.dilation, window.groups)
 
 
 def _forward(images: jax.Array, kernel: jax.Array, window: Window) -> tuple[jax.Array, Operands]:

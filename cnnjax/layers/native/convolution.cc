@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "calls.h"
@@ -44,23 +45,50 @@ Dims RowMajorStrides(const Dims& shape) {
   return strides;
 }
 
-dnnl::memory::data_type TypeOf(const Array& array) {
-  return array.element_type() == ffi::F32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
+enum Mode : int64_t { kOutputs, kImageGradient, kKernelGradient };
+
+// Everything that defines a call: its mode, the dtype and the shapes of its arrays, and the window.
+struct Problem {
+  Mode mode;
+  ffi::DataType type;
+  Numbers images, kernel, outputs;
+  Window window;
+
+  Dims Key() const {
+    Dims key{mode, static_cast<int64_t>(type), window.groups, window.threads, static_cast<int64_t>(images.size())};
+    for (const auto& numbers :
+         {images, kernel, outputs, window.strides, window.low, window.high, window.dilation})
+      key.insert(key.end(), numbers.begin(), numbers.end());
+    return key;
+  }
+
+  void CheckShapes() const {
+    const size_t axes = images.size();
+    Check(axes >= 3 && axes <= 5 && kernel.size() == axes && outputs.size() == axes, "arrays need 3 to 5 axes");
+    for (const auto& numbers : {window.strides, window.low, window.high, window.dilation})
+      Check(numbers.size() == axes - 2, "a window has one number for each spatial axis");
+    Check(window.groups > 0 && images.back() == kernel[axes - 2] * window.groups &&
+              kernel.back() % window.groups == 0 && outputs.back() == kernel.back() && images[0] == outputs[0],
+          "images, kernel, outputs and groups do not fit");
+    CheckThreads(window.threads);
+  }
+};
+
+dnnl::memory::data_type TypeOf(ffi::DataType type) {
+  return type == ffi::F32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
 }
 
 // Activations (batch, *spatial, channels), whose axes oneDNN numbers as (batch, channels, *spatial).
-Desc DescribeActivations(const Array& array) {
-  const auto shape = array.dimensions();
+Desc DescribeActivations(Numbers shape, ffi::DataType type) {
   const Dims stored(shape.begin(), shape.end()), strides = RowMajorStrides(stored);
   Dims sizes{stored.front(), stored.back()}, steps{strides.front(), strides.back()};
   sizes.insert(sizes.end(), stored.begin() + 1, stored.end() - 1);
   steps.insert(steps.end(), strides.begin() + 1, strides.end() - 1);
-  return Desc(sizes, TypeOf(array), steps);
+  return Desc(sizes, TypeOf(type), steps);
 }
 
 // A kernel (*window, channels / groups, filters), whose axes are ([groups,] filters, channels, *window) there.
-Desc DescribeKernel(const Array& array, int64_t groups) {
-  const auto shape = array.dimensions();
+Desc DescribeKernel(Numbers shape, ffi::DataType type, int64_t groups) {
   const Dims stored(shape.begin(), shape.end()), strides = RowMajorStrides(stored);
   const size_t window = stored.size() - 2;
   Dims sizes{stored[window + 1] / groups, stored[window]}, steps{1, strides[window]};
@@ -70,18 +98,31 @@ Desc DescribeKernel(const Array& array, int64_t groups) {
   }
   sizes.insert(sizes.end(), stored.begin(), stored.begin() + window);
   steps.insert(steps.end(), strides.begin(), strides.begin() + window);
-  return Desc(sizes, TypeOf(array), steps);
+  return Desc(sizes, TypeOf(type), steps);
 }
 
-enum Mode : int64_t { kOutputs, kImageGradient, kKernelGradient };
+constexpr size_t kAlignment = 64;
 
-// A primitive, and the change of layout of the kernel that it needs, if any.
+size_t Align(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// A primitive with its arrays, and the change of layout of the kernel that it needs, if any.
 struct Convolution {
+  Desc images, given_kernel, kernel, outputs, scratch, change_scratch;
   dnnl::primitive primitive, change;
-  Desc kernel, scratch, change_scratch;
+  bool is_reference;  // one of oneDNN's loops over single numbers, as it has no kernel for this
+
+  size_t CountScratch() const { return Align(std::max(scratch.get_size(), change_scratch.get_size())); }
+  // What a call needs beside its arrays: to align it, for the primitives, and for the kernel in its other layout.
+  size_t CountBytes() const { return kAlignment + CountScratch() + (change ? kernel.get_size() : 0); }
 };
 
-Convolution Prepare(Mode mode, const Desc& images, const Desc& kernel, const Desc& outputs, const Window& window) {
+Convolution Prepare(const Problem& problem) {
+  const auto& [mode, type, images_shape, kernel_shape, outputs_shape, window] = problem;
+  Convolution made;
+  made.images = DescribeActivations(images_shape, type);
+  made.given_kernel = DescribeKernel(kernel_shape, type, window.groups);
+  made.outputs = DescribeActivations(outputs_shape, type);
+  const Desc &images = made.images, &kernel = made.given_kernel, &outputs = made.outputs;
   const auto direct = dnnl::algorithm::convolution_direct;
   const Dims strides(window.strides.begin(), window.strides.end()), low(window.low.begin(), window.low.end()),
       high(window.high.begin(), window.high.end());
@@ -93,11 +134,11 @@ Convolution Prepare(Mode mode, const Desc& images, const Desc& kernel, const Des
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // as several threads run one primitive at a time
   const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, direct, images,
                                                           any, outputs, strides, gaps, low, high, attributes);
-  Convolution made;
   const auto keep = [&made](const auto& description, const Desc& kernel) {
     made.primitive = dnnl::primitive(description);
     made.kernel = kernel;
     made.scratch = description.scratchpad_desc();
+    made.is_reference = std::string(description.impl_info_str()).find("ref") != std::string::npos;
   };
   if (mode == kOutputs) {
     keep(forward, forward.weights_desc());
@@ -123,15 +164,15 @@ Convolution Prepare(Mode mode, const Desc& images, const Desc& kernel, const Des
 // The convolutions that were used last, by everything that defines them.
 class Cache {
  public:
-  template <typename Make>
-  std::shared_ptr<const Convolution> Get(const Dims& key, Make make) {
+  std::shared_ptr<const Convolution> Get(const Problem& problem) {
+    const Dims key = problem.Key();
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = places_.find(key);
     if (found != places_.end()) {
       entries_.splice(entries_.begin(), entries_, found->second);
       return found->second->second;
     }
-    entries_.emplace_front(key, std::make_shared<const Convolution>(make()));
+    entries_.emplace_front(key, std::make_shared<const Convolution>(Prepare(problem)));
     places_[key] = entries_.begin();
     if (entries_.size() > kMost) {
       places_.erase(entries_.back().first);
@@ -148,63 +189,23 @@ class Cache {
   std::map<Dims, std::list<Entry>::iterator> places_;
 };
 
-Cache& Convolutions() {
+std::shared_ptr<const Convolution> Find(const Problem& problem) {
   static Cache* const cache = new Cache;  // never destroyed: threads may still compute while the process ends
-  return *cache;
+  problem.CheckShapes();
+  omp_set_num_threads(static_cast<int>(problem.window.threads));  // for primitives depend on the number of threads
+  return cache->Get(problem);
 }
 
-constexpr size_t kAlignment = 64;
-
-size_t Align(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-// Memory of this thread, which grows as needed; a call uses it from its beginning to its end.
-char* Workspace(size_t bytes) {
-  static thread_local std::unique_ptr<char[]> memory;
-  static thread_local size_t size = 0;
-  if (bytes + kAlignment > size) {
-    memory.reset();
-    size = 0;
-    memory.reset(new char[bytes + kAlignment]);
-    size = bytes + kAlignment;
-  }
-  return reinterpret_cast<char*>(Align(reinterpret_cast<uintptr_t>(memory.get())));
-}
-
-void Append(const Array& array, Dims* key) {
-  const auto shape = array.dimensions();
-  key->push_back(static_cast<int64_t>(array.element_type()));
-  key->push_back(static_cast<int64_t>(shape.size()));
-  key->insert(key->end(), shape.begin(), shape.end());
-}
-
-void CheckShapes(const Array& images, const Array& kernel, const Array& outputs, const Window& window) {
+void Convolve(Mode mode, const Array& images, const Array& kernel, const Array& outputs, Bytes& scratch,
+              const Window& window) {
   CheckTypes({&images, &kernel, &outputs});
-  const auto x = images.dimensions(), w = kernel.dimensions(), y = outputs.dimensions();
-  Check(x.size() >= 3 && x.size() <= 5 && w.size() == x.size() && y.size() == x.size(), "arrays need 3 to 5 axes");
-  for (const auto* numbers : {&window.strides, &window.low, &window.high, &window.dilation})
-    Check(numbers->size() == x.size() - 2, "a window has one number for each spatial axis");
-  Check(window.groups > 0 && x.back() == w[w.size() - 2] * window.groups && w.back() % window.groups == 0 &&
-            y.back() == w.back() && x[0] == y[0],
-        "images, kernel, outputs and groups do not fit");
-}
-
-void Convolve(Mode mode, const Array& images, const Array& kernel, const Array& outputs, const Window& window) {
-  CheckShapes(images, kernel, outputs, window);
-  CheckThreads(window.threads);
-  const Desc x = DescribeActivations(images), w = DescribeKernel(kernel, window.groups),
-             y = DescribeActivations(outputs);
-  Dims key{mode, window.groups, window.threads};
-  for (const auto* array : {&images, &kernel, &outputs}) Append(*array, &key);
-  for (const auto* numbers : {&window.strides, &window.low, &window.high, &window.dilation})
-    key.insert(key.end(), numbers->begin(), numbers->end());
-  omp_set_num_threads(static_cast<int>(window.threads));
-  const auto made = Convolutions().Get(key, [&] { return Prepare(mode, x, w, y, window); });
-
-  const size_t scratch = Align(std::max(made->scratch.get_size(), made->change_scratch.get_size()));
-  char* const memory = Workspace(scratch + (made->change ? made->kernel.get_size() : 0));
+  const auto made = Find(
+      {mode, images.element_type(), images.dimensions(), kernel.dimensions(), outputs.dimensions(), window});
+  Check(scratch.element_count() >= made->CountBytes(), "a convolution needs more scratch memory");
+  auto* const memory = reinterpret_cast<char*>(Align(reinterpret_cast<uintptr_t>(scratch.untyped_data())));
   const auto place = [](const Desc& desc, void* data) { return dnnl::memory(desc, Engine(), data); };
-  const dnnl::memory given = place(w, kernel.untyped_data());
-  const dnnl::memory changed = made->change ? place(made->kernel, memory + scratch) : given;
+  const dnnl::memory given = place(made->given_kernel, kernel.untyped_data());
+  const dnnl::memory changed = made->change ? place(made->kernel, memory + made->CountScratch()) : given;
   const auto change = [&](dnnl::stream& stream, const dnnl::memory& from, const dnnl::memory& to) {
     made->change.execute(stream, {{DNNL_ARG_FROM, from},
                                   {DNNL_ARG_TO, to},
@@ -213,24 +214,26 @@ void Convolve(Mode mode, const Array& images, const Array& kernel, const Array& 
   dnnl::stream stream(Engine());
   if (made->change && mode != kKernelGradient) change(stream, given, changed);
   made->primitive.execute(
-      stream, {{mode == kImageGradient ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, place(x, images.untyped_data())},
+      stream, {{mode == kImageGradient ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, place(made->images, images.untyped_data())},
                {mode == kKernelGradient ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, changed},
-               {mode == kOutputs ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, place(y, outputs.untyped_data())},
+               {mode == kOutputs ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, place(made->outputs, outputs.untyped_data())},
                {DNNL_ARG_SCRATCHPAD, place(made->scratch, memory)}});
   if (made->change && mode == kKernelGradient) change(stream, changed, given);
   stream.wait();
 }
 
-void Outputs(Array images, Array kernel, ffi::Result<Array> outputs, Window window) {
-  Convolve(kOutputs, images, kernel, *outputs, window);
+void Outputs(Array images, Array kernel, ffi::Result<Array> outputs, ffi::Result<Bytes> scratch, Window window) {
+  Convolve(kOutputs, images, kernel, *outputs, *scratch, window);
 }
 
-void ImageGradient(Array cotangent, Array kernel, ffi::Result<Array> images, Window window) {
-  Convolve(kImageGradient, *images, kernel, cotangent, window);
+void ImageGradient(Array cotangent, Array kernel, ffi::Result<Array> images, ffi::Result<Bytes> scratch,
+                   Window window) {
+  Convolve(kImageGradient, *images, kernel, cotangent, *scratch, window);
 }
 
-void KernelGradient(Array images, Array cotangent, ffi::Result<Array> kernel, Window window) {
-  Convolve(kKernelGradient, images, *kernel, cotangent, window);
+void KernelGradient(Array images, Array cotangent, ffi::Result<Array> kernel, ffi::Result<Bytes> scratch,
+                    Window window) {
+  Convolve(kKernelGradient, images, *kernel, cotangent, *scratch, window);
 }
 
 }  // namespace
@@ -242,6 +245,29 @@ DEFINE_CUSTOM_CALL(convolution_kernel_gradient, KernelGradient);
 extern "C" {
 extern const int onednn_version[3];  // major, minor, patch
 extern const int has_bfloat16;       // whether oneDNN can convolve bfloat16 on this CPU
+
+// The bytes of scratch memory that a convolution needs; -1 if oneDNN cannot do it, or only by its reference.
+// `numbers` are the shapes of images, kernel and outputs, and the steps, zeros before and after, and dilation.
+int64_t count_scratch(int64_t mode, int64_t is_bfloat16, int64_t axes, const int64_t* numbers, int64_t groups,
+                      int64_t threads) {
+  const auto take = [&numbers](size_t count) {
+    numbers += count;
+    return Numbers(numbers - count, count);
+  };
+  const size_t all = axes, spatial = axes - 2;
+  const Problem problem{static_cast<Mode>(mode),
+                        is_bfloat16 ? ffi::BF16 : ffi::F32,
+                        take(all),
+                        take(all),
+                        take(all),
+                        {take(spatial), take(spatial), take(spatial), take(spatial), groups, threads}};
+  try {
+    const auto made = Find(problem);
+    return made->is_reference ? -1 : static_cast<int64_t>(made->CountBytes());
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
 }
 const int onednn_version[3] = {dnnl_version()->major, dnnl_version()->minor, dnnl_version()->patch};
 const int has_bfloat16 =
