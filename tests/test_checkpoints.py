@@ -1,5 +1,6 @@
 """A damaged checkpoint is refused, and a resumed run equals an uninterrupted one bit for bit."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -175,6 +176,35 @@ def test_a_run_resumed_after_every_piece_equals_one_never_interrupted(dataset, t
             interruptions += 1
     assert interruptions >= 6
     _equal(whole, resumed)
+
+
+@pytest.mark.parametrize(("switches", "parts"), [("00", 1), ("01", 2), ("010", 3)])
+def test_a_run_resumed_with_other_convolutions_says_so_and_records_both(
+    dataset, tmp_path, monkeypatch, switches, parts
+):
+    names = {"0": "cnnjax", "1": "oneDNN 9"}
+    notes = []
+
+    class Observer(_StopAfter):
+        def note(self, message):
+            notes.append(message)
+
+    for place, switch in enumerate(switches, 1):
+        monkeypatch.setattr(loop, "describe_convolutions", lambda backend, name=names[switch]: name)
+        stop = Observer(1 if place < len(switches) else 99)
+        checkpoints = Checkpoints(tmp_path, CONFIG.key)
+        with contextlib.suppress(Interrupted):
+            result = loop.train(
+                loop.prepare(CONFIG, dataset),
+                observer=stop,
+                checkpoints=checkpoints,
+                resume=place > 1,
+                stop_signal=stop.signal,
+            )
+    assert result.position.convolutions == tuple(names[switch] for switch in switches)[:parts]
+    told = [note for note in notes if note.startswith("convolutions were")]
+    assert len(told) == parts - 1
+    assert all("cnnjax" in note and "oneDNN 9" in note for note in told)
 
 
 def test_a_run_whose_newest_checkpoint_is_corrupt_goes_on_from_the_one_before(dataset, tmp_path):

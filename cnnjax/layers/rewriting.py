@@ -24,6 +24,8 @@ from cnnjax.layers.general import conv_general_dilated
 from cnnjax.layers.reduction import MOST_POSITIONS, take_maxima, take_sums
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_REPLACED = jax.make_user_context(False)
+"""Whether batch normalisation is replaced, by which JAX tells apart the traces of functions inside."""
 
 
 def use_fast_layers(function: Function) -> Function:
@@ -55,7 +57,8 @@ def use_fast_layers(function: Function) -> Function:
             arguments, named = jax.tree.unflatten(tree, [given.get(place, leaf) for place, leaf in enumerate(leaves)])
             return function(*arguments, **named)
 
-        with nn.intercept_methods(replace_batch_norm):
+        # In this context, JAX keeps no trace of functions inside that would be found outside of it.
+        with _REPLACED(True), nn.intercept_methods(replace_batch_norm):
             program, form = jax.make_jaxpr(call, return_shape=True)(*arrays)
         return jax.tree.unflatten(jax.tree.structure(form), jaxpr_as_fun(_rewrite(program))(*arrays))
 

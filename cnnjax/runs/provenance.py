@@ -47,7 +47,7 @@ def collect_provenance(
             "count": jax.device_count(),
             "cpu_threads": count_cores(),
         },
-        "convolutions": _describe_convolutions(device.platform),
+        "convolutions": describe_convolutions(device.platform),
         "execution": execution,
         "at_once": at_once,
         "jax_settings": {name: getattr(jax.config, name) for name in JAX_SETTINGS},
@@ -63,7 +63,13 @@ def collect_provenance(
     }
 
 
-def _describe_convolutions(backend: str) -> str:
+def describe_convolutions(backend: str) -> str:
+    """Returns what convolves on a backend: ``oneDNN`` with its version, ``cnnjax`` (in JAX alone on CPU), or ``XLA``.
+
+    Example:
+        >>> describe_convolutions("gpu")
+        'XLA'
+    """
     from cnnjax.layers import custom_calls
 
     return "XLA" if backend != "cpu" else custom_calls.describe() or "cnnjax"

@@ -476,6 +476,8 @@ def _make_run(
         predictions = predictions.astype(np.min_scalar_type(provenance["dataset"]["classes"] - 1))
     seconds = {"load": load_seconds, **result.seconds}
     diverged = result.diverged_at is not None
+    if result.position.convolutions:  # of a resumed run, which may have had others before
+        provenance = {**provenance, "convolutions": ", then ".join(result.position.convolutions)}
     record = Record(
         config=config,
         status="diverged" if diverged else "completed",

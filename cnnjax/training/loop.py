@@ -33,6 +33,7 @@ from cnnjax.models.batches import EVALUATION_BATCH
 from cnnjax.runs.checkpoints import Checkpoint, Checkpoints
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence, stopped_early
+from cnnjax.runs.provenance import describe_convolutions
 from cnnjax.runs.splits import take_splits
 from cnnjax.training.feeding import Data
 from cnnjax.training.memory import fit_on_devices
@@ -52,6 +53,7 @@ class Position:
         history: metrics of the completed epochs.
         epoch_seconds: wall time of the current epoch so far.
         train_seconds: wall time of all training so far, with the time before an interruption.
+        convolutions: what has convolved, such as ``oneDNN 3.2.0``; several if the run was resumed with another.
     """
 
     state: TrainState
@@ -59,6 +61,7 @@ class Position:
     history: tuple[EpochMetrics, ...] = ()
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
+    convolutions: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays that a checkpoint saves, by path, such as ``state/params/Conv_0/kernel``.
@@ -71,11 +74,12 @@ class Position:
         }
 
     def progress(self) -> dict[str, Any]:
-        """Returns the history and the times, which a checkpoint saves as JSON."""
+        """Returns the history, the times and what has convolved, which a checkpoint saves as JSON."""
         return {
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "epoch_seconds": self.epoch_seconds,
             "train_seconds": self.train_seconds,
+            "convolutions": list(self.convolutions),
         }
 
     def save(self, checkpoints: Checkpoints) -> Path:
@@ -85,7 +89,8 @@ class Position:
     def restore(self, checkpoint: Checkpoint) -> "Position":
         """Returns the position saved in `checkpoint`.
 
-        The random key, which a checkpoint does not hold, and the devices of the arrays are those of this position.
+        The random key, which a checkpoint does not hold, and the devices of the arrays are those of this position. What
+        convolves here comes last in `convolutions`.
 
         Raises:
             InputError: the arrays of the checkpoint have other names, shapes or dtypes than this position, as it is of
@@ -103,10 +108,16 @@ class Position:
             tuple(EpochMetrics(**epoch) for epoch in checkpoint.progress["history"]),
             checkpoint.progress["epoch_seconds"],
             checkpoint.progress["train_seconds"],
+            # missing in checkpoints of older versions
+            _extend(checkpoint.progress.get("convolutions", ()), self.convolutions),
         )
 
     def _tree(self) -> dict[str, Any]:
         return {"state": self.state.replace(key=None), "metrics": self.metrics}
+
+
+def _extend(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+    return tuple(before) if [*before[-1:]] == [*now] else (*before, *now)
 
 
 StopSignal = Callable[[], int | None]
@@ -229,7 +240,8 @@ def train(
         Interrupted: a signal arrived; a checkpoint was saved if `checkpoints` is given.
     """
     observer = observer or Silence()
-    position = Position(prepared.state, prepared.programs.zero())
+    used = (describe_convolutions(jax.default_backend()),)
+    position = Position(prepared.state, prepared.programs.zero(), convolutions=used)
     if checkpoints:
         position = _find_start(position, checkpoints, observer, resume)
     if is_joined():
@@ -310,6 +322,12 @@ def _find_start(position: Position, checkpoints: Checkpoints, observer: Observer
         observer.note(f"{refused}: using {checkpoint.path}, an older one")
     restored = position.restore(checkpoint)
     observer.note(f"resuming after step {int(restored.state.step)} from {checkpoint.path}")
+    *before, now = restored.convolutions
+    if before:
+        observer.note(
+            f"convolutions were {before[-1]} up to the checkpoint and are {now} from here on; the result differs from "
+            "that of an uninterrupted run as on another machine"
+        )
     return restored
 
 
@@ -351,11 +369,13 @@ class _Member:
     history: tuple[EpochMetrics, ...]
     epoch_seconds: float
     train_seconds: float
+    convolutions: tuple[str, ...]
 
     @classmethod
     def at(cls, position: Position, config: RunConfig, observer: Observer, index: int = 0) -> "_Member":
-        """Returns the run with the history and the times of a position."""
-        return cls(index, config, observer, position.history, position.epoch_seconds, position.train_seconds)
+        """Returns the run with the history, the times and the convolutions of a position."""
+        seconds = (position.epoch_seconds, position.train_seconds)
+        return cls(index, config, observer, position.history, *seconds, position.convolutions)
 
     @property
     def is_finished(self) -> bool:
@@ -461,7 +481,8 @@ class _Loop:
         """Returns the current position of a run."""
         state = self.programs.take(self.state, member.index)
         metrics = self.programs.by_run(self.metrics)[member.index]
-        return Position(state, metrics, member.history, member.epoch_seconds, member.train_seconds)
+        seconds = (member.epoch_seconds, member.train_seconds)
+        return Position(state, metrics, member.history, *seconds, member.convolutions)
 
     def _evaluate(self, split: str) -> dict[int, Evaluation]:
         """Returns the evaluations of the active runs on a split, by index."""
