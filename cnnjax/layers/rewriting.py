@@ -5,6 +5,7 @@ replaced, also those inside its loops, branches and inner functions, but not tho
 rules of their own. Everything else stays as it is.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from cnnjax.layers.general import conv_general_dilated
 from cnnjax.layers.reduction import MOST_POSITIONS, take_maxima, take_sums
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_REPLACED = jax.make_user_context(False)
+_REPLACED: Any = jax.make_user_context(False) if hasattr(jax, "make_user_context") else contextlib.nullcontext  # JAX 0.8
 """Whether batch normalisation is replaced, by which JAX tells apart the traces of functions inside."""
 
 
