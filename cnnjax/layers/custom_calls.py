@@ -61,6 +61,15 @@ class Window(NamedTuple):
     dilation: tuple[int, ...]
     groups: int = 1
 
+    def find_reach(self, kernel: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the pixels that the window spans along each spatial axis, for a kernel of this shape.
+
+        Example:
+            >>> Window((1, 1), ((0, 0), (0, 0)), (2, 1)).find_reach((3, 5, 1, 8))
+            (5, 5)
+        """
+        return tuple((taps - 1) * gap + 1 for taps, gap in zip(kernel, self.dilation, strict=False))
+
 
 def are_available() -> bool:
     """Whether JAX computes on CPU and these operations can be called; compiles them if nobody has before."""
@@ -137,8 +146,8 @@ def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
     The gradient of an array that is the same on all devices is then the sum of theirs.
     """
-    own = [_find_varying(array) for array in arrays]
-    missing = [tuple(sorted(frozenset().union(*own) - axes, key=str)) for axes in own]
+    varying = [_find_varying(array) for array in arrays]
+    missing = [tuple(sorted(frozenset().union(*varying) - axes, key=str)) for axes in varying]
     return tuple(lax.pcast(array, axes, to="varying") for array, axes in zip(arrays, missing, strict=True))
 
 
@@ -220,9 +229,9 @@ def _write(window: Window) -> dict[str, Any]:
 def find_output_shape(images: tuple[int, ...], kernel: tuple[int, ...], window: Window) -> tuple[int, ...]:
     """Returns the shape of the outputs of a convolution, (batch, *spatial, filters)."""
     spatial = (
-        (size + sum(padding) - (taps - 1) * gap - 1) // stride + 1
-        for size, padding, taps, gap, stride in zip(
-            images[1:-1], window.padding, kernel, window.dilation, window.strides, strict=False
+        (size + sum(padding) - span) // stride + 1
+        for size, padding, span, stride in zip(
+            images[1:-1], window.padding, window.find_reach(kernel), window.strides, strict=True
         )
     )
     return (images[0], *spatial, kernel[-1])
@@ -234,14 +243,14 @@ def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     return _call_onednn("convolution_outputs", shapes, images, kernel, window=window)
 
 
-def pull_to_images(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: tuple[int, ...]) -> jax.Array:
+def find_image_gradient(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: tuple[int, ...]) -> jax.Array:
     """Returns the cotangent of the images of `convolve`, which have these spatial sizes, from that of its outputs."""
     images = (cotangent.shape[0], *spatial, kernel.shape[-2] * window.groups)
     shapes = _Shapes(images, kernel.shape, cotangent.shape)
     return _call_onednn("convolution_image_gradient", shapes, cotangent, kernel, window=window)
 
 
-def pull_to_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: tuple[int, ...]) -> jax.Array:
+def find_kernel_gradient(images: jax.Array, cotangent: jax.Array, window: Window, taps: tuple[int, ...]) -> jax.Array:
     """Returns the cotangent of the kernel of `convolve`, which has so many taps, from that of its outputs."""
     kernel = (*taps, images.shape[-1] // window.groups, cotangent.shape[-1])
     shapes = _Shapes(images.shape, kernel, cotangent.shape)

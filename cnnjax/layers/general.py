@@ -112,21 +112,20 @@ def conv_general_dilated(
         jax.ShapeDtypeStruct(tuple(array.shape[axis] for axis in axes), array.dtype)
         for array, axes in ((lhs, to_images), (rhs, to_kernel), (form, to_outputs))
     )
-    reach = [(taps - 1) * gap + 1 for taps, gap in zip(kernel.shape, gaps, strict=False)]
+    window = Window(tuple(map(int, window_strides)), (), gaps, int(feature_group_count))
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(images.shape[1:-1], reach, window_strides, padding)
-    pixels = tuple((int(low), int(high)) for low, high in padding)
-    window = Window(tuple(map(int, window_strides)), pixels, gaps, int(feature_group_count))
-    own = (
+        padding = lax.padtype_to_pads(images.shape[1:-1], window.find_reach(kernel.shape), window_strides, padding)
+    window = window._replace(padding=tuple((int(low), int(high)) for low, high in padding))
+    fast = (
         choose_convolution(images, kernel, window)
         if scale == ones
         else choose_transposed(outputs, kernel, window, scale)
     )
-    if own is None:
+    if fast is None:
         return by_xla(lhs, rhs)
 
     def on_cpu(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        return own(lhs.transpose(to_images), rhs.transpose(to_kernel)).transpose(_invert(to_outputs))
+        return fast(lhs.transpose(to_images), rhs.transpose(to_kernel)).transpose(_invert(to_outputs))
 
     result: jax.Array = lax.platform_dependent(*custom_calls.vary_alike(lhs, rhs), cpu=on_cpu, default=by_xla)
     return result
@@ -169,7 +168,7 @@ def convolve_and_pool_batch(
     """Returns the maxima of `convolve_batch` over adjacent windows; arguments as for `convolve_and_pool`."""
     size, taps = (images.shape[1], images.shape[2]), (kernel.shape[0], kernel.shape[1])
     pixels = pad_pixels(padding, size, dilate(taps, dilation), strides)
-    if is_own_faster(images, kernel, Window(strides, pixels, dilation, groups)):
+    if is_faster_in_jax(images, kernel, Window(strides, pixels, dilation, groups)):
         pooled = convolve_and_pool(images.transpose(1, 2, 0, 3), kernel, strides, pixels, window)
         return pooled.transpose(2, 0, 1, 3)
     return pool_batch(convolve_batch(images, kernel, strides, padding, dilation, groups), "max", window, window)
@@ -187,7 +186,7 @@ def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution 
         kernel: (*window, channels / groups, filters), likewise.
         window: the window.
     """
-    reach = [(taps - 1) * gap + 1 for taps, gap in zip(kernel.shape, window.dilation, strict=False)]
+    reach = window.find_reach(kernel.shape)
     # What a padding has beyond the reach of the window is added beforehand.
     within = tuple(
         (min(low, span - 1), min(high, span - 1)) for (low, high), span in zip(window.padding, reach, strict=True)
@@ -204,14 +203,14 @@ def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution 
 
 
 def _choose(images: Any, kernel: Any, window: Window) -> Convolution | None:
-    is_own = len(window.strides) == 2 and kernel.shape[0] * kernel.shape[1] <= MOST_SLICES
+    is_possible = len(window.strides) == 2 and kernel.shape[0] * kernel.shape[1] <= MOST_SLICES
     is_onednn = custom_calls.are_available() and custom_calls.can_convolve(images, kernel, window)
-    if is_own and (not is_onednn or is_own_faster(images, kernel, window)):
-        return lambda images, kernel: _convolve_by_own(images, kernel, window)
+    if is_possible and (not is_onednn or is_faster_in_jax(images, kernel, window)):
+        return lambda images, kernel: _convolve_in_jax(images, kernel, window)
     return (lambda images, kernel: onednn.convolve(images, kernel, window)) if is_onednn else None
 
 
-def is_own_faster(images: Any, kernel: Any, window: Window) -> bool:
+def is_faster_in_jax(images: Any, kernel: Any, window: Window) -> bool:
     """Whether tiles or patches are faster than oneDNN; measured by ``python -m experiments.measure.convolutions``.
 
     Args:
@@ -231,7 +230,7 @@ def is_own_faster(images: Any, kernel: Any, window: Window) -> bool:
     return window.strides == (1, 1) and is_small and count_saved(seen, kernel) > WORTH_TILING
 
 
-def _convolve_by_own(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+def _convolve_in_jax(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     (down, across), (rows, columns), (row_gap, column_gap), groups = window
     outputs = convolve(
         images.transpose(1, 2, 0, 3), kernel, (down, across), (rows, columns), None, (row_gap, column_gap), groups
@@ -249,8 +248,8 @@ def choose_transposed(outputs: Any, kernel: Any, window: Window, scale: Shape) -
         scale: distances of adjacent pixels along each spatial axis.
     """
     is_padded_less = all(
-        0 <= max(pads) <= (taps - 1) * gap and min(pads) >= 0
-        for pads, taps, gap in zip(window.padding, kernel.shape, window.dilation, strict=False)
+        min(pads) >= 0 and max(pads) < span
+        for pads, span in zip(window.padding, window.find_reach(kernel.shape), strict=True)
     )
     if set(window.strides) != {1} or not is_padded_less or not custom_calls.are_available():
         return None

@@ -35,13 +35,13 @@ def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def pull_to_images(cotangent: jax.Array, kernel: jax.Array, window: Window, spatial: Shape) -> jax.Array:
     """Returns the cotangent of the images of `convolve`, of these spatial sizes, from that of its outputs."""
-    return custom_calls.pull_to_images(cotangent, kernel, window, spatial)
+    return custom_calls.find_image_gradient(cotangent, kernel, window, spatial)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def pull_to_kernel(images: jax.Array, cotangent: jax.Array, window: Window, taps: Shape) -> jax.Array:
     """Returns the cotangent of the kernel of `convolve`, of so many taps along each axis, from that of its outputs."""
-    return custom_calls.pull_to_kernel(images, cotangent, window, taps)
+    return custom_calls.find_kernel_gradient(images, cotangent, window, taps)
 
 
 def convolve_transposed(
@@ -74,8 +74,8 @@ def transpose_kernel(kernel: Any, window: Window, scale: Shape) -> tuple[jax.Sha
     """
     *taps, channels, filters = kernel.shape
     padding = tuple(
-        ((count - 1) * gap - low, (count - 1) * gap - high)
-        for count, gap, (low, high) in zip(taps, window.dilation, window.padding, strict=True)
+        (span - 1 - low, span - 1 - high)
+        for span, (low, high) in zip(window.find_reach(kernel.shape), window.padding, strict=True)
     )
     form = jax.ShapeDtypeStruct((*taps, filters // window.groups, window.groups * channels), kernel.dtype)
     return form, Window(scale, padding, window.dilation, window.groups)

@@ -6,9 +6,9 @@ XLA's gradients of these are 10 to 30 times slower on CPU. Those here have gradi
 import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,6 +18,8 @@ from cnnjax.layers.custom_calls import PoolingWindow, Size
 
 MOST_POSITIONS = 256
 """Most positions in a window of these functions."""
+Reduction = Callable[[jax.Array], jax.Array]
+"""Maps images to the maxima or sums of their windows."""
 
 
 def take_maxima(images: jax.Array, window: PoolingWindow, size: Size) -> jax.Array:
@@ -57,25 +59,66 @@ def pool_batch(images: jax.Array, kind: str, window: Size, strides: Size) -> jax
     """
     if kind == "none":
         return images
+    none = (1, 1, 1, 1)
+    parameters = ((1, *window, 1), (1, *strides, 1), ((0, 0),) * 4, none, none)
+    reduce = lax.max if kind == "max" else lax.add
+    pool = find_reduction(images, *parameters, reduce=reduce) or _make_reduction(*parameters, reduce=reduce)
+    pooled = pool(images)
+    return pooled if kind == "max" else pooled / float(math.prod(window))
 
-    def by_xla(images: jax.Array) -> jax.Array:
-        if kind == "max":
-            return nn.max_pool(images, window, strides)  # type: ignore[no-any-return]
-        return nn.pool(images, 0.0, lax.add, window, strides, "VALID") / float(math.prod(window))  # type: ignore[no-any-return]
 
-    is_usual = images.dtype in (jnp.float32, jnp.bfloat16) and math.prod(window) <= MOST_POSITIONS
-    if not is_usual or not custom_calls.are_available():
-        return by_xla(images)
+def find_reduction(
+    images: Any,
+    window_dimensions: Sequence[int],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    base_dilation: Sequence[int],
+    window_dilation: Sequence[int],
+    *,
+    reduce: Callable[..., Any],
+) -> Reduction | None:
+    """Returns maxima or sums of windows, as ``lax.reduce_window`` has them, computed on CPU by the functions above.
+
+    Args:
+        images: of which only shape and dtype matter.
+        window_dimensions, window_strides, padding, base_dilation, window_dilation: those of ``lax.reduce_window``.
+        reduce: ``lax.max`` or ``lax.add``.
+
+    Returns:
+        A function of such images; ``None`` if only XLA can do it.
+    """
+    parameters = (window_dimensions, window_strides, padding, base_dilation, window_dilation)
+    window = _read_window(images, *parameters)
+    if window is None:
+        return None
+    by_xla = _make_reduction(*parameters, reduce=reduce)
     rows, columns = jax.eval_shape(by_xla, images).shape[1:3]
-    place, size = PoolingWindow(*window, *strides), (rows, columns)
+    take = take_maxima if reduce is lax.max else take_sums
+    on_cpu = functools.partial(take, window=window, size=(rows, columns))
+    return lambda images: lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
 
-    def on_cpu(images: jax.Array) -> jax.Array:
-        if kind == "max":
-            return take_maxima(images, place, size)
-        return take_sums(images, place, size) / float(math.prod(window))
 
-    result: jax.Array = lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
-    return result
+def _make_reduction(*parameters: Any, reduce: Callable[..., Any]) -> Reduction:
+    start = -math.inf if reduce is lax.max else 0.0
+    return lambda images: lax.reduce_window(images, start, reduce, *parameters)
+
+
+def _read_window(
+    images: Any, window_dimensions: Any, window_strides: Any, padding: Any, base_dilation: Any, window_dilation: Any
+) -> PoolingWindow | None:
+    """Returns the window of a pooling of images (batch, height, width, channels), if the functions above can do it."""
+    is_usual = images.ndim == 4 and images.size and images.dtype in (jnp.float32, jnp.bfloat16)
+    if not is_usual or not custom_calls.are_available():
+        return None
+    outer = {window_dimensions[0], window_dimensions[3], *base_dilation, *window_dilation}
+    is_spatial = outer == {1} and not any((*padding[0], *padding[3]))
+    (top, bottom), (left, right) = padding[1:3]
+    height, width = window_dimensions[1:3]
+    # Every window sees some of the images.
+    sees = min(top, left, bottom, right) >= 0 and max(top, bottom) < height and max(left, right) < width
+    if not is_spatial or not sees or height * width > MOST_POSITIONS:
+        return None
+    return PoolingWindow(height, width, window_strides[1], window_strides[2], top, left)
 
 
 def _size_of(images: jax.Array) -> Size:

@@ -7,25 +7,23 @@ rules of their own. Everything else stays as it is.
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
-from cnnjax.layers import custom_calls
-from cnnjax.layers.custom_calls import PoolingWindow
 from cnnjax.layers.flax_modules import replace_batch_norm
 from cnnjax.layers.general import conv_general_dilated
-from cnnjax.layers.reduction import MOST_POSITIONS, take_maxima, take_sums
+from cnnjax.layers.reduction import find_reduction
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_REPLACED: Any = jax.make_user_context(False) if hasattr(jax, "make_user_context") else contextlib.nullcontext  # JAX 0.8
+_REPLACED: Any = (
+    jax.make_user_context(False) if hasattr(jax, "make_user_context") else contextlib.nullcontext
+)  # JAX 0.8 has none
 """Whether batch normalisation is replaced, by which JAX tells apart the traces of functions inside."""
 
 
@@ -41,6 +39,7 @@ def use_fast_layers(function: Function) -> Function:
         function: a function of any arguments. Those that are no arrays, such as flags, are passed as they are.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> def smooth(images, kernel):
         ...     return jax.lax.conv(images, kernel, (1, 1), "SAME")
         >>> use_fast_layers(smooth)(jnp.ones((1, 1, 8, 8)), jnp.ones((4, 1, 3, 3))).shape
@@ -114,45 +113,9 @@ def _find_mapped(*operands: Any, jaxpr: Jaxpr, mesh: Any, **parameters: Any) -> 
     return jax.shard_map(run, mesh=mesh, axis_names=axes, **{name: parameters[name] for name in names})
 
 
-def _find_pooling(
-    images: Any, *, reduce: Callable[..., Any], own: Callable[..., Any], **parameters: Any
-) -> Callable[..., Any] | None:
-    window = _read_window(images, **parameters)
-    if window is None:
-        return None
-    start = -math.inf if reduce is lax.max else 0.0
-
-    def by_xla(images: jax.Array) -> jax.Array:
-        pooled: jax.Array = lax.reduce_window(images, start, reduce, *(parameters[name] for name in _PARAMETERS))
-        return pooled
-
-    size = jax.eval_shape(by_xla, images).shape[1:3]
-    on_cpu = functools.partial(own, window=window, size=size)
-    return lambda images: lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
-
-
-_PARAMETERS = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
 _REPLACEMENTS: dict[str, Callable[..., Callable[..., Any] | None]] = {
     "conv_general_dilated": _find_convolution,
     "shard_map": _find_mapped,
-    "reduce_window_max": functools.partial(_find_pooling, reduce=lax.max, own=take_maxima),
-    "reduce_window_sum": functools.partial(_find_pooling, reduce=lax.add, own=take_sums),
+    "reduce_window_max": functools.partial(find_reduction, reduce=lax.max),
+    "reduce_window_sum": functools.partial(find_reduction, reduce=lax.add),
 }
-
-
-def _read_window(
-    images: Any, window_dimensions: Any, window_strides: Any, padding: Any, base_dilation: Any, window_dilation: Any
-) -> PoolingWindow | None:
-    """Returns the window of a pooling of images (batch, height, width, channels), if the fast layers can do it."""
-    is_usual = images.ndim == 4 and images.size and images.dtype in (jnp.float32, jnp.bfloat16)
-    if not is_usual or not custom_calls.are_available():
-        return None
-    outer = {window_dimensions[0], window_dimensions[3], *base_dilation, *window_dilation}
-    is_spatial = outer == {1} and not any((*padding[0], *padding[3]))
-    (top, bottom), (left, right) = padding[1:3]
-    height, width = window_dimensions[1:3]
-    # Every window sees some of the images.
-    sees = min(top, left, bottom, right) >= 0 and max(top, bottom) < height and max(left, right) < width
-    if not is_spatial or not sees or height * width > MOST_POSITIONS:
-        return None
-    return PoolingWindow(height, width, window_strides[1], window_strides[2], top, left)

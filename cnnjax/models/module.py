@@ -19,7 +19,7 @@ from jax import lax
 from cnnjax.layers import custom_calls
 from cnnjax.layers.custom_calls import Window
 from cnnjax.layers.flax_modules import replace_batch_norm
-from cnnjax.layers.general import MOST_TILED, is_own_faster
+from cnnjax.layers.general import MOST_TILED, is_faster_in_jax
 from cnnjax.layers.layouts import BATCH_FIRST, BATCH_INSIDE, Layout
 from cnnjax.layers.normalization import add_bias
 from cnnjax.machine.devices import take_share
@@ -307,8 +307,11 @@ def choose_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> 
         image_shape: (height, width, channels).
         dtype: dtype of the arithmetic.
     """
-    if not custom_calls.are_available():
-        return BATCH_INSIDE
+    return _find_layout(config, image_shape, dtype) if custom_calls.are_available() else BATCH_INSIDE
+
+
+@functools.lru_cache(maxsize=64)
+def _find_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> Layout:
     blocks, shape, suited = iter(config.blocks), image_shape, {True: 0, False: 0}
     for layer in config.list_layers(image_shape, None):
         if layer.kind == "Conv":
@@ -319,10 +322,10 @@ def choose_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> 
             )
             images = jax.ShapeDtypeStruct((1, *shape), dtype)
             kernel = jax.ShapeDtypeStruct((*block.kernel_size, shape[-1] // groups, block.filters), dtype)
-            is_own = is_own_faster(images, kernel, Window(block.strides, padding, block.dilation, groups))
+            is_in_jax = is_faster_in_jax(images, kernel, Window(block.strides, padding, block.dilation, groups))
             is_small = dtype == jnp.float32 and layer.activation_bytes <= MOST_TILED
             is_pooled_tile = is_small and pools_first(config, block) and block.strides == (1, 1)
-            suited[is_own or is_pooled_tile] += layer.flops
+            suited[is_in_jax or is_pooled_tile] += layer.flops
         shape = layer.output_shape
     return BATCH_FIRST if suited[False] > sum(suited.values()) / 4 else BATCH_INSIDE
 

@@ -135,7 +135,7 @@ def _measure_shape(
     from cnnjax.layers import convolve, onednn
     from cnnjax.layers.convolution import choose_plan, count_saved
     from cnnjax.layers.custom_calls import Window
-    from cnnjax.layers.general import is_own_faster
+    from cnnjax.layers.general import is_faster_in_jax
 
     size, channels, filters, taps, stride = shape
     strides, batch = (stride, stride), arguments.batch
@@ -153,10 +153,10 @@ def _measure_shape(
         run = _make_pass(lambda x, w: convolve(x, w, strides, algorithm=name), images, kernel)  # type: ignore[arg-type]
         return _time(run, (images, kernel), arguments.repeats)
 
-    own: str = choose_plan(images, kernel, strides).outputs
-    is_own = not has_onednn or is_own_faster(images.transpose(2, 0, 1, 3), kernel, window)
+    in_jax: str = choose_plan(images, kernel, strides).outputs
+    is_in_jax = not has_onednn or is_faster_in_jax(images.transpose(2, 0, 1, 3), kernel, window)
     saved = count_saved(images, kernel) if stride == 1 else None
-    return (*shape, *map(measure, ALGORITHMS), saved, own if is_own else "oneDNN")
+    return (*shape, *map(measure, ALGORITHMS), saved, in_jax if is_in_jax else "oneDNN")
 
 
 def _measure_maps(size: int, channels: int, arguments: ConvolutionsArguments) -> list[tuple[Any, ...]]:
