@@ -29,6 +29,8 @@ _RESULTS = {
     "convolution_kernel_gradient": "kernel",
 }
 """The modes of a convolution, and which of its arrays each computes from the other two."""
+TILED_CHANNELS = 16
+"""Tiles in C++ need numbers of channels and of filters that are multiples of this one."""
 _HANDLERS = (
     *_RESULTS,
     "channel_moments",
@@ -54,12 +56,14 @@ class Window(NamedTuple):
         padding: zeros before and after each spatial axis, >= 0.
         dilation: distances of adjacent positions in the window along each spatial axis; 1 leaves no gaps.
         groups: number of groups of channels that see only each other.
+        tiled: whether it is computed by tiles, in C++, instead of oneDNN.
     """
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int = 1
+    tiled: bool = False
 
     def find_reach(self, kernel: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the pixels that the window spans along each spatial axis, for a kernel of this shape.
@@ -138,7 +142,7 @@ def _count_threads() -> int:
     """Returns the number of threads of a call: the cores that a device has."""
     mesh = jax.sharding.get_abstract_mesh()  # that of `jax.shard_map` around this, whose devices compute at once
     devices = min(math.prod(mesh.shape[axis] for axis in mesh.manual_axes), jax.local_device_count("cpu"))
-    return max(count_cores() // devices, 1)
+    return int(max(count_cores() // devices, 1))
 
 
 def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -177,6 +181,15 @@ def can_convolve(images: Any, kernel: Any, window: Window) -> bool:
     return all(_count_scratch(mode, shapes, _choose_dtype(images.dtype), window) is not None for mode in _RESULTS)
 
 
+def can_tile(images: Any, kernel: Any, window: Window) -> bool:
+    """Whether a convolution can be computed by tiles in C++; arguments as for `can_convolve`."""
+    is_square = kernel.shape[:-2] == (3, 3) and (window.strides, window.dilation, window.groups) == ((1, 1), (1, 1), 1)
+    if not is_square or kernel.shape[2] % TILED_CHANNELS or kernel.shape[3] % TILED_CHANNELS or not are_available():
+        return False
+    is_within = all(0 <= low < 3 for low, _ in window.padding)
+    return is_within and _choose_dtype(images.dtype) == jnp.float32
+
+
 def _call_onednn(mode: str, shapes: _Shapes, *operands: jax.Array, window: Window) -> jax.Array:
     """Calls a convolution, of bfloat16 in float32 where oneDNN cannot do it on this CPU."""
     dtype = operands[0].dtype
@@ -207,11 +220,11 @@ def _count_scratch(mode: str, shapes: _Shapes, dtype: Any, window: Window) -> in
     assert isinstance(library, ctypes.CDLL)
     low, high = zip(*window.padding, strict=True)
     sizes = [*itertools.chain(*shapes, window.strides, low, high, window.dilation)]
-    count = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3, ctypes.c_void_p, *[ctypes.c_int64] * 2)(
+    count = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3, ctypes.c_void_p, *[ctypes.c_int64] * 3)(
         ("count_scratch", library)
     )
     first = ([*_RESULTS].index(mode), dtype == jnp.bfloat16, len(shapes.images))
-    found: int = count(*first, (ctypes.c_int64 * len(sizes))(*sizes), window.groups, _count_threads())
+    found: int = count(*first, (ctypes.c_int64 * len(sizes))(*sizes), window.groups, window.tiled, _count_threads())
     return None if found < 0 else found
 
 
@@ -223,7 +236,8 @@ def _write(window: Window) -> dict[str, Any]:
         "high": [high for _, high in window.padding],
         "dilation": window.dilation,
     }
-    return {**{name: np.array(values, np.int64) for name, values in columns.items()}, "groups": np.int64(window.groups)}
+    arrays = {name: np.array(values, np.int64) for name, values in columns.items()}
+    return {**arrays, "groups": np.int64(window.groups), "tiled": np.int64(window.tiled)}
 
 
 def find_output_shape(images: tuple[int, ...], kernel: tuple[int, ...], window: Window) -> tuple[int, ...]:

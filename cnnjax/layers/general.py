@@ -16,6 +16,7 @@ from jax import lax
 from cnnjax.layers import custom_calls, onednn
 from cnnjax.layers.convolution import convolve, convolve_and_pool, count_saved
 from cnnjax.layers.custom_calls import Window, find_output_shape
+from cnnjax.layers.minimal_filtering import count_multiplications
 from cnnjax.layers.pooling import MOST_SLICES
 from cnnjax.layers.reduction import pool_batch
 from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
@@ -26,7 +27,9 @@ Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 LAYOUTS = ("NHWC", "HWIO", "NHWC")
 """Layouts of images, kernels and outputs."""
 WORTH_TILING = 3.3
-"""How many times fewer multiplications than the definition tiles must need to be faster than oneDNN."""
+"""How many times fewer multiplications than the definition tiles in JAX must need to be faster than oneDNN."""
+WORTH_TILING_NATIVELY = 2.5
+"""The same for tiles in C++, which stay in the caches."""
 MOST_TILED = 2**17
 """Bytes of an image's outputs up to which tiles may be faster than oneDNN; those of larger ones leave the caches."""
 
@@ -207,11 +210,30 @@ def _choose(images: Any, kernel: Any, window: Window) -> Convolution | None:
     is_onednn = custom_calls.are_available() and custom_calls.can_convolve(images, kernel, window)
     if is_possible and (not is_onednn or is_faster_in_jax(images, kernel, window)):
         return lambda images, kernel: _convolve_in_jax(images, kernel, window)
-    return (lambda images, kernel: onednn.convolve(images, kernel, window)) if is_onednn else None
+    if not is_onednn:
+        return None
+    window = window._replace(tiled=is_faster_tiled(images, kernel, window))
+    return lambda images, kernel: onednn.convolve(images, kernel, window)
+
+
+def is_faster_tiled(images: Any, kernel: Any, window: Window) -> bool:
+    """Whether tiles in C++ are faster than oneDNN; measured by ``python -m experiments.measure.convolutions``.
+
+    Args:
+        images: (batch, *spatial, channels), of which only shape and dtype matter.
+        kernel: (*window, channels / groups, filters), likewise.
+        window: the window.
+    """
+    if not custom_calls.can_tile(images, kernel, window):
+        return False
+    rows, columns = find_output_shape(images.shape, kernel.shape, window)[1:3]
+    channels, filters = kernel.shape[2:]
+    tiled = count_multiplications((rows, columns), (3, 3), channels, filters)
+    return bool(rows * columns * 9 * channels * filters > WORTH_TILING_NATIVELY * tiled)
 
 
 def is_faster_in_jax(images: Any, kernel: Any, window: Window) -> bool:
-    """Whether tiles or patches are faster than oneDNN; measured by ``python -m experiments.measure.convolutions``.
+    """Whether tiles or patches in JAX are faster than C++; measured by ``python -m experiments.measure.convolutions``.
 
     Args:
         images: (batch, height, width, channels), of which only shape and dtype matter.
@@ -219,6 +241,8 @@ def is_faster_in_jax(images: Any, kernel: Any, window: Window) -> bool:
         window: the window.
     """
     if images.dtype != jnp.float32 or (*window.dilation, window.groups) != (1, 1, 1):
+        return False
+    if is_faster_tiled(images, kernel, window):
         return False
     if images.shape[3] == 1:
         return True
@@ -231,10 +255,11 @@ def is_faster_in_jax(images: Any, kernel: Any, window: Window) -> bool:
 
 
 def _convolve_in_jax(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    (down, across), (rows, columns), (row_gap, column_gap), groups = window
-    outputs = convolve(
-        images.transpose(1, 2, 0, 3), kernel, (down, across), (rows, columns), None, (row_gap, column_gap), groups
-    )
+    down, across = window.strides
+    rows, columns = window.padding
+    row_gap, column_gap = window.dilation
+    inside = images.transpose(1, 2, 0, 3)
+    outputs = convolve(inside, kernel, (down, across), (rows, columns), None, (row_gap, column_gap), window.groups)
     return outputs.transpose(2, 0, 1, 3)
 
 

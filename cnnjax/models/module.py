@@ -19,7 +19,7 @@ from jax import lax
 from cnnjax.layers import custom_calls
 from cnnjax.layers.custom_calls import Window
 from cnnjax.layers.flax_modules import replace_batch_norm
-from cnnjax.layers.general import MOST_TILED, is_faster_in_jax
+from cnnjax.layers.general import MOST_TILED, is_faster_in_jax, is_faster_tiled
 from cnnjax.layers.layouts import BATCH_FIRST, BATCH_INSIDE, Layout
 from cnnjax.layers.normalization import add_bias
 from cnnjax.machine.devices import take_share
@@ -322,9 +322,11 @@ def _find_layout(config: ModelConfig, image_shape: Shape, dtype: jnp.dtype) -> L
             )
             images = jax.ShapeDtypeStruct((1, *shape), dtype)
             kernel = jax.ShapeDtypeStruct((*block.kernel_size, shape[-1] // groups, block.filters), dtype)
-            is_in_jax = is_faster_in_jax(images, kernel, Window(block.strides, padding, block.dilation, groups))
+            window = Window(block.strides, padding, block.dilation, groups)
+            is_in_jax = is_faster_in_jax(images, kernel, window)
             is_small = dtype == jnp.float32 and layer.activation_bytes <= MOST_TILED
             is_pooled_tile = is_small and pools_first(config, block) and block.strides == (1, 1)
+            is_pooled_tile &= not is_faster_tiled(images, kernel, window)
             suited[is_in_jax or is_pooled_tile] += layer.flops
         shape = layer.output_shape
     return BATCH_FIRST if suited[False] > sum(suited.values()) / 4 else BATCH_INSIDE

@@ -113,6 +113,7 @@ def main(argv: list[str]) -> int:
         )[: 2 if others else 1],
         (
             "saved: how many times fewer multiplications tiles take than the definition",
+            "tiles in C++: for windows of 3x3, and multiples of 16 channels and filters",
             f"oneDNN: {native}" if native else f"oneDNN: {custom_calls.explain_missing()}",
             machine,
         ),
@@ -123,7 +124,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-ALGORITHMS = ("xla", "patches", "tiles", "oneDNN", "oneDNN bfloat16")
+TILES = "tiles in C++"
+ALGORITHMS = ("xla", "patches", "tiles", TILES, "oneDNN", "oneDNN bfloat16")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -132,31 +134,34 @@ def _measure_shape(
 ) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
-    from cnnjax.layers import convolve, onednn
+    from cnnjax.layers import convolve, custom_calls, onednn
     from cnnjax.layers.convolution import choose_plan, count_saved
     from cnnjax.layers.custom_calls import Window
-    from cnnjax.layers.general import is_faster_in_jax
+    from cnnjax.layers.general import is_faster_in_jax, is_faster_tiled
 
     size, channels, filters, taps, stride = shape
     strides, batch = (stride, stride), arguments.batch
     images, kernel = jnp.ones((size, size, batch, channels)), jnp.ones((taps, taps, channels, filters))
-    window = Window(strides, ((0, 0), (0, 0)), (1, 1))
+    first, window = images.transpose(2, 0, 1, 3), Window(strides, ((0, 0), (0, 0)), (1, 1))
 
     def measure(name: str) -> float | None:
-        if name.startswith("oneDNN"):
-            dtype = name.removeprefix("oneDNN").strip() or "float32"
-            operands = (images.transpose(2, 0, 1, 3).astype(dtype), kernel.astype(dtype))
-            run = _make_pass(lambda x, w: onednn.convolve(x, w, window), *operands)
-            return _time(run, operands, arguments.repeats) if has_onednn else None
+        if name in (TILES, "oneDNN", "oneDNN bfloat16"):
+            dtype = "bfloat16" if name.endswith("bfloat16") else "float32"
+            operands = (first.astype(dtype), kernel.astype(dtype))
+            if not has_onednn or (name == TILES and not custom_calls.can_tile(first, kernel, window)):
+                return None
+            run = _make_pass(lambda x, w: onednn.convolve(x, w, window._replace(tiled=name == TILES)), *operands)
+            return _time(run, operands, arguments.repeats)
         if name == "tiles" and stride > 1:
             return None
         run = _make_pass(lambda x, w: convolve(x, w, strides, algorithm=name), images, kernel)  # type: ignore[arg-type]
         return _time(run, (images, kernel), arguments.repeats)
 
     in_jax: str = choose_plan(images, kernel, strides).outputs
-    is_in_jax = not has_onednn or is_faster_in_jax(images.transpose(2, 0, 1, 3), kernel, window)
+    native = TILES if is_faster_tiled(first, kernel, window) else "oneDNN"
+    is_in_jax = not has_onednn or is_faster_in_jax(first, kernel, window)
     saved = count_saved(images, kernel) if stride == 1 else None
-    return (*shape, *map(measure, ALGORITHMS), saved, in_jax if is_in_jax else "oneDNN")
+    return (*shape, *map(measure, ALGORITHMS), saved, in_jax if is_in_jax else native)
 
 
 def _measure_maps(size: int, channels: int, arguments: ConvolutionsArguments) -> list[tuple[Any, ...]]:
