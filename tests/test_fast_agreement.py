@@ -19,7 +19,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from cnnjax.errors import UnavailableError
-from cnnjax.layers import conv_general_dilated, custom_calls, normalize_batch, use_fast_layers
+from cnnjax.layers import conv_general_dilated, custom_calls, normalize_batch, onednn, use_fast_layers
+from cnnjax.layers.custom_calls import Window
 from cnnjax.machine import native
 from experiments.networks.lenet import LeNet5
 from experiments.networks.resnet import ResNet
@@ -167,6 +168,45 @@ def test_any_convolution_equals_that_of_lax_with_its_gradients(is_fast, dtype, c
 @given(convolutions())
 def test_very_many_convolutions_equal_those_of_lax_with_their_gradients(is_fast, dtype, convolution):
     check_convolution(is_fast, dtype, convolution)
+
+
+@needs_native
+@settings(max_examples=8)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(3, 13), st.integers(3, 13), st.sampled_from([16, 32, 48])),
+    st.sampled_from([16, 32]),
+    st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 4))] * 2),
+)
+def test_tiles_in_cpp_equal_the_convolution_of_lax_with_its_gradients(shape, filters, padding):
+    images, kernel = draw_like(jnp.ones(shape), jnp.ones((3, 3, shape[3], filters)), seed=3)
+    window = Window((1, 1), padding, (1, 1), tiled=True)
+    assert custom_calls.can_tile(images, kernel, window)
+
+    def by_lax(images, kernel):
+        return lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=NUMBERS)
+
+    compare_twice(lambda *operands: onednn.convolve(*operands, window), by_lax, "float32", images, kernel)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("images", "kernel", "named", "is_tiled"),
+    [
+        ((2, 32, 32, 64), (3, 3, 64, 64), {}, True),
+        ((2, 16, 16, 64), (3, 3, 64, 128), {"padding": "VALID"}, True),
+        ((2, 32, 32, 16), (3, 3, 16, 16), {}, False),  # the transforms would take too long
+        ((2, 5, 5, 64), (3, 3, 64, 64), {}, False),  # most of the tiles would lie outside
+        ((2, 32, 32, 60), (3, 3, 60, 64), {}, False),
+        ((2, 32, 32, 64), (3, 3, 64, 64), {"window_strides": (2, 2)}, False),
+        ((2, 32, 32, 64), (3, 3, 64, 64), {"rhs_dilation": (2, 2)}, False),
+        ((2, 32, 32, 64), (3, 3, 32, 64), {"feature_group_count": 2}, False),
+    ],
+    ids=str,
+)
+def test_tiles_are_taken_where_they_save_most(images, kernel, named, is_tiled):
+    operands = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (images, kernel)]
+    program = jax.jit(lambda *operands: conv_general_dilated(*operands, **{**USUAL, **named})).lower(*operands)
+    assert ("tiled = 1" in program.as_text()) == is_tiled
 
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -735,13 +775,16 @@ x, vector, none = jnp.ones((2, 6, 6, 4)), jnp.ones(4), jnp.ones(())
 form = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
 window = {name: np.array(value, np.int64) for name, value in
     dict(strides=[1, 1], low=[0, 0], high=[0, 0], dilation=[1, 1]).items()}
-window["groups"] = np.int64(1)
+window |= {"groups": np.int64(1), "tiled": np.int64(0)}
+tiled = window | {"tiled": np.int64(1)}
+wide, wide_kernel = jnp.ones((2, 6, 6, 16)), jnp.ones((3, 3, 16, 32))
 pool = lambda *numbers: {"window": np.array(numbers, np.int64)}
 relu = {"relu": False}
 whole, half, bytes = form(2, 6, 6, 4), form(2, 3, 3, 4), form(2, 3, 3, 4, dtype=jnp.uint8)
 k = jnp.ones((3, 3, 4, 5))
 good = [
     ("convolution_outputs", form(2, 4, 4, 5), (x, k), window),
+    ("convolution_outputs", form(2, 4, 4, 32), (wide, wide_kernel), tiled),
     ("channel_moments", form(2, 4), (x,), {}),
     ("channel_affine", whole, (x, vector, vector, vector), relu),
     ("max_pool", (half, bytes), (x,), pool(2, 2, 2, 2, 0, 0)),
@@ -759,6 +802,16 @@ bad = [
     ("convolution_outputs", form(), (none, none), window),
     ("convolution_image_gradient", form(2, 9, 9, 4), (x, k), window),
     ("convolution_kernel_gradient", form(9, 9, 4, 4), (x, x), window),
+    ("convolution_outputs", form(2, 4, 4, 5), (x, k), tiled),
+    ("convolution_outputs", form(2, 5, 4, 32), (wide, wide_kernel), tiled),
+    ("convolution_outputs", form(2, 4, 4, 32), (wide, wide_kernel[:, :, :8]), tiled),
+    ("convolution_outputs", form(2, 5, 5, 32), (wide, wide_kernel[:2, :2]), tiled),
+    ("convolution_outputs", form(2, 2, 2, 32), (wide, wide_kernel), tiled | {"dilation": np.array([2, 2])}),
+    ("convolution_outputs", form(2, 2, 2, 32), (wide, wide_kernel), tiled | {"strides": np.array([2, 2])}),
+    ("convolution_outputs", form(2, 7, 7, 32), (wide, wide_kernel), tiled | {"low": np.array([3, 3])}),
+    ("convolution_outputs", form(2, 4, 4, 32, dtype=jnp.bfloat16),
+        (wide.astype(jnp.bfloat16), wide_kernel.astype(jnp.bfloat16)), tiled),
+    ("convolution_outputs", form(2, 4, 32), (wide[:, 0], wide_kernel[0]), tiled),
     ("channel_moments", form(3, 4), (x,), {}),
     ("channel_moments", form(2, 4), (none,), {}),
     ("channel_affine", whole, (x, vector[:3], vector, vector), relu),
@@ -775,7 +828,7 @@ bad = [
     ("sum_pool_gradient", whole, (x[:, :3, :3, :1],), pool(2, 2, 2, 2, 0, 0)),
     ("max_pool_gradient", whole, (x[:, :3, :3], jnp.ones((2, 3, 3, 3), jnp.uint8)), pool(2, 2, 2, 2, 0, 0)),
 ]
-def call(name, result, operands, attributes, threads=1, scratch=2**16):
+def call(name, result, operands, attributes, threads=1, scratch=2**20):
     if name.startswith("convolution"):
         result = (result, form(scratch, dtype=jnp.uint8))
     run = jax.ffi.ffi_call(f"cnnjax_{name}", result)
@@ -784,7 +837,7 @@ def call(name, result, operands, attributes, threads=1, scratch=2**16):
 
 for case in good:
     call(*case)
-bad_scratch = [(good[0], 1, 0), (good[0], 1, 63)]
+bad_scratch = [(case, 1, bytes) for case in good[:2] for bytes in (0, 63)]
 for case, *numbers in [*((case, 1) for case in bad), *((case, -k) for case in good for k in (0, 1)), *bad_scratch]:
     try:
         call(*case, *numbers)

@@ -371,6 +371,9 @@ std::unique_ptr<Operation> MakeTiles(const Problem& problem) {
             are(window.dilation, [](int64_t gap) { return gap == 1; }) &&
             are(window.low, [](int64_t zeros) { return zeros >= 0 && zeros < kTaps; }),
         "tiles need steps and dilation of 1 and less than 3 zeros before the images");
+  for (int axis = 0; axis < 2; ++axis)
+    Check(problem.outputs[axis + 1] == problem.images[axis + 1] + window.low[axis] + window.high[axis] - kTaps + 1,
+          "the outputs of tiles must fit the images");
   Check(is_multiple(problem.images[3]) && is_multiple(problem.outputs[3]), "tiles need multiples of 16 channels");
   return std::make_unique<Tiles>(problem);
 }
