@@ -1,4 +1,4 @@
-"""oneDNN's convolution on CPU, also transposed, with gradients of any order in reverse mode.
+"""Convolution in C++ on CPU, by oneDNN or by tiles, also transposed, with gradients of any order in reverse mode.
 
 A convolution is linear in its images and in its kernel. So it and its two gradients are three operations, whose
 gradients are these three again.

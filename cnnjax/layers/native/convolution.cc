@@ -1,7 +1,7 @@
-// oneDNN's convolutions: the outputs, and the gradients of the images and of the kernel.
+// Convolutions by oneDNN or by tiles: the outputs, and the gradients of the images and of the kernel.
 //
 // Images and outputs are (batch, *spatial, channels), kernels (*window, channels / groups, filters). There is no state
-// but a cache of oneDNN's primitives, which all threads share.
+// but a cache of what was prepared, which all threads share.
 
 #include "convolution.h"
 
