@@ -765,6 +765,36 @@ def test_two_devices_agree_with_and_without_fast_layers():
     run(DEVICES, JAX_NUM_CPU_DEVICES="2")
 
 
+INSIDE = """
+import functools, jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from cnnjax.layers import average_pool, convolve, convolve_and_pool, max_pool
+
+mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+images, kernel = (jax.random.normal(jax.random.key(n), shape) for n, shape in ((0, (8, 8, 6, 4)), (1, (3, 3, 4, 5))))
+grouped = functools.partial(convolve, dilation=(2, 1), groups=2)
+by_name = {name: functools.partial(convolve, algorithm=name) for name in ("xla", "patches", "tiles")}
+strided = functools.partial(convolve, strides=(2, 2), padding="same")
+pooled = lambda x, k: average_pool(max_pool(convolve(x, k), (2, 2), (1, 1)), (2, 2), (2, 2))
+joined = lambda x, k: convolve_and_pool(x, k, (1, 1), "valid", (2, 2))
+few = lambda x, k: convolve_and_pool(x[..., :1], k[:, :, :1], (1, 1), "valid", (2, 2))
+for run in (convolve, strided, pooled, joined, few, *by_name.values(), lambda x, k: grouped(x, k[:, :, :2, :4])):
+    total = lambda x, k: jnp.sin(run(x, k)).sum()
+    def divided(x, k):
+        local = lambda x, k: lax.psum(total(x, k), "batch")
+        return jax.shard_map(local, mesh=mesh, in_specs=(P(None, None, "batch"), P()), out_specs=P())(x, k)
+    results, expected = (jax.jit(jax.value_and_grad(f, (0, 1)))(images, kernel) for f in (divided, total))
+    for ours, theirs in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(np.abs(theirs).max(), 1))
+"""
+
+
+@pytest.mark.slow
+def test_layers_inside_shard_map_agree_with_those_of_the_whole_batch():
+    run(INSIDE, JAX_NUM_CPU_DEVICES="2")
+
+
 HANDLERS = """
 import jax, jax.numpy as jnp, numpy as np
 from cnnjax.layers import custom_calls
