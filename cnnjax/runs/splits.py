@@ -24,6 +24,7 @@ def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
             more.
 
     Example:
+        >>> from cnnjax import TrainConfig
         >>> split_sizes(RunConfig(train=TrainConfig(validation_split=0.1)), examples=60000)
         (54000, 6000)
     """

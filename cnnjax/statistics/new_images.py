@@ -55,7 +55,7 @@ def decide_for_new_images(
         >>> import numpy as np
         >>> from cnnjax.statistics import compare_with_baseline, split_noise
         >>> places = np.arange(1000) % 100
-        >>> same, valid = (places >= np.array([[wrong], [wrong + 1], [wrong]]) for wrong in (5, 9))
+        >>> same, valid = (places >= np.array([wrong]).T for wrong in ([5, 6, 5], [9, 10, 10]))
         >>> arms = {name: dict(enumerate(each.mean(1))) for name, each in (("same", same), ("valid", valid))}
         >>> (contrast,) = compare_with_baseline(arms, "valid")
         >>> (noise,) = split_noise([same.astype(int) - valid])
