@@ -206,14 +206,13 @@ def choose_convolution(images: Any, kernel: Any, window: Window) -> Convolution 
 
 
 def _choose(images: Any, kernel: Any, window: Window) -> Convolution | None:
+    if is_faster_tiled(images, kernel, window):  # asked first, for `can_convolve` prepares oneDNN's convolutions
+        return lambda images, kernel: onednn.convolve(images, kernel, window._replace(tiled=True))
     is_possible = len(window.strides) == 2 and kernel.shape[0] * kernel.shape[1] <= MOST_SLICES
     is_onednn = custom_calls.are_available() and custom_calls.can_convolve(images, kernel, window)
     if is_possible and (not is_onednn or is_faster_in_jax(images, kernel, window)):
         return lambda images, kernel: _convolve_in_jax(images, kernel, window)
-    if not is_onednn:
-        return None
-    window = window._replace(tiled=is_faster_tiled(images, kernel, window))
-    return lambda images, kernel: onednn.convolve(images, kernel, window)
+    return (lambda images, kernel: onednn.convolve(images, kernel, window)) if is_onednn else None
 
 
 def is_faster_tiled(images: Any, kernel: Any, window: Window) -> bool:

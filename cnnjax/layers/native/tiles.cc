@@ -19,6 +19,14 @@ using Lanes = float __attribute__((vector_size(kLanes * sizeof(float)), aligned(
 const Lanes& Load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
 void Save(const Lanes& value, float* to) { *reinterpret_cast<Lanes*>(to) = value; }
 
+// Saves the points 1, -1, 2 and -2, from the even and the odd powers at the points 1 and 2.
+void SaveSigns(const Lanes& even, const Lanes& odd, const Lanes& far_even, const Lanes& far_odd, Lanes* to, int stride) {
+  to[stride] = even + odd;
+  to[2 * stride] = even - odd;
+  to[3 * stride] = far_even + far_odd;
+  to[4 * stride] = far_even - far_odd;
+}
+
 // Each transform reads numbers that are `step` apart, and writes numbers that are `stride` apart.
 
 // B^T: 6 inputs to 6 points.
@@ -29,10 +37,7 @@ struct Inputs {
                 f = from[5 * step];
     const Lanes even = e - 4.0f * c, odd = d - 4.0f * b, far_even = e - c, far_odd = 2.0f * (d - b);
     to[0] = 4.0f * a - 5.0f * c + e;
-    to[stride] = even + odd;
-    to[2 * stride] = even - odd;
-    to[3 * stride] = far_even + far_odd;
-    to[4 * stride] = far_even - far_odd;
+    SaveSigns(even, odd, far_even, far_odd, to, stride);
     to[5 * stride] = 4.0f * b - 5.0f * d + f;
   }
 };
@@ -57,10 +62,7 @@ struct OutputCotangents {
     const Lanes a = from[0], b = from[step], c = from[2 * step], d = from[3 * step];
     const Lanes even = a + c, odd = b + d, far_even = a + 4.0f * c, far_odd = 2.0f * b + 8.0f * d;
     to[0] = a;
-    to[stride] = even + odd;
-    to[2 * stride] = even - odd;
-    to[3 * stride] = far_even + far_odd;
-    to[4 * stride] = far_even - far_odd;
+    SaveSigns(even, odd, far_even, far_odd, to, stride);
     to[5 * stride] = d;
   }
 };
@@ -73,10 +75,7 @@ struct Taps {
     const Lanes even = (a + c) * (-1.0f / 6), odd = b * (-1.0f / 6), far_even = a * (1.0f / 24) + c * (1.0f / 6),
                 far_odd = b * (1.0f / 12);
     to[0] = a * (1.0f / 4);
-    to[stride] = even + odd;
-    to[2 * stride] = even - odd;
-    to[3 * stride] = far_even + far_odd;
-    to[4 * stride] = far_even - far_odd;
+    SaveSigns(even, odd, far_even, far_odd, to, stride);
     to[5 * stride] = c;
   }
 };
