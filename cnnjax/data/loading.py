@@ -39,7 +39,8 @@ def find_images(data: DataConfig) -> DataConfig:
     if not data.own_files:
         return data
     path = read_path(data.path, "data.name").absolute()
-    reading = {"kind": data.own_files, "order": "mixed", **{name: getattr(data, name) for name in READING}}
+    kind = "mixed folder" if data.own_files == "folder" else data.own_files
+    reading = {"kind": kind, **{name: getattr(data, name) for name in READING}}
     known = cache.find_own(path, reading)
     state = files.fingerprint(path) if path.exists() else None
     if known is None or (state is not None and state != known.state):
