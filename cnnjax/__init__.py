@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from cnnjax.data.settings import DataConfig
 from cnnjax.errors import CnnjaxError, CorruptionError, InputError, Interrupted, UnavailableError
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.models.table import Summary, summarize
+from cnnjax.models.table import Summary
 from cnnjax.runs.config import RunConfig
+from cnnjax.runs.summary import summarize
 from cnnjax.runs.train_config import TrainConfig
 
 if TYPE_CHECKING:

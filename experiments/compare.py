@@ -20,12 +20,10 @@ from typing import Annotated
 
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.terminal import make_observer, run_command, say
-from cnnjax.data.loading import load_data_info
 from cnnjax.errors import InputError, Interrupted
 from cnnjax.machine.files import keep_programs
 from cnnjax.machine.native import allow_fast_layers, prepare_layers
 from cnnjax.machine.processes import offer_cpu_devices
-from cnnjax.models.table import summarize
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_options
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.findings import Findings, compare_stored_arms
@@ -35,6 +33,7 @@ from cnnjax.runs.history import Observer
 from cnnjax.runs.record import Record
 from cnnjax.runs.selection import Selectors, choose_context, configure, find_contexts, read_selectors
 from cnnjax.runs.store import Store
+from cnnjax.runs.summary import summarize
 from cnnjax.settings.checking import Count, check
 from cnnjax.settings.schema import flatten, write_literal
 
@@ -161,8 +160,7 @@ def _run_missing(
 ) -> dict[str, dict[int, Record]]:
     """Trains the missing runs, once both networks are known to be valid; returns the records of both arms by seed."""
     for config in configs.values():
-        info = load_data_info(config.data)
-        summarize(config, info.image_shape, info.classes)
+        summarize(config)
     keep_programs(True)
     layers = prepare_layers()
     if layers:

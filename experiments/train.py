@@ -25,9 +25,9 @@ from cnnjax.machine.distributed import check_processes, join
 from cnnjax.machine.files import keep_programs, read_path
 from cnnjax.machine.native import allow_fast_layers, prepare_layers
 from cnnjax.machine.processes import check_cpu_devices, offer_cpu_devices, take_stdout
-from cnnjax.models.table import Summary, summarize
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer
+from cnnjax.runs.summary import summarize
 from cnnjax.runs.trackers import TrackerName, Tracking, check_trackers, make_trackers
 from cnnjax.settings.checking import Count, check
 
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
     is_first = not arguments.process_id
     silent = arguments.quiet or arguments.json or not is_first
     if is_first and (arguments.summary_only or not silent):
-        summary = _summarize(arguments)
+        summary = summarize(arguments.run, classes=None if arguments.without_classifier else "dataset")
         say(json.dumps(summary.to_dict()) if arguments.json else str(summary), sys.stdout)
     if arguments.summary_only:
         return 0
@@ -205,14 +205,6 @@ def _show(arguments: TrainArguments, run: "Run", silent: bool) -> int:
     if not arguments.json:
         say(f"Test accuracy: {record.test_accuracy:.4f}", sys.stdout)
     return 0
-
-
-def _summarize(arguments: TrainArguments) -> Summary:
-    from cnnjax.data.loading import load_data_info
-
-    info = load_data_info(arguments.run.data)
-    classes = None if arguments.without_classifier else info.classes
-    return summarize(arguments.run.model, info.image_shape, classes)
 
 
 def _quote(argv: list[str]) -> str:

@@ -482,7 +482,15 @@ def test_canonical_json_has_sorted_keys_and_every_default():
 
 
 @pytest.mark.parametrize(
-    "module", ["cnnjax", "cnnjax.runs.config", "cnnjax.models.table", "cnnjax.runs.history", "cnnjax.settings.schema"]
+    "module",
+    [
+        "cnnjax",
+        "cnnjax.runs.config",
+        "cnnjax.models.table",
+        "cnnjax.runs.summary",
+        "cnnjax.runs.history",
+        "cnnjax.settings.schema",
+    ],
 )
 def test_importing_and_sizing_a_network_needs_nothing_heavy(module):
     code = f"""

@@ -416,6 +416,7 @@ from pathlib import Path
 from cnnjax.machine import native
 
 native.FLAGS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address", *native.FLAGS)
+native.BUILD_SECONDS = 800.0
 """
 OVERRUN = CHECKED + "import ctypes; ctypes.CDLL(str(native.compile_library(Path(sys.argv[1])))).overrun()"
 EVERYTHING = (
@@ -450,6 +451,18 @@ for batch, height, width, channels, groups, filters in [(1, 5, 6, 1, 1, 1), (3, 
         x = jnp.ones((batch, height, width, channels), dtype)
         kernel = jnp.ones((3, 2, channels // groups, filters), dtype)
         jax.block_until_ready(call_all(x, kernel, jnp.ones(filters)))
+
+@jax.jit
+def call_tiles(x, kernel):
+    window = calls.Window((1, 1), ((1, 0), (2, 1)), (1, 1))
+    assert calls.can_tile(x, kernel, window)
+    window = window._replace(tiled=True)
+    y = calls.convolve(x, kernel, window)
+    return calls.find_image_gradient(y, kernel, window, x.shape[1:3]), calls.find_kernel_gradient(x, y, window, (3, 3))
+
+tiled = [(1, 2, 1, 16, 16), (1, 5, 6, 16, 32), (3, 9, 8, 48, 16), (20, 12, 13, 16, 16)]
+for batch, height, width, channels, filters in tiled:
+    jax.block_until_ready(call_tiles(jnp.ones((batch, height, width, channels)), jnp.ones((3, 3, channels, filters))))
 """
 )
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ablations import expand, read_dict
-from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, TrainConfig, fit
+from cnnjax import DataConfig, InputError, ModelConfig, RunConfig, TrainConfig, fit, summarize
 from cnnjax.data import files
 from cnnjax.data.loading import find_class_names, find_images, load_data
 from cnnjax.data.settings import read_size
@@ -69,6 +69,14 @@ def test_the_images_of_a_folder_are_its_files_and_the_classes_its_folders(tmp_pa
     test = [pixels[folder / "test" / name / f"{index}.png"] for name in CLASSES for index in range(2)]
     np.testing.assert_array_equal(data.test.images, np.stack(test))
     assert (data.class_names, data.info.name, data.version) == (CLASSES, "pets", "folder")
+
+
+def test_the_layer_table_of_a_run_is_for_the_images_of_its_folder(tmp_path):
+    folder, _ = make_folder(tmp_path / "pets")
+    model = ModelConfig(filters=(4,), kernel_size=(3,), pool="none")
+    table = summarize(RunConfig(model, data=DataConfig(f"folder:{folder}")))
+    assert [layer.output_shape for layer in table.layers] == [(6, 8, 4), (192,), (2,)]
+    assert table == summarize(model, (8, 10, 3), 2)
 
 
 def test_every_part_of_the_training_images_has_all_classes_in_their_proportions(tmp_path):

@@ -71,13 +71,13 @@ class TestShipped:
         assert RunConfig().key in {cell.config.key for cell in expand(read(name)).cells}
 
     def test_the_networks_of_the_stride_study_have_equally_many_parameters(self):
-        from cnnjax.models.table import summarize
+        from cnnjax.runs.summary import summarize
 
         totals = {summarize(cell.config.model).parameters for cell in expand(read("stride")).cells}
         assert totals == {62_346}
 
     def test_the_dense_baseline_is_as_large_as_the_textbook_network(self):
-        from cnnjax.models.table import summarize
+        from cnnjax.runs.summary import summarize
 
         cells = {cell.name: cell.config.model for cell in expand(read("dense_baseline")).cells}
         totals = {name: summarize(model).parameters for name, model in cells.items()}

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from ablations.study.grid import Trial
 from cnnjax.data.loading import find_info
 from cnnjax.errors import UnavailableError
-from cnnjax.models.table import Summary, summarize
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.splits import split_sizes
+from cnnjax.runs.summary import summarize
 from cnnjax.training.memory import check_memory
 
 TRAIN_SIZE_UNKNOWN = 50_000
@@ -21,7 +21,7 @@ def find_size(config: RunConfig) -> tuple[int, int] | None:
     """
     if config.trial:
         return None
-    summary = summarize_run(config)
+    summary = summarize(config)
     return summary.parameters, summary.flops
 
 
@@ -39,7 +39,7 @@ def training_flops(config: RunConfig) -> float:
     """
     if config.trial:
         return 1.0
-    return 3.0 * summarize_run(config).flops * count_images(config)
+    return 3.0 * summarize(config).flops * count_images(config)
 
 
 def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
@@ -52,9 +52,3 @@ def check_memory_of(trials: Iterable[Trial], memory: float) -> None:
             problems.append(f"cell {cell.name}: {error}")
     if problems:
         raise UnavailableError("\n  ".join(problems))
-
-
-def summarize_run(config: RunConfig) -> Summary:
-    """Returns the layer table of a run's network for the images of its dataset."""
-    info = find_info(config.data.whole)
-    return summarize(config, info.image_shape, info.classes)

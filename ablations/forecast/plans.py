@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations.execution.costs import TRAIN_SIZE_UNKNOWN, summarize_run
+from ablations.execution.costs import TRAIN_SIZE_UNKNOWN
 from ablations.execution.work import Schedule, Work
 from ablations.forecast.sensitivity import SeedCount, Sensitivity
 from ablations.forecast.timing import Timing
@@ -22,6 +22,7 @@ from cnnjax.data.settings import DataConfig
 from cnnjax.errors import cut_lines
 from cnnjax.models.table import Summary
 from cnnjax.runs.record import FINAL
+from cnnjax.runs.summary import summarize
 from cnnjax.settings.checking import write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics.measures import ACCURACY
@@ -192,7 +193,7 @@ def _plan_cells(grid: Grid, work: Work, timing: Timing | None) -> tuple[CellPlan
         plans.append(
             CellPlan(
                 cell=cell,
-                size=None if cell.problem or cell.config.trial else summarize_run(cell.config),
+                size=None if cell.problem or cell.config.trial else summarize(cell.config),
                 counts={status: found.count(status) for status in PLAN_STATUSES},
                 seconds=timing.run_seconds(cell.config) if timing and not cell.problem else None,
             )

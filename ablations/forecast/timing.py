@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.execution.costs import count_images, summarize_run, training_flops
+from ablations.execution.costs import count_images, training_flops
 from ablations.execution.local import LocalExecutor, Slot
 from ablations.execution.work import Ended, Executor, Failed, Returned
 from ablations.study.grid import Grid, Trial
@@ -21,6 +21,7 @@ from cnnjax.errors import UnavailableError
 from cnnjax.runs.config import RunConfig, static_signature
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store
+from cnnjax.runs.summary import summarize
 from cnnjax.settings.checking import write_count
 
 MOST = 500
@@ -73,7 +74,7 @@ class Timing:
 
     def run_seconds(self, config: RunConfig) -> float:
         """Returns the time of a run whose programs are compiled already."""
-        flops = summarize_run(config).flops
+        flops = summarize(config).flops
         per_image = self.known_train.get(static_signature(config), self.train.at(flops))
         return self.load + count_images(config) * per_image + self.evaluate.at(flops)
 
@@ -130,8 +131,8 @@ def _read_device(record: Record) -> Mapping[str, Any]:
 
 def _are_near(grid: Grid, timed: Sequence[Record]) -> bool:
     """Whether the FLOPs of every network of a grid are within a factor of `FARTHEST` of the timed ones."""
-    known = [summarize_run(record.config).flops for record in timed]
-    own = [summarize_run(cell.config).flops for cell in grid.cells if not cell.problem]
+    known = [summarize(record.config).flops for record in timed]
+    own = [summarize(cell.config).flops for cell in grid.cells if not cell.problem]
     return all(min(known) / FARTHEST <= flops <= max(known) * FARTHEST for flops in own)
 
 
@@ -211,7 +212,7 @@ def calibrate(grid: Grid, slot: Slot) -> list[Record]:
     Raises:
         UnavailableError: no worker can start, or a network cannot be trained.
     """
-    cells = sorted((cell for cell in grid.cells if not cell.problem), key=lambda cell: summarize_run(cell.config).flops)
+    cells = sorted((cell for cell in grid.cells if not cell.problem), key=lambda cell: summarize(cell.config).flops)
     configs = dict.fromkeys(shorten(cell.config) for cell in (cells[0], cells[-1]))
     executor = LocalExecutor([slot])
     with contextlib.closing(executor):

@@ -205,7 +205,8 @@ def _refuse(kind: Any) -> str:
             "is an NNX module; must be a linen module (flax.linen.Module), "
             "such as one made by flax.nnx.bridge.to_linen_class"
         )
-    return f"is {show(kind)}; must be a linen module, a class derived from flax.linen.Module"
+    found = f"the class {kind.__name__}" if isinstance(kind, type) else show(kind)
+    return f"is {found}; must be a linen module, a class derived from flax.linen.Module"
 
 
 def _read_hint(kind: type, name: str) -> Any:

@@ -8,14 +8,9 @@ table still show them.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
-from cnnjax.errors import InputError
-from cnnjax.models.network import Layer, Network, Shape
-from cnnjax.models.own_module import ModuleConfig, is_linen_module
-
-if TYPE_CHECKING:
-    import flax.linen as nn
+from cnnjax.models.network import Layer
 
 WIDTH = 80
 
@@ -75,51 +70,6 @@ class Summary:
         return "\n".join(lines)
 
     __repr__ = __str__
-
-
-@runtime_checkable
-class _HasNetwork(Protocol):
-    """A configuration with a network, such as `RunConfig`."""
-
-    @property
-    def model(self) -> Network: ...
-
-    @property
-    def trial(self) -> object: ...
-
-
-def summarize(
-    config: "Network | _HasNetwork | nn.Module", input_shape: Shape = (28, 28, 1), classes: int | None = 10
-) -> Summary:
-    """Returns the layer table of a network, by arithmetic alone, without JAX.
-
-    Args:
-        config: the settings of a network or of a run, or a linen module.
-        input_shape: ``(height, width, channels)`` of an image.
-        classes: number of outputs of the classifier; ``None`` ends the table after the last convolution block.
-
-    Returns:
-        The summary; printing it shows the table.
-
-    Raises:
-        InputError: a window is larger than its input, or the run calls a trial function.
-
-    Example:
-        >>> from cnnjax import ModelConfig, summarize
-        >>> summarize(ModelConfig(filters=(32,)), (28, 28, 1), classes=None).parameters
-        832
-        >>> summarize(ModelConfig(), (28, 28, 1), classes=None).parameters
-        52096
-        >>> summarize(ModelConfig(), (28, 28, 1)).parameters
-        62346
-    """
-    found: Any = config
-    if isinstance(config, _HasNetwork):
-        if config.trial:
-            raise InputError("config: calls a trial function, which has no network to summarize")
-        found = config.model
-    network: Network = ModuleConfig.from_module(found) if is_linen_module(found) else found
-    return Summary(network.list_layers(input_shape, classes))
 
 
 def _table_row(layer: Layer) -> tuple[str, ...]:

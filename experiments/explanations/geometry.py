@@ -12,7 +12,7 @@ from cnnjax.data.loading import load_info
 from cnnjax.errors import InputError
 from cnnjax.inspection.sliding import SEVEN, Sliding, pool, slide
 from cnnjax.models.cnn import ModelConfig
-from cnnjax.models.table import summarize
+from cnnjax.runs.summary import summarize
 from cnnjax.settings.blocks import Padding, Size, read_padding, read_window
 from experiments.explanations import Explanation, PictureArguments, name_option
 

@@ -28,11 +28,11 @@ from ablations.study.grid import Cell, Grid, Trial
 from cnnjax.console.arguments import ADVANCED, parse_arguments
 from cnnjax.console.terminal import run_command, say
 from cnnjax.errors import InputError
-from cnnjax.models.table import summarize
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import PackedRun, Record, Run, pack_run
 from cnnjax.runs.store import Store
+from cnnjax.runs.summary import summarize
 from cnnjax.settings.checking import Count, check
 
 PROG = "python -m experiments.measure.throughput"
