@@ -494,3 +494,50 @@ def test_address_sanitizer_finds_nothing_in_any_operation_of_the_layers(source):
     result = run_with_address_sanitizer(EVERYTHING)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "AddressSanitizer" not in result.stderr
+
+
+MANY = """
+import itertools
+import sys
+
+import jax
+import jax.numpy as jnp
+import psutil
+
+from cnnjax.layers import custom_calls as calls
+from cnnjax.layers import onednn
+
+def repeat(batch, size, channels, filters, step, tiled):
+    window = calls.Window((step, step), ((1, 1), (1, 1)), (1, 1), tiled=tiled)
+
+    def call(_, arrays):
+        outputs, pull = jax.vjp(lambda x, kernel: onednn.convolve(x, kernel, window), *arrays)
+        return jax.tree.map(lambda array, gradient: array + 1e-9 * gradient, arrays, pull(outputs))
+
+    arrays = jnp.ones((batch, size, size, channels)), jnp.ones((3, 3, channels, filters))
+    return jax.jit(lambda arrays, count: jax.lax.fori_loop(0, count, call, arrays)), arrays
+
+direct = itertools.product((1, 2), (8,), (1, 16), (4, 16), (1, 2), (False,))
+tiled = itertools.product((1, 2), (8,), (16, 32), (16,), (1,), (True,))
+programs = [repeat(*shape) for shape in (*direct, *tiled)]
+
+def run(count):
+    for program, arrays in programs:
+        jax.block_until_ready(program(arrays, count))
+
+run(50)
+before = psutil.Process().memory_info().rss
+run(int(sys.argv[1]) // (3 * len(programs)))
+print(psutil.Process().memory_info().rss - before)
+"""
+
+
+@can_compile
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_calls_of_many_shapes():
+    words = [sys.executable, "-c", MANY, "100000"]
+    result = subprocess.run(
+        words, capture_output=True, text=True, timeout=900, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert int(result.stdout) < 100_000 * 32  # bytes; less than the smallest piece of memory for each call
