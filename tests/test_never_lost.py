@@ -1,7 +1,6 @@
 """No result that was reported is lost: after kill -9 at any moment, on a full disk, with two runs at once."""
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from cnnjax.runs.record import pack_run
 from cnnjax.runs.store import Store
+from experiments.measure.faults.kills import kill_grid
 
 STUDY = """
 title = "Many small trials"
@@ -25,8 +25,6 @@ data.train_size = 1000
 [sweep.grid]
 model.dense = [[8], [16], [24], [32]]
 """
-TRIALS = 400
-KILLS = 50
 SHOWN = re.compile(r"^\[\d+/\d+\] completed (.*?): test accuracy (0\.\d{4})", re.MULTILINE)
 
 
@@ -71,49 +69,13 @@ def table(out):
     return rows
 
 
-def wait_for_lines(log, count, process, seconds=180):
-    deadline = time.monotonic() + seconds
-    while len(shown(log)) < count:
-        assert process.poll() is None, f"ended before {count} trials: {log.read_text()}"
-        assert time.monotonic() < deadline, f"not {count} trials in {seconds} s: {log.read_text()}"
-        time.sleep(0.02)
-
-
 def shown(log):
     return dict(SHOWN.findall(Path(log).read_text()))
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, study, start):
-    chance, log_path, acknowledged = random.Random(7), tmp_path / "log", {}
-    out = tmp_path / "killed"
-    for kill in range(KILLS):
-        with open(log_path, "w") as log:
-            process = start(study, out, log, "--workers", "2")
-            if kill % 2:  # while it starts, or at its work
-                time.sleep(chance.uniform(0.1, 3.0))
-            else:
-                wait_for_lines(log_path, chance.randint(1, 3), process)
-                time.sleep(chance.uniform(0.0, 0.3))
-            workers = psutil.Process(process.pid).children()
-            process.kill()
-            process.wait()
-            assert psutil.wait_procs(workers, timeout=20)[1] == []
-        for trial, accuracy in shown(log_path).items():
-            assert trial not in acknowledged, "a trial that was stored has been run again"
-            acknowledged[trial] = accuracy
-        stored = {
-            f"model.dense={[*r.config.model.dense]}, seed={r.config.seed}": r for r in Store(out).find_all().values()
-        }
-        assert {trial: f"{stored[trial].test_accuracy:.4f}" for trial in acknowledged} == acknowledged
-    assert KILLS / 2 <= len(acknowledged) < TRIALS
-    last = finish(study, out)
-    assert last.returncode == 0, last.stderr
-    assert f"{TRIALS} trials: {TRIALS} completed" in last.stdout
-    assert finish(study, tmp_path / "whole").returncode == 0
-    killed, whole = table(out), table(tmp_path / "whole")
-    assert len(killed) == TRIALS
-    assert killed == whole
+def test_kills_at_random_moments_lose_nothing_and_repeat_nothing():
+    assert kill_grid(12) == []
 
 
 @pytest.mark.slow
@@ -156,17 +118,18 @@ def test_the_second_run_on_a_store_is_refused_and_the_first_is_named(tmp_path, s
 def test_a_full_disk_ends_the_grid_in_one_line_and_the_same_command_goes_on(tmp_path, study):
     disk, out = tmp_path / "disk", tmp_path / "disk" / "out"
     disk.mkdir()
+    options, trials = ("--seeds", "20"), 80  # five megabytes
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("no permission to mount a small disk")
     try:
-        full = finish(study, out)
+        full = finish(study, out, *options)
         assert full.returncode == 4, full.stdout
         assert re.search(r"error: .*runs.sqlite: .*(disk is full|disk I/O error)", full.stderr.splitlines()[-1])
         told = dict(SHOWN.findall(full.stdout))
         assert 3 < len(told) == len(Store(out).list_keys())
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        assert finish(study, out).returncode == 0
-        assert len(Store(out).list_keys()) == TRIALS
+        assert finish(study, out, *options).returncode == 0
+        assert len(Store(out).list_keys()) == trials
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -1,11 +1,13 @@
 """The fault suite: commands killed at their writes go on, and a command that would not is found out."""
 
+import re
 import shutil
 import sys
 
 import pytest
 
 from cnnjax.errors import UnavailableError
+from experiments.measure.faults import kills
 from experiments.measure.faults.disturbances import (
     SCENARIOS,
     Scenario,
@@ -104,6 +106,37 @@ def test_a_fault_ends_the_command_with_1(monkeypatch, capsys):
     monkeypatch.setattr(reliability, "fuzz_all", lambda *_: iter([broken]))
     assert main(["--points", "0"]) == 1
     assert "row: IndexError: 'x' in runs.py, load (2 times; of input 17)" in capsys.readouterr().out
+
+
+def _only_print(monkeypatch):
+    """Has a process in the place of the grid that prints the same results each time it starts, and stores nothing."""
+    lines = "\n".join(f"[{i}/8] completed model.dense=[8], seed={i}: test accuracy 0.9000" for i in range(1, 4))
+    program = f"import time; print({lines!r}, flush=True); time.sleep(1000)"
+    monkeypatch.setattr(kills, "_make_command", lambda seeds: [sys.executable, "-c", program])
+
+
+def test_a_result_that_was_printed_and_is_not_stored_is_found_out(monkeypatch):
+    _only_print(monkeypatch)
+    (fault,) = kills.kill_grid(1)
+    assert re.search(r"\('8', '1'\): '0\.9000'.* were printed, and are stored as \[None", fault)
+
+
+def test_a_result_that_is_trained_again_after_a_kill_is_found_out(monkeypatch):
+    _only_print(monkeypatch)
+    monkeypatch.setattr(kills, "_read_accuracies", lambda folder: {("8", str(i)): "0.9000" for i in range(1, 4)})
+    (fault,) = kills.kill_grid(3)
+    assert re.search(r"\('8', '1'\).* were stored and are trained again", fault)
+
+
+def test_a_fault_of_a_killed_grid_ends_the_command_with_1(monkeypatch, capsys):
+    from experiments.measure import reliability
+
+    monkeypatch.setattr(reliability, "fuzz_all", lambda *_: iter([]))
+    monkeypatch.setattr(reliability, "kill_grid", lambda number: ["a trial is lost"] * (number - 1))
+    assert main(["--points", "0", "--kills", "1"]) == 0
+    assert "kills of a grid at random moments (1)" in capsys.readouterr().out
+    assert main(["--points", "0", "--kills", "2"]) == 1
+    assert "kills of a grid at random moments (2): a trial is lost" in capsys.readouterr().out
 
 
 def test_without_a_compiler_the_kills_are_left_out_and_that_is_said(monkeypatch, capsys):

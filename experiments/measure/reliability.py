@@ -1,12 +1,13 @@
 """Tests reliability: reads damaged inputs, and kills commands or fills the disk while they write.
 
 The default takes some minutes. The other commands: a million damaged inputs, as in the documentation; an interruption
-at every write, which takes hours; damaged inputs only::
+at every write, which takes hours; damaged inputs only; fifty kills of a grid, which take ten minutes or more::
 
     python -m experiments.measure.reliability
     python -m experiments.measure.reliability --inputs 1000000 --points 10 --markdown docs/reliability.md
     python -m experiments.measure.reliability --points none
     python -m experiments.measure.reliability --inputs 100000 --points 0
+    python -m experiments.measure.reliability --inputs 100 --points 0 --kills 50
 
 The exit code is 1 if a fault was found: something was lost, stored twice or misread, or ended in an unexpected error.
 """
@@ -38,6 +39,7 @@ from experiments.measure.faults.disturbances import (
     write_protected,
 )
 from experiments.measure.faults.fuzzing import LONGEST_SECONDS, MOST_MEMORY, Tally, fuzz_all
+from experiments.measure.faults.kills import kill_grid
 
 PROG = "python -m experiments.measure.reliability"
 _PROMISE = (
@@ -67,6 +69,7 @@ class ReliabilityArguments:
 
     python -m experiments.measure.reliability
     python -m experiments.measure.reliability --inputs 100000 --points 0
+    python -m experiments.measure.reliability --inputs 100 --points 0 --kills 50
     """
 
     inputs: int = 10_000
@@ -75,6 +78,8 @@ class ReliabilityArguments:
     """Seed of the first damaged input of each reader."""
     points: int | None = 5
     """Writes at which each command is interrupted, spread evenly; none means every write, 0 means no interruptions."""
+    kills: int = 0
+    """Times that a grid is killed at a random moment, and the same command is typed again."""
     markdown: Path | None = None
     """File for the tables, as Markdown."""
     debug: Annotated[bool, ADVANCED] = False
@@ -87,6 +92,7 @@ def main(argv: list[str]) -> int:
     check(arguments.inputs, Count, "--inputs")
     check(arguments.first_seed, Annotated[int, Interval(0)], "--first-seed")
     check(arguments.points, Annotated[int, Interval(0)] | None, "--points")
+    check(arguments.kills, Annotated[int, Interval(0)], "--kills")
     target = arguments.markdown and check_output(arguments.markdown, "--markdown")
     tallies = []
     for tally in fuzz_all(arguments.inputs, count_cores(), arguments.first_seed):
@@ -94,6 +100,8 @@ def main(argv: list[str]) -> int:
         tallies.append(tally)
     kills = _disturb_all(arguments.points) if arguments.points != 0 else []
     met = _meet_surroundings() if arguments.points != 0 else {}
+    if arguments.kills:
+        met[f"kills of a grid at random moments ({arguments.kills})"] = kill_grid(arguments.kills)
     faults = [
         f"{tally.reader}: {escape} ({count} times; of input {tally.examples[escape]})"
         for tally in tallies
@@ -158,7 +166,8 @@ def _describe(
     if met:
         notes.append(f"Tried too: {'; '.join(met)}.")
     places = "none" if arguments.points is None else arguments.points
-    made = f"made by {PROG} --inputs {arguments.inputs} --points {places} --markdown docs/reliability.md"
+    random_kills = f" --kills {arguments.kills}" if arguments.kills else ""
+    made = f"made by {PROG} --inputs {arguments.inputs} --points {places}{random_kills} --markdown docs/reliability.md"
     summary = (f"{len(faults)} faults were found.", *faults, _PROMISE)
     return Document("Reliability", (made, _describe_machine()), tuple(tables), tuple(notes), summary)
 
