@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import cnnjax
+from cnnjax.errors import CnnjaxError, InputError
+from experiments.train import main
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--train.epochs", "2", "--data.train-size", "450", "--model.filters", "[2]", "--train.learning-rate", "0.1"]
@@ -28,6 +30,18 @@ def command(*arguments, module="experiments.train"):
 
 def run(*arguments, **kwargs):
     return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=300, **kwargs)
+
+
+@pytest.fixture
+def run_here(capsys):
+    """Runs the command in this process, which spares its start; returns its exit code, and what it printed."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([*map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +64,18 @@ def test_the_output_is_summary_epochs_history_and_accuracy(trained):
     assert sorted(path.name for path in out.iterdir()) == ["runs.sqlite"]
 
 
-def test_a_completed_run_is_shown_and_not_run_again(trained):
+def test_a_completed_run_is_shown_and_not_run_again(trained, run_here):
     out, first = trained
-    again = run(*SMALL, "--out", out)
-    assert again.returncode == 0
-    assert re.search(r"run [0-9a-f]{12} is already in .*runs\.sqlite; --force", again.stderr)
-    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    code, printed, errors = run_here(*SMALL, "--out", out)
+    assert code == 0
+    assert re.search(r"run [0-9a-f]{12} is already in .*runs\.sqlite; --force", errors)
+    assert printed.splitlines()[-1] == first.stdout.splitlines()[-1]
 
 
-def test_force_runs_again_and_gives_the_same_result(trained):
+def test_force_runs_again_and_gives_the_same_result(trained, run_here):
     out, first = trained
-    again = run(*SMALL, "--out", out, "--force", "--json")
-    assert f"Test accuracy: {json.loads(again.stdout)['test_accuracy']:.4f}" == first.stdout.splitlines()[-1]
+    _, printed, _ = run_here(*SMALL, "--out", out, "--force", "--json")
+    assert f"Test accuracy: {json.loads(printed)['test_accuracy']:.4f}" == first.stdout.splitlines()[-1]
     with sqlite3.connect(out / "runs.sqlite") as connection:
         assert connection.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
 
@@ -83,10 +97,9 @@ def test_json_is_one_object_and_nothing_else(trained):
     assert record["parameters"] == cnnjax.summarize(cnnjax.ModelConfig(filters=(2,))).parameters
 
 
-def test_quiet_prints_the_accuracy_alone(trained):
+def test_quiet_prints_the_accuracy_alone(trained, run_here):
     out, first = trained
-    result = run(*SMALL, "--out", out, "--quiet")
-    assert result.stdout == first.stdout.splitlines()[-1] + "\n"
+    assert run_here(*SMALL, "--out", out, "--quiet")[1] == first.stdout.splitlines()[-1] + "\n"
 
 
 def test_a_stored_run_predicts_what_it_predicted(trained):
@@ -157,20 +170,21 @@ REFUSALS = [
 @pytest.mark.parametrize(
     ("arguments", "code", "message"), REFUSALS, ids=lambda value: "_".join(value) if isinstance(value, list) else ""
 )
-def test_bad_input_is_refused_in_one_line_before_anything_is_written(arguments, code, message, tmp_path):
-    out = [] if "--out" in arguments else ["--out", tmp_path / "runs"]
-    result = run("--json", *arguments, *out)
-    assert (result.returncode, result.stdout) == (code, "")
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr
+def test_bad_input_is_refused_in_one_line_before_anything_is_written(arguments, code, message, tmp_path, capsys):
+    out = [] if "--out" in arguments else ["--out", str(tmp_path / "runs")]
+    with pytest.raises(CnnjaxError, match=re.escape(message)) as refused:
+        main(["--json", *arguments, *out])
+    assert refused.value.exit_code == code
+    assert "\n" not in str(refused.value)
+    assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "runs").exists()
 
 
-def test_debug_adds_the_traceback():
-    result = run("--train.epochs", "0", "--debug")
-    assert "Traceback" in result.stderr
-    assert result.returncode == 2
+def test_an_error_is_one_line_and_debug_adds_the_traceback():
+    plain, debugged = (run("--train.epochs", "0", *more) for more in ([], ["--debug"]))
+    assert (plain.returncode, plain.stdout, debugged.returncode) == (2, "", 2)
+    assert re.fullmatch(r"error: train\.epochs=0: must be >= 1.*\n", plain.stderr)
+    assert "Traceback" in debugged.stderr
 
 
 def test_a_corrupt_store_is_refused_before_training(tmp_path):
@@ -180,16 +194,15 @@ def test_a_corrupt_store_is_refused_before_training(tmp_path):
     assert re.fullmatch(r"error: .*runs\.sqlite: not a readable store: .*\n", result.stderr)
 
 
-def test_a_configuration_file_is_the_base_that_options_change(tmp_path):
+def test_a_configuration_file_is_the_base_that_options_change(tmp_path, run_here):
     config = cnnjax.RunConfig(model=cnnjax.ModelConfig(filters=(8,), padding="same"), seed=3)
     for name, text in (("run.toml", config.to_toml()), ("run.json", config.to_json())):
         (tmp_path / name).write_text(text)
-        result = run("--config", tmp_path / name, "--model.filters", "[8,8]", "--summary-only")
-        assert result.stdout == f"{cnnjax.summarize(cnnjax.ModelConfig(filters=(8, 8), padding='same'))}\n"
+        _, printed, _ = run_here("--config", tmp_path / name, "--model.filters", "[8,8]", "--summary-only")
+        assert printed == f"{cnnjax.summarize(cnnjax.ModelConfig(filters=(8, 8), padding='same'))}\n"
     (tmp_path / "run.toml").write_text("[model]\nfilter = [8]\n")
-    result = run("--config", tmp_path / "run.toml", "--summary-only")
-    assert result.returncode == 2
-    assert "run.toml: model: unknown key 'filter'; did you mean 'filters'?" in result.stderr
+    with pytest.raises(InputError, match=r"run.toml: model: unknown key 'filter'; did you mean 'filters'\?"):
+        run_here("--config", tmp_path / "run.toml", "--summary-only")
 
 
 @pytest.mark.parametrize(
@@ -200,32 +213,42 @@ def test_a_configuration_file_is_the_base_that_options_change(tmp_path):
         ([], "62,346"),
     ],
 )
-def test_summary_only_prints_the_textbook_tables_and_trains_nothing(arguments, total, tmp_path):
-    result = run("--summary-only", "--out", tmp_path / "runs", *arguments)
-    assert re.search(rf"^Total params: {total} ", result.stdout, re.MULTILINE)
+def test_summary_only_prints_the_textbook_tables_and_trains_nothing(arguments, total, tmp_path, run_here):
+    _, printed, _ = run_here("--summary-only", "--out", tmp_path / "runs", *arguments)
+    assert re.search(rf"^Total params: {total} ", printed, re.MULTILINE)
     assert not (tmp_path / "runs").exists()
 
 
-def test_words_such_as_none_are_read_as_values(tmp_path):
-    result = run("--summary-only", "--model.pool", "none", "--model.pool-strides", "None", "--data.train-size", "none")
-    assert result.stdout == f"{cnnjax.summarize(cnnjax.ModelConfig(pool='none'))}\n"
+def test_words_such_as_none_are_read_as_values(run_here):
+    words = ["--model.pool", "none", "--model.pool-strides", "None", "--data.train-size", "none"]
+    assert run_here("--summary-only", *words)[1] == f"{cnnjax.summarize(cnnjax.ModelConfig(pool='none'))}\n"
 
 
-def test_the_summary_is_one_json_object_where_json_is_asked_for():
-    table = json.loads(run("--summary-only", "--json").stdout)
+def test_the_summary_is_one_json_object_where_json_is_asked_for(run_here):
+    table = json.loads(run_here("--summary-only", "--json")[1])
     assert (table["parameters"], table["layers"][0]["name"]) == (62346, "Conv_0")
 
 
-def test_an_interrupt_before_training_is_one_line(tmp_path):
-    start = time.monotonic()
-    subprocess.run(command("--help"), capture_output=True, cwd=ROOT, timeout=120)
-    ready = time.monotonic() - start  # by then a command obeys signals
-    for seconds in (f"{ready + later:.1f}" for later in (0.3, 0.9, 1.5)):
-        line = command("--quiet", "--train.epochs", "1000000", "--out", tmp_path)
-        once = ["timeout", "--foreground", "-s", "INT", seconds]  # else the whole group is signalled once more
-        result = subprocess.run([*once, *line], capture_output=True, text=True, cwd=ROOT, timeout=120)
-        assert re.search(r"^error: interrupted", result.stderr, re.MULTILINE), result.stderr
-        assert "Traceback" not in result.stderr
+def _obeys_signals(process):
+    """Whether a command has begun to catch SIGTERM, which Python itself does not."""
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("seconds", [0, 0.6, 1.2])
+def test_an_interrupt_before_training_is_one_line(seconds, tmp_path):
+    words = command("--quiet", "--train.epochs", "1000000", "--out", tmp_path)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    while not _obeys_signals(process):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert re.search(r"^error: interrupted", errors, re.MULTILINE), errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("closing", [">&-", "2>&-", ">/dev/full"])
@@ -272,16 +295,16 @@ def test_help_groups_the_options_and_imports_no_jax():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_a_diverging_run_stops_says_at_which_step_and_is_stored(tmp_path):
-    result = run("--train.learning-rate", "1e30", "--data.train-size", "400", "--out", tmp_path)
-    assert result.returncode == 1
-    assert re.search(r"^diverged: loss not finite at step \d+$", result.stderr, re.MULTILINE)
-    assert "Test accuracy" not in result.stdout
+def test_a_diverging_run_stops_says_at_which_step_and_is_stored(tmp_path, run_here):
+    words = ["--train.learning-rate", "1e30", "--data.train-size", "400", "--model.filters", "[2]", "--out", tmp_path]
+    code, printed, errors = run_here(*words)
+    assert code == 1
+    assert re.search(r"^diverged: loss not finite at step \d+$", errors, re.MULTILINE)
+    assert "Test accuracy" not in printed
     with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
         rows = connection.execute("SELECT status, test_accuracy FROM runs").fetchall()
     assert rows == [("diverged", None)]
-    again = run("--train.learning-rate", "1e30", "--data.train-size", "400", "--out", tmp_path, "--json")
-    assert json.loads(again.stdout)["status"] == "diverged"
+    assert json.loads(run_here(*words, "--json")[1])["status"] == "diverged"
 
 
 LONG = ["--train.epochs", "6", "--data.train-size", "9000", "--model.filters", "[2]", "--train.batch-size", "64"]
