@@ -20,7 +20,7 @@ from cnnjax.layers.patches import is_worth_pooling_patches
 from cnnjax.layers.pooling import slice_windows
 from cnnjax.settings.blocks import pad_pixels
 
-property_test = settings(max_examples=15)
+property_test = settings(max_examples=12)
 compiled_convolve = jax.jit(convolve, static_argnums=(2, 3))  # one compilation a case, rather than one an operation
 
 NUMBERED = np.arange(1, 26, dtype=np.float32).reshape(5, 5, 1, 1)
@@ -133,7 +133,7 @@ def convolutions(draw):
     ints = draw(st.tuples(*[st.sampled_from([1, 2, 3, 5, 8, 64])] * 2))
     window = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     size = tuple(w + draw(st.integers(0, 7)) for w in window)
-    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    strides = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))  # at 1, all algorithms work
     pixels = st.tuples(st.integers(0, 3), st.integers(0, 3))
     padding = draw(st.sampled_from(["valid", "same"]) | st.tuples(pixels, pixels))
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
@@ -184,25 +184,15 @@ class TestConvolve:
 
     @property_test
     @given(convolutions())
-    def test_equals_the_convolution_of_xla_in_values_and_both_gradients(self, case):
+    def test_by_each_algorithm_equals_that_of_xla_in_values_and_both_gradients(self, case):
         images, kernel, strides, padding = case
-        ours, theirs = (
-            differentiate(functools.partial(function, strides=strides, padding=padding), images, kernel)
-            for function in (convolve, reference)
-        )
-        assert_close(ours, theirs, TOLERANCES["tiles"])
-
-    @pytest.mark.parametrize("algorithm", TOLERANCES)
-    @property_test
-    @given(case=convolutions())
-    def test_by_each_algorithm_equals_that_of_xla_in_values_and_both_gradients(self, algorithm, case):
-        images, kernel, strides, padding = case
-        strides = (1, 1) if algorithm == "tiles" else strides
-        ours, theirs = (
-            differentiate(functools.partial(function, strides=strides, padding=padding), images, kernel)
-            for function in (functools.partial(convolve, algorithm=algorithm), reference)
-        )
-        assert_close(ours, theirs, TOLERANCES[algorithm])
+        theirs = differentiate(functools.partial(reference, strides=strides, padding=padding), images, kernel)
+        algorithms = [None, *(name for name in TOLERANCES if name != "tiles" or strides == (1, 1))]
+        for algorithm in algorithms:
+            ours = differentiate(
+                functools.partial(convolve, strides=strides, padding=padding, algorithm=algorithm), images, kernel
+            )
+            assert_close(ours, theirs, TOLERANCES[algorithm or "tiles"])
 
     def test_each_mode_may_have_an_algorithm_of_its_own(self):
         random = np.random.default_rng(0)
@@ -228,7 +218,7 @@ class TestConvolve:
         outputs = convolve(jnp.full((12, 12, 2, 32), jnp.inf), jnp.ones((5, 5, 32, 64)))
         assert not jnp.isfinite(outputs).any()
 
-    @property_test
+    @settings(max_examples=5)
     @given(convolutions())
     def test_same_padding_is_explicit_zero_padding_then_valid(self, case):
         images, kernel, strides, _ = case
