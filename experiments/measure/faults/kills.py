@@ -110,6 +110,6 @@ def _read_log(log: Path) -> dict[Trial, str]:
 def _read_accuracies(folder: Path) -> dict[Trial, str]:
     """Returns the accuracies in the store, as a grid prints them."""
     return {
-        (str(record.config.model.dense[0]), str(record.config.seed)): f"{record.test_accuracy:.4f}"
+        (str(record.config.to_dict()["model"]["dense"][0]), str(record.config.seed)): f"{record.test_accuracy:.4f}"
         for record in Store(folder).find_all().values()
     }
