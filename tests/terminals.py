@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def run_in_terminal(*words, columns=80, environment=(), timeout=120):
+def run_in_terminal(*words, columns=80, environment=(), timeout=300):
     """Runs Python with these arguments in a terminal of so many columns; returns its exit code and all it showed."""
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))

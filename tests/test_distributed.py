@@ -40,7 +40,7 @@ def start_both(*words, outs=(None, None)):
 
 
 def finish(processes):
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     return [process.returncode for process in processes], outputs
 
 
@@ -142,7 +142,7 @@ def test_if_one_process_is_killed_the_other_ends_and_both_resume_from_the_last_c
         if line.startswith("epoch 3/"):
             break
     processes[killed].kill()
-    _, errors = processes[1 - killed].communicate(timeout=60)
+    _, errors = processes[1 - killed].communicate(timeout=120)
     assert processes[1 - killed].returncode == 4, errors
     assert "error: another of the processes has gone; start all again, with --resume" in errors
     assert "Traceback" not in errors

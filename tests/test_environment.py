@@ -122,7 +122,7 @@ def test_pictures_are_the_same_whatever_the_user_shows_his_own_with(tmp_path, ba
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsavefig.dpi: 20\nsavefig.bbox: tight\nlines.linewidth: 9\n")
     environment = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path)}
     line = [sys.executable, "-c", DRAW]
-    result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120, check=True)
+    result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300, check=True)
     picture = encode_figure(draw_stack((28, 28, 1), ModelConfig().list_layers((28, 28, 1), 10), "a network"), ".png")
     assert result.stdout.split() == [hashlib.sha256(picture).hexdigest(), backend, chosen]
 

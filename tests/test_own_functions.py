@@ -93,11 +93,11 @@ def make_config(seed=0, **train):
 
 def assert_same_training(config, other):
     run, reference = fit(config, out=None), fit(other, out=None)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), run.params, reference.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), run.params, reference.params)
     for epoch, expected in zip(run.history, reference.history, strict=True):
-        assert epoch.loss == pytest.approx(expected.loss, rel=1e-5)
-        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
-    assert run.record.test_loss == pytest.approx(reference.record.test_loss, rel=1e-5)
+        assert epoch.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
+    assert run.record.test_loss == pytest.approx(reference.record.test_loss, rel=1e-4)
 
 
 class TestTraining:

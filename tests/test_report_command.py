@@ -251,10 +251,10 @@ def test_an_unknown_study_is_refused(folder):
 def test_the_command_starts_without_jax_and_ends_with_its_exit_code(folder):
     code = "import sys; from ablations.report import main; main(sys.argv[1:]); assert 'jax' not in sys.modules"
     arguments = [str(folder / "tiny.toml"), "--out", str(folder / "runs")]
-    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=300)
     result = subprocess.run(
         [sys.executable, "-m", "ablations.report", *arguments, "--sort", "x"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: --sort='x': must be one of model.padding")

@@ -159,7 +159,7 @@ def test_a_damaged_store_is_refused(tmp_path):
 def test_the_command_starts_without_jax(tmp_path):
     code = "import sys; from ablations.status import main; main(sys.argv[1:]); assert 'jax' not in sys.modules"
     arguments = [sys.executable, "-c", code, "--out", str(tmp_path)]
-    subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_study_with_functions_of_a_package_is_read_without_importing_it(tmp_pa
         study = ["optimizers.toml"] if command == "plan" else []
         arguments = [sys.executable, "-c", code, *study, "--out", str(tmp_path)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=300)
         assert b"optimizers" in done.stdout
         assert done.stdout.split()[-1] == b"False"
 

@@ -172,7 +172,7 @@ def test_sixteen_processes_open_one_new_store_at_once(tmp_path):
 
 
 def _add(folder, seed, together):
-    together.wait(60)
+    together.wait(300)
     Store(folder).add(make_run(seed))
 
 
@@ -181,7 +181,7 @@ def test_the_rows_survive_a_process_killed_while_it_writes(tmp_path):
     acknowledged = context.Queue()
     writer = context.Process(target=_add_until_killed, args=(tmp_path, acknowledged))
     writer.start()
-    keys = [acknowledged.get(timeout=60) for _ in range(20)]
+    keys = [acknowledged.get(timeout=300) for _ in range(20)]
     writer.kill()
     writer.join()
     store = Store(tmp_path)

@@ -341,11 +341,11 @@ def test_a_run_stopped_and_resumed_has_every_epoch_once(tool, number, tmp_path):
     process = subprocess.Popen(
         command(*long, folder=tmp_path), stderr=subprocess.PIPE, text=True, cwd=ROOT, env=offline()
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("checkpoints/*/*/manifest.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), errors
     assert "warning" not in errors
     (stopped,) = READERS[tool](tmp_path)
@@ -377,7 +377,7 @@ print(json.dumps(record.to_dict()))
 def test_a_run_resumed_with_a_tool_that_it_began_without_has_its_first_epochs_too(tool, tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", TELL_FROM_EPOCH_3, tool, str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT / "tests", timeout=120, env=offline(), check=True,
+        capture_output=True, text=True, cwd=ROOT / "tests", timeout=300, env=offline(), check=True,
     )  # fmt: skip
     record = Record.from_dict(json.loads(result.stdout))
     (run,) = READERS[tool](tmp_path)

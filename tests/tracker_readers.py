@@ -64,7 +64,7 @@ def read_mlflow(folder):
     if not database.exists():
         return []
     command = [sys.executable, "-c", READ_MLFLOW, f"sqlite:///{database}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return [
         Read([tuple(point) for point in run.pop("points")], **run) for run in json.loads(result.stdout.splitlines()[-1])
     ]
