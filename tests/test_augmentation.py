@@ -130,9 +130,11 @@ def test_spellings_of_one_change_are_one_run():
 def test_the_mean_and_deviation_are_those_of_the_training_images():
     images = np.random.default_rng(0).integers(0, 256, (250, 6, 5, 3), np.uint8)
     images[..., 2] = 7
-    measured = measure_images(images)
+    measured = measure_images(images, np.arange(250))
     np.testing.assert_allclose(measured["mean"], (images / 255).mean((0, 1, 2)))
     np.testing.assert_allclose(measured["deviation"], [*(images / 255).std((0, 1, 2))[:2], 1.0])
+    rows = np.array([0, 3, 3, 249])
+    np.testing.assert_allclose(measure_images(images, rows)["mean"], (images[rows] / 255).mean((0, 1, 2)))
 
 
 def test_a_normalised_run_predicts_as_it_was_tested(tmp_path):

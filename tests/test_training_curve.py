@@ -42,7 +42,7 @@ def train_both(pieces):
     programs, data, state = prepared.programs, prepared.splits["train"], prepared.state
     params, order = jax.tree.map(jnp.copy, state.params), programs.shuffle(state)
     ours = []
-    for program, _ in itertools.islice(programs.remaining(data, order, 0), pieces):
+    for program, _ in itertools.islice(programs.remaining(state, data, order, 0), pieces):
         state, _, losses = program(state, Metrics.zero(), data, order)
         ours += [*np.asarray(losses) / BATCH]
     theirs = []

@@ -22,6 +22,7 @@ from ablations.study.grid import MOST_TRIALS, Grid, expand
 from ablations.study.study import StudyConfig
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.loading import identify, keep_given, load_data, read_dataset
+from cnnjax.data.settings import CHOOSING
 from cnnjax.errors import InputError
 from cnnjax.machine.native import prepare_layers
 from cnnjax.machine.processes import may_have_accelerators
@@ -155,7 +156,7 @@ def hand_over(study: StudyConfig, dataset: Dataset | Sequence[Any]) -> StudyConf
         UnavailableError: the cache cannot be written.
     """
     varied = {path for sweep in study.sweeps for factor in sweep.factors for path in factor.paths}
-    if any(path.startswith("data.") for path in varied - {"data.train_size"}):
+    if any(path.startswith("data.") for path in varied - CHOOSING):
         raise InputError("dataset: the study has a factor that changes the images; leave out dataset or that factor")
     images = read_dataset(dataset, study.base.data.name)
     data = identify(study.base.data, images)

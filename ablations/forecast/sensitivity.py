@@ -7,6 +7,7 @@ at which all together err with the probability that was asked for.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ablations.study.grid import Grid
 from cnnjax.reports.arms import find_resolution
@@ -205,7 +206,8 @@ def _group_accuracies(records: Iterable[Record]) -> dict[RunConfig, list[float]]
     return groups
 
 
-def _find_data(config: RunConfig) -> tuple[tuple[str, str | None], int | None, float, int]:
+def _find_data(config: RunConfig) -> tuple[Any, ...]:
     if config.trial:
-        return (config.trial.function, config.trial.source), None, 0.0, 0
-    return config.data.source, config.data.train_size, config.train.validation_split, config.train.epochs
+        return config.trial.function, config.trial.source
+    data, train = config.data, config.train
+    return *data.source, data.train_size, data.resample, train.validation_split, train.epochs

@@ -246,7 +246,7 @@ class _Datasets:
             with self._mistakes.noted():
                 self._found[whole] = find_images(whole)
         found = self._found[whole]
-        return found and replace(found, train_size=data.train_size)
+        return found and found.choose(data)
 
     def check(self, cell: Cell, where: str) -> Cell:
         """Returns the cell, with its problem if any; an unknown dataset or one that is too small is a mistake."""

@@ -44,9 +44,8 @@ def find_images(data: DataConfig) -> DataConfig:
     known = cache.find_own(path, reading)
     state = files.fingerprint(path) if path.exists() else None
     if known is None or (state is not None and state != known.state):
-        read = replace(data, train_size=None)
         try:
-            dataset = files.read_folder(path, read) if data.own_files == "folder" else files.read_npz(path)
+            dataset = files.read_folder(path, data) if data.own_files == "folder" else files.read_npz(path)
             known = cache.OwnFiles(state or "", dataset.sha256)
             cache.store_given(dataset)
             cache.store_own(path, reading, known)

@@ -102,11 +102,14 @@ name/config:1.2.3
     """
 
     section = "data"
+    later = ("resample",)
 
     name: str = "mnist"
     """mnist (bundled), the name of any TensorFlow Datasets set of labelled images, folder:PATH or npz:PATH."""
     train_size: Count | None = None
-    """Number of training examples, from the first on; by default all of them."""
+    """Number of training examples, from the first on or as `resample` draws them; by default all of them."""
+    resample: Literal["none", "subset", "bootstrap"] = "none"
+    """Training examples drawn by the seed: subset (train_size of them, each once) or bootstrap (with replacement)."""
     size: Annotated[tuple[int, int] | None, Reader(read_size)] = None
     """Of a folder: size such as 32 or 32x48 (height x width) to which every image is resized and cropped."""
     channels: Literal[1, 3] | None = None
@@ -129,6 +132,8 @@ name/config:1.2.3
         given = next((name for name in READING if getattr(self, name) != getattr(DataConfig, name)), None)
         if given is not None and self.own_files != "folder":
             raise InputError(f"data.{given}: is for images in a folder, as data.name=folder:PATH; leave it out")
+        if self.resample == "subset" and self.train_size is None:
+            raise InputError("data.resample='subset': draws data.train_size training examples; must be given")
         if self.split_seed and self.test_split is None:
             raise InputError("data.split_seed: has no effect without data.test_split")
         if self.own_files and self.sha256 is not None:
@@ -162,10 +167,16 @@ name/config:1.2.3
 
     @property
     def whole(self) -> "DataConfig":
-        """The settings of the whole dataset, without `train_size`."""
-        return replace(self, train_size=None)
+        """The settings of the whole dataset, of which no training examples are chosen."""
+        return self.choose(DataConfig())
+
+    def choose(self, other: "DataConfig") -> "DataConfig":
+        """Returns these images with the choice of training examples that `other` makes."""
+        return replace(self, train_size=other.train_size, resample=other.resample)
 
 
+CHOOSING = {"data.train_size", "data.resample"}
+"""Settings that choose training examples: arms that differ in them are tested on the same images."""
 READING = ("size", "channels", "test_split", "split_seed", "skip_corrupt")
 """Fields that say how a folder is read; they have their defaults once it has been read."""
 

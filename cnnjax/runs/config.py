@@ -118,7 +118,8 @@ class RunConfig(Settings):
             return _hash({"trial": self.trial.identity, "seed": self.seed})
         if self.data.own_files:
             raise InputError(f"data.name={self.data.name!r}: its images have not been read, so the run has no key yet")
-        values = {**self.to_dict(), "model": self.model.identity, "train": self.train.identity}
+        parts = {name: getattr(self, name).identity for name in ("model", "train", "data")}
+        values = {**self.to_dict(), **parts}
         for name in ("manual_dir", *READING):
             del values["data"][name]
         if self.data.sha256 is None:

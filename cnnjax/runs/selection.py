@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnjax.data.loading import find_images
-from cnnjax.data.settings import READING, DataConfig
+from cnnjax.data.settings import CHOOSING, READING, DataConfig
 from cnnjax.errors import InputError
 from cnnjax.models.own_module import WHERE
 from cnnjax.runs import trial_function
@@ -61,7 +61,7 @@ def read_selectors(a: Sequence[str], b: Sequence[str], shared: Sequence[str]) ->
             raise InputError(f"{option}: must be given, such as {option} model.padding=same")
     paths = dict.fromkeys([*read["--a"], *read["--b"]])
     for option in ("--a", "--b"):
-        wrong = next((path for path in read[option] if path.startswith("data.") and path != "data.train_size"), None)
+        wrong = next((path for path in read[option] if path.startswith("data.") and path not in CHOOSING), None)
         if wrong:
             raise InputError(f"{option} {wrong}: both arms must be tested on the same images; give it with --set")
     twice = next((path for path in paths if path in read["--set"]), None)

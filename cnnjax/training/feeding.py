@@ -49,7 +49,11 @@ def describe_chunk(data: Data, size: int, sharding: jax.sharding.Sharding) -> An
 
 
 def feed(
-    data: Data, order: np.ndarray | jax.Array, bounds: Sequence[int], sharding: jax.sharding.Sharding
+    data: Data,
+    order: np.ndarray | jax.Array,
+    bounds: Sequence[int],
+    sharding: jax.sharding.Sharding,
+    sample: jax.Array | None = None,
 ) -> Iterator[Examples]:
     """Yields one chunk of examples after the other; for examples on the devices, always all of them.
 
@@ -58,6 +62,7 @@ def feed(
         order: numbers of examples, in the order in which they are taken.
         bounds: where in `order` the chunks begin, and where the last one ends.
         sharding: the devices to which a chunk is copied.
+        sample: rows of the data by the numbers in `order`; ``None`` if these are the rows.
     """
     if isinstance(data, Examples):
         yield from [data] * (len(bounds) - 1)
@@ -72,6 +77,8 @@ def feed(
         return Examples(place(images, sharding), place(data.labels[rows], sharding))
 
     numbers = np.asarray(order, np.int64)
+    if sample is not None:
+        numbers = np.asarray(sample, np.int64)[numbers]
     with _read_at_random(data.images) as request, ThreadPoolExecutor(1) as thread:
         coming = thread.submit(take, *bounds[:2])
         for start, stop in pairwise(bounds[1:]):

@@ -34,11 +34,11 @@ from cnnjax.runs.checkpoints import Checkpoint, Checkpoints
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics, Observer, Progress, Silence, stopped_early
 from cnnjax.runs.provenance import describe_convolutions
-from cnnjax.runs.splits import take_splits
+from cnnjax.runs.splits import draw_training, take_splits
 from cnnjax.training.feeding import Data
 from cnnjax.training.memory import fit_on_devices
 from cnnjax.training.programs import DividedPrograms, Evaluation, Programs, StackedPrograms
-from cnnjax.training.step import Examples, Metrics, TrainState, make_state
+from cnnjax.training.step import Examples, Metrics, TrainState, count_examples, make_state
 
 _UNNAMED = re.compile("^state/(numbers|collections)/")
 
@@ -89,8 +89,8 @@ class Position:
     def restore(self, checkpoint: Checkpoint) -> "Position":
         """Returns the position saved in `checkpoint`.
 
-        The random key, which a checkpoint does not hold, and the devices of the arrays are those of this position. What
-        convolves here comes last in `convolutions`.
+        The random key and the sample, which a checkpoint does not hold, and the devices of the arrays are those of this
+        position. What convolves here comes last in `convolutions`.
 
         Raises:
             InputError: the arrays of the checkpoint have other names, shapes or dtypes than this position, as it is of
@@ -103,7 +103,7 @@ class Position:
         leaves = [place(checkpoint.arrays[name], sharding) for name, sharding in zip(expected, shardings, strict=True)]
         tree = jax.tree.unflatten(structure, leaves)
         return Position(
-            tree["state"].replace(key=self.state.key),
+            tree["state"].replace(key=self.state.key, sample=self.state.sample),
             tree["metrics"],
             tuple(EpochMetrics(**epoch) for epoch in checkpoint.progress["history"]),
             checkpoint.progress["epoch_seconds"],
@@ -113,7 +113,7 @@ class Position:
         )
 
     def _tree(self) -> dict[str, Any]:
-        return {"state": self.state.replace(key=None), "metrics": self.metrics}
+        return {"state": self.state.learned, "metrics": self.metrics}
 
 
 def _extend(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
@@ -281,28 +281,32 @@ def _copy_to_device(splits: Mapping[str, Data]) -> dict[str, Examples]:
 
 
 def _make_state(config: RunConfig, dataset: Dataset, splits: Mapping[str, Data], axis: str | None = None) -> TrainState:
-    steps = config.train.epochs * math.ceil(len(splits["train"].labels) / config.train.batch_size)
+    rows = draw_training(config, len(dataset.train))
+    examples = len(splits["train"].labels) if rows is None else len(rows)
+    steps = config.train.epochs * math.ceil(examples / config.train.batch_size)
     normalization = None
     if config.train.normalize == "standard":
-        normalization = measure_images(dataset.train.images[: len(splits["train"].labels)])
-    return make_state(config, dataset.image_shape, dataset.classes, steps, axis, normalization)
+        normalization = measure_images(dataset.train.images, np.arange(examples) if rows is None else rows)
+    return make_state(config, dataset.image_shape, dataset.classes, steps, axis, normalization, rows)
 
 
-def measure_images(images: np.ndarray) -> dict[str, np.ndarray]:
+def measure_images(images: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the mean and the standard deviation of every channel, float64 (channels,), of pixels in [0, 1].
 
     Args:
         images: uint8 (n, height, width, channels).
+        rows: the images that count, int (m,); one that repeats counts as often.
 
     Example:
-        >>> {name: values.tolist() for name, values in measure_images(np.uint8([[[[0], [255]]]])).items()}
+        >>> images = np.uint8([[[[0], [255]]], [[[9], [9]]]])
+        >>> {name: values.tolist() for name, values in measure_images(images, np.array([0])).items()}
         {'mean': [0.5], 'deviation': [0.5]}
     """
     counts = np.zeros((images.shape[3], 256), np.int64)
-    for start in range(0, len(images), EVALUATION_BATCH):  # which fit into memory
-        block = images[start : start + EVALUATION_BATCH]
+    for start in range(0, len(rows), EVALUATION_BATCH):  # which fit into memory
+        block = images[rows[start : start + EVALUATION_BATCH]]
         counts += [np.bincount(block[..., channel].reshape(-1), minlength=256) for channel in range(len(counts))]
-    shares = counts / images[..., 0].size
+    shares = counts / counts[0].sum()
     levels = np.arange(256) / 255
     mean = shares @ levels
     deviation = np.sqrt((shares * (levels - mean[:, np.newaxis]) ** 2).sum(1))
@@ -399,7 +403,7 @@ class _Loop:
         self.active, self.stop_signal, self.saver = members, stop_signal, saver
         self.state, self.metrics = start.state, start.metrics
         self.steps_done = int(start.state.step.max())  # all runs have taken equally many
-        self.examples = len(self.splits["train"].labels)
+        self.examples = count_examples(start.state, self.splits["train"].labels)
         self.steps_an_epoch = math.ceil(self.examples / self.programs.batch_size)
 
     def run(self) -> Iterator[tuple[int, TrainResult]]:
@@ -411,7 +415,7 @@ class _Loop:
     def _train_epoch(self) -> Iterator[tuple[int, TrainResult]]:
         start, order = time.perf_counter(), self.programs.shuffle(self.state)
         steps_done = self.steps_done % self.steps_an_epoch
-        for piece, data in self.programs.remaining(self.splits["train"], order, steps_done):
+        for piece, data in self.programs.remaining(self.state, self.splits["train"], order, steps_done):
             self.state, self.metrics, losses = piece(self.state, self.metrics, data, order)
             broken = [np.flatnonzero(~np.isfinite(own)) for own in self.programs.by_run(losses)]
             self._add_time(time.perf_counter() - start)

@@ -13,7 +13,7 @@ from cnnjax.data.dataset import DatasetInfo
 from cnnjax.machine.processes import count_cores, find_memory, out_of_memory
 from cnnjax.models.batches import EVALUATION_BATCH, LEAST_PART
 from cnnjax.runs.config import MOST_AT_ONCE, RunConfig
-from cnnjax.runs.splits import split_sizes
+from cnnjax.runs.splits import count_available, split_sizes
 
 _COPIES = {"sgd": 1, "adam": 3, "adamw": 3, "rmsprop": 2, "lion": 2, "lamb": 3}
 """Copies of the parameters in memory, by optimizer: the parameters and its moments; momentum adds one to sgd.
@@ -73,7 +73,8 @@ def fit_on_devices(config: RunConfig, info: DatasetInfo, devices: int = 1, share
 
     if info.train_size is None or info.test_size is None:
         return True
-    images = sum(split_sizes(config, info.train_size)) + info.test_size
+    _, validation = split_sizes(config, info.train_size)
+    images = count_available(config, info.train_size) + validation + info.test_size
     if jax.local_devices()[0].platform == "cpu":
         memory = find_memory() * count_cores() / (os.cpu_count() or 1) / devices
     else:

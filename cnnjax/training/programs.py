@@ -21,7 +21,16 @@ from cnnjax.machine.compilation import compile_program
 from cnnjax.machine.devices import replicate, run_on_all
 from cnnjax.models.batches import EVALUATION_BATCH, count_fitting, count_parts
 from cnnjax.training.feeding import Data, count_steps, describe_chunk, feed
-from cnnjax.training.step import Examples, Metrics, TrainState, evaluate, shuffle, train_epoch, train_last_batch
+from cnnjax.training.step import (
+    Examples,
+    Metrics,
+    TrainState,
+    count_examples,
+    evaluate,
+    shuffle,
+    train_epoch,
+    train_last_batch,
+)
 
 PIECE = 50
 """Most steps in a piece of an epoch: one `lax.scan`, after which progress is shown and signals are obeyed.
@@ -56,9 +65,10 @@ class Programs:
         self.batch_size, self._sharding = batch_size, state.step.sharding
         data = splits["train"]
         self._piece = count_steps(data, batch_size, PIECE) * batch_size
-        self.shuffle = self._compile(shuffle, state, examples=len(data.labels), batch_size=batch_size)
+        examples = count_examples(state, data.labels)
+        self.shuffle = self._compile(shuffle, state, examples=examples, batch_size=batch_size)
         order = self.shuffle(state)
-        sizes = _list_sizes(self._cut_epoch(len(data.labels), 0))
+        sizes = _list_sizes(self._cut_epoch(examples, 0))
         self._train = {size: self._compile_piece(state, data, order, size) for size in sizes}
         evaluated = [split for name, split in splits.items() if name != "train"]
         self._evaluate = {len(split.labels): self._compile_evaluation(state, split) for split in evaluated}
@@ -75,20 +85,24 @@ class Programs:
         return [tree]
 
     def take(self, state: TrainState, index: int) -> TrainState:
-        """Returns the state of run `index`, without its random key."""
+        """Returns what run `index` has learned."""
         del index
-        return state.replace(key=None)
+        return state.learned
 
-    def remaining(self, data: Data, order: jax.Array, steps_done: int) -> Iterator[tuple[TrainPiece, Examples]]:
+    def remaining(
+        self, state: TrainState, data: Data, order: jax.Array, steps_done: int
+    ) -> Iterator[tuple[TrainPiece, Examples]]:
         """Yields the programs that complete an epoch, each with its training examples.
 
         Args:
+            state: before these programs.
             data: all training examples.
             order: from `shuffle`.
             steps_done: number of steps of the epoch that are done.
         """
-        bounds = self._cut_epoch(len(data.labels), steps_done)
-        for (start, stop), chunk in zip(pairwise(bounds), feed(data, order, bounds, self._sharding), strict=True):
+        bounds = self._cut_epoch(count_examples(state, data.labels), steps_done)
+        chunks = feed(data, order, bounds, self._sharding, state.sample)
+        for (start, stop), chunk in zip(pairwise(bounds), chunks, strict=True):
             yield self._train[stop - start], chunk
 
     def evaluate(self, state: TrainState, split: Data) -> list[Evaluation]:
@@ -199,8 +213,8 @@ class StackedPrograms(Programs):
         return [jax.tree.map(lambda array, index=index: array[index], tree) for index in range(self.runs)]
 
     def take(self, state: TrainState, index: int) -> TrainState:
-        """Returns the state of run `index`, without its random key, with the arrays on the host."""
-        return jax.device_get(jax.tree.map(lambda array: array[index], state.replace(key=None)))  # type: ignore[no-any-return]
+        """Returns what run `index` has learned, with the arrays on the host."""
+        return jax.device_get(jax.tree.map(lambda array: array[index], state.learned))  # type: ignore[no-any-return]
 
 
 def _run_each(*arguments: Any, program: Callable[..., Any], **static: Any) -> Any:

@@ -1,22 +1,26 @@
 """Training and evaluation as pure functions: a training step, a scan over the steps of an epoch, and an evaluation.
 
 The examples are uint8, on the device or fed to it in chunks. The data order of an epoch is a permutation made on the
-device from the seed and the epoch alone, so runs with the same seed see the same batches, whatever their network.
+device from the seed and the epoch alone, so runs with the same seed see the same batches, whatever their network. A
+run that draws its training examples has a sample, by which the numbers of its examples are rows of the data; so runs
+with other samples share the data.
 Metrics are sums, divided once at the end. `TrainState` holds everything that a step changes, and its step counter gives
 the position within an epoch, so a run can stop and continue after any step.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 from jax import lax
+from numpy.typing import NDArray
 
 from cnnjax.machine.compilation import compile_program
 from cnnjax.machine.devices import take_share
@@ -77,6 +81,7 @@ class TrainState(struct.PyTreeNode):
         numbers: settings of the network that the program takes as data, such as the dropout rate, each float32 ().
         label_smoothing: float32 ().
         normalization: mean and deviation of the images, each float32 (channels,); empty without normalisation.
+        sample: int32 (examples,), which of the training data the run trains on; ``None`` for all.
         model: the linen module, as `Network.build` makes it (static).
         optimizer: the optax optimizer (static).
         average: decay of the moving averages; 0 without them (static).
@@ -98,6 +103,12 @@ class TrainState(struct.PyTreeNode):
     average: float = struct.field(pytree_node=False, default=0.0)
     augmentations: "tuple[str | Change, ...]" = struct.field(pytree_node=False, default=())
     loss: Callable[[jax.Array, jax.Array], jax.Array] | None = struct.field(pytree_node=False, default=None)
+    sample: jax.Array | None = None
+
+    @property
+    def learned(self) -> "TrainState":
+        """The state without what follows from the seed alone: the random key and the sample."""
+        return self.replace(key=None, sample=None)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -119,6 +130,7 @@ def make_state(
     steps: int,
     axis: str | None = None,
     normalization: Mapping[str, Any] | None = None,
+    sample: NDArray[np.int32] | None = None,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -129,6 +141,7 @@ def make_state(
         steps: number of steps of the whole run, for the learning-rate schedule.
         axis: name of the mesh axis along which batches are divided; ``None`` for one device.
         normalization: ``mean`` and ``deviation`` of the training images by channel, if the run normalises images.
+        sample: which of the training data the run trains on, (examples,); ``None`` for all.
 
     Example:
         >>> state = make_state(RunConfig(), image_shape=(28, 28, 1), classes=10, steps=10)
@@ -155,6 +168,7 @@ def make_state(
         normalization={name: jnp.float32(values) for name, values in (normalization or {}).items()},
         augmentations=tuple(train.load("augment", each) if is_function(each) else each for each in train.augment),
         loss=train.load("loss", train.loss) if is_function(train.loss) else None,
+        sample=None if sample is None else jnp.asarray(sample),
     )
 
 
@@ -239,8 +253,15 @@ def train_step(state: TrainState, batch: Examples, *, parts: int = 1) -> tuple[T
     return new_state, Metrics(loss * examples, correct, jnp.int32(examples))
 
 
+def count_examples(state: TrainState, data: Sized) -> int:
+    """Returns how many examples an epoch has, given the labels of the training data."""
+    return len(data) if state.sample is None else state.sample.shape[-1]
+
+
 def shuffle(state: TrainState, examples: int, batch_size: int) -> jax.Array:
     """Returns the data order of the current epoch, a permutation of the examples, int32 (examples,).
+
+    Of a run that has a sample, it is an order of the places in this.
 
     Example:
         >>> state = make_state(RunConfig(), image_shape=(28, 28, 1), classes=10, steps=10)
@@ -282,7 +303,7 @@ def train_epoch(
     examples = len(order)
     epoch, position = state.step // -(-examples // batch_size), state.step % -(-examples // batch_size)
     numbers = lax.dynamic_slice(order, (position * batch_size,), (steps * batch_size,)).reshape(steps, batch_size)
-    rows = _find_rows(numbers, fed)
+    rows = _find_rows(state, numbers, fed)
 
     def body(carry: tuple[TrainState, Metrics], step: tuple[jax.Array, jax.Array]) -> Any:
         state, total = carry
@@ -313,7 +334,7 @@ def train_last_batch(
         # The devices cannot take equal shares, so each computes the whole batch.
         state, axis = state.replace(model=model.clone(axis=None)), None
     epoch = state.step // -(-len(order) // batch_size)
-    rows = _find_rows(numbers, fed)
+    rows = _find_rows(state, numbers, fed)
     batch = _take_changed(state, data, take_share(rows, axis), take_share(numbers, axis), epoch)
     state, batch_metrics = train_step(state, batch, parts=parts)
     return state.replace(model=model), _add(metrics, batch_metrics), batch_metrics.loss[None]
@@ -362,9 +383,11 @@ def evaluate(
     return sums, predictions
 
 
-def _find_rows(numbers: jax.Array, fed: bool) -> jax.Array:
+def _find_rows(state: TrainState, numbers: jax.Array, fed: bool) -> jax.Array:
     """Returns where in the data the examples with these numbers are; those that are fed are there in this order."""
-    return jnp.arange(numbers.size).reshape(numbers.shape) if fed else numbers
+    if fed:
+        return jnp.arange(numbers.size).reshape(numbers.shape)
+    return numbers if state.sample is None else state.sample[numbers]
 
 
 def _take_changed(state: TrainState, data: Examples, rows: jax.Array, numbers: jax.Array, epoch: jax.Array) -> Examples:

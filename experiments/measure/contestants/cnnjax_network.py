@@ -40,7 +40,7 @@ def make_trainer(options: Options, network: Network, seed: int) -> Trainer:
         for _ in range(0, steps, PIECE):
             if int(state.step) % steps_an_epoch == 0:
                 order = programs.shuffle(state)
-            program, data = next(programs.remaining(examples, order, 0))
+            program, data = next(programs.remaining(state, examples, order, 0))
             state, _, losses = program(state, programs.zero(), data, order)
         return float(losses[-1]) / BATCH  # which are sums over a batch
 
