@@ -21,7 +21,7 @@ from cnnjax.reports.arms import (
 )
 from cnnjax.reports.findings import Findings, compare_stored_arms
 from cnnjax.reports.rules import Rules
-from cnnjax.reports.sentences import write_mean, write_mean_interval, write_scope
+from cnnjax.reports.sentences import write_images, write_mean, write_mean_interval, write_scope
 from cnnjax.runs.record import TRIAL_STATUSES, Record
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import choice, write_count
@@ -77,7 +77,7 @@ class Report:
         tables = (
             make_pivot_tables(self.grid, self.cells, *pivot) if pivot else (make_result_table(self.grid, self.cells),)
         )
-        images = " and for these training and test images" if self.measure.split else ""
+        images = f" and for {write_images(self.cells)}" if self.measure.split else ""
         meanings = (text.format(images) for text in MEANINGS)
         return Document(self.title, facts, tables, (*meanings, *self._list_notes()), (COMPARISON,))
 
@@ -92,7 +92,7 @@ class Report:
             "base": dict(self.base),
             "factors": list(self.grid.factors),
             "confidence": 0.95,
-            "scope": write_scope(self.measure),
+            "scope": write_scope(self.measure, self.cells),
             "cells": [_cell_to_dict(cell, keys[cell.name]) for cell in self.cells],
             "failures": [asdict(failure) for failure in self.failures],
             "duplicates": [asdict(duplicate) for duplicate in self.grid.duplicates],

@@ -22,8 +22,8 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.provenance import list_code
 from cnnjax.runs.record import FINAL, LOST, TRIAL_STATUSES, Record
-from cnnjax.runs.splits import split_sizes
-from cnnjax.statistics import Measure, Outcomes
+from cnnjax.runs.splits import count_available, split_sizes
+from cnnjax.statistics import Measure, Outcomes, TrainingDraw
 from cnnjax.statistics.estimates import Estimate, estimate_score
 from cnnjax.statistics.measures import ACCURACY
 
@@ -141,6 +141,11 @@ class Arm:
             for seed, record in self.records.items()
             if record.status in WITHOUT_SCORE
         )
+
+    @property
+    def draws_training(self) -> bool:
+        """Whether each of its seeds draws training images of its own."""
+        return self.config is not None and self.config.data.resample != "none"
 
     @property
     def pruned(self) -> str | None:
@@ -294,6 +299,20 @@ def find_resolution(configs: Iterable[RunConfig], split: str) -> float | None:
     sizes = {_count_images(config, split) for config in configs}
     size = sizes.pop()
     return 1 / size if size and not sizes else None
+
+
+def find_training_draws(arms: Iterable[Arm]) -> dict[str, TrainingDraw]:
+    """Returns how the seeds of an arm draw their training images, by its name, for arms that do and can exist."""
+    draws = {}
+    for arm in arms:
+        if arm.config is None or not arm.draws_training or arm.problem:
+            continue
+        examples = find_info(arm.config.data.whole).train_size
+        if examples:
+            drawn, _ = split_sizes(arm.config, examples)
+            is_bootstrap = arm.config.data.resample == "bootstrap"
+            draws[arm.name] = TrainingDraw(drawn, count_available(arm.config, examples), is_bootstrap)
+    return draws
 
 
 @functools.cache

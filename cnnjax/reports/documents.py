@@ -12,6 +12,7 @@ from cnnjax.reports.sentences import (
     name_contrasts,
     name_effect,
     shorten_level,
+    write_images,
     write_interval,
     write_mean,
     write_mean_interval,
@@ -22,17 +23,20 @@ from cnnjax.reports.sentences import (
     write_worst_case,
 )
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, Measure, NewImagesVerdict
+from cnnjax.statistics import Contrast, WiderVerdict
 from cnnjax.statistics.measures import ACCURACY
 
 NEW_IMAGES = "new images too"
 """The heading of the verdicts for new images."""
+NEW_TRAINING = "new training images too"
+"""The heading of the verdicts for new training images."""
 
 
-def list_meanings(measure: Measure) -> tuple[str, ...]:
+def list_meanings(findings: Findings) -> tuple[str, ...]:
     """Returns what the numbers of the tables mean."""
+    images = write_images(each.arm for each in findings.arms)
     of_means, of_differences = (
-        (", for these training and test images,", ", and for these test images") if measure.split else ("", "")
+        (f", for {images},", ", and for these test images") if findings.rules.measure.split else ("", "")
     )
     return (
         f"±: standard deviation over seeds; 95% intervals of means are of each arm alone{of_means} and need three "
@@ -59,11 +63,12 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
         _make_size_table(findings),
         _make_rank_table(findings),
         _make_noise_table(findings),
+        _make_source_table(findings),
     )
     has_reasons = all_tests or len(findings.contrasts) == 1
     reasons = [f"{compared}: {reason}" for compared, reason in list_reasons(findings)] if has_reasons else []
     notes = (
-        *list_meanings(findings.rules.measure),
+        *list_meanings(findings),
         *reasons,
         *list_losses(findings),
         *findings.provenance,
@@ -117,6 +122,7 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
         Column("interval", right=True),
         Column("verdict"),
         *([Column(NEW_IMAGES)] if verdicts else []),
+        *([Column(NEW_TRAINING)] if findings.new_training else []),
         Column("seeds needed", "", True),
         Column("runs"),
         *(_TESTS if all_tests else {}),
@@ -133,7 +139,11 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
             measure.write_difference(each.comparison.mean),
             write_interval(*each.decisive_interval, measure),
             each.verdict.label,
-            *([_label_new_images(verdicts.get((each.first, each.second)))] if verdicts else []),
+            *(
+                _label_wider(found.get((each.first, each.second)))
+                for found in (verdicts, findings.new_training)
+                if found
+            ),
             each.verdict.seeds_needed,
             write_runs(each),
             *(read(each) for read in (_TESTS.values() if all_tests else ())),
@@ -144,11 +154,11 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
     return Table(columns, tuple(rows), f"{title}, in {measure.unit_of_differences}")
 
 
-def _read_new_images(findings: Findings) -> Mapping[tuple[str, str], NewImagesVerdict]:
+def _read_new_images(findings: Findings) -> Mapping[tuple[str, str], WiderVerdict]:
     return findings.images.verdicts if findings.images else {}
 
 
-def _label_new_images(verdict: NewImagesVerdict | None) -> str | None:
+def _label_wider(verdict: WiderVerdict | None) -> str | None:
     return verdict.label if verdict else None
 
 
@@ -326,6 +336,37 @@ def _make_noise_table(findings: Findings) -> Table:
     )
 
 
+def _make_source_table(findings: Findings) -> Table:
+    """Returns a table with one row per source of variance, where all arms draw training images; empty otherwise.
+
+    What a seed draws is one source, training images included: such runs do not tell its parts from each other.
+    """
+    verdicts, training = _read_new_images(findings), findings.new_training
+    noises = findings.images.noise.values() if findings.images else ()
+    of_each = [(each.from_seeds, each.from_images, each.from_both) for each in noises]
+    parts = [sum(part) for part in zip(*of_each, strict=True)]
+    total = sum(parts)
+    shares: list[Value] = [*(part / total for part in parts), "not known"] if total else [None] * 4
+    sources = (
+        ("seed: initialisation, data order, draw of training images", shares[0], "yes", "yes", "yes"),
+        ("test images", shares[1], "no", "yes", "no"),
+        ("seed at single test images", shares[2], "yes", "yes", "yes"),
+        ("training images that all seeds draw from", shares[3], "no", "no", "yes"),
+    )
+    columns = (
+        Column("source of variance"),
+        Column("share", ".0%", True),
+        Column("in the verdict"),
+        Column(f"in {NEW_IMAGES}"),
+        Column(f"in {NEW_TRAINING}"),
+    )
+    shown = [0, 1, 2, *([3] if verdicts else []), *([4] if training else [])]
+    is_drawing = bool(findings.contrasts) and all(each.arm.draws_training for each in findings.arms)
+    rows = tuple(tuple(source[place] for place in shown) for source in sources) if is_drawing else ()
+    title = "Sources of the variance of mean differences, and whether a claim allows for them"
+    return Table(tuple(columns[place] for place in shown), rows, title)
+
+
 def _write_range(values: Collection[float]) -> str:
     low, high = f"{min(values):.2g}", f"{max(values):.2g}"
     return low if low == high else f"{low} to {high}"
@@ -343,11 +384,12 @@ def make_data_table(findings: Findings) -> Table:
         *("first_completed", "first_lost", "second_completed", "second_lost", "scope"),
         *(f"{side}_{what}" for side in ("first", "second") for what in ("collapsed", "collapse_low", "collapse_high")),
         *("collapse_p", "reliability", "worst_case"),
-        *("new_images", "new_images_low", "new_images_high"),
+        *(f"{what}{end}" for what in ("new_images", "new_training") for end in ("", "_low", "_high")),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
     scores = {each.arm.name: each.scores for each in findings.arms}
     verdicts = _read_new_images(findings)
+    scope = write_scope(findings.rules.measure, [each.arm for each in findings.arms])
     rows = (
         (
             *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
@@ -356,15 +398,21 @@ def make_data_table(findings: Findings) -> Table:
             *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.label),
             *(each.verdict.survives_losses, each.verdict.seeds_needed, each.equivalence_low, each.equivalence_high),
             *(each.first_runs.completed, each.first_runs.lost, each.second_runs.completed, each.second_runs.lost),
-            write_scope(findings.rules.measure),
+            scope,
             *_list_rates(each),
             write_worst_case(each),
-            *((new.word, new.low, new.high) if (new := verdicts.get((each.first, each.second))) else (None,) * 3),
+            *_list_wider(verdicts.get((each.first, each.second))),
+            *_list_wider(findings.new_training.get((each.first, each.second))),
             *(scores[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts
     )
     return Table(tuple(map(Column, columns)), tuple(rows))
+
+
+def _list_wider(verdict: WiderVerdict | None) -> tuple[Value, ...]:
+    """Returns the word and the ends of the interval of a verdict."""
+    return (None,) * 3 if verdict is None else (verdict.word, verdict.low, verdict.high)
 
 
 def _list_rates(contrast: Contrast) -> tuple[Value, ...]:
@@ -386,7 +434,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         "rules": {**dataclasses.asdict(findings.rules), "measure": by},
         "factors": list(findings.factors),
         "base": findings.base,
-        "scope": write_scope(measure),
+        "scope": write_scope(measure, [each.arm for each in findings.arms]),
         "uncompared": dict(findings.uncompared),
         "arms": [_arm_to_dict(each) for each in findings.arms],
         "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
@@ -399,6 +447,9 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         and {_name_pair(findings, pair): dataclasses.asdict(each) for pair, each in images.noise.items()},
         "new_images": images
         and {_name_pair(findings, pair): dataclasses.asdict(each) for pair, each in images.verdicts.items()},
+        "new_training": {
+            _name_pair(findings, pair): dataclasses.asdict(each) for pair, each in findings.new_training.items()
+        },
         "mcnemar": images and {name: _by_seed(values) for name, values in images.mcnemar.items()},
         "summary": list(write_summary(findings)),
         "provenance": list(findings.provenance),

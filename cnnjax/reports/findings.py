@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import WITHOUT_SCORE, Arm, complete_measure, count_origins, describe_origins
+from cnnjax.reports.arms import (
+    WITHOUT_SCORE,
+    Arm,
+    complete_measure,
+    count_origins,
+    describe_origins,
+    find_training_draws,
+)
 from cnnjax.reports.images import ImageFindings, add_noise, load_image_findings
 from cnnjax.reports.rules import Rules
 from cnnjax.runs.store import Store
@@ -22,12 +29,15 @@ from cnnjax.statistics import (
     Ranks,
     Rate,
     Share,
+    TrainingDraw,
+    WiderVerdict,
     adjust_for_size,
     analyze_variance,
     compare_all_pairs,
     compare_in_looks,
     compare_with_baseline,
     complete,
+    decide_for_new_training,
     estimate_effects,
     estimate_rate,
     interquartile_mean,
@@ -86,6 +96,8 @@ class Findings:
         at_equal_size: the effects of levels adjusted for the log of parameters; empty if both go together.
         ranks: the names of the arms and their mean ranks over datasets; ``None`` for one dataset.
         images: what single test images show; ``None`` if predictions or images are not at hand.
+        draws: by arm, how its seeds draw their training images; arms that have the same for all seeds are absent.
+        new_training: by the two arms of a comparison, the verdict for new training images, where both draw alike.
         provenance: lines about the machine and the versions that made the results.
         remarks: further lines for the reader.
     """
@@ -105,6 +117,8 @@ class Findings:
     ranks: tuple[tuple[str, ...], Ranks] | None = None
     uncompared: Mapping[str, str] = field(default_factory=dict)
     images: ImageFindings | None = None
+    draws: Mapping[str, TrainingDraw] = field(default_factory=dict)
+    new_training: Mapping[tuple[str, str], WiderVerdict] = field(default_factory=dict)
     provenance: tuple[str, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
@@ -190,6 +204,7 @@ def compare_stored_arms(
         command=command,
         seeds=seeds,
         images=images,
+        draws=find_training_draws(arms),
         provenance=describe_origins(count_origins(record for arm in arms for record in arm.records.values())),
         remarks=(*remarks, *notes),
     )
@@ -206,6 +221,7 @@ def compare_arms(
     command: str = "",
     seeds: Sequence[int] = (),
     images: ImageFindings | None = None,
+    draws: Mapping[str, TrainingDraw] | None = None,
     provenance: Sequence[str] = (),
     remarks: Sequence[str] = (),
 ) -> Findings:
@@ -215,7 +231,7 @@ def compare_arms(
         arms: at least two, of one study.
         base: name of the arm that the others are compared with; ``None`` compares all pairs.
         rules: the rules of the comparison.
-        title, facts, command, provenance, remarks, images: as in `Findings`.
+        title, facts, command, provenance, remarks, images, draws: as in `Findings`.
         seeds: with `rules.looks`, all seeds that may be run, in their order.
 
     Raises:
@@ -267,9 +283,25 @@ def compare_arms(
         else (),
         ranks=rank_over_datasets(arms, values, rules) if several else None,
         images=images and add_noise(images, contrasts, planned_pairs, rules, all_pairs=base is None),
+        draws=draws or {},
+        new_training=_judge_new_training(contrasts, draws or {}, planned_pairs, rules, all_pairs=base is None),
         provenance=tuple(provenance),
         remarks=(*remarks, *(f"not compared: {name}: {why}" for name, why in uncompared.items())),
     )
+
+
+def _judge_new_training(
+    contrasts: Sequence[Contrast], draws: Mapping[str, TrainingDraw], k: int, rules: Rules, *, all_pairs: bool
+) -> dict[tuple[str, str], WiderVerdict]:
+    """Returns the verdicts for new training images of those comparisons whose arms draw them alike."""
+    verdicts = {}
+    for each in contrasts:
+        draw = draws.get(each.first)
+        if draw is not None and draw == draws.get(each.second):
+            verdict = decide_for_new_training(each, draw, k, rules, all_pairs=all_pairs)
+            if verdict is not None:
+                verdicts[each.first, each.second] = verdict
+    return verdicts
 
 
 def _keep_typical(outcomes: Outcomes, measure: Measure) -> dict[int, float]:

@@ -16,8 +16,8 @@ from cnnjax.statistics import (
     Contrast,
     Criteria,
     Measure,
-    NewImagesVerdict,
     Noise,
+    WiderVerdict,
     decide_for_new_images,
     mcnemar_p,
     split_noise,
@@ -57,7 +57,7 @@ class ImageFindings:
     test_size: int
     class_names: tuple[str, ...]
     noise: Mapping[tuple[str, str], Noise] = field(default_factory=dict)
-    verdicts: Mapping[tuple[str, str], NewImagesVerdict] = field(default_factory=dict)
+    verdicts: Mapping[tuple[str, str], WiderVerdict] = field(default_factory=dict)
 
 
 def load_image_findings(

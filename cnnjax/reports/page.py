@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cnnjax.console.tables import Column, Table, Value, split_code, write_value
 from cnnjax.errors import printable
 from cnnjax.figures.style import BLUE, INK, encode_figure
-from cnnjax.reports.documents import NEW_IMAGES, list_losses, list_meanings, list_reasons, make_document
+from cnnjax.reports.documents import NEW_IMAGES, NEW_TRAINING, list_losses, list_meanings, list_reasons, make_document
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.pictures import draw_all
 
@@ -138,7 +138,7 @@ def write_html(findings: Findings, all_tests: bool = False) -> str:
         before=[picture for picture in pictures if picture.name not in _AFTER_TABLES],
         after=[picture for picture in pictures if picture.name in _AFTER_TABLES],
         tables=[_prepare_table(number, table) for number, table in enumerate(document.tables, 1)],
-        meanings=list_meanings(findings.rules.measure),
+        meanings=list_meanings(findings),
         reasons=list_reasons(findings),
         losses=list_losses(findings),
         lacking=lacking,
@@ -187,6 +187,6 @@ def _prepare_table(number: int, table: Table) -> PageTable:
 def _prepare_cell(column: Column, value: Value, is_bold: bool) -> PageCell:
     number = value if isinstance(value, int | float) else None
     kind = "best" if is_bold else ""
-    if column.heading in ("verdict", NEW_IMAGES) and isinstance(value, str):
+    if column.heading in ("verdict", NEW_IMAGES, NEW_TRAINING) and isinstance(value, str):
         kind = f"verdict {re.split('[ ;]', value)[0]}"
     return PageCell(write_value(value, column), number, kind)

@@ -7,10 +7,11 @@ from typing import get_args
 import numpy as np
 
 from cnnjax.console.tables import capitalize
+from cnnjax.reports.arms import Arm
 from cnnjax.reports.findings import Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, Effect, Measure, NewImagesVerdict, Rate
+from cnnjax.statistics import Contrast, Effect, Measure, Rate, WiderVerdict
 from cnnjax.statistics.estimates import Estimate
 from cnnjax.statistics.losses import name_compared
 from cnnjax.statistics.measures import ACCURACY
@@ -78,6 +79,7 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
         *_say_interactions(findings),
         *_say_size(findings),
         *_say_noise(findings),
+        *_say_new_training(findings),
         *_say_runs_without_score(findings),
         *_say_measure(findings),
     )
@@ -126,9 +128,21 @@ def write_worst_case(contrast: Contrast) -> str:
     return contrast.verdict.word if contrast.verdict.survives_losses else "undecided"
 
 
-def write_scope(measure: Measure) -> str:
-    """Returns what verdicts and intervals on the measure are valid for."""
-    return f"over seeds, for one training and one {measure.split} set" if measure.split else "over seeds alone"
+def write_scope(measure: Measure, arms: Collection[Arm]) -> str:
+    """Returns what verdicts and intervals on the measure of these arms are valid for."""
+    if not measure.split:
+        return "over seeds alone"
+    drawing = sum(arm.draws_training for arm in arms)
+    if not drawing:
+        return f"over seeds, for one training and one {measure.split} set"
+    which = "" if drawing == len(arms) else ", where an arm makes them,"
+    return f"over seeds and their draws{which} from one set of training images, for one {measure.split} set"
+
+
+def write_images(arms: Iterable[Arm]) -> str:
+    """Returns for which images a mean of each of these arms alone is valid."""
+    is_drawing = any(arm.draws_training for arm in arms)
+    return "draws from these training images and these test images" if is_drawing else "these training and test images"
 
 
 def _say_verdicts(findings: Findings) -> Iterator[str]:
@@ -148,7 +162,7 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
         else:
             yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
         yield from _say_largest(findings)
-    yield f"This holds {write_scope(findings.rules.measure)}."
+    yield f"This holds {write_scope(findings.rules.measure, [each.arm for each in findings.arms])}."
     yield from _say_seeds(findings)
 
 
@@ -327,17 +341,34 @@ def _say_noise(findings: Findings) -> Iterator[str]:
         )
 
 
-def _say_new_images(verdicts: Collection[NewImagesVerdict]) -> str:
+def _say_new_images(verdicts: Collection[WiderVerdict]) -> str:
     if len(verdicts) == 1:
-        return f"The verdict is for these test images; for new images too: {next(iter(verdicts)).label}."
+        return f"The verdict is for these test images; for new images too: {_count_labels(verdicts)}."
+    return f"The verdicts are for these test images; for new images too: {_count_labels(verdicts)}."
+
+
+def _say_new_training(findings: Findings) -> Iterator[str]:
+    verdicts = findings.new_training.values()
+    if verdicts:
+        sizes = write_counts({draw.available for draw in findings.draws.values()}, "image")
+        which = "The verdict is" if len(verdicts) == 1 else "The verdicts are"
+        yield (
+            f"{which} for training images drawn from the same {sizes}; for new training images too: "
+            f"{_count_labels(verdicts)}."
+        )
+
+
+def _count_labels(verdicts: Collection[WiderVerdict]) -> str:
+    """Returns how many verdicts have each label: ``2 worse, 1 undecided``; of a single one, its label."""
+    if len(verdicts) == 1:
+        return next(iter(verdicts)).label
     counts = Counter(each.label for each in verdicts)
-    listed = ", ".join(
+    return ", ".join(
         f"{counts[label]} {label}"
         for word in get_args(Word)
         for label in sorted(counts, key=len)
         if label.startswith(word)
     )
-    return f"The verdicts are for these test images; for new images too: {listed}."
 
 
 def _say_runs_without_score(findings: Findings) -> Iterator[str]:

@@ -98,7 +98,7 @@ def draw_training(config: RunConfig, examples: int) -> NDArray[np.int32] | None:
     Example:
         >>> from cnnjax import DataConfig
         >>> draw_training(RunConfig(data=DataConfig(resample="bootstrap")), examples=5).tolist()
-        [1, 3, 4, 4, 4]
+        [1, 2, 2, 4, 4]
     """
     if config.data.resample == "none":
         return None

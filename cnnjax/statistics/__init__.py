@@ -6,7 +6,8 @@ from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_
 from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_baseline
 from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, mark_collapsed
 from cnnjax.statistics.measures import Measure
-from cnnjax.statistics.new_images import NewImagesVerdict, decide_for_new_images
+from cnnjax.statistics.new_images import WiderVerdict, decide_for_new_images
+from cnnjax.statistics.new_training import TrainingDraw, decide_for_new_training
 from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.ranks import Ranks, rank_arms
@@ -20,7 +21,6 @@ __all__ = [
     "Effect",
     "Losses",
     "Measure",
-    "NewImagesVerdict",
     "Noise",
     "Outcomes",
     "PairedComparison",
@@ -29,7 +29,9 @@ __all__ = [
     "RateComparison",
     "RunCounts",
     "Share",
+    "TrainingDraw",
     "Verdict",
+    "WiderVerdict",
     "adjust_for_size",
     "analyze_variance",
     "compare_all_pairs",
@@ -40,6 +42,7 @@ __all__ = [
     "complete",
     "decide",
     "decide_for_new_images",
+    "decide_for_new_training",
     "estimate_effects",
     "estimate_rate",
     "interquartile_mean",

@@ -4,6 +4,7 @@ The rules are those of verdicts on the images at hand, with the interval of `Noi
 images alike. It is never narrower, so a claim for new images is never easier to make.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnnjax.statistics.families import DEFAULT, Contrast
@@ -12,8 +13,8 @@ from cnnjax.statistics.verdicts import Criteria, Word
 
 
 @dataclass(frozen=True)
-class NewImagesVerdict:
-    """A decision for new seeds and new test images.
+class WiderVerdict:
+    """A decision for new seeds and for new images: of the test set, or of the training set.
 
     Attributes:
         word: verdict on the first arm against the second, for programs.
@@ -33,7 +34,7 @@ class NewImagesVerdict:
 
 def decide_for_new_images(
     contrast: Contrast, noise: Noise, k: int, criteria: Criteria = DEFAULT, *, all_pairs: bool = False
-) -> NewImagesVerdict:
+) -> WiderVerdict:
     """Decides whether the verdict on a comparison holds for new images too.
 
     The probability of any false claim for new images in the family is at most `criteria.alpha`, for differences and for
@@ -66,10 +67,22 @@ def decide_for_new_images(
         Graybill and Wang, "Confidence intervals on nonnegative linear combinations of variances", 1980; Schuirmann, "A
         comparison of the two one-sided tests procedure and the power approach", 1987.
     """
+    return decide_by_interval(contrast, noise.interval, k, criteria, all_pairs=all_pairs)
+
+
+def decide_by_interval(
+    contrast: Contrast,
+    find_interval: Callable[[float], tuple[float, float]],
+    k: int,
+    criteria: Criteria,
+    *,
+    all_pairs: bool,
+) -> WiderVerdict:
+    """Decides as `decide_for_new_images` does, by an interval never narrower than Student's, given its confidence."""
     level = min(contrast.level, criteria.alpha / k) if all_pairs else contrast.level
     narrow = min(contrast.equivalence_level, criteria.alpha / k)
-    low, high = noise.interval(1 - level)
-    narrow_low, narrow_high = noise.interval(1 - 2 * narrow)
+    low, high = find_interval(1 - level)
+    narrow_low, narrow_high = find_interval(1 - 2 * narrow)
     word: Word = "undecided"
     if contrast.verdict.word == "undecided":
         pass
@@ -78,4 +91,4 @@ def decide_for_new_images(
     elif low > 0 or high < 0:
         word = "better" if (low > 0) == criteria.measure.higher_is_better else "worse"
     is_partial = word != "undecided" and (contrast.first_runs.lost or contrast.second_runs.lost)
-    return NewImagesVerdict(word, f"{word} of the runs compared" if is_partial else word, level, narrow, low, high)
+    return WiderVerdict(word, f"{word} of the runs compared" if is_partial else word, level, narrow, low, high)

@@ -37,6 +37,7 @@ from experiments.measure.simulations import (
     tabulate_power,
     tabulate_verdicts,
 )
+from experiments.measure.training_simulations import tabulate_training
 
 PROG = "python -m experiments.measure.calibration"
 TABLES = (
@@ -48,6 +49,7 @@ TABLES = (
     tabulate_family_collapses,
     tabulate_gaps,
     tabulate_images,
+    tabulate_training,
     tabulate_power,
     tabulate_found,
     tabulate_pilots,
