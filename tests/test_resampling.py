@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from ablations import Study
+from ablations.study.grid import expand
 from cnnjax import DataConfig, Dataset, InputError, Interrupted, RunConfig, TrainConfig, fit, fit_many
 from cnnjax.data.dataset import Split
 from cnnjax.runs.history import Silence
@@ -165,22 +166,16 @@ def test_a_run_that_draws_has_a_key_of_its_own_and_others_keep_theirs():
     assert RunConfig.from_dict(values).key == plain.key
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ({"resample": "subset"}, "data.resample='subset': draws data.train_size training examples; must be given"),
-        ({"resample": "jackknife"}, "data.resample='jackknife': must be one of none, subset, bootstrap"),
-    ],
-)
-def test_settings_that_cannot_be_drawn_by_are_refused(data, message):
-    with pytest.raises(InputError, match=message):
-        DataConfig(**data)
+def test_an_unknown_way_of_drawing_is_refused():
+    with pytest.raises(InputError, match=r"data.resample='jackknife': must be one of none, subset, bootstrap"):
+        DataConfig(resample="jackknife")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"resample": "subset", "train_size": 301}, "data.train_size=301: must be < 301, .*data.resample='subset'"),
+        ({"resample": "subset", "train_size": 301}, "data.train_size=301: must be a number < 301, .*'subset' draws"),
+        ({"resample": "subset"}, "data.train_size=None: must be a number < 301"),
         ({"resample": "subset", "train_size": 302}, "data.train_size=302: must be <= 301"),
         ({"resample": "bootstrap", "train_size": 302}, "data.train_size=302: must be <= 301"),
     ],
@@ -201,6 +196,13 @@ def test_examples_sorted_by_class_may_be_drawn_from():
     dataset = Dataset.from_arrays((late.images, late.labels), (late.images, late.labels))
     with pytest.raises(InputError, match="class '2' is not among the 180 training examples"):
         take_splits(RunConfig(train=TrainConfig(validation_split=0.4), data=BOOTSTRAP), dataset)
+
+
+def test_a_study_may_vary_the_size_of_its_subsets():
+    study = Study(data=DataConfig(resample="subset"), grid={"train_size": [100, 200]})
+    assert [cell.config.data.train_size for cell in expand(study.config).cells] == [100, 200]
+    with pytest.raises(InputError, match=r"cell data.train_size=60000: .*: must be a number < 60000"):
+        expand(Study(data=DataConfig(resample="subset"), grid={"train_size": [100, 60000]}).config)
 
 
 @pytest.mark.slow

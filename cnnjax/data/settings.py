@@ -132,8 +132,6 @@ name/config:1.2.3
         given = next((name for name in READING if getattr(self, name) != getattr(DataConfig, name)), None)
         if given is not None and self.own_files != "folder":
             raise InputError(f"data.{given}: is for images in a folder, as data.name=folder:PATH; leave it out")
-        if self.resample == "subset" and self.train_size is None:
-            raise InputError("data.resample='subset': draws data.train_size training examples; must be given")
         if self.split_seed and self.test_split is None:
             raise InputError("data.split_seed: has no effect without data.test_split")
         if self.own_files and self.sha256 is not None:

@@ -46,8 +46,8 @@ def split_sizes(config: RunConfig, examples: int) -> tuple[int, int]:
         raise InputError(f"data.train_size={size}: must be <= {rest}, the training examples of {config.data.name}")
     if size == rest and config.data.resample == "subset":
         raise InputError(
-            f"data.train_size={size}: must be < {rest}, the training examples of {config.data.name}, for "
-            "data.resample='subset' to draw from"
+            f"data.train_size={config.data.train_size}: must be a number < {rest}, the training examples of "
+            f"{config.data.name}, of which data.resample='subset' draws as many"
         )
     steps = math.ceil(size / config.train.batch_size)
     if config.train.epochs * steps >= 2**31:
