@@ -19,7 +19,7 @@ from cnnjax.data.dataset import Split
 from cnnjax.runs.history import Silence
 from cnnjax.runs.splits import draw_training, take_splits
 from cnnjax.runs.store import Store
-from cnnjax.training import feeding, loop, memory
+from cnnjax.training import feeding, loop, memory, step
 from test_feeding import CONFIGS, DATASET, IMAGES, LABELS, PLAIN, assert_identical
 
 BOOTSTRAP, SUBSET = DataConfig("arrays", resample="bootstrap"), DataConfig("arrays", 100, resample="subset")
@@ -105,6 +105,20 @@ def test_a_run_trains_on_the_examples_that_it_draws(data, normalize):
     assert run.history[0].loss == pytest.approx(sum(losses) / len(rows), rel=1e-4)
     for ours, theirs in zip(jax.tree.leaves(run.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_an_image_that_is_drawn_twice_is_changed_in_two_ways(monkeypatch):
+    seen = []
+    config = take(DataConfig("arrays", 4, resample="bootstrap"), augment=("crop:3",), epochs=1)
+    monkeypatch.setattr(loop, "draw_training", lambda *_: np.zeros(4, np.int32))
+    monkeypatch.setattr(
+        step, "train_step", lambda state, batch, **_: seen.append(batch) or (state, step.Metrics.zero())
+    )
+    with jax.disable_jit():
+        state = loop._make_state(config, DATASET, {"train": DATASET.train})
+        step.train_last_batch(state, step.Metrics.zero(), DATASET.train, jnp.arange(4), batch_size=5)
+    assert len(np.unique(np.asarray(seen[0].images), axis=0)) > 1
+    assert set(np.asarray(seen[0].labels).tolist()) == {LABELS[0]}
 
 
 @pytest.mark.parametrize("data", [BOOTSTRAP, SUBSET], ids=["bootstrap", "subset"])

@@ -100,8 +100,8 @@ def calibrate(studies: int) -> Document:
         "correlation: of the two arms over the seeds",
         "families are half as many studies for the claims of a difference, bootstraps an eighth as many",
         "for new images, the margin is about four standard errors; a spread is off by the root mean square of the log",
-        "training images: those that a run trains on make up this share of the variance of a difference, over studies of "
-        "other images; other draws are from the same images, and verdicts are those for new ones",
+        "training images: those that a run trains on make up this share of the variance of a difference, over studies "
+        "of other images; other draws are from the same images, and verdicts are those for new ones",
         'unqualified: without "of the runs that completed"',
         "falls far: by ten standard deviations, which is far from guessing, so it counts as a run that trained",
         f"collapses: ends at guessing, {CHANCE:.0%}, whatever it would have been; more and less reliable: said of the "
