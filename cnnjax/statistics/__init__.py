@@ -1,5 +1,6 @@
 """Comparisons of arms: is this one better, by how much, and how sure are we? Pure functions; no JAX."""
 
+from cnnjax.statistics.any_time import plan_looks_at_any_time
 from cnnjax.statistics.capacity import adjust_for_size, pareto_front
 from cnnjax.statistics.estimates import interquartile_mean
 from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_effects
@@ -50,6 +51,7 @@ __all__ = [
     "mcnemar_p",
     "pareto_front",
     "plan_looks",
+    "plan_looks_at_any_time",
     "rank_arms",
     "spend",
     "split_noise",

@@ -131,16 +131,10 @@ def compare_paired(
     check(confidence, Annotated[float, Interval(0, 1, open_low=True, open_high=True)], "confidence")
     check(resolution, Annotated[float, Interval(0, open_low=True)] | None, "resolution")
     check(resampling_seed, Annotated[int, Interval(0)], "resampling_seed")
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
-        raise InputError("first and second have no seed in common")
-    a, b = (_read(values, seeds, name) for values, name in ((first, "first"), (second, "second")))
+    seeds, a, b = _align(first, second)
     differences = _subtract(a, b, resolution)
     n, mean = len(seeds), float(differences.mean())
-    deviation = float(differences.std(ddof=1)) if n > 1 else None
-    if deviation is not None and not np.ptp(differences):
-        deviation = 0.0
-    spread = None if deviation is None else max(deviation, least_spread(resolution) if least is None else least) or None
+    deviation, spread = _find_spread(differences, least_spread(resolution) if least is None else least)
     low, high, t_p = (None, None, None) if spread is None else _student(mean, spread, n, confidence)
     sign_flip_p, least = flip_signs(differences, resampling_seed)
     is_better = np.greater if higher_is_better else np.less
@@ -166,9 +160,43 @@ def compare_paired(
     )
 
 
+def find_differences(
+    first: Mapping[int, float], second: Mapping[int, float], resolution: float | None = None
+) -> tuple[np.ndarray, float | None]:
+    """Returns the differences at common seeds, float64 (pairs,), and their spread, as in a `PairedComparison`.
+
+    Arguments and errors are those of `compare_paired`.
+
+    Example:
+        >>> differences, spread = find_differences({0: 0.972, 1: 0.975, 2: 0.971}, {0: 0.970, 1: 0.971, 3: 0.968})
+        >>> differences.tolist(), f"{spread:.4f}"
+        ([0.002, 0.004], '0.0014')
+    """
+    _, a, b = _align(first, second)
+    differences = _subtract(a, b, resolution)
+    return differences, _find_spread(differences, least_spread(resolution))[1]
+
+
+def _find_spread(differences: np.ndarray, least: float) -> tuple[float | None, float | None]:
+    """Returns the standard deviation of the differences, and their spread, which is at least `least`."""
+    if len(differences) < 2:
+        return None, None
+    deviation = float(differences.std(ddof=1)) if np.ptp(differences) else 0.0
+    return deviation, max(deviation, least) or None
+
+
 def least_spread(resolution: float | None) -> float:
     """Returns the standard deviation of the rounding error of a difference, both of whose values are rounded."""
     return math.sqrt(2) * rounding_deviation(resolution)
+
+
+def _align(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Returns the common seeds of two arms, and the values of both at these."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        raise InputError("first and second have no seed in common")
+    a, b = (_read(values, seeds, name) for values, name in ((first, "first"), (second, "second")))
+    return seeds, a, b
 
 
 def _read(values: Mapping[int, float], seeds: list[int], name: str) -> np.ndarray:

@@ -1,19 +1,23 @@
-"""Group-sequential comparisons: tests at several planned looks, with the error rate of a single test.
+"""Sequential comparisons: tests at several looks, with the error rate of a single test.
 
-The looks are fixed before the first one: after the seeds of the study, after twice as many, and so on up to a maximum.
-The level is spent in proportion to the seeds seen (Lan and DeMets' spending function ``alpha * t``). A comparison that
-is decided at one look is not tested again.
+Either a few looks are fixed before the first one: after the seeds of the study, after twice as many, and so on up to a
+maximum. Their level is spent in proportion to the seeds seen (Lan and DeMets' spending function ``alpha * t``). Or
+there is a look after every seed, by the tests of `cnnjax.statistics.any_time`. A comparison that is decided at one look
+is not tested again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cnnjax.settings.checking import choice
+from cnnjax.statistics.any_time import equal_rates_p, find_least_seeds, find_levels
 from cnnjax.statistics.families import DEFAULT, Contrast, compare_outcomes, make_contrast, sidak
-from cnnjax.statistics.losses import Outcomes, complete, find_losses, mark_collapsed
-from cnnjax.statistics.verdicts import Criteria
+from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs, find_losses, mark_collapsed
+from cnnjax.statistics.paired import find_differences
+from cnnjax.statistics.verdicts import LEAST_SEEDS, Criteria, half_widths, judge
 
 _NODES = 200
 
@@ -72,23 +76,27 @@ def compare_in_looks(
     seeds: Sequence[int],
     looks: Sequence[int],
     criteria: Criteria = DEFAULT,
+    *,
+    at_any_time: bool = False,
 ) -> tuple[Contrast, ...]:
-    """Compares every other arm with the baseline at planned looks, and stops at the first look that decides.
+    """Compares every other arm with the baseline at several looks, and stops at the first look that decides.
 
-    Each comparison has Sidak's level for the number of comparisons, which is spent over its looks.
+    At planned looks, each comparison has Sidak's level for the number of comparisons, which is spent over its looks. At
+    looks at any time it has Bonferroni's, ``alpha / k``, because Sidak's inequality is not proved for these tests.
 
     Args:
         arms: outcomes of each arm by seed.
         baseline: name of the arm that the others are compared with.
         ended: seeds at which each arm has a result, with or without a value.
         seeds: all seeds that may be run, in order; a look uses as many of the first ones as it has seeds.
-        looks: number of seeds at each look, from `plan_looks`.
+        looks: number of seeds at each look, from `plan_looks`, or from `plan_looks_at_any_time`.
         criteria: as for `compare_with_baseline`.
+        at_any_time: whether the tests hold at any time, so that any looks are allowed.
 
     Returns:
         One contrast for each other arm that has reached its first look and shares a completed seed with the baseline:
         that of the look that decided it, or of the last look reached. If undecided, its `seeds_needed` is the next
-        look.
+        look. It has no intervals if lost runs leave fewer seeds than can decide at any time.
 
     Raises:
         InputError: `baseline` is not an arm, or an argument is out of range as in `compare_paired` and `decide`.
@@ -100,35 +108,104 @@ def compare_in_looks(
         ['better']
     """
     choice(baseline, tuple(arms), "baseline")
-    k = len(arms) - 1
-    levels = spend(looks, sidak(criteria.alpha, k))
+    k, measure = len(arms) - 1, criteria.measure
+    share = share_level(criteria.alpha, k, at_any_time)
+    spent = () if at_any_time else spend(looks, share)
+
+    def level(number: int, pairs: int) -> tuple[float, float]:
+        return find_levels(pairs, share) if at_any_time else (spent[number], spent[number])
+
     contrasts = []
     for name in (name for name in arms if name != baseline):
-        contrast = None
-        for number, (look, level) in enumerate(zip(looks, levels, strict=True), 1):
+        reached = None
+        for number, look in enumerate(looks):
             first = seeds[:look]
             if len(first) < look or not all(seed in ended[name] and seed in ended[baseline] for seed in first):
                 break
             own, others = (
-                mark_collapsed({seed: arms[each][seed] for seed in first if seed in arms[each]}, criteria.measure)
+                mark_collapsed({seed: arms[each][seed] for seed in first if seed in arms[each]}, measure)
                 for each in (name, baseline)
             )
-            if not complete(own).keys() & complete(others).keys():
+            pairs = len(complete(own).keys() & complete(others).keys())
+            if not pairs:
                 break
-            compared = compare_outcomes(own, others, 1 - level, criteria.measure)
-            losses = find_losses(own, others, criteria.measure)
-            scope = f"as one of {k} comparisons, " * (k > 1) + f"at look {number} of {len(looks)}"
-            contrast = make_contrast(
-                (name, baseline), compared, losses, (level, level), None, criteria, scope=scope, plans=False
-            )
-            if contrast.verdict.word != "undecided" or losses.both_at_chance:
-                break  # more seeds would not help, because neither network learns
-            further = looks[number] if number < len(looks) else None
-            what = f"the next look is at {further} seeds" if further else "it was the last look"
-            reason = f"{contrast.verdict.reason}; {what}"
-            contrast = replace(contrast, verdict=replace(contrast.verdict, reason=reason, seeds_needed=further))
-        contrasts += [contrast] if contrast else []
+            reached = number, own, others, level(number, pairs)
+            if _ends(own, others, reached[-1], criteria):
+                break
+        if reached is None:
+            continue
+        number, own, others, levels = reached
+        scope = f"as one of {k} comparisons, " * (k > 1)
+        scope += "looked at after every seed" if at_any_time else f"at look {number + 1} of {len(looks)}"
+        further = looks[number + 1] if number + 1 < len(looks) else None
+        contrasts.append(
+            _contrast((name, baseline), (own, others), levels, share if at_any_time else None, scope, further, criteria)
+        )
     return tuple(contrasts)
+
+
+def _contrast(
+    pair: tuple[str, str],
+    outcomes: tuple[Outcomes, Outcomes],
+    levels: tuple[float, float],
+    share: float | None,
+    scope: str,
+    further: int | None,
+    criteria: Criteria,
+) -> Contrast:
+    """Returns the comparison at a look.
+
+    Args:
+        pair: names of both arms.
+        outcomes: their outcomes at the look.
+        levels: levels of the tests of this look; 0 where so few seeds can never decide.
+        share: level of all looks together, if the tests hold at any time; otherwise ``None``.
+        scope: as for `decide`.
+        further: the next look; ``None`` after the last one.
+        criteria: as for `compare_with_baseline`.
+    """
+    losses = find_losses(*outcomes, criteria.measure)
+    options: dict[str, Any] = {}
+    if share:
+        assert losses.rates is not None  # two arms have rates
+        p = equal_rates_p(losses.rates.first_alone, losses.rates.second_alone)
+        losses = replace(losses, rates=replace(losses.rates, p=p))
+        worst = find_levels(len(losses.lowest), share) if losses.lowest else None
+        options = {"least": find_least_seeds(share), "rate_alpha": share, "worst_alphas": worst}
+    can_decide = all(levels)
+    if share and not can_decide:
+        levels = share, share
+    compared = compare_outcomes(*outcomes, 1 - levels[0], criteria.measure)
+    contrast = make_contrast(pair, compared, losses, levels, None, criteria, scope=scope, plans=False, **options)
+    if not can_decide:
+        contrast = replace(contrast, low=None, high=None, equivalence_low=None, equivalence_high=None)
+    if contrast.verdict.word != "undecided" or losses.both_at_chance:
+        return contrast
+    what = f"the next look is at {further} seeds" if further else "it was the last look"
+    reason = f"{contrast.verdict.reason}; {what}"
+    return replace(contrast, verdict=replace(contrast.verdict, reason=reason, seeds_needed=further))
+
+
+def share_level(alpha: float, k: int, at_any_time: bool) -> float:
+    """Returns the level of each of `k` comparisons, for all its looks together: Sidak's, or Bonferroni's at any time.
+
+    Example:
+        >>> f"{share_level(0.05, 20, at_any_time=False):.6f}", share_level(0.05, 20, at_any_time=True)
+        ('0.002561', 0.0025)
+    """
+    return alpha / max(k, 1) if at_any_time else sidak(alpha, k)
+
+
+def _ends(own: Outcomes, others: Outcomes, levels: tuple[float, float], criteria: Criteria) -> bool:
+    """Returns whether a comparison is decided, or more seeds would not help, because neither network learns."""
+    measure = criteria.measure
+    if Losses(count_runs([own], measure), count_runs([others], measure)).both_at_chance:
+        return True
+    differences, spread = find_differences(complete(own), complete(others), measure.resolution)
+    n = len(differences)
+    if n < LEAST_SEEDS or spread is None or not all(levels):
+        return False
+    return any(judge(differences.mean(), half_widths(np.asarray(spread), n, *levels), criteria.margin))
 
 
 def _exceed(bound: float, sums: np.ndarray, weights: np.ndarray, step: float, wanted: float) -> float:

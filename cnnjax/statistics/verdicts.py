@@ -101,7 +101,9 @@ def decide(
     *,
     equivalence_alpha: float | None = None,
     rate_alpha: float | None = None,
+    worst_alphas: tuple[float, float] | None = None,
     losses: Losses | None = None,
+    least: int = LEAST_SEEDS,
     labels: Mapping[str, str] | None = None,
     scope: str = "",
     plans: bool = True,
@@ -119,7 +121,10 @@ def decide(
         power: probability with which `seeds_needed` seeds decide, > alpha and < 1.
         equivalence_alpha: level of the one-sided tests; by default `alpha`.
         rate_alpha: level of the test of how often runs collapse; by default `alpha`.
+        worst_alphas: level of the test of a difference, and of each of the one-sided tests, in the worst case of the
+            lost runs; by default those of the typical run.
         losses: runs of both arms, including lost ones; by default none was lost.
+        least: fewest common seeds for a verdict.
         labels: labels that replace the words, such as `SIGNS`.
         scope: what the levels are adjusted for, such as ``as one of 14 comparisons``; becomes part of the reason.
         plans: whether the reason of an undecided comparison says how many seeds would decide it.
@@ -145,15 +150,15 @@ def decide(
     n, mean, spread = comparison.n, comparison.mean, comparison.spread
     rates = losses.rates if losses else None
     reliability = rates.reliability(alpha if rate_alpha is None else rate_alpha) if rates else ""
-    if n < LEAST_SEEDS:
+    if n < least:
         if losses and name_compared(losses.first, losses.second) == "trained":
             found = (
                 f"{n} seeds at which both arms trained tell" if n > 1 else "one seed at which both arms trained tells"
             )
-            needed = f"{LEAST_SEEDS} are needed"
+            needed = f"{least} are needed"
         else:
             found = f"{n} common seeds tell" if n > 1 else "one common seed tells"
-            needed = f"run {LEAST_SEEDS}"
+            needed = f"run {least}"
         reason = f"{found} too little of the spread: {needed}{_remark_rates(losses)}"
         return _leave_open(reason, reliability=reliability)
     if losses and losses.both_at_chance:
@@ -181,7 +186,7 @@ def decide(
     else:
         word = "better" if (mean > 0) == measure.higher_is_better else "worse"
         found = f"{_describe(mean, wide, 1 - alpha, measure)} leaves zero out"
-    holds = losses is None or survives(word, losses, levels, margin, measure.higher_is_better)
+    holds = losses is None or survives(word, losses, worst_alphas or levels, margin, measure.higher_is_better)
     label, restriction = (labels or {}).get(word, word), ""
     if losses and not holds:
         restriction = f"of the runs that {name_compared(losses.first, losses.second)}"
