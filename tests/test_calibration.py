@@ -17,7 +17,9 @@ from experiments.measure.simulations import (
     summarize_trained,
     tabulate_collapses,
     tabulate_family_collapses,
+    tabulate_looks,
     tabulate_losses,
+    tabulate_stopping,
 )
 
 
@@ -69,6 +71,17 @@ def test_collapsed_runs_make_no_part_of_a_result_wrong_more_often_than_its_level
         assert max(differs, above, below, reliable) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 30)
 
 
+def test_looks_at_any_time_are_wrong_no_more_often_than_their_level_says_and_decide_large_differences_sooner():
+    rows = {row[:2]: row[2:] for row in tabulate_looks(400).rows if row[0] in ("normal", "t of 3 degrees")}
+    for (_, looks), (*wrong, unspent) in rows.items():
+        assert max(wrong) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400)
+        assert not looks.startswith("at any time") or unspent > 0.15
+    for _, points, planned, _, seeds, decided, *_ in tabulate_stopping(200).rows:
+        if points in (0.3, 0.4, 0.6):
+            assert seeds < planned
+            assert decided > 0.95
+
+
 def test_the_command_writes_its_tables(tmp_path, capsys):
     assert main(["--studies", "2", "--markdown", str(tmp_path / "tables.md")]) == 0
     text = (tmp_path / "tables.md").read_text()
@@ -76,6 +89,7 @@ def test_the_command_writes_its_tables(tmp_path, capsys):
         "Two arms",
         "14 arms",
         "Looking again",
+        "until decided",
         "diverge",
         "collapse",
         "by gaps",

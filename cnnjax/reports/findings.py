@@ -352,7 +352,7 @@ def _compare(
     if not rules.looks:
         return compare_with_baseline(family, base, rules)
     ended = {arm.name: arm.ended for arm in arms}
-    return compare_in_looks(family, base, ended, seeds, rules.looks, rules)
+    return compare_in_looks(family, base, ended, seeds, rules.looks, rules, at_any_time=rules.at_any_time)
 
 
 def _summarize(

@@ -19,9 +19,11 @@ class Rules(Criteria):
 
     Attributes:
         looks: the numbers of seeds at which arms are compared, if undecided arms get more seeds; otherwise empty.
+        at_any_time: whether the looks are by tests that hold at any time.
     """
 
     looks: tuple[int, ...] = ()
+    at_any_time: bool = False
 
 
 def make_rules(

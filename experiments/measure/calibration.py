@@ -19,6 +19,7 @@ from cnnjax.console.tables import Document, write_markdown, write_terminal
 from cnnjax.console.terminal import find_width, run_command, say
 from cnnjax.machine.files import check_output, replace_file
 from cnnjax.settings.checking import Count, check
+from cnnjax.statistics.any_time import SCALE
 from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.plan_simulations import tabulate_found, tabulate_spreads
 from experiments.measure.simulations import (
@@ -35,6 +36,7 @@ from experiments.measure.simulations import (
     tabulate_losses,
     tabulate_pilots,
     tabulate_power,
+    tabulate_stopping,
     tabulate_verdicts,
 )
 from experiments.measure.training_simulations import tabulate_training
@@ -44,6 +46,7 @@ TABLES = (
     tabulate_verdicts,
     tabulate_families,
     tabulate_looks,
+    tabulate_stopping,
     tabulate_losses,
     tabulate_collapses,
     tabulate_family_collapses,
@@ -99,6 +102,8 @@ def calibrate(studies: int) -> Document:
         "where one arm has a noise of its own, it is the first; intervals are counted over all five differences",
         "correlation: of the two arms over the seeds",
         "families are half as many studies for the claims of a difference, bootstraps an eighth as many",
+        f"at any time: by e-values of effects with a scale of {SCALE:g} spreads of the differences, which is "
+        f"{100 * np.sqrt(2) * SPREAD:.2f} points; the true difference is in both directions equally often",
         "for new images, the margin is about four standard errors; a spread is off by the root mean square of the log",
         "training images: those that a run trains on make up this share of the variance of a difference, over studies "
         "of other images; other draws are from the same images, and verdicts are those for new ones",

@@ -1,12 +1,21 @@
 """Simulated studies whose true differences are known, and tables of how often the statistics are wrong about them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 
 from cnnjax.console.tables import Column, Table, Value
-from cnnjax.statistics import Measure, Noise, estimate_rate, plan_looks, spend, split_noise
+from cnnjax.statistics import (
+    Measure,
+    Noise,
+    estimate_rate,
+    plan_looks,
+    plan_looks_at_any_time,
+    spend,
+    split_noise,
+)
+from cnnjax.statistics.any_time import SCALE, find_levels
 from cnnjax.statistics.families import find_family_level, holm, sidak
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.paired import least_spread
@@ -116,6 +125,7 @@ def summarize(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 ALPHA, POWER = 0.05, 0.8
 SEEDS = (3, 5, 10, 20)
 LOOKS = ((3, 24), (5, 40), (10, 40))
+FIRST, MOST = 5, 40
 
 
 def tabulate_verdicts(studies: int) -> Table:
@@ -201,40 +211,77 @@ def tabulate_looks(studies: int) -> Table:
         Column("false equivalent, margin below", ".1%", True),
         Column("false better or worse without spending", ".1%", True),
     )
+    planned = [(plan_looks(*each), False) for each in LOOKS]
+    at_any_time = [(plan_looks_at_any_time(LEAST_SEEDS, MOST, ALPHA), True)]
     rows: list[tuple[Value, ...]] = []
-    for index, (noise, (first, most)) in enumerate(product(NOISES, LOOKS)):
-        random = np.random.default_rng(index)
-        looks = plan_looks(first, most)
-        levels = spend(looks, ALPHA)
+    for noise, (looks, is_free) in [*product(NOISES, planned), *product(NOISES, at_any_time)]:
+        random = np.random.default_rng(len(rows))
+        levels = _find_levels(looks, ALPHA, is_free)
         none, above, below = (
-            draw_differences(random, NOISES[noise], times * MARGIN, 0.0, (studies, most)) for times in (0, 1, -1)
+            draw_differences(random, NOISES[noise], times * MARGIN, 0.0, (studies, looks[-1])) for times in (0, 1, -1)
         )
         rates = (
-            _look(none, looks, levels)[0],
-            _look(above, looks, levels)[1],
-            _look(below, looks, levels)[1],
-            _look(none, looks, (ALPHA,) * len(looks))[0],
+            np.mean(_look(none, looks, levels)[0] == DIFFERS),
+            np.mean(_look(above, looks, levels)[0] == SAME),
+            np.mean(_look(below, looks, levels)[0] == SAME),
+            np.mean(_look(none, looks, [(ALPHA, ALPHA)] * len(looks))[0] == DIFFERS),
         )
-        rows.append((noise, ", ".join(map(str, looks)), *rates))
+        listed = f"at any time, {looks[0]} to {looks[-1]}" if is_free else ", ".join(map(str, looks))
+        rows.append((noise, listed, *map(float, rates)))
     return Table(columns, tuple(rows), "Looking again with more seeds")
 
 
-def _look(differences: np.ndarray, looks: tuple[int, ...], levels: tuple[float, ...]) -> tuple[float, float]:
-    """Returns how often the first look that decides finds a difference, and how often it finds equivalence."""
-    decided = np.zeros(len(differences), bool)
-    rates = np.zeros(2)
-    for found, same in _judge_looks(differences, looks, levels):
-        rates += np.sum(found & ~same & ~decided), np.sum(same & ~decided)
-        decided |= found | same
-    return float(rates[0] / len(decided)), float(rates[1] / len(decided))
+OPEN, DIFFERS, SAME = range(3)
 
 
-def _judge_looks(
-    differences: np.ndarray, looks: tuple[int, ...], levels: tuple[float, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for n, level in zip(looks, levels, strict=True):
+def _find_levels(
+    looks: Sequence[int], level: float, at_any_time: bool, scale: float = SCALE
+) -> list[tuple[float, float]]:
+    """Returns the levels of the tests of difference and of equivalence at each look, for a level of all together."""
+    if at_any_time:
+        return [find_levels(n, level, scale) for n in looks]
+    return [(each, each) for each in spend(looks, level)]
+
+
+def _look(
+    differences: np.ndarray, looks: Sequence[int], levels: Sequence[tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what the first look that decides has found in each study, and its number of seeds; else that of all."""
+    found, seeds = np.full(len(differences), OPEN), np.full(len(differences), looks[-1])
+    for n, each in zip(looks, levels, strict=True):
         mean, spread = summarize(differences[:, :n])
-        yield judge(mean, half_widths(spread, n, level, level), MARGIN)
+        differs, same = judge(mean, half_widths(spread, n, *each), MARGIN)
+        is_new = (differs | same) & (found == OPEN)
+        found[is_new], seeds[is_new] = np.where(same[is_new], SAME, DIFFERS), n
+    return found, seeds
+
+
+def tabulate_stopping(studies: int) -> Table:
+    """Tabulates how many seeds a comparison takes until it is decided, at planned looks and at any time."""
+    scales = (SCALE, SCALE / 2, 2 * SCALE)
+    columns = (
+        Column("comparisons", right=True),
+        Column("true difference, points", ".1f", True),
+        Column("planned looks: mean seeds", ".1f", True),
+        Column("decided", ".1%", True),
+        Column("any time: mean seeds", ".1f", True),
+        Column("decided", ".1%", True),
+        *(Column(f"mean seeds with a scale of {scale:g}", ".1f", True) for scale in scales[1:]),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for k, points in product((1, ARMS), (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)):
+        random = np.random.default_rng(len(rows))
+        drawn = draw_differences(random, NOISES["normal"], points / 100, 0.0, (studies, MOST))
+        drawn[::2] *= -1
+        planned, share = plan_looks(FIRST, MOST), ALPHA / k
+        plans = [(planned, _find_levels(planned, sidak(ALPHA, k), at_any_time=False))]
+        every = range(FIRST, MOST + 1)
+        plans += [(every, _find_levels(every, share, at_any_time=True, scale=scale)) for scale in scales]
+        results = [_look(drawn, *plan) for plan in plans]
+        means = [float(np.mean(seeds)) for _, seeds in results]
+        decided = [float(np.mean(found != OPEN)) for found, _ in results]
+        rows.append((k, points, means[0], decided[0], means[1], decided[1], *means[2:]))
+    return Table(columns, tuple(rows), f"Seeds until decided, {FIRST} at first and {MOST} at most")
 
 
 ARMS = 14
