@@ -30,16 +30,16 @@ from ablations.results import (
     pick_cell,
     sort_cells,
 )
-from ablations.study.grid import Cell, Grid, choose_cell, expand, read_choice
+from ablations.study.grid import Cell, Grid, choose_cell, expand, find_base_cell, read_choice
 from ablations.study.reading import find_study, list_shipped, read_toml
 from ablations.study.study import StudyConfig
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
-from cnnjax.data.loading import find_images
 from cnnjax.errors import InputError
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_rules
 from cnnjax.reports.findings import Findings
+from cnnjax.reports.plans import SequentialPlan, describe_plan, find_plans, refuse_other_rules
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
 from cnnjax.statistics import plan_looks
@@ -104,7 +104,7 @@ def repeat_run(arguments: ReportArguments, grid: StoredGrid) -> ReportArguments:
     from ablations.run import RunArguments
 
     run = parse_arguments(RunArguments, words[3:], RUN, RunArguments())
-    if run.top_up is None:
+    if run.top_up is None and run.until_decided is None:
         return arguments
     rules = {field.name: getattr(run, field.name) for field in fields(JudgingArguments)}
     return replace(arguments, baseline=run.baseline, top_up=run.top_up, **rules)
@@ -153,6 +153,7 @@ class Shown:
     remarks: tuple[str, ...]
     base: Mapping[str, str]
     looks: tuple[int, ...]
+    plan: SequentialPlan | None
 
     @property
     def part(self) -> Grid:
@@ -191,9 +192,14 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     store = Store(arguments.out)
     grids = {grid.name: grid for grid in store.list_grids()}
     study = read_study(arguments, lambda name: _read_stored(known) if known else _find_study(name, grids))
+    plan = _find_plan(expand(study, arguments.max_trials), store)
     looks: tuple[int, ...] = ()
-    if arguments.top_up is not None:
-        check_most(expand(study, arguments.max_trials), arguments.top_up)
+    if plan:
+        _check_plan(arguments, study, plan)
+        looks = plan.rules.looks
+        study = replace(study, seeds=plan.seeds)
+    elif arguments.top_up is not None:
+        check_most(expand(study, arguments.max_trials), arguments.top_up, f"--top-up {arguments.top_up}")
         looks = plan_looks(len(study.seeds), arguments.top_up)
         study = replace(study, seeds=extend_seeds(study.seeds, arguments.top_up))
     grid = expand(study, arguments.max_trials)
@@ -209,8 +215,14 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     cells = tuple(cell for cell in grid.cells if is_shown(cell.labels))
     if not cells:
         raise InputError(f"--filter: leaves none of the {len(grid.cells)} cells")
-    remarks = _remark_on_other_trials(grid, None if arguments.top_up is not None else grids.get(grid.name))
-    return Shown(study, grid, cells, records, tuple(remarks), list_base(study), looks)
+    remarks = _remark_on_other_trials(grid, None if looks else grids.get(grid.name))
+    if plan:
+        remarks.append(f"the verdicts are those of its plan: {describe_plan(plan)}")
+    else:
+        keys = {cell.seeded(0).key for cell in grid.cells}
+        others = find_plans(keys, store)
+        remarks += [f"the seeds of some cells depend on their results: {describe_plan(other)}" for other in others]
+    return Shown(study, grid, cells, records, tuple(remarks), list_base(study), looks, plan)
 
 
 def read_report(arguments: ReportArguments, shown: Shown) -> Report:
@@ -242,13 +254,35 @@ def compare_shown(shown: Shown, arguments: ReportArguments, baseline: Cell | Non
         shown.records,
         Store(arguments.out),
         baseline,
-        read_rules(arguments, shown.looks),
+        replace(shown.plan.rules, power=arguments.power) if shown.plan else read_rules(arguments, shown.looks),
         title=shown.study.title,
         facts=describe_study(shown.grid, shown.base),
         command=command,
         remarks=(*list_duplicates(shown.grid), *shown.remarks),
         shown={cell.name for cell in shown.cells},
     )
+
+
+def _find_plan(grid: Grid, store: Store) -> SequentialPlan | None:
+    """Returns the stored plan by which the arms of a grid are run until they are decided; ``None`` without one."""
+    keys = {cell.seeded(0).key for cell in grid.cells if cell.problem is None}
+    return next((plan for plan in find_plans(keys, store) if plan.is_of(keys)), None)
+
+
+def _check_plan(arguments: ReportArguments, study: StudyConfig, plan: SequentialPlan) -> None:
+    """Raises `InputError` if the arguments ask for another judgement than that of a stored plan."""
+    holds = f"{describe_plan(plan)}, which holds"
+    if arguments.pairs:
+        raise InputError(f"--pairs: {holds}; only comparisons with its baseline can be made")
+    if arguments.top_up is not None:
+        raise InputError(f"--top-up {arguments.top_up}: {holds}; leave the option out")
+    if arguments.seeds is not None and study.seeds not in (plan.seeds, plan.seeds[: plan.first]):
+        raise InputError(f"--seeds {arguments.seeds}: {holds}; leave the option out")
+    if arguments.baseline:
+        cell = choose_cell(arguments.baseline, expand(study, arguments.max_trials), "--baseline")
+        if cell.seeded(0).key != plan.arms[plan.baseline]:
+            raise InputError(f"--baseline {' '.join(arguments.baseline)}: {holds}; must be its baseline")
+    refuse_other_rules(arguments, read_rules(arguments), plan)
 
 
 def _find_study(name: str, grids: Mapping[str, StoredGrid]) -> StudyConfig:
@@ -280,17 +314,18 @@ def _say_nothing_stored(grid: Grid, grids: Mapping[str, StoredGrid], store: Stor
 
 
 def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
-    """Returns the cell to compare with: the one asked for, or the one that equals the study's base."""
+    """Returns the cell to compare with: that of the plan, the one asked for, or the one that equals the base."""
+    lists_cells = arguments.pairs or arguments.select or arguments.sort or arguments.pivot
+    if shown.plan and not lists_cells and len(shown.cells) > 1:
+        key = shown.plan.arms[shown.plan.baseline]
+        return next((cell for cell in shown.cells if cell.seeded(0).key == key), None)
     if arguments.baseline:
         return choose_cell(arguments.baseline, shown.part, "--baseline")
-    lists_cells = arguments.pairs or arguments.select or arguments.sort or arguments.pivot
     if lists_cells or arguments.format in ("csv", "json") or len(shown.cells) < 2:
         return None
     if len({cell.config.data.name for cell in shown.cells}) > 1:
         return None
-    base = shown.study.base
-    base = replace(base, data=find_images(base.data))
-    cell = next((cell for cell in shown.cells if replace(cell.config, seed=0).key == base.key), None)
+    cell = find_base_cell(shown.study, shown.cells)
     score = read_rules(arguments).measure.name
     has_result = cell and any(
         record.status == "completed" and (not record.config.trial or score in record.scores)

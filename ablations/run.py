@@ -9,6 +9,10 @@ A shipped study; a form that takes a minute; a grid without a file; the same lin
 Further seeds, up to 40, only for cells that are undecided against a baseline::
 
     python -m ablations.run padding --top-up 40 --baseline model.padding=valid
+
+The same, seed by seed, until every comparison with the base of the study is decided::
+
+    python -m ablations.run padding --until-decided 40
 """
 
 import shlex
@@ -27,7 +31,7 @@ from ablations.execution.source_folder import NO_SOURCE, gather_source
 from ablations.execution.topping_up import TopUp, describe_other_plans
 from ablations.execution.watching import GridObserver, TrackedGridObserver, make_grid_observer
 from ablations.execution.work import Budget, Executor, Policy
-from ablations.study.grid import choose_cell, expand
+from ablations.study.grid import choose_cell, expand, find_base_cell
 from ablations.study.study import StudyConfig
 from cnnjax.console.arguments import ADVANCED, Option, parse_arguments
 from cnnjax.console.terminal import format_seconds, run_command, say
@@ -68,8 +72,12 @@ class RunArguments(JudgingArguments, StudyArguments):
     """halving trains all cells for few epochs and continues with the better half, judged on validation examples."""
     top_up: int | None = None
     """With --baseline: the limit of seeds for cells that are undecided against the baseline."""
+    until_decided: int | None = None
+    """Run further seeds one by one, up to this many, for cells that are undecided against the baseline. The tests hold
+    at any time; the plan is stored before the first result, and holds."""
     baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
-    """With --top-up: the cell that the others are compared with; may be given again until one cell is left."""
+    """With --top-up or --until-decided: the cell that the others are compared with; may be given again until one cell
+    is left. Left out with --until-decided, the cell that equals the base of the study."""
     at_once: Annotated[int | None, ADVANCED] = None
     """Trials in one program; by default one on a CPU, and as many as fit the memory of an accelerator."""
     executor: Literal["local", "ray"] = "local"
@@ -138,27 +146,37 @@ def _check(arguments: RunArguments) -> None:
     if arguments.at_once is not None and arguments.executor == "ray":
         raise InputError(f"--at-once={arguments.at_once}: only for local workers; a task of Ray is one trial")
     check(arguments.at_once, Count | None, "--at-once")
-    if (arguments.top_up is None) != (not arguments.baseline):
-        raise InputError("--top-up and --baseline: each needs the other")
-    if arguments.top_up is None:
-        refuse_rules(arguments, "--top-up and --baseline")
-    if arguments.top_up is not None and arguments.budget == "halving":
-        raise InputError("--top-up: needs every cell trained to its end; leave out --budget halving")
+    if arguments.top_up is not None and arguments.until_decided is not None:
+        raise InputError("--top-up and --until-decided: give one of them; a study has one plan of looks")
+    if arguments.until_decided is None:
+        if (arguments.top_up is None) != (not arguments.baseline):
+            raise InputError("--top-up and --baseline: each needs the other")
+        if arguments.top_up is None:
+            refuse_rules(arguments, "--top-up and --baseline, or --until-decided")
+    for option, given in (("--top-up", arguments.top_up), ("--until-decided", arguments.until_decided)):
+        if given is not None and arguments.budget == "halving":
+            raise InputError(f"{option}: needs every cell trained to its end; leave out --budget halving")
     check(arguments.memory_limit, Annotated[float, Interval(0, open_low=True)] | None, "--memory-limit")
 
 
 def _read_top_up(arguments: RunArguments, study: StudyConfig) -> TopUp | None:
-    if arguments.top_up is None:
+    at_any_time = arguments.until_decided is not None
+    most = arguments.until_decided if at_any_time else arguments.top_up
+    if most is None:
         return None
-    check(arguments.top_up, Count, "--top-up")
+    check(most, Count, "--until-decided" if at_any_time else "--top-up")
     grid = expand(study, arguments.max_trials)
-    if len(grid.cells) * arguments.top_up > arguments.max_trials:
+    baseline = choose_cell(arguments.baseline, grid, "--baseline") if arguments.baseline else None
+    baseline = baseline or find_base_cell(study, grid.cells)
+    if baseline is None:
+        raise InputError("--until-decided: no cell equals the base of the study; needs --baseline FACTOR=LABEL")
+    top_up = TopUp(baseline, most, read_rules(arguments), at_any_time)
+    if len(grid.cells) * most > arguments.max_trials:
         raise InputError(
-            f"--top-up {arguments.top_up}: may come to {len(grid.cells) * arguments.top_up:,} trials; must be at most "
+            f"{top_up.option}: may come to {len(grid.cells) * most:,} trials; must be at most "
             f"--max-trials {arguments.max_trials:,}"
         )
-    baseline = choose_cell(arguments.baseline, grid, "--baseline")
-    return TopUp(baseline, arguments.top_up, read_rules(arguments))
+    return top_up
 
 
 def _make_executor(arguments: RunArguments, study: StudyConfig, observer: GridObserver) -> Executor:

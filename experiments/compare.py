@@ -27,6 +27,8 @@ from cnnjax.machine.processes import offer_cpu_devices
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_options
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.findings import Findings, compare_stored_arms
+from cnnjax.reports.plans import SequentialPlan, describe_plan, find_plans, refuse_other_rules
+from cnnjax.reports.rules import Rules
 from cnnjax.reports.scores import Columns, compare_scores, read_scores
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import Observer
@@ -34,7 +36,7 @@ from cnnjax.runs.record import Record
 from cnnjax.runs.selection import Selectors, choose_context, configure, find_contexts, read_selectors
 from cnnjax.runs.store import Store
 from cnnjax.runs.summary import summarize
-from cnnjax.settings.checking import Count, check
+from cnnjax.settings.checking import Count, check, write_count
 from cnnjax.settings.schema import flatten, write_literal
 
 PROG = "python -m experiments.compare"
@@ -112,8 +114,13 @@ def _compare_runs(arguments: CompareArguments, command: str) -> Findings:
     contexts = find_contexts(selectors, store.find_all())
     context = choose_context(contexts) or configure(selectors, "a", RunConfig())
     found = contexts.get(context, {"a": {}, "b": {}})
-    seeds = _choose_seeds(arguments, found)
     configs = {side: configure(selectors, side, context) for side in ("a", "b")}
+    plan = next(iter(find_plans([replace(config, seed=0).key for config in configs.values()], store)), None)
+    if plan:
+        _check_plan(arguments, rules, plan)
+        # As one of its comparisons, that of these two arms has its level by itself.
+        rules = replace(plan.rules, alpha=plan.level, power=arguments.power)
+    seeds = plan.seeds if plan else _choose_seeds(arguments, found)
     if arguments.by == "validation" and not context.train.validation_split:
         raise InputError("--by validation: needs --set train.validation_split=0.1, or another share")
     if arguments.run:
@@ -135,7 +142,21 @@ def _compare_runs(arguments: CompareArguments, command: str) -> Findings:
         title=f"Is {arms[0].name} better than {arms[1].name}?",
         facts=_describe_context(selectors, context, seeds),
         command=command,
+        seeds=seeds,
+        remarks=[f"judged as one of {write_count(len(plan.arms) - 1, 'comparison')}: {describe_plan(plan)}"]
+        if plan
+        else [],
     )
+
+
+def _check_plan(arguments: CompareArguments, rules: Rules, plan: SequentialPlan) -> None:
+    """Raises `InputError` if the arguments ask for another judgement, or other runs, than those of a stored plan."""
+    holds = f"{describe_plan(plan)}, which holds"
+    if arguments.seeds is not None:
+        raise InputError(f"--seeds {arguments.seeds}: {holds}; leave the option out")
+    if arguments.run:
+        raise InputError(f"--run: {holds}; `ablations.run` with --until-decided {len(plan.seeds)} goes on")
+    refuse_other_rules(arguments, rules, plan)
 
 
 def _describe_context(selectors: Selectors, context: RunConfig, seeds: tuple[int, ...]) -> tuple[str, ...]:

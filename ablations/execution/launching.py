@@ -15,7 +15,7 @@ from ablations.execution.halving import check_halving, run_halving
 from ablations.execution.in_process import InProcessExecutor
 from ablations.execution.local import LocalExecutor, Workers, make_local_executor
 from ablations.execution.locking import hold_store
-from ablations.execution.topping_up import TopUp, check_top_up, run_topping_up
+from ablations.execution.topping_up import TopUp, check_other_plans, check_top_up, run_topping_up
 from ablations.execution.watching import FailureObserver, GridObserver
 from ablations.execution.work import Budget, Ending, Executor, Policy, find_work
 from ablations.study.grid import MOST_TRIALS, Grid, expand
@@ -26,6 +26,7 @@ from cnnjax.data.settings import CHOOSING
 from cnnjax.errors import InputError
 from cnnjax.machine.native import prepare_layers
 from cnnjax.machine.processes import may_have_accelerators
+from cnnjax.reports.plans import find_plans
 from cnnjax.runs.config import RunConfig
 from cnnjax.runs.splits import take_splits
 from cnnjax.runs.store import Store, StoredGrid
@@ -82,6 +83,7 @@ def run_study(
         check_halving(grid)
     if top_up:
         check_top_up(grid, top_up)
+        check_other_plans(grid, top_up, Store(out))
     store, policy, observer = Store(out), policy or Policy(), observer or FailureObserver()
     _check_runs([cell.config for cell in grid.cells if cell.problem is None])
     make_executor = make_executor or _choose_executor(grid, workers, observer)
@@ -94,17 +96,32 @@ def run_study(
             executor.check_memory(waiting)
         store.create()
         stack.enter_context(hold_store(Path(out), command))
+        if top_up:
+            _settle_plan(grid, top_up, store)
+        parts: dict[str, dict[str, str]] = {}
 
         def run(part: Grid) -> Ending:
             # A rung of halving and a look of topping up have names of their own, and are stored without a study. The
             # last rung of halving has only the cells that are left, but the study's name: the whole grid is stored.
+            # All looks at any time have one name, so that there is not a grid for every seed.
             is_part = part.name != grid.name
-            store.add_grid(_describe("" if is_part else study.to_toml(), part if is_part else grid, command))
+            described = _describe("" if is_part else study.to_toml(), part if is_part else grid, command)
+            trials = parts.setdefault(part.name, {})
+            trials |= described.trials
+            store.add_grid(replace(described, trials=trials))
             return run_grid(part, store, executor, observer, policy)
 
         if top_up:
             return run_topping_up(grid, top_up, store, run)
         return run_halving(grid, store, run) if budget == "halving" else run(grid).counts
+
+
+def _settle_plan(grid: Grid, top_up: TopUp, store: Store) -> None:
+    """Stores the plan of a study that is run until it is decided, before its first trial; the first plan holds."""
+    check_other_plans(grid, top_up, store)  # again, as another process may have stored one before the store was held
+    plan = top_up.plan(grid)
+    if plan and not find_plans([*plan.arms.values()], store):
+        store.add_plan(plan.to_json())
 
 
 def _check_runs(configs: Iterable[RunConfig]) -> None:

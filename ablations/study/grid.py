@@ -393,6 +393,12 @@ def choose_cell(texts: Sequence[str], grid: Grid, option: str) -> Cell:
     raise InputError(f"{shown}: leaves {len(cells)} cells, must leave one; they differ in {listed}")
 
 
+def find_base_cell(study: StudyConfig, cells: Sequence[Cell]) -> Cell | None:
+    """Returns the cell that equals the base of the study; ``None`` if there is none."""
+    base = replace(study.base, data=find_images(study.base.data))
+    return next((cell for cell in cells if cell.seeded(0).key == base.key), None)
+
+
 def list_labels(grid: Grid, factor: str) -> list[str]:
     """Returns the labels of a factor in a grid, in order of first appearance."""
     return list(dict.fromkeys(cell.labels[factor] for cell in grid.cells))

@@ -46,10 +46,11 @@ def read_rules(arguments: JudgingArguments, looks: tuple[int, ...] = (), score: 
         looks, score: as in `make_rules`.
     """
     judging = {field.name: getattr(arguments, field.name) for field in fields(JudgingArguments)}
-    return make_rules(**judging, score=score, looks=looks, called=_name_option)
+    return make_rules(**judging, score=score, looks=looks, called=name_option)
 
 
-def _name_option(field: str) -> str:
+def name_option(field: str) -> str:
+    """Returns the option of a field: ``--lower-is-better``."""
     return f"--{field.replace('_', '-')}"
 
 
@@ -65,7 +66,7 @@ def refuse_options(arguments: JudgingArguments, names: Iterable[str], why: str) 
         value: Any = getattr(arguments, name)
         if value != getattr(defaults, name):
             words = [] if value is True else value if isinstance(value, tuple) else [value]
-            raise InputError(f"{' '.join(map(str, (_name_option(name), *words)))}: {why}")
+            raise InputError(f"{' '.join(map(str, (name_option(name), *words)))}: {why}")
 
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json", "html"]

@@ -163,6 +163,7 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
             yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
         yield from _say_largest(findings)
     yield f"This holds {write_scope(findings.rules.measure, [each.arm for each in findings.arms])}."
+    yield from _say_looks(findings)
     yield from _say_seeds(findings)
 
 
@@ -204,6 +205,19 @@ def _say_difference(findings: Findings, contrast: Contrast) -> str:
     first, second = contrast.first_runs, contrast.second_runs
     lost = f", as {first} runs {name_compared(first, second)} against {second}" if first.lost or second.lost else ""
     return f"{points} with {write_count(contrast.comparison.n, 'seed')}{lost}"
+
+
+def _say_looks(findings: Findings) -> Iterator[str]:
+    looks = findings.rules.looks
+    if not looks or not findings.contrasts:
+        return
+    if findings.rules.at_any_time:
+        when = f"after every seed from {looks[0]} to {looks[-1]}, by tests that hold at any time"
+    else:
+        when = f"at {', '.join(map(str, looks))} seeds, at levels that account for looking again"
+    open_ones = sum(each.verdict.seeds_needed is not None for each in findings.contrasts)
+    left = f"; {write_count(open_ones, 'comparison')} may still be decided by more seeds" if open_ones else ""
+    yield f"Arms are compared {when}, and a comparison ends at the first look that decides it{left}."
 
 
 def _say_seeds(findings: Findings) -> Iterator[str]:

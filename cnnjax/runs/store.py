@@ -22,7 +22,7 @@ from cnnjax.runs.config import RunConfig
 from cnnjax.runs.history import EpochMetrics
 from cnnjax.runs.record import FINAL, PackedRun, Record, Run, pack_run, unpack_predictions, unpack_run
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 LONGEST_PATH = 504
 """Longest absolute path, in bytes, of a store: SQLite's limit is 512, and the path of the journal is 8 bytes longer."""
 PHASES = ("load", "compile", "train", "evaluate", "total")
@@ -81,7 +81,14 @@ CREATE TABLE grid_trials (
     PRIMARY KEY (grid, position)
 ) WITHOUT ROWID;
 """
-# Version 1 had no pruned runs, output, grids or scores. SQLite cannot alter a CHECK, so the table is created anew.
+_PLANS = """
+CREATE TABLE plans (
+    content TEXT NOT NULL,
+    stored_at TEXT NOT NULL
+);
+"""
+# Version 1 had no pruned runs, output, grids, scores or plans. SQLite cannot alter a CHECK, so the table of runs is
+# created anew.
 _FROM_1 = f"""
 ALTER TABLE runs RENAME TO runs_of_version_1;
 {_RUNS}
@@ -90,8 +97,14 @@ INSERT INTO runs SELECT key, status, reason, NULL, dataset, seed, parameters, fl
     FROM runs_of_version_1 ORDER BY rowid;
 DROP TABLE runs_of_version_1;
 {_GRIDS}
+{_PLANS}
 """
-_STEPS = {0: _RUNS + _PARTS_OF_RUNS + _GRIDS, 1: _FROM_1, 2: "ALTER TABLE runs ADD COLUMN scores TEXT"}
+_STEPS = {
+    0: _RUNS + _PARTS_OF_RUNS + _GRIDS + _PLANS,
+    1: _FROM_1,
+    2: f"ALTER TABLE runs ADD COLUMN scores TEXT; {_PLANS}",
+    3: _PLANS,
+}
 """The statements that bring a database of this version to `SCHEMA_VERSION`."""
 _ENVIRONMENT = (
     sqlite3.SQLITE_BUSY,
@@ -242,6 +255,21 @@ class Store:
             self._check_texts("a grid", grid.name, grid.study, grid.command, *grid.trials, *grid.trials.values())
             self._check_time(grid.started_at, f"grid {grid.name}")
         return grids
+
+    def add_plan(self, content: str) -> None:
+        """Stores a plan of looks, as JSON; plans are never replaced. Raises the errors of `create`."""
+        with self._transaction() as connection:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            connection.execute("INSERT INTO plans VALUES (?, ?)", (content, now))
+
+    def list_plans(self) -> list[str]:
+        """Returns the plans of looks, as JSON, in the order they were stored."""
+        with connect_existing(self.path) as connection:
+            if connection is None or find_version(connection) < 4:
+                return []
+            plans = [row[0] for row in connection.execute("SELECT content FROM plans ORDER BY rowid")]
+        self._check_texts("a plan", *plans)
+        return plans
 
     def load(self, key: str) -> Run:
         """Returns the run whose key is or begins with `key`.

@@ -1,0 +1,149 @@
+"""Plans of studies that are run until they are decided: the first plan of a comparison is stored, and holds.
+
+The tests hold whenever somebody looks, but only for the arms, the level, the margin and the measure that were chosen
+before the first result. So these are stored, and whatever would change them afterwards is refused.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cnnjax.errors import CorruptionError, InputError
+from cnnjax.reports.arguments import JudgingArguments, name_option
+from cnnjax.reports.rules import Rules
+from cnnjax.runs.store import Store
+from cnnjax.statistics import Measure, plan_looks_at_any_time
+from cnnjax.statistics.sequential import share_level
+
+
+@dataclass(frozen=True)
+class SequentialPlan:
+    """What was fixed before the first look at a study that is run until it is decided.
+
+    Attributes:
+        study: name of the study.
+        baseline: name of the arm that the others are compared with.
+        arms: run key with seed 0 of every arm of the family, by name; the baseline is one of them.
+        seeds: all seeds that may be run, in their order.
+        first: how many of them are run before the first look.
+        alpha, margin, measure: as in `cnnjax.statistics.Criteria`.
+    """
+
+    study: str
+    baseline: str
+    arms: Mapping[str, str]
+    seeds: tuple[int, ...]
+    first: int
+    alpha: float
+    margin: float
+    measure: Measure
+
+    @property
+    def level(self) -> float:
+        """The level of one comparison, for all its looks together."""
+        return share_level(self.alpha, len(self.arms) - 1, at_any_time=True)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules by which the study is judged."""
+        looks = plan_looks_at_any_time(self.first, len(self.seeds), self.level)
+        return Rules(self.alpha, self.margin, measure=self.measure, looks=looks, at_any_time=True)
+
+    def shares_comparison(self, keys: Collection[str]) -> bool:
+        """Returns whether the arms with these run keys, with seed 0, include a comparison of the plan."""
+        return self.arms[self.baseline] in keys and len(set(self.arms.values()) & set(keys)) > 1
+
+    def is_of(self, keys: Collection[str]) -> bool:
+        """Returns whether these run keys, with seed 0, are those of its arms."""
+        return set(self.arms.values()) == set(keys)
+
+    def to_json(self) -> str:
+        """Returns the plan as it is stored."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SequentialPlan":
+        """Returns the plan that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: the text is no plan.
+        """
+        values: dict[str, Any] = json.loads(text)
+        plan = cls(**{**values, "seeds": tuple(values["seeds"]), "measure": Measure(**values["measure"])})
+        if plan.baseline not in plan.arms or not 0 < plan.first <= len(plan.seeds) or not plan.rules.looks:
+            raise ValueError("its parts do not belong together")
+        return plan
+
+    def find_change(self, other: "SequentialPlan") -> str | None:
+        """Returns what another plan of the same comparisons would change, such as ``--margin 0.2, not 0.5``."""
+        parts: dict[str, tuple[Any, Any]] = {
+            "the baseline is": (self.arms[self.baseline], other.arms[other.baseline]),
+            "the number of arms is": (len(self.arms), len(other.arms)),
+            "the arms are": (set(self.arms.values()), set(other.arms.values())),
+            "the most seeds are": (len(self.seeds), len(other.seeds)),
+            "the seeds at first are": (list(self.seeds[: self.first]), list(other.seeds[: other.first])),
+            "--by is": (self.measure.title, other.measure.title),
+            "the measure is": (self.measure, other.measure),
+            "--margin is": (self.margin * self.measure.scale, other.margin * other.measure.scale),
+            "--alpha is": (self.alpha, other.alpha),
+        }
+        named = {"the baseline is": (self.baseline, other.baseline), "the arms are": ("others", "these")}
+        for what, (mine, its) in parts.items():
+            if mine != its:
+                mine, its = named.get(what, (mine, its))
+                return f"{what} {_write(mine)}, not {_write(its)}"
+        return None
+
+
+def _write(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def list_plans(store: Store) -> list[SequentialPlan]:
+    """Returns the stored plans, the first one first.
+
+    Raises:
+        CorruptionError: a plan cannot be read.
+    """
+    try:
+        return [SequentialPlan.from_json(text) for text in store.list_plans()]
+    except (ValueError, TypeError, KeyError, AttributeError, InputError) as error:
+        raise CorruptionError(f"{store.path}: a stored plan cannot be read: {error}") from None
+
+
+def find_plans(keys: Collection[str], store: Store) -> list[SequentialPlan]:
+    """Returns the stored plans that share a comparison with arms, of which the run keys with seed 0 are given."""
+    return [plan for plan in list_plans(store) if plan.shares_comparison(keys)]
+
+
+def refuse_other_rules(arguments: JudgingArguments, rules: Rules, plan: SequentialPlan) -> None:
+    """Raises `InputError` if an option asks for other rules than those of the plan.
+
+    Args:
+        arguments: the arguments as typed; an option with its default value asks for nothing.
+        rules: the rules that they ask for.
+        plan: the plan.
+    """
+    default = type(arguments)()
+    measure = ("by", "unit", "lower_is_better", "chance")
+    agrees = {
+        **dict.fromkeys(measure, rules.measure == plan.measure),
+        "alpha": arguments.alpha == plan.alpha,
+        "margin": arguments.margin is not None and arguments.margin / plan.measure.scale == plan.margin,
+    }
+    for name, is_same in agrees.items():
+        value = getattr(arguments, name)
+        if value != getattr(default, name) and not is_same:
+            raise InputError(f"{name_option(name)} {value}: {describe_plan(plan)}, which holds; leave the option out")
+
+
+def describe_plan(plan: SequentialPlan) -> str:
+    """Returns in a few words which plan it is."""
+    margin = f"{plan.measure.write_margin(plan.margin)}{plan.measure.points}"
+    return (
+        f"the study {plan.study} is run until it is decided by a stored plan (baseline {plan.baseline}, "
+        f"{len(plan.arms)} arms, --alpha {plan.alpha:g}, margin {margin}, {plan.measure.title}, "
+        f"at most {len(plan.seeds)} seeds)"
+    )
