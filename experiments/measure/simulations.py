@@ -275,7 +275,7 @@ def tabulate_stopping(studies: int) -> Table:
         drawn[::2] *= -1
         planned, share = plan_looks(FIRST, MOST), ALPHA / k
         plans = [(planned, _find_levels(planned, sidak(ALPHA, k), at_any_time=False))]
-        every = range(FIRST, MOST + 1)
+        every = tuple(range(FIRST, MOST + 1))
         plans += [(every, _find_levels(every, share, at_any_time=True, scale=scale)) for scale in scales]
         results = [_look(drawn, *plan) for plan in plans]
         means = [float(np.mean(seeds)) for _, seeds in results]
