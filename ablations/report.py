@@ -218,10 +218,6 @@ def read_shown(arguments: ReportArguments, known: StoredGrid | None = None) -> S
     remarks = _remark_on_other_trials(grid, None if looks else grids.get(grid.name))
     if plan:
         remarks.append(f"the verdicts are those of its plan: {describe_plan(plan)}")
-    else:
-        keys = {cell.seeded(0).key for cell in grid.cells}
-        others = find_plans(keys, store)
-        remarks += [f"the seeds of some cells depend on their results: {describe_plan(other)}" for other in others]
     return Shown(study, grid, cells, records, tuple(remarks), list_base(study), looks, plan)
 
 

@@ -72,10 +72,10 @@ def test_collapsed_runs_make_no_part_of_a_result_wrong_more_often_than_its_level
 
 
 def test_looks_at_any_time_are_wrong_no_more_often_than_their_level_says_and_decide_large_differences_sooner():
-    rows = {row[:2]: row[2:] for row in tabulate_looks(400).rows if row[0] in ("normal", "t of 3 degrees")}
-    for (_, looks), (*wrong, unspent) in rows.items():
-        assert max(wrong) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400)
-        assert not looks.startswith("at any time") or unspent > 0.15
+    rows = {row[:2]: row[2:] for row in tabulate_looks(200).rows if not row[0].startswith("one arm")}
+    for (noise, looks), (*wrong, unspent) in rows.items():
+        assert max(wrong) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200)
+        assert (noise, looks[:11]) != ("normal", "at any time") or unspent > 0.1
     for _, points, planned, _, seeds, decided, *_ in tabulate_stopping(200).rows:
         if points in (0.3, 0.4, 0.6):
             assert seeds < planned

@@ -147,8 +147,9 @@ model.dense = [[16], [17]]
 
 
 @pytest.mark.slow
-def test_the_same_command_continues_a_run_stopped_in_any_look(tmp_path, start):
-    options = ("--top-up", "8", "--baseline", "model.dense=[16]")
+@pytest.mark.parametrize("option", ["--top-up", "--until-decided"])
+def test_the_same_command_continues_a_run_stopped_in_any_look(tmp_path, start, option):
+    options = (option, "8", "--baseline", "model.dense=[16]")
     study = tmp_path / "parts.toml"
     study.write_text(IN_PARTS)
     whole = finish(study, tmp_path / "whole", *options)

@@ -9,6 +9,7 @@ import pytest
 
 from ablations import run_study
 from ablations.execution.topping_up import TopUp
+from ablations.python import StudyResult
 from ablations.report import main as report
 from ablations.run import main as run
 from ablations.study.grid import choose_cell, expand
@@ -234,6 +235,11 @@ def test_a_report_on_a_part_of_the_arms_says_that_their_seeds_depend_on_their_re
     assert report([str(decided / "fewer.toml"), "--out", str(decided / "runs")]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "the seeds of some cells depend on their results: the study widths is run until it is decided" in text
+
+
+def test_a_comparison_in_python_says_that_the_seeds_depend_on_the_results(decided):
+    result = StudyResult(load_study(str(decided / "widths.toml")), Store(decided / "runs"))
+    assert "the seeds of some cells depend on their results" in str(result.compare("dense=[8]"))
 
 
 def test_two_arms_are_compared_as_the_report_of_the_whole_study_does(decided, capsys):
