@@ -89,6 +89,7 @@ def test_the_fewest_seeds_that_can_decide_are_those_whose_e_value_has_no_bound_b
         least = find_least_seeds(alpha)
         assert log_e_value(1e6, least) > math.log(1 / alpha) > log_e_value(1e6, least - 1)
         assert find_levels(least - 1, alpha)[0] == 0
+    assert 15 <= find_least_seeds(1e-8) <= 20
     assert plan_looks_at_any_time(9, 12, 0.05) == (9, 10, 11, 12)
     with pytest.raises(InputError, match=r"6 seeds can never decide at the level 0\.0025 .* must be >= 7"):
         plan_looks_at_any_time(3, 6, 0.05 / 20)

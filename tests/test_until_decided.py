@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ablations.run import main as run
 from ablations.study.grid import choose_cell, expand
 from ablations.study.reading import load_study
 from cnnjax import CorruptionError, InputError, Interrupted
-from cnnjax.reports.plans import list_plans
+from cnnjax.reports.plans import SequentialPlan, list_plans
 from cnnjax.reports.rules import Rules
 from cnnjax.runs.store import Store
 from cnnjax.statistics.any_time import find_levels
@@ -151,7 +152,7 @@ def test_the_first_plan_holds(decided, change, message):
     ("old", "new", "message"),
     [
         ("[[8], [9], [10]]", "[[8], [9]]", "the number of arms is 3, not 2"),
-        ("[[8], [9], [10]]", "[[8], [9], [11]]", "the arms are others, not these"),
+        ("[[8], [9], [10]]", "[[8], [9], [11]]", "the arms are others"),
         ("seeds = 3", "seeds = 4", r"the seeds at first are \[0, 1, 2\], not \[0, 1, 2, 3\]"),
     ],
 )
@@ -160,6 +161,17 @@ def test_a_study_that_shares_a_comparison_with_a_plan_must_have_that_plan_whatev
     path.write_text(STUDY.replace(old, new))
     with pytest.raises(InputError, match=rf"--until-decided 16: the study widths has a plan, .*: {message}"):
         run([str(path), "--out", str(decided / "runs"), "--until-decided", "16"])
+
+
+def test_a_plan_names_the_first_thing_that_another_one_would_change(decided):
+    (plan,) = list_plans(Store(decided / "runs"))
+    assert plan.find_change(plan) is None
+    metric = replace(plan.measure, name="f1", is_accuracy=False)
+    assert plan.find_change(replace(plan, measure=metric)) == "what is compared is test accuracy, not the metric f1"
+    assert replace(plan, measure=metric).find_change(
+        replace(plan, measure=replace(metric, higher_is_better=False))
+    ) == ("--lower-is-better is False, not True")
+    assert SequentialPlan.from_json(plan.to_json()) == plan
 
 
 def test_other_settings_are_other_comparisons_with_a_plan_of_their_own(decided):

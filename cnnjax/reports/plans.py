@@ -78,27 +78,27 @@ class SequentialPlan:
 
     def find_change(self, other: "SequentialPlan") -> str | None:
         """Returns what another plan of the same comparisons would change, such as ``--margin 0.2, not 0.5``."""
-        parts: dict[str, tuple[Any, Any]] = {
-            "the baseline is": (self.arms[self.baseline], other.arms[other.baseline]),
-            "the number of arms is": (len(self.arms), len(other.arms)),
-            "the arms are": (set(self.arms.values()), set(other.arms.values())),
-            "the most seeds are": (len(self.seeds), len(other.seeds)),
-            "the seeds at first are": (list(self.seeds[: self.first]), list(other.seeds[: other.first])),
-            "--by is": (self.measure.title, other.measure.title),
-            "the measure is": (self.measure, other.measure),
-            "--margin is": (self.margin * self.measure.scale, other.margin * other.measure.scale),
-            "--alpha is": (self.alpha, other.alpha),
-        }
-        named = {"the baseline is": (self.baseline, other.baseline), "the arms are": ("others", "these")}
-        for what, (mine, its) in parts.items():
+        if self.arms[self.baseline] != other.arms[other.baseline]:
+            return f"the baseline is {self.baseline}, not {other.baseline}"
+        for (what, mine), its in zip(self._list_parts().items(), other._list_parts().values(), strict=True):
             if mine != its:
-                mine, its = named.get(what, (mine, its))
-                return f"{what} {_write(mine)}, not {_write(its)}"
-        return None
+                return f"{what} {mine}, not {its}"
+        return None if other.is_of(self.arms.values()) else "the arms are others"
 
-
-def _write(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    def _list_parts(self) -> dict[str, Any]:
+        """Returns what holds, besides which arms are compared, as it is written."""
+        measure = self.measure
+        return {
+            "the number of arms is": len(self.arms),
+            "the most seeds are": len(self.seeds),
+            "the seeds at first are": list(self.seeds[: self.first]),
+            "what is compared is": measure.title if measure.is_accuracy else f"the metric {measure.name}",
+            "--unit is": "percent" if measure.is_share else "own",
+            "--lower-is-better is": not measure.higher_is_better,
+            "--chance is": measure.chance,
+            "--margin is": float(f"{self.margin * measure.scale:.12g}"),
+            "--alpha is": self.alpha,
+        }
 
 
 def list_plans(store: Store) -> list[SequentialPlan]:

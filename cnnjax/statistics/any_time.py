@@ -29,7 +29,7 @@ SCALE = 1.0
 Effects from 0.5 to 2 are those that take between a few and 40 seeds to see. Over that range no other scale is much
 better (`docs/calibration.md` compares them); larger effects are found in a few seeds anyway.
 """
-LEAST_LEVEL = 1e-9
+LEAST_LEVEL = 1e-12
 """Smaller levels count as 0: no difference that occurs is so clear."""
 
 
