@@ -115,7 +115,7 @@ def test_an_image_that_is_drawn_twice_is_changed_in_two_ways(monkeypatch):
         step, "train_step", lambda state, batch, **_: (state, seen.append(batch) or step.Metrics.zero())
     )
     data = step.Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-    step.train_last_batch(state, zero, data, jnp.arange(4), batch_size=5)
+    step.train_last_batch(state, step.Metrics.zero(), data, jnp.arange(4), batch_size=5)
     assert seen[0].labels.tolist() == [LABELS[0]] * 4
     assert len(np.unique(np.asarray(seen[0].images), axis=0)) > 1
 
