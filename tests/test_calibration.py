@@ -7,6 +7,7 @@ import pytest
 
 from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.calibration import main
+from experiments.measure.factor_simulations import CHANGE, combine, draw_cells, find_log_odds, tabulate_interactions
 from experiments.measure.simulations import (
     FAMILIES,
     NOISES,
@@ -99,3 +100,17 @@ def test_the_command_writes_its_tables(tmp_path, capsys):
     ):
         assert heading in text
     assert "Two arms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("interaction", [0.0, 0.3, -0.3])
+def test_simulated_factors_have_the_interaction_asked_for_in_log_odds(interaction):
+    cells = draw_cells(np.random.default_rng(4), 0.97, CHANGE, interaction, (500, 20))
+    assert combine(find_log_odds(cells)).mean() == pytest.approx(interaction, abs=0.006)
+    assert combine(cells).mean() < -0.003
+
+
+def test_effects_that_add_up_in_log_odds_depend_in_points_alone():
+    for accuracy, _, seeds, points, false, *_ in tabulate_interactions(300).rows:
+        assert false < 0.1
+        if seeds == 10 and accuracy < 0.99:
+            assert points > 0.9

@@ -7,7 +7,16 @@ import pytest
 from scipy import stats
 
 from cnnjax import InputError
-from cnnjax.statistics import Criteria, Measure, adjust_for_size, analyze_variance, compare_paired, estimate_effects
+from cnnjax.statistics import (
+    Criteria,
+    Measure,
+    adjust_for_size,
+    analyze_variance,
+    compare_paired,
+    estimate_effects,
+    split_variance,
+)
+from cnnjax.statistics.factors import MOST_FACTORS
 
 FACTORS = ("padding", "width")
 
@@ -209,3 +218,127 @@ def test_levels_without_a_common_combination_are_marked():
     found = estimate_effects(("strides", "width"), cells, criteria=criteria)
     effects = [each for each in found if "strides" in each.factors]
     assert [(each.is_common, each.combinations) for each in effects] == [(False, 1), (False, 1)]
+
+
+def share_over_all_orders(factors, cells):
+    """What each source adds, averaged over all orders of the sources, each model fitted by least squares."""
+    rows = [(cell, seed, value) for cell, values in cells.items() for seed, value in values.items()]
+    values = np.array([value for *_, value in rows])
+
+    def explain(sources):
+        chosen = [index for index in range(len(factors)) if index in sources]
+        groups = [*itertools.combinations(chosen, 2)] if len(chosen) > 1 else [chosen] * len(chosen)
+        keyed = [[tuple(cell[index] for index in group) for cell, *_ in rows] for group in groups]
+        keyed += [[seed for _, seed, _ in rows]] * ("seed" in sources)
+        columns = [[float(key == level) for key in column] for column in keyed for level in set(column)]
+        matrix = np.array([np.ones(len(rows)), *columns]).T
+        left = values - matrix @ np.linalg.lstsq(matrix, values, rcond=None)[0]
+        return 1 - float(left @ left / np.sum((values - values.mean()) ** 2))
+
+    sources = [*range(len(factors)), "seed"]
+    shares = dict.fromkeys(sources, 0.0)
+    orders = list(itertools.permutations(sources))
+    for order in orders:
+        for place, source in enumerate(order):
+            shares[source] += (explain(order[: place + 1]) - explain(order[:place])) / len(orders)
+    return [shares[source] for source in sources]
+
+
+@pytest.mark.parametrize("lost", [(), [("s", "32")], [("s", "8"), ("v", "16")]])
+def test_shares_of_the_variance_are_means_over_all_orders(lost):
+    cells = {cell: values for cell, values in simulate(interaction=0.004, spread=0.004).items() if cell not in lost}
+    del next(iter(cells.values()))[3]
+    split = split_variance(FACTORS, cells)
+    assert [*split.factors.values(), split.seeds] == pytest.approx(share_over_all_orders(FACTORS, cells))
+    assert sum(split.factors.values()) + split.seeds + split.rest == pytest.approx(1)
+
+
+def test_in_a_full_grid_the_interactions_are_divided_among_their_factors():
+    random = np.random.default_rng(0)
+    grid = itertools.product("ab", "cde", "fg")
+    cells = {cell: dict(enumerate(random.normal(len(set("adf") & set(cell)), 1, 4))) for cell in grid}
+    factors = ("x", "y", "z")
+    total = np.var([value for values in cells.values() for value in values.values()]) * len(cells) * 4
+    squares = {share.factors: share.squares / total for share in analyze_variance(factors, cells)}
+    split = split_variance(factors, cells)
+    for factor in factors:
+        halves = sum(each / 2 for names, each in squares.items() if len(names) == 2 and factor in names)
+        assert split.factors[factor] == pytest.approx(squares[factor,] + halves)
+
+
+def test_without_variance_or_with_too_many_factors_there_is_nothing_to_divide():
+    assert split_variance(("f",), {("a",): {0: 0.9, 1: 0.9}, ("b",): {0: 0.9}}) is None
+    assert split_variance(("f",), {("a",): {}}) is None
+    many = MOST_FACTORS + 1
+    assert split_variance(tuple(map(str, range(many))), {("a",) * many: {0: 0.1}, ("b",) * many: {0: 0.2}}) is None
+
+
+def test_a_cell_that_lost_nearly_all_its_runs_does_not_take_the_seeds_from_the_others():
+    cells = simulate()
+    for seed in (1, 2, 3, 4):
+        cells["s", "16"][seed] = None
+    padding, sixteen, thirty_two = estimate_effects(FACTORS, cells)
+    assert (padding.combinations, padding.contrast.comparison.n, padding.contrast.verdict.word) == (2, 5, "better")
+    # The widths are compared where all of them are: with the padding that kept its runs.
+    assert [(each.combinations, each.contrast.comparison.n) for each in (sixteen, thirty_two)] == [(1, 5), (1, 5)]
+    (first, second) = estimate_effects(FACTORS, cells, 2)
+    assert (first.contrast.comparison.n, second.contrast.comparison.n) == (1, 5)
+
+
+IMAGES = 1000
+SHARES = Criteria(measure=Measure("f1", resolution=1 / IMAGES))
+
+
+def count_right(odds, seeds=5, spread=0.0):
+    """Returns cells of two factors whose log-odds are given, with a common shift by seed and whole counts of images."""
+    shifts = np.linspace(-0.3, 0.3, seeds)
+    noise = np.random.default_rng(0).normal(0, spread, (len(odds), seeds))
+    return {
+        cell: {
+            seed: float(np.rint(IMAGES / (1 + np.exp(-value - shifts[seed] - noise[number, seed])))) / IMAGES
+            for seed in range(seeds)
+        }
+        for number, (cell, value) in enumerate(odds.items())
+    }
+
+
+def test_an_interaction_in_log_odds_by_hand():
+    counts = {("v", "8"): 900, ("s", "8"): 950, ("v", "16"): 990, ("s", "16"): 1000}
+    cells = {cell: {0: right / IMAGES, 1: right / IMAGES} for cell, right in counts.items()}
+    (found,) = estimate_effects(FACTORS, cells, 2, criteria=SHARES)
+    odds = {cell: np.log((right + 0.5) / (IMAGES - right + 0.5)) for cell, right in counts.items()}
+    expected = odds["s", "16"] - odds["v", "16"] - odds["s", "8"] + odds["v", "8"]
+    assert found.log_odds.difference == pytest.approx(expected)
+    # Of two seeds that agree, the spread is what rounding may hide: 1 / sqrt(12) images, by the slope of the log-odds.
+    slopes = [1 / (right + 0.5) + 1 / (IMAGES - right + 0.5) for right in counts.values()]
+    error = np.sqrt(np.sum(np.square(slopes)) / 12 / 2)
+    assert found.log_odds.high - expected == pytest.approx(stats.t.ppf(0.975, 1) * error)
+    assert found.log_odds.word == "undecided"  # two seeds decide nothing
+
+
+def test_an_interaction_that_comes_from_the_ceiling_alone_is_none_in_log_odds():
+    odds = {("v", "8"): 1.0, ("s", "8"): 2.0, ("v", "16"): 4.0, ("s", "16"): 5.0}
+    (found,) = estimate_effects(FACTORS, count_right(odds, spread=0.05), 2, criteria=SHARES)
+    assert found.contrast.verdict.label == "depends"
+    assert (found.log_odds.word, found.log_odds.difference) == ("undecided", pytest.approx(0, abs=0.2))
+
+
+@pytest.mark.parametrize(("last", "word"), [(2.0, "depends"), (5.5, "reversed")])
+def test_an_interaction_may_hold_or_turn_round_in_log_odds(last, word):
+    odds = {("v", "8"): 1.0, ("s", "8"): 2.0, ("v", "16"): 4.0, ("s", "16"): last}
+    (found,) = estimate_effects(FACTORS, count_right(odds, 8, spread=0.05), 2, criteria=SHARES)
+    assert found.contrast.comparison.mean < -0.05
+    assert found.log_odds.word == word
+
+
+def test_there_are_no_log_odds_of_certainty_without_a_number_of_images_nor_of_losses():
+    cells = count_right({("v", "8"): 1.0, ("s", "8"): 2.0, ("v", "16"): 2.0, ("s", "16"): 4.0})
+    unknown = Criteria(measure=Measure("f1"))
+    (found,) = estimate_effects(FACTORS, cells, 2, criteria=unknown)
+    assert found.log_odds is not None
+    cells["s", "16"][0] = 1.0
+    (found,) = estimate_effects(FACTORS, cells, 2, criteria=unknown)
+    assert found.log_odds is None
+    (found,) = estimate_effects(FACTORS, cells, 2, criteria=Criteria(measure=Measure("loss", is_share=False)))
+    assert found.log_odds is None
+    assert all(effect.log_odds is None for effect in estimate_effects(FACTORS, cells, criteria=SHARES))

@@ -92,9 +92,13 @@ def test_the_summary_says_the_most_important_first():
         "The largest difference among the better: padding=valid, width=16 less padding=valid, width=8 is +1.9"
     )
     text = "\n".join(summary)
-    assert "What explains most of the variance between runs: " in text
+    assert "The variance between runs comes from: width " in text
     assert "padding same instead of valid: " in text
     assert "What one factor does depends on the other for padding and width, of the runs that completed." in text
+    assert (
+        "In log-odds, where values near 100% have as much room as others, this is shown too for padding and width."
+        in text
+    )
     assert "over seeds, for one training and one test set" in text
     assert "Not counted, because they have no accuracy: 1 failed of 20 runs." in text
     assert "Compared by test accuracy" in summary[-1]
@@ -213,10 +217,37 @@ def test_the_interval_shown_is_the_one_that_the_verdict_rests_on():
     assert table.rows[1][place] == write_interval(better.low, better.high)
 
 
-def test_an_interaction_has_a_sign_and_is_neither_better_nor_worse():
-    (table,) = [each for each in make_document(find_study()).tables if "interactions" in each.title]
-    labels = {row[0]: dict(zip((c.heading for c in table.columns), row, strict=True))["verdict"] for row in table.rows}
-    assert labels["padding: same - valid x width: 16 - 8"].startswith("negative")
+def test_an_interaction_depends_and_says_whether_it_does_in_log_odds():
+    (table,) = [each for each in make_document(find_study()).tables if "Effects of levels" in each.title]
+    rows = {row[0]: dict(zip((c.heading for c in table.columns), row, strict=True)) for row in table.rows}
+    interaction = rows["padding: same - valid x width: 16 - 8"]
+    assert interaction["verdict"].startswith("depends of the runs that completed")
+    assert interaction["in log-odds"] == "depends"
+    assert rows["width: 16 - 8"]["in log-odds"] is None
+
+
+def test_an_interaction_that_the_ceiling_may_explain_says_so():
+    odds = {("valid", "8"): 2.0, ("same", "8"): 3.0, ("valid", "16"): 4.0, ("same", "16"): 5.0}
+    arms = [
+        make_arm(f"padding={padding}, width={width}", draw(1 / (1 + np.exp(-value)), number))
+        for number, ((padding, width), value) in enumerate(odds.items())
+    ]
+    findings = find_study(arms=arms, base="padding=valid, width=8")
+    assert [each.contrast.verdict.label_word for each in findings.interactions] == ["depends"]
+    said = [sentence for sentence in write_summary(findings) if "log-odds" in sentence]
+    assert said == [
+        "In log-odds, where values near 100% have as much room as others, this is not shown for padding and width, "
+        "where it may be only that values near 100% leave little room."
+    ]
+
+
+def test_where_the_variance_comes_from_adds_up_in_every_format():
+    findings = find_study()
+    (table,) = [each for each in make_document(findings).tables if "comes from" in each.title]
+    assert [name for name, _ in table.rows] == ["width", "padding", "the seed", "the rest"]
+    assert sum(share for _, share in table.rows) == pytest.approx(1)
+    split = to_dict(findings)["split"]
+    assert sum(split["factors"].values()) + split["seeds"] + split["rest"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("base", ["padding=valid, width=8", None])

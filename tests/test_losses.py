@@ -289,13 +289,13 @@ def test_an_effect_that_cannot_be_estimated_counts_in_the_family():
     assert only.contrast.level == pytest.approx(0.05 / 2)
 
 
-def test_interactions_have_a_sign_and_are_neither_better_nor_worse():
+def test_an_interaction_depends_and_is_neither_better_nor_worse():
     cells = {
         (a, b): draw(0.004 * (a == "y" and b == "v"), seed=index)
         for index, (a, b) in enumerate([("x", "u"), ("x", "v"), ("y", "u"), ("y", "v")])
     }
     (found,) = estimate_effects(("a", "b"), cells, 2, criteria=Criteria(measure=MEASURE))
-    assert (found.contrast.verdict.word, found.contrast.verdict.label.split(";")[0]) == ("better", "positive")
+    assert (found.contrast.verdict.word, found.contrast.verdict.label.split(";")[0]) == ("better", "depends")
 
 
 def test_a_difference_not_shown_to_exceed_the_margin_says_so():

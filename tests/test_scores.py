@@ -121,10 +121,10 @@ def test_worst_cases_effects_and_ranks_follow_the_direction_that_is_better():
         assert lower.contrast.verdict.label == higher.contrast.verdict.label
     for higher, lower in zip(up.interactions, down.interactions, strict=True):
         assert lower.contrast.verdict.word == higher.contrast.verdict.word
-        assert {higher.contrast.verdict.label_word, lower.contrast.verdict.label_word} in (
-            {"positive", "negative"},
-            {higher.contrast.verdict.word},
-        )
+        assert lower.contrast.verdict.label == higher.contrast.verdict.label
+        assert lower.contrast.comparison.mean == pytest.approx(-higher.contrast.comparison.mean)
+        assert lower.log_odds.word == higher.log_odds.word
+        assert lower.log_odds.difference == pytest.approx(-higher.log_odds.difference)
 
 
 def test_a_score_in_its_own_unit_is_judged_like_a_share_of_another_scale():

@@ -304,12 +304,23 @@ MARKS = {
 
 def explain_marks(figure: "Figure", verdicts: Iterable[Verdict], *others: Any) -> None:
     """Adds a legend below a figure: the verdicts that occur, then `others`, which are artists with labels."""
+    from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
 
     found = {verdict.word: verdict.label_word for verdict in verdicts}
-    handles = [Line2D([], [], label=found[word], **mark.style) for word, mark in MARKS.items() if word in found]
-    every = [*handles, *others]
-    figure.legend(handles=every, loc="outside lower center", ncols=min(len(every), 6))
+    marks: dict[str, list[Any]] = {}
+    for word, mark in MARKS.items():
+        if word in found:  # an interaction above zero and one below have one label
+            marks.setdefault(found[word], []).append(Line2D([], [], **mark.style))
+    handles = [*map(tuple, marks.values()), *others]
+    labels = [*marks, *(other.get_label() for other in others)]
+    figure.legend(
+        handles,
+        labels,
+        handler_map={tuple: HandlerTuple(ndivide=None)},
+        loc="outside lower center",
+        ncols=min(len(handles), 6),
+    )
 
 
 _LEAST_SIDE, _TILE_GAP = 24, 3

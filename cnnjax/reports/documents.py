@@ -8,6 +8,8 @@ from cnnjax.console.tables import Column, Document, Table, Value, capitalize
 from cnnjax.reports.arms import describe_invalid_arms, describe_lost_runs
 from cnnjax.reports.findings import ArmResult, Findings
 from cnnjax.reports.sentences import (
+    depends,
+    list_sources,
     name_arms,
     name_contrasts,
     name_effect,
@@ -59,6 +61,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
         make_contrast_table(findings, all_tests),
         _make_collapse_table(findings),
         _make_effect_table(findings, all_tests),
+        _make_source_table(findings),
         _make_share_table(findings),
         _make_size_table(findings),
         _make_rank_table(findings),
@@ -229,11 +232,14 @@ def _write_part(count: int, of: int) -> str | int:
 
 
 def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
+    effects = (*findings.effects, *findings.interactions)
+    has_log_odds = any(effect.log_odds and depends(effect) for effect in effects)
     columns = (
         Column("effect"),
         Column("difference", right=True),
         Column("interval", right=True),
         Column("verdict"),
+        *([Column("in log-odds")] if has_log_odds else []),
         Column("runs"),
         Column("over", right=True),
         *(_TESTS if all_tests else {}),
@@ -245,14 +251,21 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
             measure.write_difference(effect.contrast.comparison.mean),
             write_interval(*effect.contrast.decisive_interval, measure),
             effect.contrast.verdict.label,
+            *([effect.log_odds.word if effect.log_odds and depends(effect) else None] if has_log_odds else []),
             write_runs(effect.contrast),
             _write_part(effect.combinations, effect.possible),
             *(read(effect.contrast) for read in (_TESTS.values() if all_tests else ())),
         )
-        for effect in (*findings.effects, *findings.interactions)
+        for effect in effects
     )
     title = "Effects of levels, and interactions (x), over combinations of the other factors"
     return Table(columns, tuple(rows), f"{title}, in {measure.unit_of_differences}")
+
+
+def _make_source_table(findings: Findings) -> Table:
+    columns = (Column("source"), Column("share", ".1%", True))
+    title = "Where the variance between runs comes from; an interaction is divided among its factors"
+    return Table(columns, tuple(list_sources(findings)), title)
 
 
 def _make_share_table(findings: Findings) -> Table:
@@ -439,6 +452,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         "arms": [_arm_to_dict(each) for each in findings.arms],
         "contrasts": [dataclasses.asdict(each) for each in findings.contrasts],
         "shares": [dataclasses.asdict(each) for each in findings.shares],
+        "split": findings.split and dataclasses.asdict(findings.split),
         "effects": [dataclasses.asdict(each) for each in findings.effects],
         "interactions": [dataclasses.asdict(each) for each in findings.interactions],
         "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],

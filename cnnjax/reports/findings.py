@@ -30,6 +30,7 @@ from cnnjax.statistics import (
     Rate,
     Share,
     TrainingDraw,
+    VarianceSplit,
     WiderVerdict,
     adjust_for_size,
     analyze_variance,
@@ -44,6 +45,7 @@ from cnnjax.statistics import (
     mark_collapsed,
     pareto_front,
     rank_arms,
+    split_variance,
 )
 from cnnjax.statistics.estimates import Estimate, estimate_score
 from cnnjax.statistics.losses import find_collapsed
@@ -92,6 +94,8 @@ class Findings:
         uncompared: by arm, why it could not be compared; it still counts in the family.
         shares: the shares of the variance by factor and interaction; empty for a single factor, or where the runs
             do not determine them.
+        split: the variance between runs, divided among the factors, the seed and the rest; ``None`` where `shares` is
+            empty.
         effects, interactions: the effects of levels, averaged over the cells that have them.
         at_equal_size: the effects of levels adjusted for the log of parameters; empty if both go together.
         ranks: the names of the arms and their mean ranks over datasets; ``None`` for one dataset.
@@ -111,6 +115,7 @@ class Findings:
     base: str | None
     contrasts: tuple[Contrast, ...]
     shares: tuple[Share, ...] = ()
+    split: VarianceSplit | None = None
     effects: tuple[Effect, ...] = ()
     interactions: tuple[Effect, ...] = ()
     at_equal_size: tuple[Contrast, ...] = ()
@@ -262,6 +267,7 @@ def compare_arms(
         else ()
         for order in (1, 2)
     )
+    shares = analyze_variance(factors, cells) if len(factors) > 1 and not several else ()
     contrasts = () if several else _compare(arms, family, base, rules, seeds)
     planned_pairs = max(len(family) - 1 if base else math.comb(len(family), 2), 1)
     uncompared = {} if several else dict(_list_uncompared(arms, base, contrasts, rules, seeds))
@@ -275,7 +281,8 @@ def compare_arms(
         base=base,
         contrasts=contrasts,
         uncompared=uncompared,
-        shares=analyze_variance(factors, cells) if len(factors) > 1 and not several else (),
+        shares=shares,
+        split=split_variance(factors, cells) if shares else None,
         effects=main,
         interactions=interactions,
         at_equal_size=adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules)

@@ -15,10 +15,12 @@ from cnnjax.statistics import Contrast, Effect, Measure, Rate, WiderVerdict
 from cnnjax.statistics.estimates import Estimate
 from cnnjax.statistics.losses import name_compared
 from cnnjax.statistics.measures import ACCURACY
-from cnnjax.statistics.verdicts import SIGNS, Word
+from cnnjax.statistics.verdicts import Word
 
 _MOST = 6
 """Largest number of items that a sentence lists."""
+_ON_LOG_ODDS = {"depends": "shown too", "reversed": "the other way round", "undecided": "not shown"}
+"""What is said of an interaction by the word of its log-odds; what is said last qualifies the pairs before it."""
 
 
 def name_arms(findings: Findings) -> dict[str, str]:
@@ -288,14 +290,20 @@ def _say_ranks(findings: Findings) -> Iterator[str]:
     )
 
 
+def list_sources(findings: Findings) -> list[tuple[str, float]]:
+    """Returns the sources of the variance between runs with their shares: the factors, largest first, seed and rest."""
+    if findings.split is None:
+        return []
+    short, split = shorten_paths(findings.factors), findings.split
+    factors = sorted(split.factors.items(), key=lambda item: -item[1])
+    return [*((short[factor], share) for factor, share in factors), ("the seed", split.seeds), ("the rest", split.rest)]
+
+
 def _say_shares(findings: Findings) -> Iterator[str]:
-    clear, short = [share for share in findings.shares if share.low > 0][:3], shorten_paths(findings.factors)
-    if clear:
-        named = (f"{' x '.join(short[factor] for factor in each.factors)} {each.omega_squared:.2f}" for each in clear)
-        yield (
-            f"What explains most of the variance between runs: {', then '.join(named)} (omega squared, of what each "
-            "adds to the rest; these shares overlap, so they do not add up to 1)."
-        )
+    sources = list_sources(findings)
+    if sources and any(share.low > 0 for share in findings.shares):
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in sources)
+        yield f"The variance between runs comes from: {listed} (an interaction is divided among its factors)."
 
 
 def _say_effects(findings: Findings) -> Iterator[str]:
@@ -314,16 +322,37 @@ def _say_effects(findings: Findings) -> Iterator[str]:
 
 def _say_interactions(findings: Findings) -> Iterator[str]:
     interactions, short = findings.interactions, shorten_paths(findings.factors)
-    found = [effect for effect in interactions if effect.contrast.verdict.word in SIGNS]
+    found = [effect for effect in interactions if depends(effect)]
     if found:
         for restriction in sorted({effect.contrast.verdict.restriction for effect in found}):
             some = [effect for effect in found if effect.contrast.verdict.restriction == restriction]
             pairs = dict.fromkeys(" and ".join(short[factor] for factor in effect.factors) for effect in some)
             said = f", {restriction}" if restriction else ""
             yield f"What one factor does depends on the other for {', '.join(pairs)}{said}."
+        yield from _say_log_odds(found, short)
     elif interactions:
         undecided = sum(effect.contrast.verdict.word == "undecided" for effect in interactions)
         yield f"No interaction stands out of the noise; {undecided} of {len(interactions)} are undecided."
+
+
+def depends(effect: Effect) -> bool:
+    """Returns whether an interaction is found: whether what one factor does depends on the other."""
+    return len(effect.factors) > 1 and effect.contrast.verdict.word in ("better", "worse")
+
+
+def _say_log_odds(found: Sequence[Effect], short: Mapping[str, str]) -> Iterator[str]:
+    pairs: dict[str, list[str]] = {}
+    for effect in found:
+        if effect.log_odds:
+            pairs.setdefault(" and ".join(short[factor] for factor in effect.factors), []).append(effect.log_odds.word)
+    said: dict[str, list[str]] = {}
+    for pair, words in pairs.items():
+        word = next((word for word in ("depends", "reversed") if word in words), "undecided")
+        said.setdefault(_ON_LOG_ODDS[word], []).append(pair)
+    if said:
+        listed = "; ".join(f"{word} for {', '.join(names)}" for word, names in said.items())
+        may = ", where it may be only that values near 100% leave little room" * (_ON_LOG_ODDS["undecided"] in said)
+        yield f"In log-odds, where values near 100% have as much room as others, this is {listed}{may}."
 
 
 def _say_size(findings: Findings) -> Iterator[str]:

@@ -3,7 +3,15 @@
 from cnnjax.statistics.any_time import plan_looks_at_any_time
 from cnnjax.statistics.capacity import adjust_for_size, pareto_front
 from cnnjax.statistics.estimates import interquartile_mean
-from cnnjax.statistics.factors import Effect, Share, analyze_variance, estimate_effects
+from cnnjax.statistics.factors import (
+    Effect,
+    LogOdds,
+    Share,
+    VarianceSplit,
+    analyze_variance,
+    estimate_effects,
+    split_variance,
+)
 from cnnjax.statistics.families import Contrast, compare_all_pairs, compare_with_baseline
 from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, mark_collapsed
 from cnnjax.statistics.measures import Measure
@@ -20,6 +28,7 @@ __all__ = [
     "Contrast",
     "Criteria",
     "Effect",
+    "LogOdds",
     "Losses",
     "Measure",
     "Noise",
@@ -31,6 +40,7 @@ __all__ = [
     "RunCounts",
     "Share",
     "TrainingDraw",
+    "VarianceSplit",
     "Verdict",
     "WiderVerdict",
     "adjust_for_size",
@@ -55,4 +65,5 @@ __all__ = [
     "rank_arms",
     "spend",
     "split_noise",
+    "split_variance",
 ]

@@ -2,23 +2,24 @@
 
 The shares come from an analysis of variance with a mean for every seed (runs with the same seed share their batches),
 main effects, and interactions of two factors. Sums of squares are of type II: a term is tested by how much it improves
-the model of all terms that do not contain it. So the design may be unbalanced or incomplete. Effects are paired
-differences between levels, averaged over those combinations of the other factors that both levels have.
+the model of all terms that do not contain it. So the design may be unbalanced or incomplete, but then these shares
+overlap; those of `split_variance` add up to one. Effects are paired differences between levels, averaged over those
+combinations of the other factors that all levels have.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from cnnjax.errors import InputError
-from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all
+from cnnjax.statistics.families import DEFAULT, Contrast, contrast_all, holm
 from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired, round_off
-from cnnjax.statistics.verdicts import SIGNS, Criteria
+from cnnjax.statistics.verdicts import DEPENDENCE, LEAST_SEEDS, Criteria
 
 Labels = tuple[str, ...]
 """A cell, as the labels of its levels, in the order of the factors."""
@@ -30,6 +31,8 @@ Term = tuple[int, ...]
 """Index of one factor (main effect), or of two (interaction)."""
 Block = Sequence[tuple[Labels, int]]
 """Cells that differ only in the chosen factors, each with its sign (+1 or -1) in the effect."""
+MOST_FACTORS = 8
+"""Largest number of factors among which the variance is divided: every set of them is a model to fit."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,93 @@ def _indicate(keys: Sequence[object]) -> np.ndarray:
     return np.array([[key == other for other in distinct] for key in keys], float)
 
 
+@dataclass(frozen=True)
+class VarianceSplit:
+    """The variance between runs, divided among its sources; the shares add up to 1.
+
+    Attributes:
+        factors: share of each factor, by its name, with its part of the interactions.
+        seeds: share of the seed: what all cells have in common at a seed.
+        rest: share of what neither explains, such as what a seed does in one cell alone.
+    """
+
+    factors: Mapping[str, float]
+    seeds: float
+    rest: float
+
+
+def split_variance(factors: Sequence[str], cells: Accuracies) -> VarianceSplit | None:
+    """Divides the variance between runs among the factors, the seed and the rest, by Shapley's value.
+
+    How much a source explains depends on which others came before it, unless the design is balanced. So its share is
+    the mean, over all orders of the sources, of what it adds to those before it; a set of factors explains what their
+    main effects and interactions of two do. In a full grid with equal seeds, a share is the sum of squares of the
+    factor plus half of those of its interactions, divided by the total.
+
+    The shares describe the runs that were made. Noise counts as explained where it can be, so a factor without any
+    effect has a share of about its degrees of freedom divided by the number of runs, less one.
+
+    Args:
+        factors: names of the factors, distinct.
+        cells: accuracies of the cells, by seed; all of them count, also where other cells lack a seed.
+
+    Returns:
+        The shares; ``None`` if the values are all equal, or for more than `MOST_FACTORS` factors.
+
+    Example:
+        >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968}, {0: 0.980, 1: 0.982, 2: 0.979}
+        >>> split = split_variance(["padding"], {("valid",): valid, ("same",): same})
+        >>> f"{split.factors['padding']:.1%} + {split.seeds:.1%} + {split.rest:.1%}"
+        '94.8% + 5.0% + 0.2%'
+
+    References:
+        Lindeman, Merenda and Gold, Introduction to Bivariate and Multivariate Analysis, 1980; Groemping, "Relative
+        importance for linear regression in R: the package relaimpo", 2006; Shapley, "A value for n-person games", 1953.
+    """
+    if len(factors) > MOST_FACTORS or not any(cells.values()):
+        return None
+    design = _Design(cells)
+    centred = design.values - design.values.mean()
+    total = float(centred @ centred)
+    if total <= 1e-24 * float(design.values @ design.values):
+        return None
+    count = len(factors)
+    seeds, sources = count, range(count + 1)
+    terms: list[Term] = [(index,) for index in range(count)] + list(combinations(range(count), 2))
+    columns = [_indicate([tuple(labels[index] for index in term) for labels in design.labels]) for term in terms]
+    matrix = np.hstack([*columns, design.seeds])
+    owners = [frozenset(term) for term, block in zip(terms, columns, strict=True) for _ in range(block.shape[1])]
+    owners += [frozenset([seeds])] * design.seeds.shape[1]
+    products, targets = matrix.T @ matrix, matrix.T @ centred
+    explained = {
+        chosen: _explain(products, targets, [owner <= chosen for owner in owners]) / total
+        for size in range(count + 2)
+        for chosen in map(frozenset, combinations(sources, size))
+    }
+    shares = dict.fromkeys(sources, 0.0)
+    for chosen, part in explained.items():
+        for source in sources:
+            if source not in chosen:
+                weight = 1 / ((count + 1) * math.comb(count, len(chosen)))
+                shares[source] += weight * (explained[chosen | {source}] - part)
+    rest = max(1 - explained[frozenset(sources)], 0.0)
+    return VarianceSplit({name: shares[index] for index, name in enumerate(factors)}, shares[seeds], rest)
+
+
+def _explain(products: np.ndarray, targets: np.ndarray, chosen: Sequence[bool]) -> float:
+    """Returns the sum of squares that the chosen columns explain, from their products with each other and the target.
+
+    The columns are indicators, so their products are whole numbers, and an eigenvalue is far from zero or is zero.
+    """
+    if not any(chosen):
+        return 0.0
+    kept = np.flatnonzero(chosen)
+    values, vectors = np.linalg.eigh(products[np.ix_(kept, kept)])
+    along = vectors.T @ targets[kept]
+    is_determined = values > 1e-9 * values[-1]
+    return float(np.sum(along[is_determined] ** 2 / values[is_determined]))
+
+
 def _share(
     design: _Design,
     terms: Sequence[Term],
@@ -177,6 +267,28 @@ def _noncentralities(ratio: float, freedom: int, error_freedom: int, confidence:
 
 
 @dataclass(frozen=True)
+class LogOdds:
+    """An interaction of shares, such as accuracies, on the scale of their log-odds.
+
+    Near 100% a change has little room, so what one factor does depends on the other in percentage points, even if both
+    multiply the odds of a right answer by the same everywhere. Such an interaction is none in log-odds.
+
+    Attributes:
+        difference: the interaction in log-odds.
+        level: level of its test, by Holm's procedure over the interactions of the study in log-odds.
+        low, high: Student's interval with confidence ``1 - level``; ``None`` without a spread.
+        word: ``depends`` if the interval leaves zero out, ``reversed`` if it does on the other side than an interaction
+            that was found in points, else ``undecided``.
+    """
+
+    difference: float
+    level: float
+    low: float | None
+    high: float | None
+    word: str
+
+
+@dataclass(frozen=True)
 class Effect:
     """The effect of a level of one factor, or of a pair of levels of two, against the reference levels.
 
@@ -191,6 +303,7 @@ class Effect:
         unpaired: seeds that are left out because some of the cells have no value for them.
         contrast: the comparison, whose difference is the effect, as one of the family of all effects of its order; the
             runs of its first side are those of cells with the sign +1.
+        log_odds: the interaction in log-odds; ``None`` for main effects, and where the measure is no share.
     """
 
     factors: tuple[str, ...]
@@ -201,6 +314,7 @@ class Effect:
     is_common: bool
     unpaired: tuple[int, ...]
     contrast: Contrast
+    log_odds: LogOdds | None = None
 
     @property
     def name(self) -> str:
@@ -228,13 +342,17 @@ def estimate_effects(
 
     Returns:
         The effects that can be estimated: those with completed runs of a common seed, in some combination of the other
-        factors' levels.
+        factors' levels. A combination whose cells have fewer than three seeds in common is left out where others have
+        more, as it would take the seeds from all. Interactions of shares have their `LogOdds` too.
 
     Example:
         >>> valid, same = {0: 0.970, 1: 0.971, 2: 0.968, 3: 0.969}, {0: 0.980, 1: 0.982, 2: 0.979, 3: 0.978}
         >>> (effect,) = estimate_effects(["padding"], {("valid",): valid, ("same",): same})
         >>> effect.name, f"{effect.contrast.comparison.mean:.3f}", effect.contrast.verdict.word
         ('padding: same - valid', '0.010', 'better')
+
+    References:
+        Loftus, "On interpretation of interactions", 1978 (the scale of an interaction).
     """
     if not cells:
         return ()
@@ -248,16 +366,15 @@ def estimate_effects(
     ]
     measure = criteria.measure
     told = [(plan, compared) for plan in planned if (compared := _compare(plan, cells, measure)) is not None]
-    signs = SIGNS if measure.higher_is_better else {"better": "negative", "worse": "positive"}
     contrasts = contrast_all(
         [(" x ".join(factors[index] for index in plan.chosen), "0") for plan, _ in told],
         [compared for _, compared in told],
         [_find_losses(plan.blocks, cells, measure) for plan, _ in told],
         len(planned),
         criteria,
-        labels=signs if order > 1 else None,
+        labels=DEPENDENCE if order > 1 else None,
     )
-    return tuple(
+    effects = tuple(
         Effect(
             tuple(factors[index] for index in plan.chosen),
             plan.labels,
@@ -270,6 +387,59 @@ def estimate_effects(
         )
         for (plan, compared), contrast in zip(told, contrasts, strict=True)
     )
+    if order == 1 or not measure.is_share:
+        return effects
+    scaled = _compare_log_odds([plan.used for plan, _ in told], cells, measure.resolution)
+    return _add_log_odds(effects, scaled, len(planned), criteria.alpha) if scaled else effects
+
+
+def _compare_log_odds(
+    plans: Sequence[Sequence[Block]], cells: Cells, resolution: float | None
+) -> list[PairedComparison] | None:
+    """Compares interactions with zero in log-odds; ``None`` if a value is 0 or 1 and its number of images is unknown.
+
+    With `k` of `n` images right, the log-odds are ``log((k + 1/2) / (n - k + 1/2))``, which exist for 0 and `n`, too
+    (Haldane 1956; Anscombe 1956).
+    """
+    values = {cell: complete(outcomes) for cell, outcomes in cells.items()}
+    if resolution is None and not all(0 < value < 1 for known in values.values() for value in known.values()):
+        return None
+    half = (resolution or 0.0) / 2
+    odds: Cells = {
+        cell: {seed: math.log((value + half) / (1 - value + half)) for seed, value in known.items()}
+        for cell, known in values.items()
+    }
+    # A value is rounded with a variance of resolution**2 / 12, which the slope of the log-odds multiplies.
+    hidden = {
+        cell: float(np.mean([(1 / (value + half) + 1 / (1 - value + half)) ** 2 for value in known.values()]))
+        for cell, known in values.items()
+        if known
+    }
+    compared = []
+    for blocks in plans:
+        found = _combine(blocks, odds)
+        largest = max(abs(v) for block in blocks for cell, _ in block for v in complete(odds[cell]).values())
+        rounded = round_off(np.array([*found.values()]), largest).tolist()
+        least = half * math.sqrt(sum(hidden[cell] for block in blocks for cell, _ in block) / 3) / len(blocks)
+        zeros = dict.fromkeys(found, 0.0)
+        compared.append(compare_paired(dict(zip(found, rounded, strict=True)), zeros, least=least or None))
+    return compared
+
+
+def _add_log_odds(
+    effects: Sequence[Effect], scaled: Sequence[PairedComparison], k: int, alpha: float
+) -> tuple[Effect, ...]:
+    levels, _ = holm([*(each.t_p for each in scaled), *[None] * (k - len(scaled))], alpha)
+    added = []
+    for effect, compared, level in zip(effects, scaled, levels, strict=False):
+        low, high = compared.interval(1 - level)
+        word = "undecided"
+        if low is not None and high is not None and compared.n >= LEAST_SEEDS and (low > 0 or high < 0):
+            is_found = effect.contrast.verdict.word in ("better", "worse")
+            is_above = effect.contrast.comparison.mean > 0
+            word = "reversed" if is_found and is_above != (low > 0) else "depends"
+        added.append(replace(effect, log_odds=LogOdds(compared.mean, level, low, high, word)))
+    return tuple(added)
 
 
 @dataclass(frozen=True)
@@ -301,10 +471,7 @@ def _plan(cells: Cells, chosen: tuple[int, ...], references: Labels) -> Iterator
             corners = tuple(_list_corners(cell, chosen, references))
             if all(corner in cells for corner, _ in corners):
                 blocks.setdefault(labels, {})[_leave_out(cell, chosen)] = corners
-    used = {
-        labels: {rest: block for rest, block in found.items() if _combine([block], cells)}
-        for labels, found in blocks.items()
-    }
+    used = {labels: _choose_blocks(found, cells) for labels, found in blocks.items()}
     common = set.intersection(*(set(found) for found in used.values() if found)) if any(used.values()) else set()
     possible = len({_leave_out(cell, chosen) for cell in cells})
     for labels, found in blocks.items():
@@ -317,6 +484,17 @@ def _plan(cells: Cells, chosen: tuple[int, ...], references: Labels) -> Iterator
             possible,
             bool(common),
         )
+
+
+def _choose_blocks(blocks: Mapping[Labels, Block], cells: Cells) -> dict[Labels, Block]:
+    """Returns the blocks that tell of the effect: with enough common seeds for a verdict, or else with any.
+
+    The seeds of an effect are those that all its blocks have, so one that lost nearly all its runs would take the seeds
+    from the others.
+    """
+    seeds = {rest: len(_combine([block], cells)) for rest, block in blocks.items()}
+    least = LEAST_SEEDS if max(seeds.values()) >= LEAST_SEEDS else 1
+    return {rest: block for rest, block in blocks.items() if seeds[rest] >= least}
 
 
 def _leave_out(cell: Labels, chosen: Sequence[int]) -> Labels:

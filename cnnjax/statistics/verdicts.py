@@ -31,8 +31,8 @@ FLIPS_DECIDE = 6
 _NODES = 400
 """Quantiles of chi over which the power of equivalence is integrated."""
 Word = Literal["better", "worse", "equivalent", "undecided"]
-SIGNS: Mapping[str, str] = {"better": "positive", "worse": "negative"}
-"""Labels of interactions, which have a sign but are neither better nor worse."""
+DEPENDENCE: Mapping[str, str] = {"better": "depends", "worse": "depends", "equivalent": "adds up"}
+"""Labels of interactions: what one factor does depends on the other, or their effects add up."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def label_word(self) -> str:
-        """The first word of the label, such as ``positive`` of an interaction that is ``better`` for programs."""
+        """The first word of the label, such as ``depends`` of an interaction that is ``better`` for programs."""
         return re.split(r"[ ;]", self.label, maxsplit=1)[0]
 
 
@@ -125,7 +125,7 @@ def decide(
             lost runs; by default those of the typical run.
         losses: runs of both arms, including lost ones; by default none was lost.
         least: fewest common seeds for a verdict.
-        labels: labels that replace the words, such as `SIGNS`.
+        labels: labels that replace the words, such as `DEPENDENCE`.
         scope: what the levels are adjusted for, such as ``as one of 14 comparisons``; becomes part of the reason.
         plans: whether the reason of an undecided comparison says how many seeds would decide it.
         measure: what is compared: which direction is better, and how numbers are written.

@@ -21,6 +21,7 @@ from cnnjax.machine.files import check_output, replace_file
 from cnnjax.settings.checking import Count, check
 from cnnjax.statistics.any_time import SCALE
 from cnnjax.statistics.verdicts import MARGIN
+from experiments.measure.factor_simulations import tabulate_interactions
 from experiments.measure.plan_simulations import tabulate_found, tabulate_spreads
 from experiments.measure.simulations import (
     ALPHA,
@@ -53,6 +54,7 @@ TABLES = (
     tabulate_gaps,
     tabulate_images,
     tabulate_training,
+    tabulate_interactions,
     tabulate_power,
     tabulate_found,
     tabulate_pilots,
