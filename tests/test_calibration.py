@@ -8,9 +8,11 @@ import pytest
 from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.calibration import main
 from experiments.measure.factor_simulations import CHANGE, combine, draw_cells, find_log_odds, tabulate_interactions
+from experiments.measure.family_simulations import TRUTHS, claim, draw_family
 from experiments.measure.simulations import (
     FAMILIES,
     NOISES,
+    SPREAD,
     STEP,
     draw_accuracies,
     draw_differences,
@@ -114,3 +116,13 @@ def test_effects_that_add_up_in_log_odds_depend_in_points_alone():
         assert false < 0.1
         if seeds == 10 and accuracy < 0.99:
             assert points > 0.9
+
+
+def test_stepping_down_finds_more_of_a_family_of_the_differences_asked_for():
+    random, truths = np.random.default_rng(5), np.array(TRUTHS["all but one far"])
+    families = [draw_family(random, NOISES["normal"], truths, 5) for _ in range(150)]
+    assert np.mean(families, axis=(0, 2)) == pytest.approx(SPREAD * truths, abs=5 * 4 * SPREAD / 27)
+    signs, alone = (np.array(each) for each in zip(*map(claim, families), strict=True))
+    assert np.all(signs[alone != 0] == alone[alone != 0])
+    assert np.count_nonzero(signs) > np.count_nonzero(alone)
+    assert np.mean(signs[:, truths == 0] != 0) < 0.12

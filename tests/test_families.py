@@ -1,12 +1,15 @@
 """Families of comparisons against hand-worked cases, SciPy and statsmodels, and what holds for any numbers."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from cnnjax import InputError
 from cnnjax.statistics import Criteria, Measure, compare_all_pairs, compare_paired, compare_with_baseline
-from cnnjax.statistics.families import find_family_level, holm, sidak
+from cnnjax.statistics.families import FLIPS, find_family_level, holm, sidak, step_down
 
 STEP = 1e-4
 CRITERIA = Criteria(measure=Measure("accuracy", resolution=STEP))
@@ -57,11 +60,78 @@ def test_interval_and_verdict_agree(n):
             *compare_all_pairs(arms, CRITERIA),
         )
         for contrast in contrasts:
-            outside = contrast.low > 0 or contrast.high < 0
-            assert outside == (contrast.adjusted_p < 0.05) or abs(contrast.adjusted_p - 0.05) < 0.002
+            found = contrast.comparison.t_p < contrast.verdict_level
+            assert found == (contrast.adjusted_p < 0.05) or abs(contrast.adjusted_p - 0.05) < 0.002
             assert contrast.verdict.word in (
-                ("better", "worse", "equivalent") if outside else ("equivalent", "undecided")
+                ("better", "worse", "equivalent") if found else ("equivalent", "undecided")
             )
+            outside = contrast.low > 0 or contrast.high < 0
+            assert outside == (contrast.comparison.t_p < contrast.level)
+            if contrast.verdict.word in ("better", "worse"):
+                assert contrast.verdict.by_step_down == (not outside)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stepping_down_agrees_with_statsmodels(seed):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(seed).uniform(0, 0.1, 7) ** 1.5
+    rejected, adjusted, *_ = multitest.multipletests(p_values, 0.05, method="holm-sidak")
+    first, levels, ours = step_down(list(p_values), None, 7, 0.05)
+    assert first == sidak(0.05, 7)
+    assert ours == pytest.approx(list(adjusted))
+    assert [p <= level for p, level in zip(p_values, levels, strict=True)] == list(rejected)
+
+
+@pytest.mark.parametrize("n", [5, 12])
+def test_stepping_down_claims_what_every_family_that_holds_the_comparison_claims(n):
+    """Closed testing (Marcus, Peritz and Gabriel 1976): every set of arms is tested as a family of its own."""
+    claims = 0
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        means = np.array([0.0, 1.0, 1.5, 2.5, -1.0])[:, None]
+        differences = means + random.normal(0, 1, (5, n)) + random.normal(0, 1, n)
+        p = stats.ttest_1samp(differences, 0, axis=1).pvalue
+        sets = [list(each) for size in range(1, 6) for each in itertools.combinations(range(5), size)]
+        levels = {tuple(each): find_family_level(differences[each], len(each), 0.05)[0] for each in sets}
+        is_rejected = {each: p[list(each)].min() <= level for each, level in levels.items()}
+        closed = [all(found for each, found in is_rejected.items() if arm in each) for arm in range(5)]
+        first, ours, adjusted = step_down(list(p), differences, 5, 0.05)
+        assert [value <= level for value, level in zip(p, ours, strict=True)] == closed
+        assert [value <= 0.05 for value in adjusted] == closed or min(abs(np.array(adjusted) - 0.05)) < 2 / FLIPS**0.5
+        claims += sum(closed) - sum(p <= first)
+    assert claims > 0  # more than by intervals alone
+
+
+def test_a_difference_found_by_stepping_down_says_so_and_keeps_its_interval():
+    base = dict(enumerate([0.9000, 0.9010, 0.9020, 0.9005, 0.9015]))
+    far = {seed: value + 0.02 + 0.0001 * (seed - 2) for seed, value in base.items()}
+    near = {seed: base[seed] + gain for seed, gain in enumerate((0.003, 0.001, 0.006, 0.005, 0.0105))}
+    arms = {"base": base, "far": far, "near": near}
+    clear, stepped = compare_with_baseline(arms, "base", dataclasses.replace(CRITERIA, margin=0.001))
+    assert (clear.verdict.label, clear.verdict.by_step_down, clear.level) == ("better", False, sidak(0.05, 2))
+    assert (stepped.verdict.word, stepped.verdict.label) == ("better", "better; by Holm's procedure")
+    assert (stepped.level, stepped.verdict_level) == (sidak(0.05, 2), pytest.approx(0.05))
+    assert stepped.low < 0 < stepped.high
+    assert "holds zero together with all others" in stepped.verdict.reason
+    # Without the clear difference beside it, it is not found.
+    (_, alone) = compare_with_baseline(arms | {"far": base}, "base", CRITERIA)
+    assert alone.verdict.word == "undecided"
+
+
+def test_the_worst_case_of_lost_runs_is_judged_at_the_level_of_the_interval():
+    measure = Measure("accuracy", resolution=STEP, chance=0.1)
+    base = dict(enumerate([0.9400, 0.9410, 0.9420, 0.9405, 0.9415]))
+    far, near = (
+        {seed: base[seed] + gain for seed, gain in enumerate(gains)}
+        for gains in ((0.02, 0.0201, 0.0202, 0.0201, 0.02), (0.003, 0.002, 0.006, 0.005, 0.0095))
+    )
+    # The base lost a run that may have been as good as the best one, which both arms have at that seed.
+    arms = {"base": base | {5: None}, "far": far | {5: max(far.values())}, "near": near | {5: max(near.values())}}
+    clear, found = compare_with_baseline(arms, "base", Criteria(measure=measure))
+    worst = [near[seed] - base[seed] for seed in base] + [0.0]
+    assert sidak(0.05, 2) < stats.ttest_1samp(worst, 0).pvalue < 0.05 == pytest.approx(found.verdict_level)
+    assert clear.verdict.survives_losses
+    assert (found.verdict.survives_losses, found.verdict.restriction) == (False, "of the runs that completed")
 
 
 def test_simultaneous_intervals_are_wider_and_have_one_level():

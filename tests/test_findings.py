@@ -104,6 +104,19 @@ def test_the_summary_says_the_most_important_first():
     assert "Compared by test accuracy" in summary[-1]
 
 
+def test_differences_that_were_found_by_stepping_down_are_counted():
+    base = draw(0.95, 0)
+    gains = {"b": (0.02, 0.0201, 0.0202, 0.0201, 0.02), "c": (0.003, 0.001, 0.006, 0.005, 0.0105)}
+    arms = [make_arm("f=a", base)]
+    arms += [make_arm(f"f={name}", {seed: base[seed] + each[seed] for seed in base}) for name, each in gains.items()]
+    findings = find_study(arms=arms, base="f=a")
+    assert [each.verdict.by_step_down for each in findings.contrasts] == [False, True]
+    text = write_findings(findings, "markdown")
+    assert "better; by Holm's procedure" in text
+    assert "1 of these differences is found by Holm's procedure" in text
+    assert "Holm" not in write_findings(find_study(), "markdown")
+
+
 def test_of_two_arms_the_summary_is_their_comparison():
     findings = find_study(arms=make_study()[2:], base="padding=valid, width=16")
     (contrast,) = findings.contrasts

@@ -389,7 +389,7 @@ def make_data_table(findings: Findings) -> Table:
     """Returns a table with one row per comparison: all numbers unrounded, and the scores of both arms by seed."""
     seeds = sorted({seed for each in findings.arms for seed in each.scores})
     columns = (
-        *("first", "second", "pairs", "difference", "low", "high", "level"),
+        *("first", "second", "pairs", "difference", "low", "high", "level", "verdict_level"),
         *("adjusted_p", "t_p", "sign_flip_p", "wilcoxon_p"),
         *("equivalence_p", "effect_size", "correlation", "wins"),
         *("probability_of_improvement", "verdict", "label"),
@@ -406,6 +406,7 @@ def make_data_table(findings: Findings) -> Table:
     rows = (
         (
             *(each.first, each.second, each.comparison.n, each.comparison.mean, each.low, each.high, each.level),
+            each.verdict_level,
             *(each.adjusted_p, each.comparison.t_p, each.comparison.sign_flip_p, each.comparison.wilcoxon_p),
             *(each.equivalence_p, each.comparison.effect_size, each.comparison.correlation, each.comparison.wins),
             *(each.comparison.probability_of_improvement, each.verdict.word, each.verdict.label),

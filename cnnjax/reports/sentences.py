@@ -164,9 +164,20 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
         else:
             yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
         yield from _say_largest(findings)
+    yield from _say_steps(contrasts)
     yield f"This holds {write_scope(findings.rules.measure, [each.arm for each in findings.arms])}."
     yield from _say_looks(findings)
     yield from _say_seeds(findings)
+
+
+def _say_steps(contrasts: Sequence[Contrast]) -> Iterator[str]:
+    stepped = sum(each.verdict.by_step_down for each in contrasts)
+    if stepped:
+        yield (
+            f"{stepped} of these differences {'is' if stepped == 1 else 'are'} found by Holm's procedure, in which "
+            "each that is found makes the next easier to find, although the interval includes zero: intervals hold all "
+            "together, whatever is found."
+        )
 
 
 def _write_margin(findings: Findings) -> str:

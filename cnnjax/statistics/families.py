@@ -33,7 +33,9 @@ class Contrast:
         first, second: names of the arms.
         first_runs, second_runs: counts of their completed and lost runs.
         comparison: the paired comparison, first minus second, of the completed runs that did not collapse.
-        level: level of the test of a difference.
+        level: level of the interval of the difference.
+        verdict_level: level of the test of a difference, on which the verdict rests: `level`, or above it by a
+            step-down procedure.
         low, high: Student's interval of the mean difference with confidence ``1 - level``; ``None`` without a spread.
         equivalence_level: level of each of the two one-sided tests of equivalence.
         equivalence_low, equivalence_high: Student's interval with confidence ``1 - 2 * equivalence_level``, which must
@@ -51,6 +53,7 @@ class Contrast:
     second_runs: RunCounts
     comparison: PairedComparison
     level: float
+    verdict_level: float
     low: float | None
     high: float | None
     equivalence_level: float
@@ -63,7 +66,7 @@ class Contrast:
 
     @property
     def decisive_interval(self) -> tuple[float | None, float | None]:
-        """The interval that the verdict is based on: that of equivalence if the verdict is, else `low` and `high`."""
+        """The interval beside the verdict: that of equivalence if the verdict is, else `low` and `high`."""
         if self.verdict.word == "equivalent":
             return self.equivalence_low, self.equivalence_high
         return self.low, self.high
@@ -74,12 +77,13 @@ def compare_with_baseline(
     baseline: str,
     criteria: Criteria = DEFAULT,
 ) -> tuple[Contrast, ...]:
-    """Compares every other arm with the baseline, by simultaneous intervals.
+    """Compares every other arm with the baseline, by simultaneous intervals and a step-down test.
 
-    With at least eight common seeds, the level of each comparison comes from the distribution of the largest t value
+    With at least eight common seeds, the level of each interval comes from the distribution of the largest t value
     under random sign flips. All arms of one seed flip together, which keeps the correlation between arms: Dunnett's
     method without his assumption of equal variances. With fewer seeds, or if arms have different seeds, the level is
-    Sidak's ``1 - (1 - alpha) ** (1 / k)`` for `k` comparisons.
+    Sidak's ``1 - (1 - alpha) ** (1 / k)`` for `k` comparisons. The tests step down from that level, by `step_down`, so
+    a difference may be found whose interval includes zero, but no other way round.
 
     Args:
         arms: outcomes of each arm by seed; arms without outcomes still count in the size of the family.
@@ -99,7 +103,9 @@ def compare_with_baseline(
 
     References:
         Dunnett, "A multiple comparison procedure for comparing several treatments with a control", 1955; Westfall and
-        Young, Resampling-Based Multiple Testing, 1993; Sidak, "Rectangular confidence regions", 1967.
+        Young, Resampling-Based Multiple Testing, 1993; Sidak, "Rectangular confidence regions", 1967; Holm, "A simple
+        sequentially rejective multiple test procedure", 1979; Holland and Copenhaver, "An improved sequentially
+        rejective Bonferroni test procedure", 1987.
     """
     choice(baseline, tuple(arms), "baseline")
     arms = {name: mark_collapsed(outcomes, criteria.measure) for name, outcomes in arms.items()}
@@ -108,10 +114,9 @@ def compare_with_baseline(
     compared = _compare(arms, pairs, criteria)
     has_all = len(pairs) == k and len({each.seeds for each in compared}) == 1
     differences = np.array([each.differences for each in compared]) if has_all else None
-    level, largest = find_family_level(differences, k, criteria.alpha)
-    adjusted = [_adjust(each.t_p, each.statistic, largest, k) for each in compared]
+    level, levels, adjusted = step_down([each.t_p for each in compared], differences, k, criteria.alpha)
     losses = [find_losses(arms[a], arms[b], criteria.measure) for a, b in pairs]
-    return _contrast(pairs, compared, losses, [level] * len(pairs), adjusted, criteria, k)
+    return _contrast(pairs, compared, losses, levels, adjusted, criteria, k, level=level)
 
 
 def compare_all_pairs(
@@ -168,7 +173,10 @@ def _contrast(
     criteria: Criteria,
     k: int,
     labels: Mapping[str, str] | None = None,
+    *,
+    level: float | None = None,
 ) -> tuple[Contrast, ...]:
+    """Returns the contrasts; `levels` are those of the tests, and of the intervals unless these have a `level`."""
     one_sided_p = [equivalence_p(each, criteria.margin) for each in compared]
     narrow, _ = holm(_pad(one_sided_p, k), criteria.alpha)
     rate_levels, _ = holm(_pad([each.rates.p if each.rates else None for each in losses], k), criteria.alpha)
@@ -178,9 +186,10 @@ def _contrast(
             pair,
             each,
             lost,
-            (levels[index], narrow[index]),
+            (level or levels[index], narrow[index]),
             adjusted[index],
             criteria,
+            verdict_level=levels[index],
             rate_alpha=rate_levels[index],
             labels=labels,
             scope=scope,
@@ -196,6 +205,8 @@ def make_contrast(
     levels: tuple[float, float],
     adjusted_p: float | None,
     criteria: Criteria,
+    *,
+    verdict_level: float | None = None,
     **options: Any,
 ) -> Contrast:
     """Returns a comparison with its intervals and verdict.
@@ -204,19 +215,22 @@ def make_contrast(
         pair: names of the two sides.
         compared: the comparison.
         losses: runs of both sides.
-        levels: level of the test of a difference, and of each of the one-sided tests of equivalence.
+        levels: level of the interval of the difference, and of each of the one-sided tests of equivalence.
         adjusted_p: p value of the difference, adjusted for the family.
         criteria: margin and power of the verdict, and what is compared.
+        verdict_level: level of the test of a difference; by default that of its interval.
         options: further arguments of `decide`.
     """
     level, narrow = levels
+    verdict_level = level if verdict_level is None else verdict_level
     low, high = compared.interval(1 - level)
     narrow_low, narrow_high = compared.interval(1 - 2 * narrow)
     verdict = decide(
         compared,
-        level,
+        verdict_level,
         criteria.margin,
         criteria.power,
+        interval_alpha=level,
         equivalence_alpha=narrow,
         losses=losses,
         measure=criteria.measure,
@@ -229,6 +243,7 @@ def make_contrast(
         second_runs=losses.second,
         comparison=compared,
         level=level,
+        verdict_level=verdict_level,
         low=low,
         high=high,
         equivalence_level=narrow,
@@ -300,6 +315,55 @@ def holm(p_values: Sequence[float | None], alpha: float) -> tuple[list[float], l
     return [float(level) for level in levels], known
 
 
+def step_down(
+    p_values: Sequence[float | None], differences: np.ndarray | None, k: int, alpha: float
+) -> tuple[float, list[float], list[float | None]]:
+    """Returns the level of all intervals of a family, the level at which each comparison is tested, and adjusted p.
+
+    The smallest p value is tested at the level of the intervals. Once it is significant, the next one is tested at the
+    level of a family without the first, and so on until one fails; all that follow share its level. The level of a
+    family is that of `find_family_level`. Whatever arms differ truly, the first of the others to be tested is tested at
+    the level of a family that they all are in; so the probability to claim any of them is at most `alpha`.
+
+    A claim has a direction. That none is wrong either is proved for independent comparisons (Shaffer 1980); for those
+    with a common baseline it is simulated.
+
+    Args:
+        p_values: p values of the t tests of the comparisons that could be made; ``None`` without a spread.
+        differences: their differences, float64 (k, seeds); ``None`` if some could not be made, or their seeds differ.
+        k: number of planned comparisons.
+        alpha: level of the whole family.
+
+    Example:
+        >>> level, levels, adjusted = step_down([0.03, 0.001, 0.2], None, 3, 0.05)
+        >>> f"{level:.4f}", [f"{each:.4f}" for each in levels], [f"{each:.3f}" for each in adjusted]
+        ('0.0170', ['0.0253', '0.0170', '0.0253'], ['0.059', '0.003', '0.200'])
+
+    References:
+        Holm, "A simple sequentially rejective multiple test procedure", 1979; Holland and Copenhaver, "An improved
+        sequentially rejective Bonferroni test procedure", 1987; Westfall and Young, Resampling-Based Multiple Testing,
+        1993, algorithm 4.1; Shaffer, "Control of directional errors with stagewise multiple test procedures", 1980.
+    """
+    values = [1.0 if p is None else p for p in p_values]
+    order = np.argsort(values, kind="stable")
+    draws = _draw_family(differences)
+    # Of each draw, the largest |t| among the comparisons that are not yet tested.
+    largest = None if draws is None else np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
+    freedom = 0 if differences is None else differences.shape[1] - 1
+    first = level = _find_level(None if largest is None else largest[:, 0], freedom, k, alpha)
+    levels, adjusted = [first] * len(values), [1.0] * len(values)
+    goes_on, before = True, 0.0
+    for place, index in enumerate(order):
+        left = None if largest is None else largest[:, place]
+        if goes_on:
+            level = _find_level(left, freedom, k - place, alpha)
+        levels[index] = level
+        goes_on = goes_on and values[index] <= level
+        before = max(before, _adjust(values[index], left, freedom, k - place))
+        adjusted[index] = before
+    return first, levels, [None if p is None else each for p, each in zip(p_values, adjusted, strict=True)]
+
+
 def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> tuple[float, np.ndarray | None]:
     """Returns the level of each comparison with a baseline, and the draws of the largest ``|t|`` behind it.
 
@@ -315,18 +379,30 @@ def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> t
         The level and the draws; Sidak's level and ``None`` without differences, with fewer than `LEAST_FOR_FLIPS`
         seeds, or if the differences of an arm are all equal.
     """
+    draws = _draw_family(differences)
+    if differences is None or draws is None:
+        return sidak(alpha, k), None
+    largest: np.ndarray = draws.max(1)
+    return _find_level(largest, differences.shape[1] - 1, k, alpha), largest
+
+
+def _find_level(largest: np.ndarray | None, freedom: int, k: int, alpha: float) -> float:
     from scipy.special import stdtr
 
     least = sidak(alpha, k)
+    if largest is None:
+        return least
+    return min(max(float(2 * stdtr(freedom, -np.quantile(largest, 1 - alpha))), least), alpha)
+
+
+def _draw_family(differences: np.ndarray | None) -> np.ndarray | None:
     if differences is None or differences.shape[1] < LEAST_FOR_FLIPS or not np.ptp(differences, axis=1).all():
-        return least, None
-    largest = draw_largest(differences)
-    level = float(2 * stdtr(differences.shape[1] - 1, -np.quantile(largest, 1 - alpha)))
-    return min(max(level, least), alpha), largest
+        return None
+    return draw_statistics(differences)
 
 
-def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Draws the largest ``|t|`` of several arms under the hypothesis that none differs from the baseline.
+def draw_statistics(differences: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Draws ``|t|`` of several arms under the hypothesis that none differs from the baseline.
 
     In every draw, the differences minus the mean of their arm get random signs, one per seed for all arms.
 
@@ -335,15 +411,15 @@ def draw_largest(differences: np.ndarray, seed: int = 0) -> np.ndarray:
         seed: seed of the signs.
 
     Returns:
-        float64 (`FLIPS`,).
+        float64 (`FLIPS`, arms).
     """
     n = differences.shape[1]
     residuals = (differences - differences.mean(1, keepdims=True)) * np.sqrt(n / (n - 1))
     signs = _draw_signs(n, seed)
     means = signs @ residuals.T / n
     variances = np.maximum((residuals**2).mean(1) - means**2, np.finfo(float).tiny)
-    largest: np.ndarray = np.max(np.abs(means) / np.sqrt(variances / (n - 1)), axis=1)
-    return largest
+    statistics: np.ndarray = np.abs(means) / np.sqrt(variances / (n - 1))
+    return statistics
 
 
 @functools.lru_cache(maxsize=8)
@@ -351,11 +427,12 @@ def _draw_signs(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), (FLIPS, n))
 
 
-def _adjust(p: float | None, statistic: float | None, largest: np.ndarray | None, k: int) -> float | None:
+def _adjust(p: float, largest: np.ndarray | None, freedom: int, k: int) -> float:
     """Returns the p value adjusted for `k` comparisons: at least the unadjusted one, and at most Sidak's."""
-    if p is None or statistic is None:
-        return None
+    from scipy.special import stdtrit
+
     highest = 1 - (1 - p) ** k
     if largest is None:
         return highest
-    return min(max(float(np.mean([*(largest >= abs(statistic)), True])), p), highest)
+    reached = np.count_nonzero(largest >= -float(stdtrit(freedom, p / 2))) + 1  # what was seen counts as one draw
+    return min(max(reached / (len(largest) + 1), p), highest)

@@ -38,7 +38,7 @@ def decide_for_new_images(
     """Decides whether the verdict on a comparison holds for new images too.
 
     The probability of any false claim for new images in the family is at most `criteria.alpha`, for differences and for
-    equivalence each. Against a baseline, and at planned looks, a difference has the level of the verdict beside it.
+    equivalence each. Against a baseline, and at planned looks, a difference has the level of the interval beside it.
     All pairs, and equivalence, have at most ``alpha / k``: the levels of Holm's procedure rise with the claims that
     were made, and those were for the images at hand.
 

@@ -64,6 +64,8 @@ class Verdict:
         reason: one sentence that gives the reason.
         survives_losses: whether the verdict holds whatever the lost runs would have reached; true if none was lost.
         restriction: the runs that the verdict holds for if not for all, such as ``of the runs that trained``.
+        by_step_down: whether a difference was found by a step-down test although its interval, which holds together
+            with those of the whole family, includes zero.
         reliability: ``more reliable`` or ``less reliable`` if the first arm is shown to collapse less or more often.
         seeds_needed: for an undecided comparison, total number of seeds that would detect a true difference as large as
             the margin, and would show equivalence if there is none, each with the given power and if the observed
@@ -78,6 +80,7 @@ class Verdict:
     survives_losses: bool = True
     restriction: str = ""
     reliability: str = ""
+    by_step_down: bool = False
     seeds_needed: int | None = None
     seeds_for_seen: int | None = None
     decidable_margin: float | None = None
@@ -99,6 +102,7 @@ def decide(
     margin: float = MARGIN,
     power: float = 0.8,
     *,
+    interval_alpha: float | None = None,
     equivalence_alpha: float | None = None,
     rate_alpha: float | None = None,
     worst_alphas: tuple[float, float] | None = None,
@@ -119,6 +123,8 @@ def decide(
         alpha: level of the tests, > 0 and < 0.5.
         margin: margin of equivalence, in units of the measure, > 0.
         power: probability with which `seeds_needed` seeds decide, > alpha and < 1.
+        interval_alpha: level of the interval that is shown, and at which the worst case and a difference above the
+            margin are judged; by default `alpha`. A step-down test has a larger `alpha`.
         equivalence_alpha: level of the one-sided tests; by default `alpha`.
         rate_alpha: level of the test of how often runs collapse; by default `alpha`.
         worst_alphas: level of the test of a difference, and of each of the one-sided tests, in the worst case of the
@@ -168,25 +174,35 @@ def decide(
     if spread is None:
         return _leave_open("all differences are equal: without their resolution the spread is unknown")
     levels = alpha, alpha if equivalence_alpha is None else equivalence_alpha
+    of_interval = alpha if interval_alpha is None else interval_alpha
     halves = half_widths(np.asarray(spread), n, *levels)
-    wide, narrow = map(float, halves)
+    wide, narrow = float(half_widths(np.asarray(spread), n, of_interval, of_interval)[0]), float(halves[1])
     differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
     remarks = _remark(comparison, losses, scope, measure)
     limit = measure.write_margin(margin)
     if not differs and not is_equivalent:
-        found = f"{_describe(mean, wide, 1 - alpha, measure)} holds zero, and is too wide for the margin of ±{limit}"
+        found = (
+            f"{_describe(mean, wide, 1 - of_interval, measure)} holds zero, and is too wide for the margin of ±{limit}"
+        )
         if not plans:
             return _leave_open(f"{found}{remarks}", reliability=reliability)
         plan = _plan(comparison, spread, levels, margin, power, measure, reliability)
         return replace(plan, reason=f"{found}; {plan.reason}{remarks}")
     if is_equivalent:
         word: Word = "equivalent"
-        also = ", although zero is outside the wider interval of a difference" if differs else ""
+        also = ", although zero is outside the wider interval of a difference" if abs(mean) > wide else ""
         found = f"{_describe(mean, narrow, 1 - 2 * levels[1], measure)} lies within the margin of ±{limit}{also}"
     else:
         word = "better" if (mean > 0) == measure.higher_is_better else "worse"
-        found = f"{_describe(mean, wide, 1 - alpha, measure)} leaves zero out"
-    holds = losses is None or survives(word, losses, worst_alphas or levels, margin, measure.higher_is_better)
+        found = f"{_describe(mean, wide, 1 - of_interval, measure)} leaves zero out"
+    by_step_down = not is_equivalent and abs(mean) <= wide
+    if by_step_down:
+        found = (
+            f"{_describe(mean, wide, 1 - of_interval, measure)} holds zero together with all others, but p = "
+            f"{comparison.t_p:.2g} is below {alpha:.2g}, the level that is left once the clearer differences are found"
+        )
+    worst = worst_alphas or (of_interval, levels[1])
+    holds = losses is None or survives(word, losses, worst, margin, measure.higher_is_better)
     label, restriction = (labels or {}).get(word, word), ""
     if losses and not holds:
         restriction = f"of the runs that {name_compared(losses.first, losses.second)}"
@@ -194,9 +210,11 @@ def decide(
     label += _join_reliability(word, reliability)
     if losses and losses.rates and not (losses.first.trained and losses.second.trained):
         label += "; never trained" if losses.second.trained else "; the other never trained"
-    if word != "equivalent" and abs(mean) - wide <= margin:
+    if by_step_down:
+        label += "; by Holm's procedure"
+    elif word != "equivalent" and abs(mean) - wide <= margin:
         label += f"; by more than {limit} not shown"
-    return Verdict(word, label, f"{found}{remarks}", holds, restriction, reliability)
+    return Verdict(word, label, f"{found}{remarks}", holds, restriction, reliability, by_step_down)
 
 
 def _leave_open(reason: str, label: str = "undecided", reliability: str = "", **plan: Any) -> Verdict:

@@ -22,6 +22,7 @@ from cnnjax.settings.checking import Count, check
 from cnnjax.statistics.any_time import SCALE
 from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.factor_simulations import tabulate_interactions
+from experiments.measure.family_simulations import tabulate_steps
 from experiments.measure.plan_simulations import tabulate_found, tabulate_spreads
 from experiments.measure.simulations import (
     ALPHA,
@@ -46,6 +47,7 @@ PROG = "python -m experiments.measure.calibration"
 TABLES = (
     tabulate_verdicts,
     tabulate_families,
+    tabulate_steps,
     tabulate_looks,
     tabulate_stopping,
     tabulate_losses,
@@ -103,7 +105,8 @@ def calibrate(studies: int) -> Document:
         "margin above, margin below: the first arm, or every arm of a family, is better or worse than the other by it; "
         "where one arm has a noise of its own, it is the first; intervals are counted over all five differences",
         "correlation: of the two arms over the seeds",
-        "families are half as many studies for the claims of a difference, bootstraps an eighth as many",
+        "families are half as many studies for the claims of a difference, a quarter where some arms differ; "
+        "bootstraps are an eighth as many",
         f"at any time: by e-values of effects with a scale of {SCALE:g} spreads of the differences, which is "
         f"{100 * np.sqrt(2) * SPREAD:.2f} points; the true difference is in both directions equally often",
         "for new images, the margin is about four standard errors; a spread is off by the root mean square of the log",
