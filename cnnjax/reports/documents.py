@@ -61,7 +61,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
         make_contrast_table(findings, all_tests),
         _make_collapse_table(findings),
         _make_effect_table(findings, all_tests),
-        _make_source_table(findings),
+        _make_variance_table(findings),
         _make_share_table(findings),
         _make_size_table(findings),
         _make_rank_table(findings),
@@ -262,7 +262,7 @@ def _make_effect_table(findings: Findings, all_tests: bool) -> Table:
     return Table(columns, tuple(rows), f"{title}, in {measure.unit_of_differences}")
 
 
-def _make_source_table(findings: Findings) -> Table:
+def _make_variance_table(findings: Findings) -> Table:
     columns = (Column("source"), Column("share", ".1%", True))
     title = "Where the variance between runs comes from; an interaction is divided among its factors"
     return Table(columns, tuple(list_sources(findings)), title)
