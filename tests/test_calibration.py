@@ -9,6 +9,7 @@ from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.calibration import main
 from experiments.measure.factor_simulations import CHANGE, combine, draw_cells, find_log_odds, tabulate_interactions
 from experiments.measure.family_simulations import TRUTHS, claim, draw_family
+from experiments.measure.posterior_simulations import tabulate_posteriors
 from experiments.measure.simulations import (
     FAMILIES,
     NOISES,
@@ -126,3 +127,10 @@ def test_stepping_down_finds_more_of_a_family_of_the_differences_asked_for():
     assert np.all(signs[alone != 0] == alone[alone != 0])
     assert np.count_nonzero(signs) > np.count_nonzero(alone)
     assert np.mean(signs[:, truths == 0] != 0) < 0.12
+
+
+def test_what_is_said_to_be_probable_is_so():
+    for _, seeds, *rates in tabulate_posteriors(400).rows:
+        for low, rate in zip((0.0, 0.2, 0.4, 0.6, 0.8), rates, strict=True):
+            if seeds > 3 and rate is not None:
+                assert low - 0.1 < rate < low + 0.3

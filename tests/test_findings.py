@@ -117,6 +117,28 @@ def test_differences_that_were_found_by_stepping_down_are_counted():
     assert "Holm" not in write_findings(find_study(), "markdown")
 
 
+def test_where_a_comparison_is_undecided_its_probabilities_stand_beside_it():
+    arms = [make_arm("f=a", draw(0.95, 0)), make_arm("f=b", draw(0.9502, 1)), make_arm("f=c", draw(0.97, 2))]
+    findings = find_study(arms=arms, base="f=a")
+    table = make_document(findings).tables[1]
+    rows = [dict(zip((column.heading for column in table.columns), row, strict=True)) for row in table.rows]
+    assert [row["verdict"] for row in rows] == ["undecided", "better"]
+    posterior = findings.contrasts[0].posterior
+    parts = [round(100 * each) for each in (posterior.better, posterior.within, posterior.worse)]
+    assert [row["better / within / worse"] for row in rows] == ["{} / {} / {}%".format(*parts), None]
+    assert any("no verdict" in sentence for sentence in write_summary(findings))
+    assert to_dict(findings)["contrasts"][1]["posterior"]["better"] > 0.99
+    data = make_data_table(findings)
+    assert data.rows[0][[column.heading for column in data.columns].index("p_within")] == posterior.within
+
+
+def test_of_two_arms_that_never_trained_nothing_is_said_to_be_probable():
+    arms = [make_arm("f=a", dict.fromkeys(range(5), 0.1)), make_arm("f=b", draw(0.1, 1))]
+    findings = find_study(arms=arms, base="f=a", rules=WITH_CHANCE)
+    assert findings.contrasts[0].verdict.label == "undecided; both at chance"
+    assert "better / within / worse" not in write_findings(findings, "markdown")
+
+
 def test_of_two_arms_the_summary_is_their_comparison():
     findings = find_study(arms=make_study()[2:], base="padding=valid, width=16")
     (contrast,) = findings.contrasts

@@ -18,6 +18,7 @@ from cnnjax.reports.sentences import (
     write_interval,
     write_mean,
     write_mean_interval,
+    write_posterior,
     write_rate,
     write_runs,
     write_scope,
@@ -119,6 +120,7 @@ def _make_arm_table(findings: Findings, all_tests: bool) -> Table:
 def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
     """Returns a table with one row per comparison: difference, interval, verdicts and number of runs."""
     verdicts = _read_new_images(findings)
+    has_posteriors = any(map(write_posterior, findings.contrasts))
     columns = (
         *([Column("arm")] if findings.base else [Column("first"), Column("second")]),
         Column("difference", right=True),
@@ -126,6 +128,7 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
         Column("verdict"),
         *([Column(NEW_IMAGES)] if verdicts else []),
         *([Column(NEW_TRAINING)] if findings.new_training else []),
+        *([Column("better / within / worse", right=True)] if has_posteriors else []),
         Column("seeds needed", "", True),
         Column("runs"),
         *(_TESTS if all_tests else {}),
@@ -147,6 +150,7 @@ def make_contrast_table(findings: Findings, all_tests: bool = False) -> Table:
                 for found in (verdicts, findings.new_training)
                 if found
             ),
+            *([write_posterior(each)] if has_posteriors else []),
             each.verdict.seeds_needed,
             write_runs(each),
             *(read(each) for read in (_TESTS.values() if all_tests else ())),
@@ -398,6 +402,7 @@ def make_data_table(findings: Findings) -> Table:
         *(f"{side}_{what}" for side in ("first", "second") for what in ("collapsed", "collapse_low", "collapse_high")),
         *("collapse_p", "reliability", "worst_case"),
         *(f"{what}{end}" for what in ("new_images", "new_training") for end in ("", "_low", "_high")),
+        *("p_better", "p_within", "p_worse"),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
     scores = {each.arm.name: each.scores for each in findings.arms}
@@ -417,6 +422,7 @@ def make_data_table(findings: Findings) -> Table:
             write_worst_case(each),
             *_list_wider(verdicts.get((each.first, each.second))),
             *_list_wider(findings.new_training.get((each.first, each.second))),
+            *(dataclasses.astuple(each.posterior) if each.posterior else (None,) * 3),
             *(scores[name].get(seed) for name in (each.first, each.second) for seed in seeds),
         )
         for each in findings.contrasts

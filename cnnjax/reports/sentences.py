@@ -15,7 +15,7 @@ from cnnjax.statistics import Contrast, Effect, Measure, Rate, WiderVerdict
 from cnnjax.statistics.estimates import Estimate
 from cnnjax.statistics.losses import name_compared
 from cnnjax.statistics.measures import ACCURACY
-from cnnjax.statistics.verdicts import Word
+from cnnjax.statistics.verdicts import LEAST_SEEDS, Word
 
 _MOST = 6
 """Largest number of items that a sentence lists."""
@@ -125,6 +125,18 @@ def write_rate(rate: Rate) -> str:
     return f"{rate.collapsed} of {rate.runs} [{low}, {high}]"
 
 
+def write_posterior(contrast: Contrast) -> str | None:
+    """Returns the probabilities of better, within the margin and worse: ``31 / 68 / 1%``; ``None`` unless undecided.
+
+    Nor is there any of too few seeds, or where no run of either arm trained.
+    """
+    posterior, has_trained = contrast.posterior, contrast.first_runs.trained or contrast.second_runs.trained
+    is_open = contrast.verdict.word == "undecided" and contrast.comparison.n >= LEAST_SEEDS and has_trained
+    if posterior is None or not is_open:
+        return None
+    return " / ".join(f"{100 * each:.0f}" for each in (posterior.better, posterior.within, posterior.worse)) + "%"
+
+
 def write_worst_case(contrast: Contrast) -> str:
     """Returns the verdict that holds whatever the lost runs count as: that on the typical run, or ``undecided``."""
     return contrast.verdict.word if contrast.verdict.survives_losses else "undecided"
@@ -168,6 +180,11 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
     yield f"This holds {write_scope(findings.rules.measure, [each.arm for each in findings.arms])}."
     yield from _say_looks(findings)
     yield from _say_seeds(findings)
+    if any(map(write_posterior, contrasts)):
+        yield (
+            "Help where undecided, no verdict: the table has the probabilities of better, within the margin and worse, "
+            "if every difference was equally likely before."
+        )
 
 
 def _say_steps(contrasts: Sequence[Contrast]) -> Iterator[str]:

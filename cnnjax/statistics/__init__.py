@@ -19,6 +19,7 @@ from cnnjax.statistics.new_images import WiderVerdict, decide_for_new_images
 from cnnjax.statistics.new_training import TrainingDraw, decide_for_new_training
 from cnnjax.statistics.noise import Noise, mcnemar_p, split_noise
 from cnnjax.statistics.paired import PairedComparison, compare_paired
+from cnnjax.statistics.posteriors import Posterior, find_posterior
 from cnnjax.statistics.ranks import Ranks, rank_arms
 from cnnjax.statistics.rates import Rate, RateComparison, compare_rates, estimate_rate
 from cnnjax.statistics.sequential import compare_in_looks, plan_looks, spend
@@ -34,6 +35,7 @@ __all__ = [
     "Noise",
     "Outcomes",
     "PairedComparison",
+    "Posterior",
     "Ranks",
     "Rate",
     "RateComparison",
@@ -56,6 +58,7 @@ __all__ = [
     "decide_for_new_training",
     "estimate_effects",
     "estimate_rate",
+    "find_posterior",
     "interquartile_mean",
     "mark_collapsed",
     "mcnemar_p",

@@ -15,6 +15,7 @@ from cnnjax.settings.checking import choice
 from cnnjax.statistics.losses import Losses, Outcomes, RunCounts, complete, find_losses, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired
+from cnnjax.statistics.posteriors import Posterior, find_posterior
 from cnnjax.statistics.rates import RateComparison
 from cnnjax.statistics.verdicts import Criteria, Verdict, decide, equivalence_p
 
@@ -44,6 +45,8 @@ class Contrast:
             ``None`` without a spread.
         equivalence_p: p value of the two one-sided tests, not adjusted; ``None`` without a spread.
         verdict: verdict on the first arm against the second, as a member of the family.
+        posterior: how probable a difference above, within and below the margin is, as help where the verdict is
+            undecided; ``None`` without a spread.
         rates: how often the runs of the two arms collapse; ``None`` for an effect of several arms.
     """
 
@@ -62,6 +65,7 @@ class Contrast:
     adjusted_p: float | None
     equivalence_p: float | None
     verdict: Verdict
+    posterior: Posterior | None = None
     rates: RateComparison | None = None
 
     @property
@@ -252,6 +256,7 @@ def make_contrast(
         adjusted_p=adjusted_p,
         equivalence_p=equivalence_p(compared, criteria.margin),
         verdict=verdict,
+        posterior=find_posterior(compared, criteria.margin, higher_is_better=criteria.measure.higher_is_better),
         rates=losses.rates,
     )
 

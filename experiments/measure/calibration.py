@@ -24,6 +24,7 @@ from cnnjax.statistics.verdicts import MARGIN
 from experiments.measure.factor_simulations import tabulate_interactions
 from experiments.measure.family_simulations import tabulate_steps
 from experiments.measure.plan_simulations import tabulate_found, tabulate_spreads
+from experiments.measure.posterior_simulations import tabulate_posteriors
 from experiments.measure.simulations import (
     ALPHA,
     CHANCE,
@@ -57,6 +58,7 @@ TABLES = (
     tabulate_images,
     tabulate_training,
     tabulate_interactions,
+    tabulate_posteriors,
     tabulate_power,
     tabulate_found,
     tabulate_pilots,
