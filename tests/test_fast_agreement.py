@@ -538,7 +538,7 @@ EXAMPLES = {
 def test_networks_agree_with_and_without_fast_layers(network, channels):
     images = draw_like(jnp.ones((4, 16, 16, channels)))[0]
     flags = {} if isinstance(network, LeNet5) else {"train": True}
-    variables = network.init(jax.random.key(0), images)
+    variables = jax.jit(network.init)(jax.random.key(0), images)
 
     def find_loss(parameters, images, key):
         logits, changed = network.apply(

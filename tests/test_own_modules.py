@@ -199,7 +199,7 @@ def train_plainly(module, config):
     size = config.data.train_size
     images, labels = dataset.train.images[:size] / np.float32(255), dataset.train.labels[:size]
     init_key, key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
-    variables = module.init(init_key, jnp.zeros((1, *dataset.image_shape)))
+    variables = jax.jit(module.init)(init_key, jnp.zeros((1, *dataset.image_shape)))
     optimizer = optax.sgd(train.learning_rate)
     opt_state = optimizer.init(variables["params"])
 
@@ -741,7 +741,7 @@ class TestConvolutions:
     def test_none_of_xla_is_left_in_a_training_step(self):
         config = RunConfig(read(str(NETWORKS / "separable.py:Separable")))
         module = config.model.build(10, jnp.dtype("float32"))
-        variables = module.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
 
         def loss_of(params):
             rest = {name: tree for name, tree in variables.items() if name != "params"}

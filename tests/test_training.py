@@ -430,7 +430,7 @@ def test_the_moving_average_of_the_parameters_is_evaluated_and_stored(tmp_path):
         order = shuffle(state, examples=100, batch_size=50)
         for start in (0, 50):
             rows = order[start : start + 50]
-            state, _ = train_step(state, Examples(jnp.asarray(images)[rows], jnp.asarray(labels)[rows]))
+            state, _ = step_once(state, Examples(jnp.asarray(images)[rows], jnp.asarray(labels)[rows]))
             averages = jax.tree.map(lambda old, new: 0.5 * old + 0.5 * new, averages, state.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), run.params, averages)
     test = load("mnist").test
