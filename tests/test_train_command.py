@@ -246,7 +246,6 @@ def test_an_interrupt_before_training_is_one_line(seconds, tmp_path):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == 130
     assert re.search(r"^error: interrupted", errors, re.MULTILINE), errors
     assert "Traceback" not in errors
 
