@@ -118,7 +118,7 @@ def test_differences_that_were_found_by_stepping_down_are_counted():
 
 
 def test_where_a_comparison_is_undecided_its_probabilities_stand_beside_it():
-    arms = [make_arm("f=a", draw(0.95, 0)), make_arm("f=b", draw(0.9502, 1)), make_arm("f=c", draw(0.97, 2))]
+    arms = [make_arm("f=a", draw(0.95, 0)), make_arm("f=b", draw(0.9508, 1)), make_arm("f=c", draw(0.97, 2))]
     findings = find_study(arms=arms, base="f=a")
     table = make_document(findings).tables[1]
     rows = [dict(zip((column.heading for column in table.columns), row, strict=True)) for row in table.rows]
