@@ -268,6 +268,7 @@ CHANGES = {
     ("train", "precision"): {"precision": "bfloat16"},
     ("data", "name"): {"name": "cifar10"},
     ("data", "train_size"): {"train_size": 1000},
+    ("data", "resample"): {"resample": "bootstrap"},
     ("data", "sha256"): {"sha256": "0" * 64},
 }
 

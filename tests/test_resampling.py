@@ -111,11 +111,10 @@ def test_an_image_that_is_drawn_twice_is_changed_in_two_ways(monkeypatch):
     seen = []
     config = take(DataConfig("arrays", 4, resample="bootstrap"), augment=("crop:3",), epochs=1)
     state = step.make_state(config, (8, 8, 1), 3, steps=1, sample=np.zeros(4, np.int32))
-    monkeypatch.setattr(
-        step, "train_step", lambda state, batch, **_: (state, seen.append(batch) or step.Metrics.zero())
-    )
+    zero = step.Metrics.zero()
+    monkeypatch.setattr(step, "train_step", lambda state, batch, **_: (state, seen.append(batch) or zero))
     data = step.Examples(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-    step.train_last_batch(state, step.Metrics.zero(), data, jnp.arange(4), batch_size=5)
+    step.train_last_batch(state, zero, data, jnp.arange(4), batch_size=5)
     assert seen[0].labels.tolist() == [LABELS[0]] * 4
     assert len(np.unique(np.asarray(seen[0].images), axis=0)) > 1
 

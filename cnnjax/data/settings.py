@@ -108,8 +108,6 @@ name/config:1.2.3
     """mnist (bundled), the name of any TensorFlow Datasets set of labelled images, folder:PATH or npz:PATH."""
     train_size: Count | None = None
     """Number of training examples, from the first on or as `resample` draws them; by default all of them."""
-    resample: Literal["none", "subset", "bootstrap"] = "none"
-    """Training examples drawn by the seed: subset (train_size of them, each once) or bootstrap (with replacement)."""
     size: Annotated[tuple[int, int] | None, Reader(read_size)] = None
     """Of a folder: size such as 32 or 32x48 (height x width) to which every image is resized and cropped."""
     channels: Literal[1, 3] | None = None
@@ -125,6 +123,8 @@ name/config:1.2.3
 
     sha256: str | None = None
     """Content hash of images given in Python or in files of your own; part of the run key."""
+    resample: Literal["none", "subset", "bootstrap"] = "none"
+    """Training examples drawn by the seed: subset (train_size of them, each once) or bootstrap (with replacement)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
