@@ -48,8 +48,8 @@ def find_posterior(comparison: PairedComparison, margin: float, *, higher_is_bet
         >>> from cnnjax.statistics.paired import compare_paired
         >>> comparison = compare_paired({0: 0.972, 1: 0.975, 2: 0.971}, {0: 0.970, 1: 0.971, 2: 0.968})
         >>> found = find_posterior(comparison, margin=0.002)
-        >>> f"{found.better:.2f}, {found.within:.2f}, {found.worse:.2f}"
-        '0.89, 0.11, 0.00'
+        >>> f"{found.better:.1%}, {found.within:.1%}, {found.worse:.1%}"
+        '88.7%, 10.6%, 0.7%'
 
     References:
         Benavoli, Corani, Demsar and Zaffalon, "Time for a change: a tutorial for comparing multiple classifiers through
