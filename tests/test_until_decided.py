@@ -128,6 +128,22 @@ def test_a_diverged_run_leaves_a_pair_out_and_the_looks_go_on(folder, capsys):
     assert far["comparison"]["seeds"] == [0, 1, 2, 3, 5, 6]
 
 
+@pytest.mark.parametrize("at_any_time", [True, False])
+def test_a_cell_without_a_seed_at_which_both_trained_gets_more_seeds(folder, capsys, at_any_time):
+    (folder / "widths.toml").write_text(STUDY.replace("[[8], [9], [10]]", "[[8], [10]]"))
+
+    def script(config):
+        first_trains = config.seed == 0 if config.model.dense == (8,) else config.seed == 1
+        return train(config) if first_trains or config.seed > 6 else make_packed(config, status="diverged")
+
+    _, trials = run_until(folder, 14, script, at_any_time=at_any_time)
+    assert max(trial.config.seed for trial in trials if trial.config.model.dense == (10,)) > 8
+    _, contrasts = judge(folder, capsys, *([] if at_any_time else ["--top-up", "14", "--baseline", "model.dense=[8]"]))
+    far = contrasts["model.dense=[10]"]
+    assert far["comparison"]["seeds"][0] == 7
+    assert far["verdict"]["label"].startswith("better of the runs that trained")
+
+
 def test_all_looks_are_one_grid_of_the_store(decided):
     grids = {grid.name: grid for grid in Store(decided / "runs").list_grids()}
     assert grids.keys() == {"widths", "widths-until-decided"}

@@ -21,7 +21,7 @@ from cnnjax.reports.rules import Rules
 from cnnjax.runs.store import Store
 from cnnjax.runs.train_config import name_metric
 from cnnjax.settings.checking import choice
-from cnnjax.statistics import compare_in_looks, plan_looks
+from cnnjax.statistics import compare_in_looks, complete, plan_looks
 from cnnjax.statistics.any_time import find_least_seeds
 
 
@@ -80,9 +80,10 @@ def check_top_up(grid: Grid, top_up: TopUp) -> None:
     if plan and len(plan.arms) < 2:
         raise InputError(f"{top_up.option}: nothing to compare; must be at least two cells that can exist")
     if plan and top_up.most < (least := find_least_seeds(plan.level)):
+        compared = len(plan.arms) - 1
+        what = f"one of {compared} comparisons" if compared > 1 else "the comparison"
         raise InputError(
-            f"{top_up.option}: must be >= {least}, the fewest seeds that can decide one of {len(plan.arms) - 1} "
-            f"comparisons at --alpha {plan.alpha:g}"
+            f"{top_up.option}: must be >= {least}, the fewest seeds that can decide {what} at --alpha {plan.alpha:g}"
         )
     if top_up.baseline.problem:
         raise InputError(f"--baseline {top_up.baseline.name}: cannot exist: {top_up.baseline.problem}")
@@ -207,18 +208,29 @@ def describe_other_plans(study: str, most: int | None, grids: Iterable[str]) -> 
 
 
 def _list_undecided(grid: Grid, looks: tuple[int, ...], look: int, top_up: TopUp, store: Store) -> Iterator[str]:
-    """Yields the names of the cells that are undecided with the seeds of `grid`, and that `look` may decide."""
+    """Yields the names of the cells that are undecided with the seeds of `grid`, and that `look` may decide.
+
+    Among them are cells that trained, and so did the baseline, but at no common seed yet.
+    """
     arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
     rules = replace(top_up.rules, measure=complete_measure(top_up.rules.measure, arms))
+    baseline = top_up.baseline.name
+    outcomes = {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None}
     contrasts = compare_in_looks(
-        {arm.name: arm.outcomes(rules.measure) for arm in arms if arm.problem is None},
-        top_up.baseline.name,
+        outcomes,
+        baseline,
         {arm.name: arm.ended for arm in arms},
         grid.seeds,
         looks,
         rules,
         at_any_time=top_up.at_any_time,
     )
-    for contrast in contrasts:
-        if contrast.verdict.word == "undecided" and contrast.verdict.seeds_needed == look:
-            yield contrast.first
+    verdicts = {contrast.first: contrast.verdict for contrast in contrasts}
+    ended = {arm.name for arm in arms if set(grid.seeds) <= set(arm.ended) and complete(outcomes.get(arm.name, {}))}
+    for name in outcomes:
+        verdict = verdicts.get(name)
+        if verdict is None:
+            if name != baseline and {name, baseline} <= ended:
+                yield name
+        elif verdict.word == "undecided" and verdict.seeds_needed == look:
+            yield name

@@ -94,7 +94,7 @@ def compare_in_looks(
         at_any_time: whether the tests hold at any time, so that any looks are allowed.
 
     Returns:
-        One contrast for each other arm that has reached its first look and shares a completed seed with the baseline:
+        One contrast for each other arm that has reached a look at which it shares a completed seed with the baseline:
         that of the look that decided it, or of the last look reached. If undecided, its `seeds_needed` is the next
         look. It has no intervals if lost runs leave fewer seeds than can decide at any time.
 
@@ -128,7 +128,8 @@ def compare_in_looks(
             )
             pairs = len(complete(own).keys() & complete(others).keys())
             if not pairs:
-                break
+                reached = None  # the next seeds may be the first at which both trained
+                continue
             reached = number, own, others, level(number, pairs)
             if _ends(own, others, reached[-1], criteria):
                 break
