@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 from cnnjax import InputError
-from cnnjax.statistics import Criteria, Measure, compare_in_looks, plan_looks_at_any_time
+from cnnjax.statistics import (
+    Criteria,
+    Measure,
+    TrainingDraw,
+    compare_in_looks,
+    decide_for_new_training,
+    plan_looks_at_any_time,
+)
 from cnnjax.statistics.any_time import (
     SCALE,
     equal_rates_p,
@@ -169,6 +176,8 @@ def test_lost_runs_leave_too_few_seeds_to_decide_and_more_seeds_are_asked_for():
     assert (contrast.comparison.n, contrast.low, contrast.verdict.seeds_needed) == (4, None, 7)
     assert contrast.verdict.reason.startswith("4 seeds at which both arms trained tell too little of the spread: 5 are")
     assert contrast.rates.p == equal_rates_p(2, 0)
+    wider = decide_for_new_training(contrast, TrainingDraw(10, 200, with_replacement=False), 1)
+    assert (wider.word, wider.low, wider.high) == ("undecided", None, None)
 
 
 def test_a_verdict_counts_the_seeds_of_the_worst_case_for_itself():

@@ -21,15 +21,15 @@ class WiderVerdict:
         label: the verdict for readers; it says where lost runs were left out.
         level, equivalence_level: level of the test of a difference, and of each of the two one-sided tests.
         low, high: interval that the verdict is based on: with confidence ``1 - level``, or, if the verdict is
-            ``equivalent``, ``1 - 2 * equivalence_level``.
+            ``equivalent``, ``1 - 2 * equivalence_level``; ``None`` where the comparison itself has no interval.
     """
 
     word: Word
     label: str
     level: float
     equivalence_level: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def decide_for_new_images(
@@ -38,7 +38,7 @@ def decide_for_new_images(
     """Decides whether the verdict on a comparison holds for new images too.
 
     The probability of any false claim for new images in the family is at most `criteria.alpha`, for differences and for
-    equivalence each. Against a baseline, and at planned looks, a difference has the level of the interval beside it.
+    equivalence each. Against a baseline, and at looks, a difference has the level of the interval beside it.
     All pairs, and equivalence, have at most ``alpha / k``: the levels of Holm's procedure rise with the claims that
     were made, and those were for the images at hand.
 
@@ -81,6 +81,8 @@ def decide_by_interval(
     """Decides as `decide_for_new_images` does, by an interval never narrower than Student's, given its confidence."""
     level = min(contrast.level, criteria.alpha / k) if all_pairs else contrast.level
     narrow = min(contrast.equivalence_level, criteria.alpha / k)
+    if contrast.low is None:
+        return WiderVerdict("undecided", "undecided", level, narrow, None, None)
     low, high = find_interval(1 - level)
     narrow_low, narrow_high = find_interval(1 - 2 * narrow)
     word: Word = "undecided"
