@@ -20,7 +20,7 @@ from cnnjax.reports.arms import (
     place_measure,
 )
 from cnnjax.reports.findings import Findings, compare_stored_arms
-from cnnjax.reports.plans import describe_plan, find_plans
+from cnnjax.reports.plans import remark_on_stopping
 from cnnjax.reports.rules import Rules
 from cnnjax.reports.sentences import write_images, write_mean, write_mean_interval, write_scope
 from cnnjax.runs.record import TRIAL_STATUSES, Record
@@ -199,7 +199,7 @@ def compare_grid(
         arms = tuple(replace(arm, seeds=tuple(arm.records)) for arm in arms)
     most = rules.looks[-1] if rules.looks else None
     plans = describe_other_plans(grid.name, most, (known.name for known in store.list_grids()))
-    stopped = () if rules.at_any_time else find_plans({cell.seeded(0).key for cell in grid.cells}, store)
+    stopped = [] if rules.at_any_time else remark_on_stopping({cell.seeded(0).key for cell in grid.cells}, store)
     return compare_stored_arms(
         arms,
         None if baseline is None else baseline.name,
@@ -209,11 +209,7 @@ def compare_grid(
         facts=facts,
         command=command,
         seeds=grid.seeds,
-        remarks=(
-            *remarks,
-            *([plans] if plans else []),
-            *(f"the seeds of some cells depend on their results: {describe_plan(plan)}" for plan in stopped),
-        ),
+        remarks=(*remarks, *([plans] if plans else []), *stopped),
         shown=shown,
     )
 

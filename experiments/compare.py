@@ -27,7 +27,7 @@ from cnnjax.machine.processes import offer_cpu_devices
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_options
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.findings import Findings, compare_stored_arms
-from cnnjax.reports.plans import SequentialPlan, describe_plan, find_plans, refuse_other_rules
+from cnnjax.reports.plans import SequentialPlan, describe_plan, find_plans, refuse_other_rules, remark_on_stopping
 from cnnjax.reports.rules import Rules
 from cnnjax.reports.scores import Columns, compare_scores, read_scores
 from cnnjax.runs.config import RunConfig
@@ -115,9 +115,12 @@ def _compare_runs(arguments: CompareArguments, command: str) -> Findings:
     context = choose_context(contexts) or configure(selectors, "a", RunConfig())
     found = contexts.get(context, {"a": {}, "b": {}})
     configs = {side: configure(selectors, side, context) for side in ("a", "b")}
-    plan = next(iter(find_plans([replace(config, seed=0).key for config in configs.values()], store)), None)
+    keys = [replace(config, seed=0).key for config in configs.values()]
+    plan = next(iter(find_plans(keys, store)), None)
+    remarks = [] if plan else remark_on_stopping(keys, store)
     if plan:
         _check_plan(arguments, rules, plan)
+        remarks = [f"judged as one of {write_count(len(plan.arms) - 1, 'comparison')}: {describe_plan(plan)}"]
         # As one of its comparisons, that of these two arms has its level by itself.
         rules = replace(plan.rules, alpha=plan.level, power=arguments.power)
     seeds = plan.seeds if plan else _choose_seeds(arguments, found)
@@ -143,9 +146,7 @@ def _compare_runs(arguments: CompareArguments, command: str) -> Findings:
         facts=_describe_context(selectors, context, seeds),
         command=command,
         seeds=seeds,
-        remarks=[f"judged as one of {write_count(len(plan.arms) - 1, 'comparison')}: {describe_plan(plan)}"]
-        if plan
-        else [],
+        remarks=remarks,
     )
 
 

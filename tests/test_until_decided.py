@@ -262,12 +262,12 @@ def test_a_report_on_a_part_of_the_arms_says_that_their_seeds_depend_on_their_re
     (decided / "fewer.toml").write_text(STUDY.replace("[[8], [9], [10]]", "[[8], [9]]"))
     assert report([str(decided / "fewer.toml"), "--out", str(decided / "runs")]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "the seeds of some cells depend on their results: the study widths is run until it is decided" in text
+    assert "the seeds of some arms depend on their results: the study widths is run until it is decided" in text
 
 
 def test_a_comparison_in_python_says_that_the_seeds_depend_on_the_results(decided):
     result = StudyResult(load_study(str(decided / "widths.toml")), Store(decided / "runs"))
-    assert "the seeds of some cells depend on their results" in str(result.compare("dense=[8]"))
+    assert "the seeds of some arms depend on their results" in str(result.compare("dense=[8]"))
 
 
 def test_two_arms_are_compared_as_the_report_of_the_whole_study_does(decided, capsys):
@@ -282,6 +282,13 @@ def test_two_arms_are_compared_as_the_report_of_the_whole_study_does(decided, ca
     for options in (["--margin", "0.5"], ["--seeds", "5"], ["--run"]):
         with pytest.raises(InputError, match=rf"{' '.join(options)}: the study widths is run until .* which holds"):
             compare([*arms, *options])
+
+
+def test_a_comparison_that_is_none_of_the_plan_says_that_the_seeds_depend_on_the_results(decided, capsys):
+    arms = ["--a", "model.dense=[10]", "--b", "model.dense=[9]", "--out", str(decided / "runs"), "--format", "json"]
+    assert compare(arms) == 0
+    (remark,) = (each for each in json.loads(capsys.readouterr().out)["remarks"] if "seeds" in each)
+    assert remark.startswith("the seeds of some arms depend on their results: the study widths is run until")
 
 
 def test_a_plan_that_cannot_be_read_is_a_damaged_store(decided):

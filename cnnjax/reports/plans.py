@@ -118,6 +118,17 @@ def find_plans(keys: Collection[str], store: Store) -> list[SequentialPlan]:
     return [plan for plan in list_plans(store) if plan.shares_comparison(keys)]
 
 
+def remark_on_stopping(keys: Collection[str], store: Store) -> list[str]:
+    """Returns a remark for every stored plan by whose results the number of seeds of an arm was chosen.
+
+    Args:
+        keys: run keys with seed 0 of the arms that are compared otherwise than by that plan.
+        store: the store of their runs.
+    """
+    plans = (plan for plan in list_plans(store) if set(plan.arms.values()) & set(keys))
+    return [f"the seeds of some arms depend on their results: {describe_plan(plan)}" for plan in plans]
+
+
 def refuse_other_rules(arguments: JudgingArguments, rules: Rules, plan: SequentialPlan) -> None:
     """Raises `InputError` if an option asks for other rules than those of the plan.
 
