@@ -74,7 +74,7 @@ class RunArguments(JudgingArguments, StudyArguments):
     """With --baseline: the limit of seeds for cells that are undecided against the baseline."""
     until_decided: int | None = None
     """Run further seeds one by one, up to this many, for cells that are undecided against the baseline. The tests hold
-    at any time; the plan is stored before the first result, and holds."""
+    at any time; the plan is stored before anything is run, and holds."""
     baseline: Annotated[tuple[str, ...], Option(metavar="FACTOR=LABEL")] = ()
     """With --top-up or --until-decided: the cell that the others are compared with; may be given again until one cell
     is left. Left out with --until-decided, the cell that equals the base of the study."""

@@ -120,8 +120,7 @@ def check_other_plans(grid: Grid, top_up: TopUp, store: Store) -> None:
         change = known.find_change(plan)
         if change:
             raise InputError(
-                f"{top_up.option}: the study {known.study} has a plan, which was stored before its first result and "
-                f"holds: {change}"
+                f"{top_up.option}: the study {known.study} has a plan, which was stored first and holds: {change}"
             )
     if plan is None:
         return
