@@ -256,6 +256,7 @@ def test_the_report_is_the_same_with_the_options_of_the_plan_a_filter_or_without
     text = " ".join(capsys.readouterr().out.split())
     assert "after every seed from 6 to 16, by tests that hold at any time" in text
     assert "the verdicts are those of its plan: the study widths is run until it is decided by a stored plan" in text
+    assert "intervals of single arms and of their rates, and p values, are those of a number of seeds that" in text
 
 
 def test_a_report_on_a_part_of_the_arms_says_that_their_seeds_depend_on_their_results(decided, capsys):

@@ -33,6 +33,10 @@ NEW_IMAGES = "new images too"
 """The heading of the verdicts for new images."""
 NEW_TRAINING = "new training images too"
 """The heading of the verdicts for new training images."""
+_SEEDS_AS_PLANNED = (
+    "verdicts, and intervals of differences, allow for the looks; intervals of single arms and of their rates, and p "
+    "values, are those of a number of seeds that no result has changed"
+)
 
 
 def list_meanings(findings: Findings) -> tuple[str, ...]:
@@ -47,6 +51,7 @@ def list_meanings(findings: Findings) -> tuple[str, ...]:
         f"differences are paired by seed{of_differences}; an interval is the one that its verdict rests on: at "
         "the confidence at which better and worse are decided among all comparisons of the table, or, of what is "
         "equivalent, that of the two one-sided tests (TOST)",
+        *([_SEEDS_AS_PLANNED] if findings.rules.looks else []),
     )
 
 
