@@ -16,6 +16,7 @@ from cnnjax.statistics import Criteria, compare_all_pairs, compare_with_baseline
 from cnnjax.statistics.families import compare_outcomes, make_contrast, sidak
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.measures import ACCURACY
+from cnnjax.statistics.verdicts import Levels
 from comparison_helpers import make_arms, make_findings, make_test_set, predict
 
 IMAGES = 400
@@ -26,7 +27,8 @@ def compare(first, second, criteria=CRITERIA, k=1):
     """Returns the contrast of two tables of correct answers, and the verdict for new images; plans no seeds."""
     arms = [dict(enumerate(map(float, each.mean(1)))) for each in (first, second)]
     compared = compare_outcomes(*arms, 0.95, criteria.measure)
-    levels = sidak(criteria.alpha, k), criteria.alpha / k
+    level, narrow = sidak(criteria.alpha, k), criteria.alpha / k
+    levels = Levels(level, narrow, difference=level, rates=level, worst=(level, narrow))
     contrast = make_contrast(
         ("a", "b"), compared, find_losses(*arms, criteria.measure), levels, None, criteria, plans=False
     )

@@ -17,7 +17,7 @@ from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.paired import PairedComparison, compare_paired
 from cnnjax.statistics.posteriors import Posterior, find_posterior
 from cnnjax.statistics.rates import RateComparison
-from cnnjax.statistics.verdicts import Criteria, Verdict, decide, equivalence_p
+from cnnjax.statistics.verdicts import Criteria, Levels, Verdict, decide, equivalence_p
 
 LEAST_FOR_FLIPS = 8
 """Fewest pairs for which the distribution of the largest of several t values is found by random sign flips."""
@@ -185,16 +185,20 @@ def _contrast(
     narrow, _ = holm(_pad(one_sided_p, k), criteria.alpha)
     rate_levels, _ = holm(_pad([each.rates.p if each.rates else None for each in losses], k), criteria.alpha)
     scope = f"as one of {k} comparisons" if k > 1 else ""
+
+    def gather_levels(index: int) -> Levels:
+        wide = level or levels[index]
+        low = narrow[index]
+        return Levels(wide, low, difference=levels[index], rates=rate_levels[index], worst=(wide, low))
+
     return tuple(
         make_contrast(
             pair,
             each,
             lost,
-            (level or levels[index], narrow[index]),
+            gather_levels(index),
             adjusted[index],
             criteria,
-            verdict_level=levels[index],
-            rate_alpha=rate_levels[index],
             labels=labels,
             scope=scope,
         )
@@ -206,11 +210,9 @@ def make_contrast(
     pair: tuple[str, str],
     compared: PairedComparison,
     losses: Losses,
-    levels: tuple[float, float],
+    levels: Levels,
     adjusted_p: float | None,
     criteria: Criteria,
-    *,
-    verdict_level: float | None = None,
     **options: Any,
 ) -> Contrast:
     """Returns a comparison with its intervals and verdict.
@@ -219,23 +221,18 @@ def make_contrast(
         pair: names of the two sides.
         compared: the comparison.
         losses: runs of both sides.
-        levels: level of the interval of the difference, and of each of the one-sided tests of equivalence.
+        levels: levels of its interval and of its tests.
         adjusted_p: p value of the difference, adjusted for the family.
         criteria: margin and power of the verdict, and what is compared.
-        verdict_level: level of the test of a difference; by default that of its interval.
         options: further arguments of `decide`.
     """
-    level, narrow = levels
-    verdict_level = level if verdict_level is None else verdict_level
-    low, high = compared.interval(1 - level)
-    narrow_low, narrow_high = compared.interval(1 - 2 * narrow)
+    low, high = compared.interval(1 - levels.interval)
+    narrow_low, narrow_high = compared.interval(1 - 2 * levels.equivalence)
     verdict = decide(
         compared,
-        verdict_level,
-        criteria.margin,
-        criteria.power,
-        interval_alpha=level,
-        equivalence_alpha=narrow,
+        margin=criteria.margin,
+        power=criteria.power,
+        levels=levels,
         losses=losses,
         measure=criteria.measure,
         **options,
@@ -246,11 +243,11 @@ def make_contrast(
         first_runs=losses.first,
         second_runs=losses.second,
         comparison=compared,
-        level=level,
-        verdict_level=verdict_level,
+        level=levels.interval,
+        verdict_level=levels.difference,
         low=low,
         high=high,
-        equivalence_level=narrow,
+        equivalence_level=levels.equivalence,
         equivalence_low=narrow_low,
         equivalence_high=narrow_high,
         adjusted_p=adjusted_p,

@@ -8,7 +8,6 @@ is not tested again.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from cnnjax.statistics.any_time import equal_rates_p, find_least_seeds, find_lev
 from cnnjax.statistics.families import DEFAULT, Contrast, compare_outcomes, make_contrast, sidak
 from cnnjax.statistics.losses import Losses, Outcomes, complete, count_runs, find_losses, mark_collapsed
 from cnnjax.statistics.paired import find_differences
-from cnnjax.statistics.verdicts import LEAST_SEEDS, Criteria, half_widths, judge
+from cnnjax.statistics.verdicts import LEAST_SEEDS, Criteria, Levels, half_widths, judge
 
 _NODES = 200
 
@@ -166,18 +165,17 @@ def _contrast(
         criteria: as for `compare_with_baseline`.
     """
     losses = find_losses(*outcomes, criteria.measure)
-    options: dict[str, Any] = {}
+    can_decide, least = all(levels), LEAST_SEEDS
+    wide, narrow = levels if can_decide or not share else (share, share)
+    tests = Levels(wide, narrow, difference=wide, rates=wide, worst=(wide, narrow))
     if share:
         assert losses.rates is not None  # two arms have rates
         p = equal_rates_p(losses.rates.first_alone, losses.rates.second_alone)
         losses = replace(losses, rates=replace(losses.rates, p=p))
-        worst = find_levels(len(losses.lowest), share) if losses.lowest else None
-        options = {"least": find_least_seeds(share), "rate_alpha": share, "worst_alphas": worst}
-    can_decide = all(levels)
-    if share and not can_decide:
-        levels = share, share
-    compared = compare_outcomes(*outcomes, 1 - levels[0], criteria.measure)
-    contrast = make_contrast(pair, compared, losses, levels, None, criteria, scope=scope, plans=False, **options)
+        worst = find_levels(len(losses.lowest), share) if losses.lowest else tests.worst
+        tests, least = replace(tests, rates=share, worst=worst), find_least_seeds(share)
+    compared = compare_outcomes(*outcomes, 1 - wide, criteria.measure)
+    contrast = make_contrast(pair, compared, losses, tests, None, criteria, scope=scope, least=least, plans=False)
     if not can_decide:
         contrast = replace(contrast, low=None, high=None, equivalence_low=None, equivalence_high=None)
     if contrast.verdict.word != "undecided" or losses.both_at_chance:

@@ -53,6 +53,30 @@ class Criteria:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """Levels of the tests of one comparison, as a member of its family.
+
+    Attributes:
+        interval: level of the interval of the difference, at which a difference above the margin is judged too.
+        equivalence: level of each of the two one-sided tests of equivalence.
+        difference: level of the test of a difference: `interval`, or above it by a step-down test.
+        rates: level of the test of how often runs collapse.
+        worst: level of the test of a difference, and of each of the one-sided tests, in the worst case of lost runs.
+    """
+
+    interval: float
+    equivalence: float
+    difference: float
+    rates: float
+    worst: tuple[float, float]
+
+    @classmethod
+    def of_one(cls, alpha: float) -> "Levels":
+        """Returns the levels of a single comparison, which are all alike."""
+        return cls(alpha, alpha, alpha, alpha, (alpha, alpha))
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A decision.
 
@@ -102,10 +126,7 @@ def decide(
     margin: float = MARGIN,
     power: float = 0.8,
     *,
-    interval_alpha: float | None = None,
-    equivalence_alpha: float | None = None,
-    rate_alpha: float | None = None,
-    worst_alphas: tuple[float, float] | None = None,
+    levels: Levels | None = None,
     losses: Losses | None = None,
     least: int = LEAST_SEEDS,
     labels: Mapping[str, str] | None = None,
@@ -123,12 +144,7 @@ def decide(
         alpha: level of the tests, > 0 and < 0.5.
         margin: margin of equivalence, in units of the measure, > 0.
         power: probability with which `seeds_needed` seeds decide, > alpha and < 1.
-        interval_alpha: level of the interval that is shown, and at which the worst case and a difference above the
-            margin are judged; by default `alpha`. A step-down test has a larger `alpha`.
-        equivalence_alpha: level of the one-sided tests; by default `alpha`.
-        rate_alpha: level of the test of how often runs collapse; by default `alpha`.
-        worst_alphas: level of the test of a difference, and of each of the one-sided tests, in the worst case of the
-            lost runs; by default those of the typical run.
+        levels: levels of a member of a family, in place of `alpha`.
         losses: runs of both arms, including lost ones; by default none was lost.
         least: fewest common seeds for a verdict.
         labels: labels that replace the words, such as `DEPENDENCE`.
@@ -149,13 +165,15 @@ def decide(
         Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", 1987; Lakens,
         "Equivalence tests", 2017.
     """
+    levels = levels or Levels.of_one(alpha)
+    alpha = levels.difference
     check(alpha, Annotated[float, Interval(0, 0.5, open_low=True, open_high=True)], "alpha")
     check(margin, Annotated[float, Interval(0, open_low=True)], "margin")
     if not alpha < power < 1:
         raise InputError(f"power={power}: must be > alpha ({alpha}) and < 1")
     n, mean, spread = comparison.n, comparison.mean, comparison.spread
     rates = losses.rates if losses else None
-    reliability = rates.reliability(alpha if rate_alpha is None else rate_alpha) if rates else ""
+    reliability = rates.reliability(levels.rates) if rates else ""
     if n < least:
         if losses and name_compared(losses.first, losses.second) == "trained":
             found = (
@@ -173,36 +191,34 @@ def decide(
         )
     if spread is None:
         return _leave_open("all differences are equal: without their resolution the spread is unknown")
-    levels = alpha, alpha if equivalence_alpha is None else equivalence_alpha
-    of_interval = alpha if interval_alpha is None else interval_alpha
-    halves = half_widths(np.asarray(spread), n, *levels)
-    wide, narrow = float(half_widths(np.asarray(spread), n, of_interval, of_interval)[0]), float(halves[1])
+    halves = half_widths(np.asarray(spread), n, alpha, levels.equivalence)
+    wide, narrow = map(float, half_widths(np.asarray(spread), n, levels.interval, levels.equivalence))
+    interval = _describe(mean, wide, 1 - levels.interval, measure)
     differs, is_equivalent = map(bool, judge(np.asarray(mean), halves, margin))
     remarks = _remark(comparison, losses, scope, measure)
     limit = measure.write_margin(margin)
     if not differs and not is_equivalent:
-        found = (
-            f"{_describe(mean, wide, 1 - of_interval, measure)} holds zero, and is too wide for the margin of ±{limit}"
-        )
+        found = f"{interval} holds zero, and is too wide for the margin of ±{limit}"
         if not plans:
             return _leave_open(f"{found}{remarks}", reliability=reliability)
-        plan = _plan(comparison, spread, levels, margin, power, measure, reliability)
+        plan = _plan(comparison, spread, (alpha, levels.equivalence), margin, power, measure, reliability)
         return replace(plan, reason=f"{found}; {plan.reason}{remarks}")
     if is_equivalent:
         word: Word = "equivalent"
         also = ", although zero is outside the wider interval of a difference" if abs(mean) > wide else ""
-        found = f"{_describe(mean, narrow, 1 - 2 * levels[1], measure)} lies within the margin of ±{limit}{also}"
+        found = (
+            f"{_describe(mean, narrow, 1 - 2 * levels.equivalence, measure)} lies within the margin of ±{limit}{also}"
+        )
     else:
         word = "better" if (mean > 0) == measure.higher_is_better else "worse"
-        found = f"{_describe(mean, wide, 1 - of_interval, measure)} leaves zero out"
+        found = f"{interval} leaves zero out"
     by_step_down = not is_equivalent and abs(mean) <= wide
     if by_step_down:
         found = (
-            f"{_describe(mean, wide, 1 - of_interval, measure)} holds zero together with all others, but p = "
-            f"{comparison.t_p:.2g} is below {alpha:.2g}, the level that is left once the clearer differences are found"
+            f"{interval} holds zero together with all others, but p = {comparison.t_p:.2g} is below {alpha:.2g}, the "
+            "level that is left once the clearer differences are found"
         )
-    worst = worst_alphas or (of_interval, levels[1])
-    holds = losses is None or survives(word, losses, worst, margin, measure.higher_is_better)
+    holds = losses is None or survives(word, losses, levels.worst, margin, measure.higher_is_better)
     label, restriction = (labels or {}).get(word, word), ""
     if losses and not holds:
         restriction = f"of the runs that {name_compared(losses.first, losses.second)}"
