@@ -431,7 +431,7 @@ def _add_log_odds(
 ) -> tuple[Effect, ...]:
     levels, _ = holm([*(each.t_p for each in scaled), *[None] * (k - len(scaled))], alpha)
     added = []
-    for effect, compared, level in zip(effects, scaled, levels, strict=False):
+    for effect, compared, level in zip(effects, scaled, levels[: len(scaled)], strict=True):
         low, high = compared.interval(1 - level)
         word = "undecided"
         if low is not None and high is not None and compared.n >= LEAST_SEEDS and (low > 0 or high < 0):
