@@ -45,6 +45,15 @@ def predict(labels, accuracy, seed, random):
     return predictions
 
 
+def predict_all(arms, labels):
+    """Predictions of all runs of arms, by arm and seed."""
+    random = np.random.default_rng(0)
+    return {
+        arm.name: {seed: predict(labels, record.test_accuracy, seed, random) for seed, record in arm.records.items()}
+        for arm in arms
+    }
+
+
 def make_record(config, accuracy, status="completed", reason=None, parameters=1000, sha256="", validated=False):
     if status != "completed":
         return dataclasses.replace(

@@ -53,6 +53,17 @@ def make_packed(config, accuracy=0.9, status="completed"):
     return pack_run(Run(record, {"Dense_0": {"bias": np.zeros(4, np.float32)}}, {}, predictions))
 
 
+def draw_runs(means):
+    """Returns a function that makes runs as if trained: of known means by width, with a spread of 0.5 points."""
+
+    def train(config):
+        (width,) = config.model.dense
+        accuracy = np.random.default_rng((config.seed, width)).normal(means[width], 0.005)
+        return make_packed(config, float(np.rint(accuracy * 1e4) / 1e4))
+
+    return train
+
+
 def stop_after(trials, script=make_packed):
     """Returns a script that ends so many trials by `script`, and is interrupted at the next."""
     left = iter(range(trials))

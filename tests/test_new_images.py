@@ -17,7 +17,7 @@ from cnnjax.statistics.families import compare_outcomes, make_contrast, sidak
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.measures import ACCURACY
 from cnnjax.statistics.verdicts import Levels
-from comparison_helpers import make_arms, make_findings, make_test_set, predict
+from comparison_helpers import make_arms, make_findings, make_test_set, predict_all
 
 IMAGES = 400
 CRITERIA = Criteria(measure=dataclasses.replace(ACCURACY, resolution=1 / IMAGES))
@@ -143,13 +143,9 @@ def test_a_large_difference_is_found_for_new_images(sign, word):
 def studied():
     dataset = make_test_set()
     arms, _ = make_arms({"model.padding": ("valid", "same")}, dataset=dataset, leave_out_last=False)
-    random, labels = np.random.default_rng(0), dataset.test.labels
-    predictions = {
-        arm.name: {seed: predict(labels, record.test_accuracy, seed, random) for seed, record in arm.records.items()}
-        for arm in arms
-    }
+    labels = dataset.test.labels
     names = tuple("0123456789")
-    return arms, compare_predictions(predictions, labels, arms[0].name, names)
+    return arms, compare_predictions(predict_all(arms, labels), labels, arms[0].name, names)
 
 
 @pytest.mark.parametrize("has_base", [True, False])

@@ -18,7 +18,7 @@ from cnnjax.reports.images import compare_predictions
 from cnnjax.reports.page import write_html
 from cnnjax.statistics import Criteria, TrainingDraw, compare_all_pairs, compare_with_baseline, decide_for_new_training
 from cnnjax.statistics.measures import ACCURACY
-from comparison_helpers import make_arms, make_findings, make_test_set, predict
+from comparison_helpers import make_arms, make_findings, make_test_set, predict_all
 from experiments.measure.simulations import SPREAD
 from experiments.measure.training_simulations import AVAILABLE, DRAWS, draw_studies
 
@@ -93,12 +93,8 @@ def make_studied(*data):
     """Returns two arms whose data settings are given, and their predictions for test images."""
     dataset = make_test_set()
     arms, _ = make_arms({"model.padding": ("valid", "same")}, dataset=dataset, leave_out_last=False)
-    random, labels = np.random.default_rng(0), dataset.test.labels
-    predictions = {
-        arm.name: {seed: predict(labels, record.test_accuracy, seed, random) for seed, record in arm.records.items()}
-        for arm in arms
-    }
-    images = compare_predictions(predictions, labels, arms[0].name, tuple("0123456789"))
+    labels = dataset.test.labels
+    images = compare_predictions(predict_all(arms, labels), labels, arms[0].name, tuple("0123456789"))
     drawing = [
         dataclasses.replace(arm, config=dataclasses.replace(arm.config, data=each))
         for arm, each in zip(arms, data, strict=True)

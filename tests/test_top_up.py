@@ -3,7 +3,6 @@
 import json
 import sqlite3
 
-import numpy as np
 import pytest
 
 from ablations import run_study
@@ -18,7 +17,7 @@ from cnnjax.reports.rules import Rules, make_rules
 from cnnjax.runs.store import Store
 from cnnjax.statistics import spend
 from cnnjax.statistics.families import sidak
-from grid_helpers import ScriptedExecutor, make_packed, stop_after
+from grid_helpers import ScriptedExecutor, draw_runs, stop_after
 
 STUDY = """
 title = "Does width matter?"
@@ -30,12 +29,7 @@ train.epochs = 1
 model.dense = [[8], [9], [10]]
 """
 MEANS = {8: 0.9, 9: 0.902, 10: 0.95}
-
-
-def train(config):
-    """A run whose accuracy has a known mean and a spread of 0.5 points, as if it had been trained."""
-    random = np.random.default_rng((config.seed, config.model.dense[0]))
-    return make_packed(config, float(np.rint(random.normal(MEANS[config.model.dense[0]], 0.005) * 1e4) / 1e4))
+train = draw_runs(MEANS)
 
 
 @pytest.fixture

@@ -413,20 +413,21 @@ def _say_noise(findings: Findings) -> Iterator[str]:
 
 
 def _say_new_images(verdicts: Collection[WiderVerdict]) -> str:
-    if len(verdicts) == 1:
-        return f"The verdict is for these test images; for new images too: {_count_labels(verdicts)}."
-    return f"The verdicts are for these test images; for new images too: {_count_labels(verdicts)}."
+    return f"{_name_verdicts(verdicts)} for these test images; for new images too: {_count_labels(verdicts)}."
 
 
 def _say_new_training(findings: Findings) -> Iterator[str]:
     verdicts = findings.new_training.values()
     if verdicts:
         sizes = write_counts({draw.available for draw in findings.draws.values()}, "image")
-        which = "The verdict is" if len(verdicts) == 1 else "The verdicts are"
         yield (
-            f"{which} for training images drawn from the same {sizes}; for new training images too: "
+            f"{_name_verdicts(verdicts)} for training images drawn from the same {sizes}; for new training images too: "
             f"{_count_labels(verdicts)}."
         )
+
+
+def _name_verdicts(verdicts: Collection[WiderVerdict]) -> str:
+    return "The verdict is" if len(verdicts) == 1 else "The verdicts are"
 
 
 def _count_labels(verdicts: Collection[WiderVerdict]) -> str:

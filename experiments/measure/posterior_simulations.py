@@ -1,6 +1,6 @@
 """Simulated comparisons whose true difference may be any, and how often what was said to be probable is so."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from scipy.special import stdtr
@@ -11,7 +11,7 @@ from experiments.measure.simulations import ALPHA, NOISES, SEEDS, SPREAD, STEP, 
 
 WIDEST = 0.01
 """True differences are drawn from minus to plus this one, all alike."""
-BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+BINS = tuple(pairwise((0.0, 0.2, 0.4, 0.6, 0.8, 1.0)))
 
 
 def tabulate_posteriors(studies: int) -> Table:
@@ -19,10 +19,10 @@ def tabulate_posteriors(studies: int) -> Table:
     columns = (
         Column("noise"),
         Column("seeds", right=True),
-        *(Column(f"said to be within in {low:.0%} to {high:.0%}: it is", ".1%", True) for low, high in _pair(BINS)),
+        *(Column(f"said to be within in {low:.0%} to {high:.0%}: it is", ".1%", True) for low, high in BINS),
     )
     rows: list[tuple[Value, ...]] = []
-    for index, (noise, n) in enumerate((noise, n) for noise in ("normal", "t of 3 degrees") for n in SEEDS):
+    for index, (noise, n) in enumerate(product(("normal", "t of 3 degrees"), SEEDS)):
         random = np.random.default_rng(index)
         truths = random.uniform(-WIDEST, WIDEST, 20 * studies)
         first, second = draw_accuracies(random, NOISES[noise], 0.0, 0.0, (len(truths), n))
@@ -31,12 +31,8 @@ def tabulate_posteriors(studies: int) -> Table:
         error = spread / np.sqrt(n)
         within = stdtr(n - 1, (MARGIN - mean) / error) - stdtr(n - 1, (-MARGIN - mean) / error)
         is_within = np.abs(truths) <= MARGIN
-        parts = [~found & ~same & (within >= low) & (within < high) for low, high in _pair(BINS)]
+        parts = [~found & ~same & (within >= low) & (within < high) for low, high in BINS]
         rates = [float(np.mean(is_within[part])) if part.sum() >= studies / 10 else None for part in parts]
         rows.append((noise, n, *rates))
     title = f"Undecided comparisons: the probability that the difference is within ±{100 * MARGIN:g} points"
     return Table(columns, tuple(rows), f"{title}; the spread of a run is {100 * SPREAD:g} points")
-
-
-def _pair(ends: tuple[float, ...]) -> list[tuple[float, float]]:
-    return list(pairwise(ends))
