@@ -28,6 +28,7 @@ from cnnjax.layers.patches import (
     convolve_by_patches,
     is_worth_pooling_patches,
 )
+from cnnjax.layers.platforms import choose_by_platform
 from cnnjax.layers.pooling import check_window, count_steps, max_pool, size_of
 from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
 from cnnjax.settings.checking import choice
@@ -86,8 +87,7 @@ def convolve(
         return _convolve(padded, kernel, strides, plan)
     on_cpu = functools.partial(_convolve, strides=strides, plan=choose_plan(padded, kernel, strides))
     elsewhere = functools.partial(convolve_on_accelerator, strides=strides)
-    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=_widen(on_cpu), default=elsewhere)
-    return result
+    return choose_by_platform(padded, kernel, cpu=_widen(on_cpu), default=elsewhere)
 
 
 def convolve_and_pool(
@@ -134,8 +134,7 @@ def convolve_and_pool(
         on_cpu = by_tiles
     elif is_worth_pooling_patches(padded, kernel, strides, window):
         on_cpu = by_patches
-    result: jax.Array = lax.platform_dependent(padded, kernel, cpu=_widen(on_cpu), default=one_after_the_other)
-    return result
+    return choose_by_platform(padded, kernel, cpu=_widen(on_cpu), default=one_after_the_other)
 
 
 def _pad(

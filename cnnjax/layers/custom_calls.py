@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from cnnjax.errors import UnavailableError
+from cnnjax.layers.platforms import vary_alike
 from cnnjax.machine.native import LAYERS, are_fast_layers_wanted, compile_library
 from cnnjax.machine.processes import count_cores
 
@@ -143,22 +143,6 @@ def _count_threads() -> int:
     mesh = jax.sharding.get_abstract_mesh()  # that of `jax.shard_map` around this, whose devices compute at once
     devices = min(math.prod(mesh.shape[axis] for axis in mesh.manual_axes), jax.local_device_count("cpu"))
     return int(max(count_cores() // devices, 1))
-
-
-def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns the arrays, marked inside ``jax.shard_map`` as different on all devices on which one of them is.
-
-    The gradient of an array that is the same on all devices is then the sum of theirs.
-    """
-    varying = [_find_varying(array) for array in arrays]
-    missing = [tuple(sorted(frozenset().union(*varying) - axes, key=str)) for axes in varying]
-    return tuple(lax.pcast(array, axes, to="varying") for array, axes in zip(arrays, missing, strict=True))
-
-
-def _find_varying(array: jax.Array) -> frozenset[Any]:
-    """Returns the mesh axes along which an array inside ``jax.shard_map`` differs."""
-    form: Any = jax.typeof(array)
-    return frozenset(form.vma if hasattr(form, "vma") else form.manual_axis_type.varying)  # JAX 0.8 has `vma`
 
 
 class _Shapes(NamedTuple):

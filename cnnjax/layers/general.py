@@ -17,6 +17,7 @@ from cnnjax.layers import custom_calls, onednn
 from cnnjax.layers.convolution import convolve, convolve_and_pool, count_saved
 from cnnjax.layers.custom_calls import Window, find_output_shape
 from cnnjax.layers.minimal_filtering import count_multiplications
+from cnnjax.layers.platforms import choose_by_platform
 from cnnjax.layers.pooling import MOST_SLICES
 from cnnjax.layers.reduction import pool_batch
 from cnnjax.settings.blocks import Pair, Pixels, dilate, pad_pixels
@@ -130,8 +131,7 @@ def conv_general_dilated(
     def on_cpu(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return fast(lhs.transpose(to_images), rhs.transpose(to_kernel)).transpose(_invert(to_outputs))
 
-    result: jax.Array = lax.platform_dependent(*custom_calls.vary_alike(lhs, rhs), cpu=on_cpu, default=by_xla)
-    return result
+    return choose_by_platform(lhs, rhs, cpu=on_cpu, default=by_xla)
 
 
 def convolve_batch(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.layers import custom_calls
+from cnnjax.layers.platforms import choose_by_platform
 
 
 class Normalized(NamedTuple):
@@ -69,8 +70,8 @@ def normalize_batch(
     default = functools.partial(_normalize_by_xla, epsilon=epsilon, axis=axis, relu=relu)
     if custom_calls.are_available() and images.dtype in (jnp.float32, jnp.bfloat16):
         on_cpu = functools.partial(_normalize, epsilon=epsilon, axis=axis, relu=relu)
-        operands = custom_calls.vary_alike(images, scale.astype(jnp.float32), bias.astype(jnp.float32))
-        result: Normalized = lax.platform_dependent(*operands, cpu=on_cpu, default=default)
+        operands = (images, scale.astype(jnp.float32), bias.astype(jnp.float32))
+        result = choose_by_platform(*operands, cpu=on_cpu, default=default)
     else:
         result = default(images, scale, bias)
     return Normalized(result.outputs, lax.stop_gradient(result.mean), lax.stop_gradient(result.variance))
@@ -171,9 +172,7 @@ def add_bias(images: jax.Array, bias: jax.Array) -> jax.Array:
     """
     if images.dtype != jnp.bfloat16 or not custom_calls.are_available():
         return images + bias
-    operands = custom_calls.vary_alike(images, bias)
-    result: jax.Array = lax.platform_dependent(*operands, cpu=_add_bias, default=jnp.add)
-    return result
+    return choose_by_platform(images, bias, cpu=_add_bias, default=jnp.add)
 
 
 @jax.custom_vjp

@@ -15,6 +15,7 @@ from jax import lax
 
 from cnnjax.layers import custom_calls
 from cnnjax.layers.custom_calls import PoolingWindow, Size
+from cnnjax.layers.platforms import choose_by_platform
 
 MOST_POSITIONS = 256
 """Most positions in a window of these functions."""
@@ -95,7 +96,7 @@ def find_reduction(
     rows, columns = jax.eval_shape(by_xla, images).shape[1:3]
     take = take_maxima if reduce is lax.max else take_sums
     on_cpu = functools.partial(take, window=window, size=(rows, columns))
-    return lambda images: lax.platform_dependent(images, cpu=on_cpu, default=by_xla)
+    return lambda images: choose_by_platform(images, cpu=on_cpu, default=by_xla)
 
 
 def _make_reduction(*parameters: Any, reduce: Callable[..., Any]) -> Reduction:
