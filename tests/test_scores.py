@@ -235,7 +235,7 @@ def test_a_file_that_cannot_be_compared_is_refused_with_the_line(tmp_path, text,
         (3, {}, "scores: must be a data frame, a path or a mapping, not int"),
         ({"a": 0.9, "b": 0.8}, {}, r"scores\['a'\]=0.9: must be a mapping of seeds to scores, or a list of scores"),
         ({"a": [0.9], "b": [2.5]}, {}, r"scores\['b'\]\[0\]: score 2.5: must be from 0 to 1, as the unit is percent"),
-        ({"a": [0.9], "b": [2.5]}, {"unit": "own"}, "^margin: must be given with unit own: smaller differences of s"),
+        ({"a": [0.9], "b": [2.5]}, {"unit": "own"}, "^margin: must be given, in the unit of s"),
         (SCORES, {"unit": "points"}, "^unit='points': must be one of percent, own"),
         (SCORES, {"power": 0.01}, r"^power 0.01: must be > alpha \(0.05\) and < 1"),
         (SCORES, {"arm": ["norm", "width"]}, r"^arm=\['norm', 'width'\]: has no effect, as a mapping has no columns"),
@@ -335,9 +335,31 @@ def test_a_metric_that_is_called_accuracy_is_not_the_accuracy():
         assert written == ("test" if by == "test" else f"test {by}")
 
 
+def make_lossy(name, losses, width, **train):
+    records = {seed: make_packed(tiny(seed, (width,), **train), 0.5).record for seed in range(len(losses))}
+    records = {seed: dataclasses.replace(records[seed], test_loss=loss) for seed, loss in enumerate(losses)}
+    return Arm(name, {}, tiny(0, (width,), **train), records, (*records,), 100 * width, 10)
+
+
+def test_stored_runs_are_compared_by_their_test_loss():
+    arms = [make_lossy("small", [0.30, 0.31, 0.29, 0.30], 1), make_lossy("large", [0.20, 0.22, 0.20, 0.21], 2)]
+    rules = make_rules(by="loss", margin=0.05)
+    findings = compare_arms(arms, "small", rules, title="?")
+    (contrast,) = findings.contrasts
+    assert contrast.comparison.mean == pytest.approx(-0.0925)
+    assert contrast.verdict.word == "better"
+    summary = "\n".join(make_document(findings).summary)
+    assert "Compared by test loss" in summary
+    assert to_dict(findings)["rules"]["measure"] == "test loss"
+    with pytest.raises(InputError, match=r"^margin: must be given, in the unit of loss"):
+        make_rules(by="loss")
+    with pytest.raises(InputError, match=r"^by loss: arms must have the same train.loss, and have cross_entropy and "):
+        complete_measure(rules.measure, [*arms, make_lossy("other", [0.3], 3, loss="math:dist")])
+
+
 def test_a_metric_that_no_run_of_an_arm_has_is_refused_with_those_that_it_has():
     arms = [make_evaluated(name, SCORES[name], width) for width, name in enumerate(("batch", "layer"), 1)]
-    with pytest.raises(InputError, match=r"metric f1: batch: none of its runs .* one of test, validation, macro_f1"):
+    with pytest.raises(InputError, match=r"metric f1: batch: none of its runs .* of test, validation, loss, macro_f1"):
         compare_arms(arms, "batch", read_rules(JudgingArguments(by="f1")), title="?")
     arms[1] = make_evaluated("layer", dict.fromkeys(range(3)), 2)
     with pytest.raises(InputError, match=r"metric macro_f1: layer: is a finite number in none of its runs"):

@@ -171,7 +171,7 @@ def test_cells_that_name_the_metric_can_be_topped_up_by_it(folder):
     path.write_text(path.read_text().replace("[base]", f'[base]\ntrain.metrics = ["{folder}/metrics.py:f1"]'))
     grid = expand(load_study(str(path)))
     check_top_up(grid, TopUp(grid.cells[0], 9, make_rules(by="f1")))
-    with pytest.raises(InputError, match=r"--by='f2': must be one of test, validation, f1"):
+    with pytest.raises(InputError, match=r"--by='f2': must be one of test, validation, loss, f1"):
         check_top_up(grid, TopUp(grid.cells[0], 9, make_rules(by="f2")))
 
 

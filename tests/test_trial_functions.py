@@ -203,7 +203,7 @@ def test_every_score_of_a_function_is_shown_and_compared_and_no_test_images_are_
     for by, measure in (("test", "accuracy"), ("validation", "validation accuracy")):
         with pytest.raises(InputError, match=f"metric {measure}: .* must be one of loss, steps$"):
             result.compare("width=1", by=by)
-    found = result.compare("width=1", by="loss", unit="own", lower_is_better=True, margin=0.1)
+    found = result.compare("width=1", by="loss", margin=0.1)
     assert found.contrasts["trial.width=2"].comparison.mean == pytest.approx(-0.5)
     assert report([]) == 0
     text = f"{capsys.readouterr().out} {result} {found} {found.write('markdown')}"

@@ -15,7 +15,7 @@ from ablations.execution.arms import make_arms
 from ablations.execution.work import Ending
 from ablations.study.grid import Cell, Grid
 from cnnjax.errors import InputError
-from cnnjax.reports.arms import ACCURACIES, complete_measure
+from cnnjax.reports.arms import EVALUATED, complete_measure
 from cnnjax.reports.plans import SequentialPlan, describe_plan, find_plans
 from cnnjax.reports.rules import Rules
 from cnnjax.runs.store import Store
@@ -93,7 +93,7 @@ def check_top_up(grid: Grid, top_up: TopUp) -> None:
     for cell in grid.cells:
         if not top_up.rules.measure.is_accuracy and not cell.config.trial:
             metrics = map(name_metric, cell.config.train.metrics)
-            choice(top_up.rules.measure.name, (*ACCURACIES, *metrics), f"{cell.name}: --by")
+            choice(top_up.rules.measure.name, (*EVALUATED, *metrics), f"{cell.name}: --by")
 
 
 def check_most(grid: Grid, most: int, option: str) -> None:

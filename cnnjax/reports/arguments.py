@@ -22,7 +22,7 @@ class JudgingArguments:
 
     by: str = "test"
     """What is compared: test or validation, the accuracy on the test set, or after the last epoch on validation
-    examples; or the name of a metric that the runs were evaluated by."""
+    examples; loss, the test loss; or the name of a metric that the runs were evaluated by."""
     unit: Unit = "percent"
     """Of a metric or score: percent, from 0 to 1 like an accuracy, its differences in percentage points; or own, any
     number."""

@@ -25,10 +25,12 @@ from cnnjax.runs.record import FINAL, LOST, TRIAL_STATUSES, Record
 from cnnjax.runs.splits import count_available, split_sizes
 from cnnjax.statistics import Measure, Outcomes, TrainingDraw
 from cnnjax.statistics.estimates import Estimate, estimate_score
-from cnnjax.statistics.measures import ACCURACY
+from cnnjax.statistics.measures import ACCURACY, LOSS
 
 ACCURACIES = {"test": ACCURACY, "validation": replace(ACCURACY, split="validation")}
-"""The measures that every run has, or every run with validation examples, by the value of ``--by``."""
+"""The accuracies that every run has, or every run with validation examples, by the value of ``--by``."""
+EVALUATED = (*ACCURACIES, LOSS.name)
+"""The values of ``--by`` for which a network needs no metric."""
 UNSCORED = "unscored"
 """The status of a completed run without a value of the metric or score that arms are compared by."""
 WITHOUT_SCORE = (*LOST, UNSCORED)
@@ -56,6 +58,13 @@ class Result:
     output: ClassVar[None] = None
 
 
+def find_score(result: Record | Result, name: str) -> float | None:
+    """Returns the score of a completed run that has this name; ``loss`` of a network is its test loss."""
+    if name == LOSS.name and isinstance(result, Record) and not result.config.trial:
+        return result.test_loss
+    return result.scores.get(name)
+
+
 def read_score(result: Record | Result, measure: Measure) -> float | None:
     """Returns the value of a measure of a completed run; ``None`` for one that it does not have.
 
@@ -66,7 +75,7 @@ def read_score(result: Record | Result, measure: Measure) -> float | None:
         if measure.split == "validation":
             return result.history[-1].val_accuracy if result.history else None
         return result.test_accuracy
-    score = result.scores.get(measure.name)
+    score = find_score(result, measure.name)
     if score is not None and measure.is_share and not 0 <= score <= 1:
         where = f"run {result.key[:12]}" if isinstance(result, Record) else result.key
         raise InputError(f"{where}: {measure.name} {score:g}: must be from 0 to 1, as the unit is percent and not own")
@@ -199,7 +208,7 @@ class Arm:
         """
         if measure.is_accuracy and not (self.config and self.config.trial):
             return self
-        unscored = [seed for seed, result in self.completed.items() if result.scores.get(measure.name) is None]
+        unscored = [seed for seed, result in self.completed.items() if find_score(result, measure.name) is None]
         if unscored and len(unscored) == len(self.completed):
             raise InputError(f"metric {measure.name}: {self.name}: {self._explain_no_score(measure.name)}")
         reason = f"has no finite {measure.name}"
@@ -209,8 +218,8 @@ class Arm:
     def _explain_no_score(self, name: str) -> str:
         if any(name in result.scores for result in self.completed.values()):
             return "is a finite number in none of its runs"
-        accuracies = () if self.config is None or self.config.trial else ACCURACIES
-        known = dict.fromkeys((*accuracies, *(name for each in self.completed.values() for name in each.scores)))
+        evaluated = () if self.config is None or self.config.trial else EVALUATED
+        known = dict.fromkeys((*evaluated, *(name for each in self.completed.values() for name in each.scores)))
         return f"none of its runs was evaluated by it; must be one of {', '.join(known)}"
 
     def outcomes(self, measure: Measure) -> Outcomes:
@@ -285,9 +294,15 @@ def complete_measure(measure: Measure, arms: Sequence[Arm]) -> Measure:
     """Returns the accuracy of networks with its resolution and with what guessing reaches; others by `place_measure`.
 
     Guessing is to give the most frequent class of the test images; of several datasets, where it reaches least.
+
+    Raises:
+        InputError: test losses are to be compared, of networks that were trained by different losses.
     """
     measure = place_measure(measure, arms)
     configs = [arm.config for arm in arms if arm.config is not None and not arm.config.trial]
+    losses = dict.fromkeys(config.train.loss for config in configs)
+    if measure.name == LOSS.name and len(losses) > 1:
+        raise InputError(f"by loss: arms must have the same train.loss, and have {' and '.join(losses)}")
     if not measure.is_accuracy or not configs:
         return measure
     chance = min(_find_chance(config.data.whole) for config in configs)

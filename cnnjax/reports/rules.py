@@ -8,6 +8,7 @@ from cnnjax.errors import InputError
 from cnnjax.reports.arms import ACCURACIES
 from cnnjax.settings.checking import Interval, check
 from cnnjax.statistics import Criteria, Measure
+from cnnjax.statistics.measures import LOSS
 from cnnjax.statistics.verdicts import MARGIN
 
 Unit = Literal["percent", "own"]
@@ -42,8 +43,8 @@ def make_rules(
     """Returns the rules of a comparison.
 
     Args:
-        by: what is compared of stored runs: ``test`` or ``validation``, the accuracy on these examples, or the name of
-            a metric.
+        by: what is compared of stored runs: ``test`` or ``validation``, the accuracy on these examples; ``loss``, the
+            test loss, in its own unit and lower is better; or the name of a metric.
         unit: of a metric or score: ``percent``, from 0 to 1 like an accuracy, or ``own``, any number.
         lower_is_better: of a metric or score: whether lower is better, as of a loss.
         chance: of a metric or score: what guessing reaches, which a lost run counts as in the worst case.
@@ -58,7 +59,7 @@ def make_rules(
         InputError: an argument is out of range, or one that describes a metric is given for an accuracy.
 
     Example:
-        >>> make_rules(by="loss", unit="own", lower_is_better=True, margin=0.01).margin, make_rules().margin
+        >>> make_rules(by="loss", margin=0.01).margin, make_rules().margin
         (0.01, 0.002)
     """
     check(by, str, called("by"))
@@ -67,6 +68,8 @@ def make_rules(
     if not name:
         raise InputError("the name of a score must not be empty")
     check(unit, Unit, called("unit"))
+    if score is None and by == LOSS.name and not lower_is_better:
+        unit, lower_is_better = "own", True
     measure = Measure(name, split, unit == "percent", not lower_is_better, chance=chance)
     check(chance, (Annotated[float, Interval(0, 1)] if measure.is_share else float) | None, called("chance"))
     if score is None and by in ACCURACIES:
@@ -80,8 +83,7 @@ def make_rules(
     check(margin, Annotated[float, most] | None, called("margin"))
     if margin is None and not measure.is_share:
         raise InputError(
-            f"{called('margin')}: must be given with {called('unit')} own: smaller differences of {measure.name} count "
-            "as none"
+            f"{called('margin')}: must be given, in the unit of {measure.name}: smaller differences of it count as none"
         )
     if not alpha < check(power, float, called("power")) < 1:
         raise InputError(f"{called('power')} {power}: must be > {called('alpha')} ({alpha}) and < 1")

@@ -102,3 +102,5 @@ class Measure:
 
 ACCURACY = Measure("accuracy", is_accuracy=True)
 """Test accuracy, without its resolution and what guessing reaches."""
+LOSS = Measure("loss", is_share=False, higher_is_better=False)
+"""The test loss: the mean of the training loss over the test images, without label smoothing."""
