@@ -363,13 +363,38 @@ def test_arms_of_several_datasets_are_ranked_within_each():
     arms = [
         make_arm(f"data.name={dataset}, f={label}", draw(mean + bonus, seed))
         for seed, (dataset, mean) in enumerate((("mnist", 0.97), ("fashion_mnist", 0.89)))
-        for label, bonus in (("a", 0.0), ("b", 0.01), ("c", 0.02))
+        for label, bonus in (("a", 0.0), ("b", 0.01 + 0.01 * seed), ("c", 0.03 + 0.02 * seed))
     ]
     findings = find_study(arms=arms, base=None)
     assert findings.contrasts == ()
     names, ranks = findings.ranks
     assert (names, ranks.mean) == (("f=a", "f=b", "f=c"), (3.0, 2.0, 1.0))
-    assert write_summary(findings)[0].startswith("Mean ranks over the datasets: f=c 1.00, f=b 2.00, f=a 3.00")
+    summary = write_summary(findings)
+    assert summary[0].startswith("Averaged over the 2 datasets, of 3 pairs of arms the first is 3 worse (")
+    assert summary[1].startswith("The largest difference: f=a less f=c is -")
+    assert summary[2] == (
+        "This holds over seeds, for one training and one test set, of each of these datasets; for other datasets like "
+        "these, no comparison is decided."
+    )
+    assert summary[3].startswith("Mean ranks over the datasets: f=c 1.00, f=b 2.00, f=a 3.00")
+    table = next(each for each in make_document(findings).tables if each.title.startswith("Differences over the"))
+    headings = [column.heading for column in table.columns]
+    assert headings[2:5] == ["on mnist", "on fashion_mnist", "average"]
+    assert [row[:2] for row in table.rows] == [("f=a", "f=b"), ("f=a", "f=c"), ("f=b", "f=c")]
+    assert all(row[2].endswith(" worse") and row[-1] == "undecided" for row in table.rows)
+    against = find_study(arms=arms, base="data.name=mnist, f=a").over_datasets
+    assert [(each.average.first, each.average.second) for each in against] == [("f=b", "f=a"), ("f=c", "f=a")]
+
+
+def test_an_arm_that_a_dataset_lacks_is_in_no_comparison_over_datasets():
+    arms = [
+        make_arm(f"data.name={dataset}, f={label}", draw(0.9, seed))
+        for seed, dataset in enumerate(("mnist", "fashion_mnist"))
+        for label in "abc"
+    ]
+    arms[5] = make_arm("data.name=fashion_mnist, f=c", {}, problem="cannot exist")
+    (found,) = find_study(arms=arms, base=None).over_datasets
+    assert (found.average.first, found.average.second) == ("f=a", "f=b")
 
 
 def store_predictions(folder, rights):

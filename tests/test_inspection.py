@@ -29,7 +29,7 @@ GREY = (28, 28, 1)
 
 def make_network(config, shape=(14, 11, 2)):
     model = CNN(config, CLASSES)
-    variables = model.init(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
     noise = np.random.default_rng(2)
     variables = jax.tree.map(lambda leaf: np.float32(leaf + 0.1 * noise.random(leaf.shape)), variables)
     return TrainedNetwork(config, "float32", variables, shape, CLASSES)

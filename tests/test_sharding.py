@@ -24,7 +24,7 @@ is_own = "module" in given
 model = ModuleConfig.from_dict(given) if is_own else ModelConfig(filters=(4, 5), kernel_size=3, **given)
 train = TrainConfig(epochs=2, batch_size=48, learning_rate=0.1, momentum=0.9, label_smoothing=0.1, validation_split=0.1)
 config = RunConfig(model, train, DataConfig(train_size=250))
-runs = {n: fit(config, out=None, devices=n) for n in (1, 2, 4, 8)}
+runs = {n: fit(config, out=None, devices=n) for n in (1, 2, 8)}
 one = runs[1]
 for n, run in runs.items():
     for layer, values in run.params.items():
@@ -38,10 +38,10 @@ for n, run in runs.items():
         assert abs(ours.loss - theirs.loss) < 1e-4 and abs(ours.val_loss - theirs.val_loss) < 1e-4, n
     assert (run.predictions == one.predictions).mean() > 0.999
     assert run.record.provenance["execution"] == ("solo" if n == 1 else f"{n} devices")
-again = fit(config, out=None, devices=4)
+again = fit(config, out=None, devices=8)
 for layer, values in again.params.items():
     for name, array in values.items():
-        np.testing.assert_array_equal(array, runs[4].params[layer][name])
+        np.testing.assert_array_equal(array, runs[8].params[layer][name])
 """
 TINY = ["--model.filters", "[4]", "--train.epochs", "2", "--data.train-size", "200"]
 
@@ -81,7 +81,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-def test_a_run_on_2_4_or_8_devices_equals_that_on_one_and_repeats_bit_for_bit(model):
+def test_a_run_on_2_or_8_devices_equals_that_on_one_and_repeats_bit_for_bit(model):
     result = run_program("-c", TRAIN, json.dumps(model), cpu_devices=8)
     assert result.returncode == 0, result.stderr
 

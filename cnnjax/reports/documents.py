@@ -26,13 +26,15 @@ from cnnjax.reports.sentences import (
     write_worst_case,
 )
 from cnnjax.settings.schema import shorten_paths
-from cnnjax.statistics import Contrast, WiderVerdict
+from cnnjax.statistics import Contrast, Measure, WiderVerdict
 from cnnjax.statistics.measures import ACCURACY
 
 NEW_IMAGES = "new images too"
 """The heading of the verdicts for new images."""
 NEW_TRAINING = "new training images too"
 """The heading of the verdicts for new training images."""
+OTHER_DATASETS = "other datasets too"
+"""The heading of the verdicts for other datasets."""
 _SEEDS_AS_PLANNED = (
     "verdicts, and intervals of differences, allow for the looks; intervals of single arms and of their rates, and p "
     "values, are those of a number of seeds that no result has changed"
@@ -70,6 +72,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
         _make_variance_table(findings),
         _make_share_table(findings),
         _make_size_table(findings),
+        _make_dataset_table(findings),
         _make_rank_table(findings),
         _make_noise_table(findings),
         _make_source_table(findings),
@@ -322,6 +325,38 @@ def _make_size_table(findings: Findings) -> Table:
     return Table(columns, tuple(rows), f"Effects at equal numbers of parameters, in {measure.unit_of_differences}")
 
 
+def _make_dataset_table(findings: Findings) -> Table:
+    """Returns a table with one row per comparison over datasets: the difference on each, and their average."""
+    found, measure = findings.over_datasets, findings.rules.measure
+    datasets = [*found[0].shrunken] if found else []
+    columns = (
+        Column("first"),
+        Column("second"),
+        *(Column(f"on {dataset}") for dataset in datasets),
+        Column("average", right=True),
+        Column("interval", right=True),
+        Column("verdict"),
+        Column(OTHER_DATASETS),
+    )
+    rows = (
+        (
+            each.average.first,
+            each.average.second,
+            *(_write_single(each.on_each[dataset], measure) for dataset in datasets),
+            measure.write_difference(each.average.comparison.mean),
+            write_interval(*each.average.decisive_interval, measure),
+            each.average.verdict.label,
+            each.other_datasets.label,
+        )
+        for each in found
+    )
+    return Table(columns, tuple(rows), f"Differences over the datasets, in {measure.unit_of_differences}")
+
+
+def _write_single(contrast: Contrast, measure: Measure) -> str:
+    return f"{measure.write_difference(contrast.comparison.mean)} {contrast.verdict.word}"
+
+
 def _make_rank_table(findings: Findings) -> Table:
     arms, ranks = findings.ranks or ((), None)
     means = ranks.mean if ranks else ()
@@ -468,6 +503,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
         "effects": [dataclasses.asdict(each) for each in findings.effects],
         "interactions": [dataclasses.asdict(each) for each in findings.interactions],
         "at_equal_size": [dataclasses.asdict(each) for each in findings.at_equal_size],
+        "over_datasets": [dataclasses.asdict(each) for each in findings.over_datasets],
         "ranks": findings.ranks and {"arms": list(findings.ranks[0]), **dataclasses.asdict(findings.ranks[1])},
         "noise": images
         and {_name_pair(findings, pair): dataclasses.asdict(each) for pair, each in images.noise.items()},

@@ -23,6 +23,7 @@ from cnnjax.reports.rules import Rules
 from cnnjax.runs.store import Store
 from cnnjax.statistics import (
     Contrast,
+    DatasetContrast,
     Effect,
     Measure,
     Outcomes,
@@ -36,6 +37,7 @@ from cnnjax.statistics import (
     analyze_variance,
     compare_all_pairs,
     compare_in_looks,
+    compare_over_datasets,
     compare_with_baseline,
     complete,
     decide_for_new_training,
@@ -98,6 +100,7 @@ class Findings:
             empty.
         effects, interactions: the effects of levels, averaged over the cells that have them.
         at_equal_size: the effects of levels adjusted for the log of parameters; empty if both go together.
+        over_datasets: the comparisons of arms that differ in more than the dataset, over all datasets; empty for one.
         ranks: the names of the arms and their mean ranks over datasets; ``None`` for one dataset.
         images: what single test images show; ``None`` if predictions or images are not at hand.
         draws: by arm, how its seeds draw their training images; arms that have the same for all seeds are absent.
@@ -119,6 +122,7 @@ class Findings:
     effects: tuple[Effect, ...] = ()
     interactions: tuple[Effect, ...] = ()
     at_equal_size: tuple[Contrast, ...] = ()
+    over_datasets: tuple[DatasetContrast, ...] = ()
     ranks: tuple[tuple[str, ...], Ranks] | None = None
     uncompared: Mapping[str, str] = field(default_factory=dict)
     images: ImageFindings | None = None
@@ -288,6 +292,7 @@ def compare_arms(
         at_equal_size=adjust_for_size(factors, outcomes, sizes, references=references, criteria=rules)
         if not several and len(sizes) == len(planned)
         else (),
+        over_datasets=_compare_over_datasets(arms, base, family, rules) if several else (),
         ranks=rank_over_datasets(arms, values, rules) if several else None,
         images=images and add_noise(images, contrasts, planned_pairs, rules, all_pairs=base is None),
         draws=draws or {},
@@ -402,14 +407,38 @@ def rank_over_datasets(
         The names of the ranked arms, and their ranks; ``None`` unless at least two arms have a mean score on each of
         at least two datasets.
     """
-    means: dict[str, dict[str, float]] = {}
-    for arm in arms:
-        if arm.name in values:
-            rest = ", ".join(f"{factor}={label}" for factor, label in arm.labels.items() if factor != DATASET)
-            means.setdefault(rest, {})[arm.labels[DATASET]] = float(np.mean([*values[arm.name].values()]))
-    datasets = list(dict.fromkeys(arm.labels[DATASET] for arm in arms))
-    everywhere = {name: by_dataset for name, by_dataset in means.items() if len(by_dataset) == len(datasets)}
-    if len(everywhere) < 2 or len(datasets) < 2:
+    everywhere = _group_over_datasets(arms, values)
+    if len(everywhere) < 2:
         return None
-    table = np.array([[by_dataset[dataset] for by_dataset in everywhere.values()] for dataset in datasets])
-    return tuple(everywhere), rank_arms(rules.measure.sign * table, rules.alpha)
+    means = [[np.mean([*values[arm.name].values()]) for arm in group.values()] for group in everywhere.values()]
+    return tuple(everywhere), rank_arms(rules.measure.sign * np.array(means).T, rules.alpha)
+
+
+def _group_over_datasets(arms: Sequence[Arm], names: Collection[str]) -> dict[str, dict[str, Arm]]:
+    """Returns the arms of these names by dataset, in the same order, by what else they are, if all datasets have it."""
+    datasets = list(dict.fromkeys(arm.labels[DATASET] for arm in arms))
+    groups: dict[str, dict[str, Arm]] = {}
+    for arm in arms:
+        if arm.name in names:
+            groups.setdefault(_name_without_dataset(arm), {})[arm.labels[DATASET]] = arm
+    return {
+        name: {dataset: group[dataset] for dataset in datasets}
+        for name, group in groups.items()
+        if len(group) == len(datasets)
+    }
+
+
+def _name_without_dataset(arm: Arm) -> str:
+    return ", ".join(f"{factor}={label}" for factor, label in arm.labels.items() if factor != DATASET)
+
+
+def _compare_over_datasets(
+    arms: Sequence[Arm], base: str | None, family: Mapping[str, Outcomes], rules: Rules
+) -> tuple[DatasetContrast, ...]:
+    """Compares arms over all datasets, if not too many; those that differ only in the dataset are one arm."""
+    groups = _group_over_datasets(arms, family)
+    baseline = next((_name_without_dataset(arm) for arm in arms if arm.name == base), None)
+    if not 2 <= len(groups) <= MOST_FOR_PAIRS or (baseline is not None and baseline not in groups):
+        return ()
+    outcomes = {name: {dataset: family[arm.name] for dataset, arm in group.items()} for name, group in groups.items()}
+    return compare_over_datasets(outcomes, baseline, rules)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax.console.tables import capitalize
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import Findings
+from cnnjax.reports.findings import DATASET, Findings
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect, Measure, Rate, WiderVerdict
@@ -75,6 +75,7 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
     return (
         *_say_verdicts(findings),
         *_say_collapses(findings),
+        *_say_datasets(findings),
         *_say_ranks(findings),
         *_say_shares(findings),
         *_say_effects(findings),
@@ -300,6 +301,28 @@ def _say_collapses(findings: Findings) -> Iterator[str]:
         f"Runs collapsed, with 95% intervals of the rate: {listed}; {found}. Means and differences are of the runs "
         "that trained."
     )
+
+
+def _say_datasets(findings: Findings) -> Iterator[str]:
+    found, count = findings.over_datasets, len(findings.list_labels(DATASET))
+    if not found:
+        return
+    averages = [each.average for each in found]
+    most = max(averages, key=lambda each: (each.verdict.word in ("better", "worse"), abs(each.comparison.mean)))
+    largest = f"{most.first} less {most.second} is {_say_difference(findings, most)}: {most.verdict.label}"
+    margin = f"within ±{_write_margin(findings)} counts as equivalent"
+    if len(found) == 1:
+        yield f"Averaged over the {count} datasets, {largest} ({margin})."
+    else:
+        yield (
+            f"Averaged over the {count} datasets, of {len(found)} pairs of arms the first is "
+            f"{_count_verdicts(averages)} ({margin})."
+        )
+        yield f"The largest difference: {largest}."
+    scope = write_scope(findings.rules.measure, [each.arm for each in findings.arms])
+    wider = sum(each.other_datasets.word != "undecided" for each in found)
+    decided = f"{write_count(wider, 'comparison')} {'is' if wider == 1 else 'are'}" if wider else "no comparison is"
+    yield f"This holds {scope}, of each of these datasets; for other datasets like these, {decided} decided."
 
 
 def _say_ranks(findings: Findings) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from cnnjax.statistics.any_time import plan_looks_at_any_time
 from cnnjax.statistics.capacity import adjust_for_size, pareto_front
+from cnnjax.statistics.datasets import DatasetContrast, compare_over_datasets
 from cnnjax.statistics.estimates import interquartile_mean
 from cnnjax.statistics.factors import (
     Effect,
@@ -28,6 +29,7 @@ from cnnjax.statistics.verdicts import Criteria, Verdict, decide
 __all__ = [
     "Contrast",
     "Criteria",
+    "DatasetContrast",
     "Effect",
     "LogOdds",
     "Losses",
@@ -49,6 +51,7 @@ __all__ = [
     "analyze_variance",
     "compare_all_pairs",
     "compare_in_looks",
+    "compare_over_datasets",
     "compare_paired",
     "compare_rates",
     "compare_with_baseline",

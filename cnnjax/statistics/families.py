@@ -357,7 +357,7 @@ def step_down(
     goes_on, before = True, 0.0
     for place, index in enumerate(order):
         left = None if largest is None else largest[:, place]
-        if goes_on:
+        if goes_on and place > 0:
             level = _find_level(left, freedom, k - place, alpha)
         levels[index] = level
         goes_on = goes_on and values[index] <= level

@@ -1,0 +1,178 @@
+"""Comparisons over several datasets: on each, averaged over these, and for other datasets like these.
+
+The average over the datasets of a study is compared at equal seeds, like results on one dataset: its noise is that of
+the seeds. A claim for other datasets has the spread between datasets as its noise, so it rests on as many numbers as
+there are datasets. With two or three of them it is seldom possible, and no statistic can change that.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from cnnjax.statistics.families import (
+    DEFAULT,
+    Contrast,
+    compare_all_pairs,
+    compare_outcomes,
+    compare_with_baseline,
+    contrast_all,
+)
+from cnnjax.statistics.losses import Outcomes, complete, find_losses, mark_collapsed
+from cnnjax.statistics.measures import Measure
+from cnnjax.statistics.new_images import WiderVerdict, decide_by_interval
+from cnnjax.statistics.verdicts import Criteria
+
+
+@dataclass(frozen=True)
+class DatasetContrast:
+    """A comparison of two arms over several datasets.
+
+    Attributes:
+        average: the comparison of their means over the datasets, at equal seeds.
+        on_each: the comparison on each dataset, by its name; together those of all pairs are one family.
+        shrunken: the difference on each dataset, drawn towards the average the more, the less the datasets are shown to
+            differ: the better guess of the true one.
+        other_datasets: the verdict for other datasets like these.
+    """
+
+    average: Contrast
+    on_each: Mapping[str, Contrast]
+    shrunken: Mapping[str, float]
+    other_datasets: WiderVerdict
+
+
+def average_outcomes(outcomes: Mapping[str, Outcomes], measure: Measure) -> Outcomes:
+    """Returns the mean over the datasets of an arm's outcomes, for every seed that has ended on all of them.
+
+    A seed whose run collapsed on a dataset, or was lost there for another reason, has no mean.
+
+    Args:
+        outcomes: outcomes by seed, by dataset.
+        measure: what they are.
+
+    Example:
+        >>> average_outcomes({"mnist": {0: 0.98, 1: 0.97}, "letters": {0: 0.90, 1: math.nan}}, Measure("accuracy"))
+        {0: 0.94, 1: nan}
+    """
+    marked = [mark_collapsed(each, measure) for each in outcomes.values()]
+    averaged: dict[int, float | None] = {}
+    for seed in marked[0]:
+        if all(seed in each for each in marked):
+            values = [value for each in marked if (value := each[seed]) is not None]
+            averaged[seed] = math.fsum(values) / len(marked) if len(values) == len(marked) else None
+    return averaged
+
+
+def compare_over_datasets(
+    arms: Mapping[str, Mapping[str, Outcomes]], baseline: str | None = None, criteria: Criteria = DEFAULT
+) -> tuple[DatasetContrast, ...]:
+    """Compares arms that have outcomes on the same datasets.
+
+    The probability of any false claim is at most `criteria.alpha` for the averages, and likewise for the single
+    datasets, and for other datasets. The interval for other datasets is Student's, of the differences on the datasets,
+    and never narrower than that of the average; it supposes that the datasets are a sample of those that it speaks of.
+
+    Args:
+        arms: outcomes by seed, by dataset, by arm; every arm has at least two datasets, the same.
+        baseline: the arm that the others are compared with; ``None`` compares all pairs.
+        criteria: level, margin and power of each family, and what is compared.
+
+    Returns:
+        One comparison for each pair of arms that share a seed that completed on all datasets.
+
+    Raises:
+        InputError: as `compare_with_baseline`.
+
+    Example:
+        >>> seeds = range(5)
+        >>> on_each = {"mnist": 0.97, "fashion_mnist": 0.88, "letters": 0.90}
+        >>> valid = {name: {seed: mean + 0.001 * (seed % 2) for seed in seeds} for name, mean in on_each.items()}
+        >>> same = {name: {seed: mean + 0.01 + 0.001 * (seed % 3) for seed in seeds} for name, mean in on_each.items()}
+        >>> (found,) = compare_over_datasets({"same": same, "valid": valid}, "valid")
+        >>> found.average.verdict.word, found.other_datasets.word
+        ('better', 'better')
+
+    References:
+        Hartung and Knapp, "A refined method for the meta-analysis of controlled clinical trials with binary outcome",
+        2001 (the interval, here at equal weights); Efron and Morris, "Data analysis using Stein's estimator and its
+        generalizations", 1975 (the shrunken differences); Demsar, "Statistical comparisons of classifiers over multiple
+        data sets", 2006.
+    """
+    averaged = {name: average_outcomes(by_dataset, criteria.measure) for name, by_dataset in arms.items()}
+    of_averages = replace(criteria, measure=_average_measure(criteria.measure, len(next(iter(arms.values())))))
+    if baseline is None:
+        averages = compare_all_pairs(averaged, of_averages)
+        planned = math.comb(len(arms), 2)
+    else:
+        averages = compare_with_baseline(averaged, baseline, of_averages)
+        planned = len(arms) - 1
+    singles = _compare_on_each(arms, baseline, criteria)
+    return tuple(
+        _contrast_over_datasets(each, arms, singles[each.first, each.second], planned, criteria, baseline is None)
+        for each in averages
+    )
+
+
+def _average_measure(measure: Measure, datasets: int) -> Measure:
+    """Returns the measure of a mean over so many datasets, whose values have smaller steps."""
+    return replace(measure, resolution=measure.resolution and measure.resolution / datasets)
+
+
+def _compare_on_each(
+    arms: Mapping[str, Mapping[str, Outcomes]], baseline: str | None, criteria: Criteria
+) -> dict[tuple[str, str], dict[str, Contrast]]:
+    """Returns the comparisons on each dataset, which are one family by Holm's procedure, by pair."""
+    pairs = [*combinations(arms, 2)] if baseline is None else [(name, baseline) for name in arms if name != baseline]
+    planned = [(pair, dataset) for pair in pairs for dataset in next(iter(arms.values()))]
+    found, compared, losses = [], [], []
+    for pair, dataset in planned:
+        first, second = (mark_collapsed(arms[name][dataset], criteria.measure) for name in pair)
+        if complete(first).keys() & complete(second).keys():
+            found.append((pair, dataset))
+            compared.append(compare_outcomes(first, second, 1 - criteria.alpha, criteria.measure))
+            losses.append(find_losses(first, second, criteria.measure))
+    contrasts = contrast_all([pair for pair, _ in found], compared, losses, len(planned), criteria)
+    by_pair: dict[tuple[str, str], dict[str, Contrast]] = {pair: {} for pair in pairs}
+    for (pair, dataset), contrast in zip(found, contrasts, strict=True):
+        by_pair[pair][dataset] = contrast
+    return by_pair
+
+
+def _contrast_over_datasets(
+    average: Contrast,
+    arms: Mapping[str, Mapping[str, Outcomes]],
+    on_each: Mapping[str, Contrast],
+    k: int,
+    criteria: Criteria,
+    all_pairs: bool,
+) -> DatasetContrast:
+    """Adds the single datasets to the comparison of the averages, as one of `k` comparisons."""
+    from scipy.special import stdtrit
+
+    first, second, seeds = arms[average.first], arms[average.second], average.comparison.seeds
+    values = {
+        dataset: np.array([complete(first[dataset])[seed] - complete(second[dataset])[seed] for seed in seeds])
+        for dataset in first
+    }
+    means = np.array([each.mean() for each in values.values()])
+    mean, n = float(means.mean()), len(means)
+    between, spread = float(means.var(ddof=1)), average.comparison.spread or 0.0
+
+    def find_interval(confidence: float) -> tuple[float, float]:
+        tail = (1 + confidence) / 2
+        half = float(
+            max(
+                stdtrit(n - 1, tail) * math.sqrt(between / n),
+                stdtrit(len(seeds) - 1, tail) * spread / math.sqrt(len(seeds)),
+            )
+        )
+        return mean - half, mean + half
+
+    noise = float(np.mean([each.var(ddof=1) / len(seeds) for each in values.values()])) if len(seeds) > 1 else between
+    kept = max(1 - noise / between, 0.0) if between else 0.0
+    shrunken = {name: mean + kept * float(own - mean) for name, own in zip(values, means, strict=True)}
+    verdict = decide_by_interval(average, find_interval, k, criteria, all_pairs=all_pairs)
+    return DatasetContrast(average, on_each, shrunken, verdict)
