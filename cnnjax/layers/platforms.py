@@ -20,6 +20,7 @@ def choose_by_platform(*operands: jax.Array, cpu: Callable[..., Result], default
         cpu, default: functions whose results have the same shapes and dtypes.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> choose_by_platform(jnp.ones(2), jnp.ones(2), cpu=jnp.add, default=jnp.add).tolist()
         [2.0, 2.0]
     """
