@@ -47,10 +47,9 @@ def test_the_average_is_compared_as_the_means_of_seeds_are():
     assert [*found.on_each] == ["set 0", "set 1", "set 2"]
     assert np.mean(on_each) == pytest.approx(found.average.comparison.mean)
     wide = stats.t.interval(0.95, 2, np.mean(on_each), stats.sem(on_each))
-    assert found.other_datasets.low <= min(wide[0], found.average.low) + 1e-12
-    assert (found.other_datasets.low, found.other_datasets.high) == pytest.approx(
-        wide if wide[1] - wide[0] > found.average.high - found.average.low else (found.average.low, found.average.high)
-    )
+    half = math.hypot(wide[1] - wide[0], found.average.high - found.average.low) / 2
+    assert found.other_datasets.high - np.mean(on_each) == pytest.approx(half)
+    assert np.mean(on_each) - found.other_datasets.low == pytest.approx(half)
 
 
 def test_differences_are_drawn_towards_the_average_as_far_as_noise_explains_them():

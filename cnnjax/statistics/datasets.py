@@ -72,8 +72,8 @@ def compare_over_datasets(
     """Compares arms that have outcomes on the same datasets.
 
     The probability of any false claim is at most `criteria.alpha` for the averages, and likewise for the single
-    datasets, and for other datasets. The interval for other datasets is Student's, of the differences on the datasets,
-    and never narrower than that of the average; it supposes that the datasets are a sample of those that it speaks of.
+    datasets, and for other datasets. The interval for other datasets is that of `half_widths_for_other_datasets`; it
+    supposes that the datasets are a sample of those that it speaks of.
 
     Args:
         arms: outcomes by seed, by dataset, by arm; every arm has at least two datasets, the same.
@@ -116,6 +116,30 @@ def compare_over_datasets(
     )
 
 
+def half_widths_for_other_datasets(
+    spread: np.ndarray | float, n: int, of_seeds: np.ndarray | float, level: float
+) -> np.ndarray | float:
+    """Returns the half width of an interval of the mean difference over all datasets like `n` datasets.
+
+    That of Student's interval of the differences on the datasets, and that of the seeds, add up as squares: what a seed
+    does on all datasets alike makes no spread between them.
+
+    Args:
+        spread: standard deviation of the differences on the datasets.
+        n: number of datasets.
+        of_seeds: half width, at the same level, of Student's interval of the average difference of a seed.
+        level: one less the confidence.
+
+    Example:
+        >>> f"{half_widths_for_other_datasets(0.002, n=3, of_seeds=0.001, level=0.05):.4f}"
+        '0.0051'
+    """
+    from scipy.special import stdtrit
+
+    half: np.ndarray | float = np.hypot(stdtrit(n - 1, 1 - level / 2) * spread / math.sqrt(n), of_seeds)
+    return half
+
+
 def _average_measure(measure: Measure, datasets: int) -> Measure:
     """Returns the measure of a mean over so many datasets, whose values have smaller steps."""
     return replace(measure, resolution=measure.resolution and measure.resolution / datasets)
@@ -150,8 +174,6 @@ def _contrast_over_datasets(
     all_pairs: bool,
 ) -> DatasetContrast:
     """Adds the single datasets to the comparison of the averages, as one of `k` comparisons."""
-    from scipy.special import stdtrit
-
     first, second, seeds = arms[average.first], arms[average.second], average.comparison.seeds
     values = {
         dataset: np.array([complete(first[dataset])[seed] - complete(second[dataset])[seed] for seed in seeds])
@@ -159,20 +181,16 @@ def _contrast_over_datasets(
     }
     means = np.array([each.mean() for each in values.values()])
     mean, n = float(means.mean()), len(means)
-    between, spread = float(means.var(ddof=1)), average.comparison.spread or 0.0
+    between = float(means.std(ddof=1))
 
     def find_interval(confidence: float) -> tuple[float, float]:
-        tail = (1 + confidence) / 2
-        half = float(
-            max(
-                stdtrit(n - 1, tail) * math.sqrt(between / n),
-                stdtrit(len(seeds) - 1, tail) * spread / math.sqrt(len(seeds)),
-            )
-        )
+        low, high = average.comparison.interval(confidence)
+        of_seeds = (high - low) / 2 if low is not None and high is not None else 0.0
+        half = float(half_widths_for_other_datasets(between, n, of_seeds, 1 - confidence))
         return mean - half, mean + half
 
-    noise = float(np.mean([each.var(ddof=1) / len(seeds) for each in values.values()])) if len(seeds) > 1 else between
-    kept = max(1 - noise / between, 0.0) if between else 0.0
+    noise = np.mean([each.var(ddof=1) for each in values.values()]) / len(seeds) if len(seeds) > 1 else between**2
+    kept = max(1 - float(noise) / between**2, 0.0) if between else 0.0
     shrunken = {name: mean + kept * float(own - mean) for name, own in zip(values, means, strict=True)}
     verdict = decide_by_interval(average, find_interval, k, criteria, all_pairs=all_pairs)
     return DatasetContrast(average, on_each, shrunken, verdict)

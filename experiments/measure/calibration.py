@@ -21,6 +21,7 @@ from cnnjax.machine.files import check_output, replace_file
 from cnnjax.settings.checking import Count, check
 from cnnjax.statistics.any_time import SCALE
 from cnnjax.statistics.verdicts import MARGIN
+from experiments.measure.dataset_simulations import tabulate_datasets
 from experiments.measure.factor_simulations import tabulate_interactions
 from experiments.measure.family_simulations import tabulate_steps
 from experiments.measure.plan_simulations import tabulate_found, tabulate_spreads
@@ -57,6 +58,7 @@ TABLES = (
     tabulate_gaps,
     tabulate_images,
     tabulate_training,
+    tabulate_datasets,
     tabulate_interactions,
     tabulate_posteriors,
     tabulate_power,
@@ -114,6 +116,7 @@ def calibrate(studies: int) -> Document:
         "for new images, the margin is about four standard errors; a spread is off by the root mean square of the log",
         "training images: those that a run trains on make up this share of the variance of a difference, over studies "
         "of other images; other draws are from the same images, and verdicts are those for new ones",
+        "several datasets: noise is normal, as are true differences over all datasets, of which a study has some",
         'unqualified: without "of the runs that completed"',
         "falls far: by ten standard deviations, which is far from guessing, so it counts as a run that trained",
         f"collapses: ends at guessing, {CHANCE:.0%}, whatever it would have been; more and less reliable: said of the "
