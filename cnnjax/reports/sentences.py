@@ -304,9 +304,10 @@ def _say_collapses(findings: Findings) -> Iterator[str]:
 
 
 def _say_datasets(findings: Findings) -> Iterator[str]:
-    found, count = findings.over_datasets, len(findings.list_labels(DATASET))
+    found = findings.over_datasets
     if not found:
         return
+    count = len(findings.list_labels(DATASET))
     averages = [each.average for each in found]
     most = max(averages, key=lambda each: (each.verdict.word in ("better", "worse"), abs(each.comparison.mean)))
     largest = f"{most.first} less {most.second} is {_say_difference(findings, most)}: {most.verdict.label}"
