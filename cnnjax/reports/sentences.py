@@ -74,8 +74,8 @@ def write_summary(findings: Findings) -> tuple[str, ...]:
     """Returns the conclusions, each in one or two sentences."""
     return (
         *_say_verdicts(findings),
-        *_say_collapses(findings),
         *_say_datasets(findings),
+        *_say_collapses(findings),
         *_say_ranks(findings),
         *_say_shares(findings),
         *_say_effects(findings),
