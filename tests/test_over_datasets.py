@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnjax.statistics import Criteria, Measure, compare_over_datasets
+from cnnjax.statistics import Criteria, Measure, compare_over_datasets, mark_collapsed
 from cnnjax.statistics.datasets import average_outcomes
 
 ACCURACY = Measure("accuracy", resolution=1e-4, chance=0.1)
@@ -27,7 +27,7 @@ def test_a_seed_has_a_mean_if_it_completed_on_all_datasets():
         "a": {0: 0.9, 1: 0.9, 2: 0.9, 3: 0.9, 4: 0.9},
         "b": {0: 0.7, 1: None, 2: math.nan, 3: 0.1, 5: 0.8},
     }
-    found = average_outcomes(outcomes, ACCURACY)
+    found = average_outcomes({name: mark_collapsed(each, ACCURACY) for name, each in outcomes.items()})
     assert list(found) == [0, 1, 2, 3]
     assert found[0] == pytest.approx(0.8)
     assert found[1] is None

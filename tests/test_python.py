@@ -245,7 +245,7 @@ def test_results_show_every_cell_as_text_and_in_a_notebook(result):
 def test_how_cells_are_judged_is_refused_by_the_names_of_arguments(result):
     for judging, message in (
         ({"unit": "own"}, "^unit: describes a metric; give its name with by$"),
-        ({"by": "f1", "unit": "own"}, "^margin: must be given, in the unit of f1"),
+        ({"by": "f1", "unit": "own"}, "^margin: must be given, in the unit of f1: smaller differences of it"),
         ({"by": "f1"}, "^metric f1: .* must be one of test, validation, loss$"),
     ):
         with pytest.raises(InputError, match=message):

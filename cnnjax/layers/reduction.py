@@ -96,7 +96,7 @@ def find_reduction(
     rows, columns = jax.eval_shape(by_xla, images).shape[1:3]
     take = take_maxima if reduce is lax.max else take_sums
     on_cpu = functools.partial(take, window=window, size=(rows, columns))
-    return lambda images: choose_by_platform(images, cpu=on_cpu, default=by_xla)
+    return functools.partial(choose_by_platform, cpu=on_cpu, default=by_xla)
 
 
 def _make_reduction(*parameters: Any, reduce: Callable[..., Any]) -> Reduction:

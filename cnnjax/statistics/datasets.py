@@ -44,25 +44,24 @@ class DatasetContrast:
     other_datasets: WiderVerdict
 
 
-def average_outcomes(outcomes: Mapping[str, Outcomes], measure: Measure) -> Outcomes:
+def average_outcomes(outcomes: Mapping[str, Outcomes]) -> Outcomes:
     """Returns the mean over the datasets of an arm's outcomes, for every seed that has ended on all of them.
 
     A seed whose run collapsed on a dataset, or was lost there for another reason, has no mean.
 
     Args:
-        outcomes: outcomes by seed, by dataset.
-        measure: what they are.
+        outcomes: outcomes by seed, from `mark_collapsed`, by dataset.
 
     Example:
-        >>> average_outcomes({"mnist": {0: 0.98, 1: 0.97}, "letters": {0: 0.90, 1: math.nan}}, Measure("accuracy"))
+        >>> average_outcomes({"mnist": {0: 0.98, 1: 0.97}, "letters": {0: 0.90, 1: math.nan}})
         {0: 0.94, 1: nan}
     """
-    marked = [mark_collapsed(each, measure) for each in outcomes.values()]
+    first, *others = outcomes.values()
     averaged: dict[int, float | None] = {}
-    for seed in marked[0]:
-        if all(seed in each for each in marked):
-            values = [value for each in marked if (value := each[seed]) is not None]
-            averaged[seed] = math.fsum(values) / len(marked) if len(values) == len(marked) else None
+    for seed in first:
+        if all(seed in each for each in others):
+            values = [value for each in (first, *others) if (value := each[seed]) is not None]
+            averaged[seed] = math.fsum(values) / len(outcomes) if len(values) == len(outcomes) else None
     return averaged
 
 
@@ -101,7 +100,11 @@ def compare_over_datasets(
         generalizations", 1975 (the shrunken differences); Demsar, "Statistical comparisons of classifiers over multiple
         data sets", 2006.
     """
-    averaged = {name: average_outcomes(by_dataset, criteria.measure) for name, by_dataset in arms.items()}
+    arms = {
+        name: {dataset: mark_collapsed(each, criteria.measure) for dataset, each in by_dataset.items()}
+        for name, by_dataset in arms.items()
+    }
+    averaged = {name: average_outcomes(by_dataset) for name, by_dataset in arms.items()}
     of_averages = replace(criteria, measure=_average_measure(criteria.measure, len(next(iter(arms.values())))))
     if baseline is None:
         averages = compare_all_pairs(averaged, of_averages)
@@ -111,7 +114,7 @@ def compare_over_datasets(
         planned = len(arms) - 1
     singles = _compare_on_each(arms, baseline, criteria)
     return tuple(
-        _contrast_over_datasets(each, arms, singles[each.first, each.second], planned, criteria, baseline is None)
+        _contrast_over_datasets(each, singles[each.first, each.second], planned, criteria, baseline is None)
         for each in averages
     )
 
@@ -153,7 +156,7 @@ def _compare_on_each(
     planned = [(pair, dataset) for pair in pairs for dataset in next(iter(arms.values()))]
     found, compared, losses = [], [], []
     for pair, dataset in planned:
-        first, second = (mark_collapsed(arms[name][dataset], criteria.measure) for name in pair)
+        first, second = (arms[name][dataset] for name in pair)
         if complete(first).keys() & complete(second).keys():
             found.append((pair, dataset))
             compared.append(compare_outcomes(first, second, 1 - criteria.alpha, criteria.measure))
@@ -167,18 +170,18 @@ def _compare_on_each(
 
 def _contrast_over_datasets(
     average: Contrast,
-    arms: Mapping[str, Mapping[str, Outcomes]],
     on_each: Mapping[str, Contrast],
     k: int,
     criteria: Criteria,
     all_pairs: bool,
 ) -> DatasetContrast:
     """Adds the single datasets to the comparison of the averages, as one of `k` comparisons."""
-    first, second, seeds = arms[average.first], arms[average.second], average.comparison.seeds
-    values = {
-        dataset: np.array([complete(first[dataset])[seed] - complete(second[dataset])[seed] for seed in seeds])
-        for dataset in first
+    seeds = average.comparison.seeds
+    by_seed = {
+        dataset: dict(zip(each.comparison.seeds, each.comparison.differences, strict=True))
+        for dataset, each in on_each.items()
     }
+    values = {dataset: np.array([each[seed] for seed in seeds]) for dataset, each in by_seed.items()}
     means = np.array([each.mean() for each in values.values()])
     mean, n = float(means.mean()), len(means)
     between = float(means.std(ddof=1))
