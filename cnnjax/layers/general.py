@@ -29,7 +29,7 @@ LAYOUTS = ("NHWC", "HWIO", "NHWC")
 """Layouts of images, kernels and outputs."""
 WORTH_TILING = 3.3
 """How many times fewer multiplications than the definition tiles in JAX must need to be faster than oneDNN."""
-WORTH_TILING_NATIVELY = 2.5
+WORTH_TILING_NATIVELY = 1.2
 """The same for tiles in C++, which stay in the caches."""
 MOST_TILED = 2**17
 """Bytes of an image's outputs up to which tiles may be faster than oneDNN; those of larger ones leave the caches."""
@@ -171,10 +171,15 @@ def convolve_and_pool_batch(
     """Returns the maxima of `convolve_batch` over adjacent windows; arguments as for `convolve_and_pool`."""
     size, taps = (images.shape[1], images.shape[2]), (kernel.shape[0], kernel.shape[1])
     pixels = pad_pixels(padding, size, dilate(taps, dilation), strides)
-    if is_faster_in_jax(images, kernel, Window(strides, pixels, dilation, groups)):
+    shape = Window(strides, pixels, dilation, groups)
+    if is_faster_in_jax(images, kernel, shape):
         pooled = convolve_and_pool(images.transpose(1, 2, 0, 3), kernel, strides, pixels, window)
         return pooled.transpose(2, 0, 1, 3)
-    return pool_batch(convolve_batch(images, kernel, strides, padding, dilation, groups), "max", window, window)
+    rows, columns = find_output_shape(images.shape, kernel.shape, shape)[1:3]
+    (top, bottom), (left, right) = pixels
+    # Without the rows and columns of outputs that no window of the pooling reaches.
+    pixels = (top, bottom - rows % window[0] * strides[0]), (left, right - columns % window[1] * strides[1])
+    return pool_batch(convolve_batch(images, kernel, strides, pixels, dilation, groups), "max", window, window)
 
 
 def _invert(axes: Shape) -> Shape:

@@ -1,23 +1,20 @@
 // Minimal filtering of 3x3 windows at stride 1: a tile of 4x4 outputs takes 36 products instead of 144.
 //
 // Tiles of 6x6 inputs, and the window, are transformed to 36 points. There the outputs of all tiles are matrix products
-// over the channels, by oneDNN, which are transformed back. Tiles go through in blocks that stay in the caches.
+// over the channels, which are transformed back. Tiles go through in blocks that stay in the caches.
 //
 // Winograd, "Arithmetic complexity of computations", 1980; the matrices are those of Lavin and Gray, "Fast algorithms
 // for convolutional neural networks", 2016, for F(4x4, 3x3).
 
 #include "convolution.h"
+#include "product.h"
 
 namespace {
 
 constexpr int64_t kTaps = 3, kTile = 4, kPlaces = kTaps + kTile - 1, kPoints = kPlaces * kPlaces;
-constexpr int64_t kMostTiles = 64;  // of a block
-constexpr int64_t kLanes = 16;      // channels that are transformed at once
-constexpr int64_t kGap = kLanes;    // between the points of a block, which would else share few places in the caches
-using Lanes = float __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
-
-const Lanes& Load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
-void Save(const Lanes& value, float* to) { *reinterpret_cast<Lanes*>(to) = value; }
+constexpr int64_t kBlockBytes = 1 << 20;  // of a block of tiles at all points, before and after the products
+constexpr int64_t kChannels = 16;         // channels and filters are multiples of it
+constexpr int64_t kGap = 16;  // between the points of a block, which would else share few places in the caches
 
 // Saves the points 1, -1, 2 and -2, from the even and the odd powers at the points 1 and 2.
 void SaveSigns(const Lanes& even, const Lanes& odd, const Lanes& far_even, const Lanes& far_odd, Lanes* to, int stride) {
@@ -111,7 +108,17 @@ struct Images {
   }
 };
 
-// The tiles of all images; `Place` says where the outputs of a tile begin.
+// Pixels from `row` and `column` on, which may lie outside of the images.
+struct Square {
+  int64_t image, row, column;
+
+  template <int kSize>
+  bool IsInside(const Images& images) const {
+    return row >= 0 && column >= 0 && row + kSize <= images.height && column + kSize <= images.width;
+  }
+};
+
+// The tiles of all images; `At` says where the outputs of one are.
 struct Grid {
   int64_t down, across, tiles;
 
@@ -119,10 +126,7 @@ struct Grid {
       : down((outputs[1] + kTile - 1) / kTile),
         across((outputs[2] + kTile - 1) / kTile),
         tiles(outputs[0] * down * across) {}
-  struct Place {
-    int64_t image, row, column;
-  };
-  Place At(int64_t tile) const {
+  Square At(int64_t tile) const {
     const int64_t line = tile / across;
     return {line / down, line % down * kTile, tile % across * kTile};
   }
@@ -133,51 +137,73 @@ struct Block {
   int64_t rows, columns;
 
   int64_t Stride() const { return rows * columns + kGap; }
-  int64_t Size() const { return kPoints * Stride(); }
-  Desc Describe() const { return Desc({kPoints, rows, columns}, kFloat, {Stride(), columns, 1}); }
-  Desc DescribeTransposed() const { return Desc({kPoints, columns, rows}, kFloat, {Stride(), 1, columns}); }
+  size_t Bytes() const { return Align(kPoints * Stride() * sizeof(float)); }
 };
+
+// Reads the channels from `channel` on of a square of kSize * kSize pixels; those outside of the images are zero.
+template <int kSize>
+void Read(const Images& images, Square square, int64_t channel, Lanes* pixels) {
+  const auto [image, row, column] = square;
+  if (square.IsInside<kSize>(images)) {
+    const float* from = images.At(image, row, column) + channel;
+    for (int y = 0; y < kSize; ++y, from += images.width * images.channels)
+#pragma GCC unroll 8
+      for (int x = 0; x < kSize; ++x) pixels[y * kSize + x] = Load(from + x * images.channels);
+    return;
+  }
+  std::fill(pixels, pixels + kSize * kSize, Lanes{});
+  for (int64_t y = std::max<int64_t>(-row, 0); y < std::min<int64_t>(kSize, images.height - row); ++y)
+    for (int64_t x = std::max<int64_t>(-column, 0); x < std::min<int64_t>(kSize, images.width - column); ++x)
+      pixels[y * kSize + x] = Load(images.At(image, row + y, column + x) + channel);
+}
+
+// Writes them, unless they are outside of the images.
+template <int kSize>
+void Write(const Lanes* pixels, const Images& images, Square square, int64_t channel) {
+  const auto [image, row, column] = square;
+  if (square.IsInside<kSize>(images)) {
+    float* to = images.At(image, row, column) + channel;
+    for (int y = 0; y < kSize; ++y, to += images.width * images.channels)
+#pragma GCC unroll 8
+      for (int x = 0; x < kSize; ++x) Save(pixels[y * kSize + x], to + x * images.channels);
+    return;
+  }
+  for (int64_t y = 0; y < std::min<int64_t>(kSize, images.height - row); ++y)
+    for (int64_t x = 0; x < std::min<int64_t>(kSize, images.width - column); ++x)
+      Save(pixels[y * kSize + x], images.At(image, row + y, column + x) + channel);
+}
 
 // Cuts `last - first` tiles out of images, from `top` rows and `left` columns before where their outputs begin, and
 // transforms them to the rows of a block; its other rows are zero.
 template <typename T>
 void Cut(const Images& images, const Grid& grid, int64_t top, int64_t left, int64_t first, int64_t last, Block block,
          float* to) {
+  Lanes pixels[T::kFrom * T::kFrom], points[kPoints];
   for (int64_t index = 0; index < block.rows; ++index) {
-    const auto place = grid.At(first + index);
-    const int64_t row = place.row - top, column = place.column - left;
+    const auto [image, row, column] = grid.At(first + index);
     for (int64_t channel = 0; channel < images.channels; channel += kLanes) {
-      Lanes pixels[T::kFrom * T::kFrom], points[kPoints] = {};
       if (first + index < last) {
-        for (int64_t y = row, i = 0; y < row + T::kFrom; ++y)
-          for (int64_t x = column; x < column + T::kFrom; ++x, ++i) {
-            const bool is_inside = y >= 0 && y < images.height && x >= 0 && x < images.width;
-            pixels[i] = is_inside ? Load(images.At(place.image, y, x) + channel) : Lanes{};
-          }
+        Read<T::kFrom>(images, {image, row - top, column - left}, channel, pixels);
         TransformSquare<T>(pixels, points);
+      } else {
+        std::fill(points, points + kPoints, Lanes{});
       }
-      for (int64_t point = 0; point < kPoints; ++point)
-        Save(points[point], to + point * block.Stride() + index * block.columns + channel);
+      float* const start = to + index * block.columns + channel;
+      for (int64_t point = 0; point < kPoints; ++point) Save(points[point], start + point * block.Stride());
     }
   }
 }
 
 // Transforms the rows of a block back to outputs, and writes those that are inside of the images.
 void Join(const float* from, Block block, const Grid& grid, int64_t first, int64_t last, const Images& images) {
-  for (int64_t tile = first; tile < last; ++tile) {
-    const auto place = grid.At(tile);
-    const int64_t rows = std::min(kTile, images.height - place.row),
-                  columns = std::min(kTile, images.width - place.column);
+  Lanes points[kPoints], pixels[kTile * kTile];
+  for (int64_t tile = first; tile < last; ++tile)
     for (int64_t channel = 0; channel < images.channels; channel += kLanes) {
-      Lanes points[kPoints], pixels[kTile * kTile];
-      for (int64_t point = 0; point < kPoints; ++point)
-        points[point] = Load(from + point * block.Stride() + (tile - first) * block.columns + channel);
+      const float* const start = from + (tile - first) * block.columns + channel;
+      for (int64_t point = 0; point < kPoints; ++point) points[point] = Load(start + point * block.Stride());
       TransformSquare<Outputs>(points, pixels);
-      for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < columns; ++j)
-          Save(pixels[i * kTile + j], images.At(place.image, place.row + i, place.column + j) + channel);
+      Write<kTile>(pixels, images, grid.At(tile), channel);
     }
-  }
 }
 
 // Transforms a kernel (3, 3, channels, filters) to a block (points, channels, filters). If it is turned, it is read
@@ -200,6 +226,8 @@ void TransformKernel(const float* kernel, bool is_turned, Block block, float* to
         Save(points[point], to + point * block.Stride() + row * block.columns + column);
     }
 }
+
+int64_t RoundUp(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
 
 // Hands out parts of the scratch memory.
 class Memory {
@@ -235,40 +263,16 @@ class Tiles : public Operation {
       std::swap(channels_, filters_);
     }
     const int64_t share = std::max<int64_t>((grid_.tiles + threads_ - 1) / threads_, 1),
-                  blocks = (share + kMostTiles - 1) / kMostTiles, rows = (share + blocks - 1) / blocks;
-    cut_ = {rows, channels_};
-    other_ = {rows, filters_};
+                  most = std::max<int64_t>(kBlockBytes / (kPoints * (channels_ + filters_) * sizeof(float)), 2 * kRows),
+                  blocks = (share + most - 1) / most, rows = (share + blocks - 1) / blocks;
+    cut_ = {RoundUp(rows, kRows), channels_};
+    other_ = {cut_.rows, filters_};
     kernel_ = {channels_, filters_};
-    omp_set_num_threads(1);  // of a product: threads divide the tiles
-    dnnl::primitive_attr attributes;
-    attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const auto make = [&](const Desc& a, const Desc& b, const Desc& c) {
-      const dnnl::matmul::primitive_desc description(Engine(), a, b, c, attributes);
-      product_ = dnnl::matmul(description);
-      scratch_ = description.scratchpad_desc();
-      return description.weights_desc();
-    };
-    if (mode_ == kKernelGradient) {
-      dnnl::post_ops add;
-      add.append_sum();
-      attributes.set_post_ops(add);
-      make(cut_.DescribeTransposed(), other_.Describe(), kernel_.Describe());
-    } else {
-      const Desc any({kPoints, channels_, filters_}, kFloat, dnnl::memory::format_tag::any);
-      packed_ = make(cut_.Describe(), any, other_.Describe());
-      if (packed_ != kernel_.Describe()) {
-        const dnnl::reorder::primitive_desc pack(Engine(), kernel_.Describe(), Engine(), packed_, attributes);
-        pack_ = dnnl::reorder(pack);
-        pack_scratch_ = pack.scratchpad_desc();
-      }
-    }
   }
 
   size_t CountBytes() const override {
     const size_t kernels = mode_ == kKernelGradient ? threads_ : 1;
-    return kernels * Bytes(kernel_) + (pack_ ? Align(packed_.get_size()) + Align(pack_scratch_.get_size()) : 0) +
-           threads_ * CountOfThread();
+    return kernels * kernel_.Bytes() + threads_ * CountOfThread();
   }
 
   void Run(void* images, void* kernel, void* outputs, char* memory) const override {
@@ -283,37 +287,30 @@ class Tiles : public Operation {
   }
 
  private:
-  static size_t Bytes(const Block& block) { return Align(block.Size() * sizeof(float)); }
-  size_t CountOfThread() const { return Bytes(cut_) + Bytes(other_) + Align(scratch_.get_size()); }
+  size_t CountOfThread() const { return cut_.Bytes() + other_.Bytes(); }
 
   void Filter(const Images& from, const float* kernel, const Images& to, Memory memory) const {
-    float* weights = memory.Take(Bytes(kernel_));
+    float* const weights = memory.Take(kernel_.Bytes());
     TransformKernel(kernel, mode_ == kImageGradient, kernel_, weights);
-    if (pack_) {
-      float* const packed = memory.Take(packed_.get_size());
-      dnnl::stream stream(Engine());
-      pack_.execute(stream, {{DNNL_ARG_FROM, Place(kernel_.Describe(), weights)},
-                             {DNNL_ARG_TO, Place(packed_, packed)},
-                             {DNNL_ARG_SCRATCHPAD, Place(pack_scratch_, memory.Take(pack_scratch_.get_size()))}});
-      stream.wait();
-      weights = packed;
-    }
-    ForBlocks(memory, [&](int64_t first, int64_t last, float* cut, float* products, auto multiply, int64_t) {
+    ForBlocks(memory, [&](int64_t first, int64_t last, float* cut, float* products, int64_t) {
       Cut<Inputs>(from, grid_, top_, left_, first, last, cut_, cut);
-      multiply(Place(cut_.Describe(), cut), Place(packed_, weights), Place(other_.Describe(), products));
+      for (int64_t point = 0; point < kPoints; ++point)
+        Multiply<false>({cut + point * cut_.Stride(), channels_, 1}, weights + point * kernel_.Stride(),
+                                   cut_.rows, channels_, filters_, products + point * other_.Stride());
       Join(products, other_, grid_, first, last, to);
     });
   }
 
   void SumKernels(const Images& images, const Images& cotangents, float* kernel, Memory memory) const {
-    const int64_t size = kernel_.Size(), step = Bytes(kernel_) / sizeof(float);
-    float* const sums = memory.Take(threads_ * Bytes(kernel_));
+    const int64_t size = kPoints * kernel_.Stride(), step = kernel_.Bytes() / sizeof(float);
+    float* const sums = memory.Take(threads_ * kernel_.Bytes());
     std::fill(sums, sums + threads_ * step, 0.0f);
-    ForBlocks(memory, [&](int64_t first, int64_t last, float* cut, float* other, auto multiply, int64_t part) {
+    ForBlocks(memory, [&](int64_t first, int64_t last, float* cut, float* other, int64_t part) {
       Cut<Inputs>(images, grid_, top_, left_, first, last, cut_, cut);
       Cut<OutputCotangents>(cotangents, grid_, 0, 0, first, last, other_, other);
-      multiply(Place(cut_.DescribeTransposed(), cut), Place(other_.Describe(), other),
-               Place(kernel_.Describe(), sums + part * step));
+      for (int64_t point = 0; point < kPoints; ++point)
+        Multiply<true>({cut + point * cut_.Stride(), 1, channels_}, other + point * other_.Stride(),
+                                     channels_, cut_.rows, filters_, sums + part * step + point * kernel_.Stride());
     });
     for (int64_t part = 1; part < threads_; ++part)
       for (int64_t i = 0; i < size; ++i) sums[i] += sums[part * step + i];
@@ -332,19 +329,10 @@ class Tiles : public Operation {
     auto* const start = reinterpret_cast<char*>(memory.Take(threads_ * CountOfThread()));
     Divide(grid_.tiles, threads_, [&](int64_t begin, int64_t end, int64_t part) {
       Memory own(start + part * CountOfThread());
-      float* const cut = own.Take(Bytes(cut_));
-      float* const other = own.Take(Bytes(other_));
-      float* const scratch = own.Take(scratch_.get_size());
-      dnnl::stream stream(Engine());
-      const auto multiply = [&](const dnnl::memory& a, const dnnl::memory& b, const dnnl::memory& c) {
-        product_.execute(stream, {{DNNL_ARG_SRC, a},
-                                  {DNNL_ARG_WEIGHTS, b},
-                                  {DNNL_ARG_DST, c},
-                                  {DNNL_ARG_SCRATCHPAD, Place(scratch_, scratch)}});
-        stream.wait();
-      };
+      float* const cut = own.Take(cut_.Bytes());
+      float* const other = own.Take(other_.Bytes());
       for (int64_t first = begin; first < end; first += cut_.rows)
-        run(first, std::min(first + cut_.rows, end), cut, other, multiply, part);
+        run(first, std::min(first + cut_.rows, end), cut, other, part);
     });
   }
 
@@ -354,15 +342,13 @@ class Tiles : public Operation {
   Grid grid_;
   int64_t top_, left_, channels_, filters_;
   Block cut_, other_, kernel_;  // of the inputs; of the outputs or their cotangents; of the kernel
-  Desc packed_, scratch_, pack_scratch_;
-  dnnl::primitive product_, pack_;
 };
 
 }  // namespace
 
 std::unique_ptr<Operation> MakeTiles(const Problem& problem) {
   const auto& window = problem.window;
-  const auto is_multiple = [](int64_t count) { return count % kLanes == 0; };
+  const auto is_multiple = [](int64_t count) { return count % kChannels == 0; };
   const auto are = [](Numbers numbers, auto test) { return std::all_of(numbers.begin(), numbers.end(), test); };
   Check(problem.type == ffi::F32 && problem.images.size() == 4, "tiles need float32 images of two spatial axes");
   Check(problem.kernel[0] == kTaps && problem.kernel[1] == kTaps && window.groups == 1, "tiles need a window of 3x3");
