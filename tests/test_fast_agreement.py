@@ -736,6 +736,36 @@ def test_batch_normalisation_with_names_of_mesh_axes_is_normalised():
     np.testing.assert_allclose(outputs[1], np.ones(4), rtol=1e-4)
 
 
+class Activated(nn.Module):
+    """A batch normalisation and a ReLU, whose input is read elsewhere too if `keeps` is true."""
+
+    keeps: bool = False
+
+    @nn.compact
+    def __call__(self, images):
+        normal = nn.BatchNorm(use_running_average=False)(images)
+        return nn.relu(normal) + (normal if self.keeps else 0)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "wrap", [lambda run: run, jax.jit, jax.checkpoint, jax.vmap], ids=["plain", "jit", "checkpoint", "vmap"]
+)
+@pytest.mark.parametrize("keeps", [False, True], ids=["alone", "kept"])
+def test_a_relu_that_alone_reads_a_batch_normalisation_becomes_part_of_it(keeps, wrap):
+    layer = Activated(keeps)
+    images = draw_like(jnp.ones((2, 3, 4, 4, 5)))[0]
+    variables = layer.init(jax.random.key(0), images)
+    run = wrap(lambda images: layer.apply(variables, images, mutable=["batch_stats"]))
+    program = jax.jit(use_fast_layers(run)).lower(images).as_text()
+    assert ("relu = true" in program) == (wrap is not jax.vmap and not keeps)
+    results = []
+    for function in (use_fast_layers(run), run):
+        find_loss = lambda images, function=function: jnp.sin(function(images)[0]).sum()  # noqa: E731
+        results.append((function(images), jax.grad(find_loss)(images)))
+    compare(*results, 1e-5)
+
+
 def test_a_function_without_convolutions_stays_as_it_is():
     def run(images):
         return lax.scan(lambda x, _: (jax.nn.relu(x) @ jnp.ones((4, 4)), x.mean()), images, None, length=2)

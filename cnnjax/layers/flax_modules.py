@@ -9,11 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.layers import custom_calls
-from cnnjax.layers.normalization import normalize_batch
+from cnnjax.layers.normalization import Normalized, normalize_batch
 
 
-def replace_batch_norm(method: Callable[..., Any], args: Any, kwargs: Any, context: Any, relu: bool = False) -> Any:
-    """Calls a method of a module, unless it is a batch normalisation in training, which is computed here.
+def replace_batch_norm(
+    method: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    context: Any,
+    relu: bool = False,
+    normalize: Callable[..., Normalized] = normalize_batch,
+) -> Any:
+    """Calls a method of a module, unless it is a batch normalisation in training, which `normalize` computes.
 
     With `relu`, a ReLU follows every batch normalisation.
 
@@ -41,7 +48,7 @@ def replace_batch_norm(method: Callable[..., Any], args: Any, kwargs: Any, conte
     channels = images.shape[-1:]
     scale = nn.meta.unbox(layer.get_variable("params", "scale")) if layer.use_scale else jnp.ones(channels, jnp.float32)
     bias = nn.meta.unbox(layer.get_variable("params", "bias")) if layer.use_bias else jnp.zeros(channels, jnp.float32)
-    normalized = normalize_batch(images, scale, bias, layer.epsilon, layer.axis_name, relu)
+    normalized = normalize(images, scale, bias, layer.epsilon, layer.axis_name, relu)
     old: Mapping[str, jax.Array] = layer.variables["batch_stats"]
     for name, new in (("mean", normalized.mean), ("var", normalized.variance)):
         layer.put_variable("batch_stats", name, layer.momentum * old[name] + (1 - layer.momentum) * new)

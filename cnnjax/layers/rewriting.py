@@ -1,12 +1,13 @@
 """Puts the fast layers in the place of XLA's own in any function of JAX, without touching its code.
 
 The function is traced, with Flax's batch normalisation replaced. Then the convolutions and poolings of its program are
-replaced, also those inside its loops, branches and inner functions, but not those inside functions that have derivative
-rules of their own. Everything else stays as it is.
+replaced, and a ReLU becomes part of the batch normalisation before it, also inside loops, branches and inner functions
+of the program, but not inside functions that have derivative rules of their own. Everything else stays as it is.
 """
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from cnnjax.layers.flax_modules import replace_batch_norm
 from cnnjax.layers.general import conv_general_dilated
+from cnnjax.layers.normalization import Normalized, normalize_batch
 from cnnjax.layers.reduction import find_reduction
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -57,12 +59,73 @@ def use_fast_layers(function: Function) -> Function:
             arguments, named = jax.tree.unflatten(tree, [given.get(place, leaf) for place, leaf in enumerate(leaves)])
             return function(*arguments, **named)
 
+        replace = functools.partial(replace_batch_norm, normalize=_normalize)
         # In this context, JAX keeps no trace of functions inside that would be found outside of it.
-        with _REPLACED(True), nn.intercept_methods(replace_batch_norm):
+        with _REPLACED(True), nn.intercept_methods(replace):
             program, form = jax.make_jaxpr(call, return_shape=True)(*arrays)
         return jax.tree.unflatten(jax.tree.structure(form), jaxpr_as_fun(_rewrite(program))(*arrays))
 
     return run  # type: ignore[return-value]
+
+
+def _normalize(
+    images: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis: str | None, relu: bool
+) -> Normalized:
+    """Calls `normalize_batch` as a function that is found in the program again by its name."""
+    layer = functools.partial(normalize_batch, epsilon=epsilon, axis=axis)
+
+    def run(*operands: jax.Array) -> Normalized:
+        return layer(*operands, relu=relu)
+
+    run.__name__ = "_".join(map(str, ("batch_normalization", images.dtype, *images.shape, epsilon, axis, relu)))
+    _NORMALIZATIONS[run.__name__] = images.shape, layer
+    normalized: Normalized = jax.jit(run)(images, scale, bias)
+    return normalized
+
+
+_NORMALIZATIONS: dict[str, tuple[tuple[int, ...], Callable[..., Normalized]]] = {}
+"""The batch normalisations of traced programs, by name, with the shape of their images."""
+
+
+def _fuse_relu(program: Jaxpr) -> Jaxpr:
+    """Returns the program with every ReLU that alone reads a batch normalisation as a part of it."""
+    reads = Counter(atom for equation in program.eqns for atom in equation.invars if isinstance(atom, Var))
+    reads.update(atom for atom in program.outvars if isinstance(atom, Var))
+    relus = {equation.invars[0]: equation for equation in program.eqns if _is_relu(equation)}
+    equations: list[JaxprEqn] = []
+    fused = []
+    for equation in program.eqns:
+        layer = _find_normalization(equation)
+        relu = relus.get(equation.outvars[0]) if layer else None
+        if layer and relu and reads[equation.outvars[0]] == 1:
+            activated = _call(functools.partial(layer, relu=True), equation)
+            equations.append(activated.replace(outvars=[relu.outvars[0], *equation.outvars[1:]]))
+            fused.append(relu)
+        elif equation not in fused:
+            equations.append(equation)
+    replaced: Jaxpr = program.replace(eqns=equations)
+    return replaced
+
+
+def _find_normalization(equation: JaxprEqn) -> Callable[..., Normalized] | None:
+    """Returns the batch normalisation that an operation is, unless `vmap` or a derivative has made another of it."""
+    shape, layer = _NORMALIZATIONS.get(str(equation.params.get("name")), (None, None))
+    operands: list[Any] = [atom.aval for atom in equation.invars]
+    is_whole = len(operands) == len(equation.outvars) == 3 and operands[0].shape == shape and operands[1].ndim == 1
+    return layer if is_whole else None
+
+
+def _is_relu(equation: JaxprEqn) -> bool:
+    """Whether an operation is ``jax.nn.relu``, which has a derivative rule of its own, with 0 at 0."""
+    if equation.primitive.name != "custom_jvp_call" or not isinstance(equation.invars[0], Var):
+        return False
+    program = equation.params["call_jaxpr"].jaxpr
+    while len(program.eqns) == 1 and "jaxpr" in program.eqns[0].params:
+        program = program.eqns[0].params["jaxpr"].jaxpr
+    if [inner.primitive.name for inner in program.eqns] != ["max"]:
+        return False
+    first, second = program.eqns[0].invars
+    return first is program.invars[0] and isinstance(second, Literal) and not np.any(second.val)
 
 
 def _rewrite(program: ClosedJaxpr) -> ClosedJaxpr:
@@ -71,7 +134,8 @@ def _rewrite(program: ClosedJaxpr) -> ClosedJaxpr:
 
 
 def _rewrite_open(program: Jaxpr) -> Jaxpr:
-    rewritten: Jaxpr = program.replace(eqns=[_replace(equation) for equation in program.eqns])
+    fused = _fuse_relu(program)
+    rewritten: Jaxpr = fused.replace(eqns=[_replace(equation) for equation in fused.eqns])
     return rewritten
 
 
@@ -81,12 +145,20 @@ def _replace(equation: JaxprEqn) -> Any:
     find = _REPLACEMENTS.get(name)
     function = find and find(*(atom.aval for atom in equation.invars), **equation.params)
     if function:
-        program = jax.make_jaxpr(jax.jit(function))(*(atom.aval for atom in equation.invars))
-        (call,) = program.jaxpr.eqns
-        return call.replace(invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info)
+        return _call(function, equation)
     if name.startswith("custom_"):
         return equation
     return equation.replace(params={key: _rewrite_inside(value) for key, value in equation.params.items()})
+
+
+def _call(function: Callable[..., Any], equation: JaxprEqn) -> JaxprEqn:
+    """Returns the call of a function in the place of an operation."""
+    program = jax.make_jaxpr(jax.jit(function))(*(atom.aval for atom in equation.invars))
+    (call,) = program.jaxpr.eqns
+    replaced: JaxprEqn = call.replace(
+        invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
+    )
+    return replaced
 
 
 def _rewrite_inside(value: Any) -> Any:
