@@ -171,11 +171,11 @@ def convolve_and_pool_batch(
     """Returns the maxima of `convolve_batch` over adjacent windows; arguments as for `convolve_and_pool`."""
     size, taps = (images.shape[1], images.shape[2]), (kernel.shape[0], kernel.shape[1])
     pixels = pad_pixels(padding, size, dilate(taps, dilation), strides)
-    shape = Window(strides, pixels, dilation, groups)
-    if is_faster_in_jax(images, kernel, shape):
+    sliding = Window(strides, pixels, dilation, groups)
+    if is_faster_in_jax(images, kernel, sliding):
         pooled = convolve_and_pool(images.transpose(1, 2, 0, 3), kernel, strides, pixels, window)
         return pooled.transpose(2, 0, 1, 3)
-    rows, columns = find_output_shape(images.shape, kernel.shape, shape)[1:3]
+    rows, columns = find_output_shape(images.shape, kernel.shape, sliding)[1:3]
     (top, bottom), (left, right) = pixels
     # Without the rows and columns of outputs that no window of the pooling reaches.
     pixels = (top, bottom - rows % window[0] * strides[0]), (left, right - columns % window[1] * strides[1])

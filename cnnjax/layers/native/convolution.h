@@ -12,10 +12,10 @@
 using Dims = dnnl::memory::dims;
 using Desc = dnnl::memory::desc;
 
-inline constexpr auto kFloat = dnnl::memory::data_type::f32;
 inline constexpr size_t kAlignment = 64;
 
-inline size_t Align(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+inline int64_t RoundUp(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
+inline size_t Align(size_t bytes) { return RoundUp(bytes, kAlignment); }
 
 inline const dnnl::engine& Engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);

@@ -227,8 +227,6 @@ void TransformKernel(const float* kernel, bool is_turned, Block block, float* to
     }
 }
 
-int64_t RoundUp(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
-
 // Hands out parts of the scratch memory.
 class Memory {
  public:
@@ -296,7 +294,7 @@ class Tiles : public Operation {
       Cut<Inputs>(from, grid_, top_, left_, first, last, cut_, cut);
       for (int64_t point = 0; point < kPoints; ++point)
         Multiply<false>({cut + point * cut_.Stride(), channels_, 1}, weights + point * kernel_.Stride(),
-                                   cut_.rows, channels_, filters_, products + point * other_.Stride());
+                        cut_.rows, channels_, filters_, products + point * other_.Stride());
       Join(products, other_, grid_, first, last, to);
     });
   }
@@ -310,7 +308,7 @@ class Tiles : public Operation {
       Cut<OutputCotangents>(cotangents, grid_, 0, 0, first, last, other_, other);
       for (int64_t point = 0; point < kPoints; ++point)
         Multiply<true>({cut + point * cut_.Stride(), 1, channels_}, other + point * other_.Stride(),
-                                     channels_, cut_.rows, filters_, sums + part * step + point * kernel_.Stride());
+                       channels_, cut_.rows, filters_, sums + part * step + point * kernel_.Stride());
     });
     for (int64_t part = 1; part < threads_; ++part)
       for (int64_t i = 0; i < size; ++i) sums[i] += sums[part * step + i];
