@@ -228,7 +228,7 @@ def test_outputs_that_no_pooling_window_reaches_are_left_out(channels, size, str
 
     assume(jax.eval_shape(by_lax, images, kernel).size)
     found, expected = (
-        jax.value_and_grad(lambda *operands, pool=pool: jnp.sin(pool(*operands)).sum(), (0, 1))(images, kernel)
+        jax.value_and_grad(lambda *operands, pool=pool: (pool(*operands) ** 2).sum(), (0, 1))(images, kernel)
         for pool in (
             functools.partial(convolve_and_pool_batch, strides=strides, padding=padding, window=window),
             by_lax,
@@ -647,7 +647,7 @@ def test_functions_with_convolutions_inside_agree_with_their_gradients(function)
     def find_loss(function):
         def run(images, kernel):
             results = function(images, kernel)
-            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(results)), results
+            return sum((leaf**2).sum() for leaf in jax.tree.leaves(results)), results
 
         return jax.value_and_grad(run, (0, 1), has_aux=True)
 
@@ -799,7 +799,7 @@ variables = Network().init(jax.random.key(1), images)
 
 def find_loss(variables, images, use):
     outputs, changed = use(lambda *operands: network.apply(*operands, mutable=["batch_stats"]))(variables, images)
-    return lax.pmean(jnp.sin(outputs).sum(), "batch"), changed["batch_stats"]
+    return lax.pmean(jnp.exp(outputs).sum(), "batch"), changed["batch_stats"]
 
 def differentiate(inside, outside, is_checked):
     def run(variables, images):
@@ -838,7 +838,7 @@ pooled = lambda x, k: average_pool(max_pool(convolve(x, k), (2, 2), (1, 1)), (2,
 joined = lambda x, k: convolve_and_pool(x, k, (1, 1), "valid", (2, 2))
 few = lambda x, k: convolve_and_pool(x[..., :1], k[:, :, :1], (1, 1), "valid", (2, 2))
 for run in (convolve, strided, pooled, joined, few, *by_name.values(), lambda x, k: grouped(x, k[:, :, :2, :4])):
-    total = lambda x, k: jnp.sin(run(x, k)).sum()
+    total = lambda x, k: (run(x, k) ** 2).sum()
     def divided(x, k):
         local = lambda x, k: lax.psum(total(x, k), "batch")
         return jax.shard_map(local, mesh=mesh, in_specs=(P(None, None, "batch"), P()), out_specs=P())(x, k)
