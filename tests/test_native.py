@@ -422,6 +422,7 @@ OVERRUN = CHECKED + "import ctypes; ctypes.CDLL(str(native.compile_library(Path(
 EVERYTHING = (
     CHECKED
     + """
+import functools
 import jax
 import jax.numpy as jnp
 from cnnjax.layers import custom_calls as calls
@@ -452,9 +453,8 @@ for batch, height, width, channels, groups, filters in [(1, 5, 6, 1, 1, 1), (3, 
         kernel = jnp.ones((3, 2, channels // groups, filters), dtype)
         jax.block_until_ready(call_all(x, kernel, jnp.ones(filters)))
 
-@jax.jit
-def call_tiles(x, kernel):
-    window = calls.Window((1, 1), ((1, 0), (2, 1)), (1, 1))
+@functools.partial(jax.jit, static_argnums=2)
+def call_tiles(x, kernel, window):
     assert calls.can_tile(x, kernel, window)
     window = window._replace(tiled=True)
     y = calls.convolve(x, kernel, window)
@@ -462,7 +462,10 @@ def call_tiles(x, kernel):
 
 tiled = [(1, 2, 1, 16, 16), (1, 5, 6, 16, 32), (3, 9, 8, 48, 16), (20, 12, 13, 16, 16)]
 for batch, height, width, channels, filters in tiled:
-    jax.block_until_ready(call_tiles(jnp.ones((batch, height, width, channels)), jnp.ones((3, 3, channels, filters))))
+    for step, padding in ((1, ((1, 0), (2, 1))), (2, ((1, 0), (1, 2))), (2, ((0, 1), (2, 1)))):
+        window = calls.Window((step, step), padding, (1, 1))
+        arrays = jnp.ones((batch, height, width, channels)), jnp.ones((3, 3, channels, filters))
+        jax.block_until_ready(call_tiles(*arrays, window))
 """
 )
 

@@ -167,10 +167,13 @@ def can_convolve(images: Any, kernel: Any, window: Window) -> bool:
 
 def can_tile(images: Any, kernel: Any, window: Window) -> bool:
     """Whether a convolution can be computed by tiles in C++; arguments as for `can_convolve`."""
-    is_square = kernel.shape[:-2] == (3, 3) and (window.strides, window.dilation, window.groups) == ((1, 1), (1, 1), 1)
-    if not is_square or kernel.shape[2] % TILED_CHANNELS or kernel.shape[3] % TILED_CHANNELS or not are_available():
+    is_usual = kernel.shape[:-2] == (3, 3) and (window.dilation, window.groups) == ((1, 1), 1)
+    if not is_usual or kernel.shape[2] % TILED_CHANNELS or kernel.shape[3] % TILED_CHANNELS or not are_available():
         return False
-    is_within = all(0 <= low < 3 for low, _ in window.padding)
+    lows = [low for low, _ in window.padding]
+    is_within = all(0 <= low < 3 for low in lows) and (
+        window.strides == (1, 1) or (window.strides == (2, 2) and lows[0] % 2 == lows[1] % 2)
+    )
     return is_within and _choose_dtype(images.dtype) == jnp.float32
 
 

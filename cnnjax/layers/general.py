@@ -16,7 +16,6 @@ from jax import lax
 from cnnjax.layers import custom_calls, onednn
 from cnnjax.layers.convolution import convolve, convolve_and_pool, count_saved
 from cnnjax.layers.custom_calls import Window, find_output_shape
-from cnnjax.layers.minimal_filtering import count_multiplications
 from cnnjax.layers.platforms import choose_by_platform
 from cnnjax.layers.pooling import MOST_SLICES
 from cnnjax.layers.reduction import pool_batch
@@ -29,8 +28,8 @@ LAYOUTS = ("NHWC", "HWIO", "NHWC")
 """Layouts of images, kernels and outputs."""
 WORTH_TILING = 3.3
 """How many times fewer multiplications than the definition tiles in JAX must need to be faster than oneDNN."""
-WORTH_TILING_NATIVELY = 1.2
-"""The same for tiles in C++, which stay in the caches."""
+WORTH_TILING_NATIVELY = 0.8
+"""How many times fewer operations, as `_count_native_operations` has them, tiles in C++ must need to be faster."""
 MOST_TILED = 2**17
 """Bytes of an image's outputs up to which tiles may be faster than oneDNN; those of larger ones leave the caches."""
 
@@ -230,10 +229,18 @@ def is_faster_tiled(images: Any, kernel: Any, window: Window) -> bool:
     """
     if not custom_calls.can_tile(images, kernel, window):
         return False
-    rows, columns = find_output_shape(images.shape, kernel.shape, window)[1:3]
-    channels, filters = kernel.shape[2:]
-    tiled = count_multiplications((rows, columns), (3, 3), channels, filters)
-    return bool(rows * columns * 9 * channels * filters > WORTH_TILING_NATIVELY * tiled)
+    outputs = find_output_shape(images.shape, kernel.shape, window)
+    whole = math.prod(outputs[:3]) * math.prod(kernel.shape)
+    return bool(whole > WORTH_TILING_NATIVELY * _count_native_operations(outputs, kernel.shape, window))
+
+
+def _count_native_operations(outputs: Shape, kernel: Shape, window: Window) -> int:
+    """Returns what tiles in C++ cost, in multiplications: those of their products, and what transforms take as long."""
+    batch, rows, columns, filters = outputs
+    channels = kernel[2]
+    points = 36 if window.strides == (1, 1) else 81
+    tiles = batch * math.ceil(rows / 4) * math.ceil(columns / 4)
+    return tiles * points * (channels * filters + 8 * (channels + filters)) + 36 * 40 * channels * filters
 
 
 def is_faster_in_jax(images: Any, kernel: Any, window: Window) -> bool:

@@ -21,12 +21,20 @@ struct Matrix {
   int64_t down, across;
 };
 
-inline constexpr int kRows = 6;  // of a product at once: twice as many registers hold sums
+inline constexpr int kRows = 6;               // of a product at once: twice as many registers hold sums
+inline constexpr int64_t kPanel = 2 * kLanes;  // columns of a product at once
 
-// Adds the product of `rows` rows of a matrix and of `vectors` * kLanes columns of another one, whose rows are `width`
-// apart, to a part of a third one of that width; or sets it to the product.
+// Where a number of a matrix is whose columns are in panels of kPanel: all rows of a panel, then all rows of the next
+// one. The last panel may have half as many columns.
+inline int64_t PlaceInPanels(int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  const int64_t first = column / kPanel * kPanel, width = columns - first < kPanel ? columns - first : kPanel;
+  return first * rows + row * width + column - first;
+}
+
+// Adds the product of `rows` rows of a matrix and of `vectors` * kLanes columns of another one, whose rows are `step`
+// apart, to a part of a third one, whose rows are `width` apart; or sets it to the product.
 template <int rows, int vectors, bool adds>
-inline void MultiplyPart(Matrix a, const float* b, int64_t depth, int64_t width, float* to) {
+inline void MultiplyPart(Matrix a, const float* b, int64_t step, int64_t depth, int64_t width, float* to) {
   Lanes sums[rows][vectors], line[vectors];
 #pragma GCC unroll 8
   for (int row = 0; row < rows; ++row)
@@ -34,7 +42,7 @@ inline void MultiplyPart(Matrix a, const float* b, int64_t depth, int64_t width,
     for (int at = 0; at < vectors; ++at) sums[row][at] = adds ? Load(to + row * width + at * kLanes) : Lanes{};
   for (int64_t k = 0; k < depth; ++k) {
 #pragma GCC unroll 8
-    for (int at = 0; at < vectors; ++at) line[at] = Load(b + k * width + at * kLanes);
+    for (int at = 0; at < vectors; ++at) line[at] = Load(b + k * step + at * kLanes);
 #pragma GCC unroll 8
     for (int row = 0; row < rows; ++row)
 #pragma GCC unroll 8
@@ -46,22 +54,30 @@ inline void MultiplyPart(Matrix a, const float* b, int64_t depth, int64_t width,
     for (int at = 0; at < vectors; ++at) Save(sums[row][at], to + row * width + at * kLanes);
 }
 
-// The same for all rows.
+// The same for all rows, of which there is an even number.
 template <int vectors, bool adds>
-inline void MultiplyColumns(Matrix a, const float* b, int64_t rows, int64_t depth, int64_t width, float* to) {
+inline void MultiplyColumns(Matrix a, const float* b, int64_t step, int64_t rows, int64_t depth, int64_t width,
+                            float* to) {
   int64_t row = 0;
   const auto from = [&] { return Matrix{a.data + row * a.down, a.down, a.across}; };
   for (; row + kRows <= rows; row += kRows)
-    MultiplyPart<kRows, vectors, adds>(from(), b, depth, width, to + row * width);
-  for (; row < rows; row += 2) MultiplyPart<2, vectors, adds>(from(), b, depth, width, to + row * width);
+    MultiplyPart<kRows, vectors, adds>(from(), b, step, depth, width, to + row * width);
+  for (; row < rows; row += 2) MultiplyPart<2, vectors, adds>(from(), b, step, depth, width, to + row * width);
 }
 
-// Adds the product of a (rows, depth) and b (depth, width) to a matrix (rows, width), or sets it to the product.
-// There must be an even number of rows, and `width` must be a multiple of kLanes.
-template <bool adds>
-inline void Multiply(Matrix a, const float* b, int64_t rows, int64_t depth, int64_t width, float* to) {
+// Sets a matrix (rows, width) to the product of a (rows, depth) and b (depth, width), which is in panels. There must be
+// an even number of rows, and `width` must be a multiple of kLanes.
+inline void MultiplyPanels(Matrix a, const float* b, int64_t rows, int64_t depth, int64_t width, float* to) {
   int64_t column = 0;
-  for (; column + 2 * kLanes <= width; column += 2 * kLanes)
-    MultiplyColumns<2, adds>(a, b + column, rows, depth, width, to + column);
-  if (column < width) MultiplyColumns<1, adds>(a, b + column, rows, depth, width, to + column);
+  for (; column + kPanel <= width; column += kPanel)
+    MultiplyColumns<2, false>(a, b + column * depth, kPanel, rows, depth, width, to + column);
+  if (column < width) MultiplyColumns<1, false>(a, b + column * depth, kLanes, rows, depth, width, to + column);
+}
+
+// Adds the product of a (rows, depth) and b (depth, width) to a matrix (rows, width), likewise.
+inline void AddProduct(Matrix a, const float* b, int64_t rows, int64_t depth, int64_t width, float* to) {
+  int64_t column = 0;
+  for (; column + kPanel <= width; column += kPanel)
+    MultiplyColumns<2, true>(a, b + column, width, rows, depth, width, to + column);
+  if (column < width) MultiplyColumns<1, true>(a, b + column, width, rows, depth, width, to + column);
 }

@@ -1,100 +1,41 @@
-// Minimal filtering of 3x3 windows at stride 1: a tile of 4x4 outputs takes 36 products instead of 144.
+// Minimal filtering of 3x3 windows: at steps of 1 a tile of 4x4 outputs takes 36 products instead of 144, at steps of 2
+// it takes 81.
 //
-// Tiles of 6x6 inputs, and the window, are transformed to 36 points. There the outputs of all tiles are matrix products
+// The inputs of tiles, and the window, are transformed to points. There the outputs of all tiles are matrix products
 // over the channels, which are transformed back. Tiles go through in blocks that stay in the caches.
-//
-// Winograd, "Arithmetic complexity of computations", 1980; the matrices are those of Lavin and Gray, "Fast algorithms
-// for convolutional neural networks", 2016, for F(4x4, 3x3).
+
+#include <array>
+#include <vector>
 
 #include "convolution.h"
+#include "filtering.h"
 #include "product.h"
 
 namespace {
 
-constexpr int64_t kTaps = 3, kTile = 4, kPlaces = kTaps + kTile - 1, kPoints = kPlaces * kPlaces;
-constexpr int64_t kBlockBytes = 1 << 20;  // of a block of tiles at all points, before and after the products
+constexpr int64_t kBlockNumbers = 1 << 18;  // of a block of tiles at all points, before and after the products
 constexpr int64_t kChannels = 16;         // channels and filters are multiples of it
-constexpr int64_t kGap = 16;  // between the points of a block, which would else share few places in the caches
+constexpr int64_t kGap = 16;  // between the weights of a block, which would else share few places in the caches
 
-// Saves the points 1, -1, 2 and -2, from the even and the odd powers at the points 1 and 2.
-void SaveSigns(const Lanes& even, const Lanes& odd, const Lanes& far_even, const Lanes& far_odd, Lanes* to, int stride) {
-  to[stride] = even + odd;
-  to[2 * stride] = even - odd;
-  to[3 * stride] = far_even + far_odd;
-  to[4 * stride] = far_even - far_odd;
-}
-
-// Each transform reads numbers that are `step` apart, and writes numbers that are `stride` apart.
-
-// B^T: 6 inputs to 6 points.
-struct Inputs {
-  static constexpr int kFrom = kPlaces, kTo = kPlaces;
-  static void Transform(const Lanes* from, int step, Lanes* to, int stride) {
-    const Lanes a = from[0], b = from[step], c = from[2 * step], d = from[3 * step], e = from[4 * step],
-                f = from[5 * step];
-    const Lanes even = e - 4.0f * c, odd = d - 4.0f * b, far_even = e - c, far_odd = 2.0f * (d - b);
-    to[0] = 4.0f * a - 5.0f * c + e;
-    SaveSigns(even, odd, far_even, far_odd, to, stride);
-    to[5 * stride] = 4.0f * b - 5.0f * d + f;
+// Transforms a square of numbers, which `load(row, column)` returns, down and across; `save(number, row, column)` takes
+// what it becomes.
+template <typename T, typename From, typename To>
+inline void TransformSquare(From load, To save) {
+  Lanes lines[T::kTo][T::kFrom];
+  for (int column = 0; column < T::kFrom; ++column) {
+    Lanes from[T::kFrom], to[T::kTo];
+#pragma GCC unroll 16
+    for (int row = 0; row < T::kFrom; ++row) from[row] = load(row, column);
+    T::Transform(from, to);
+#pragma GCC unroll 16
+    for (int row = 0; row < T::kTo; ++row) lines[row][column] = to[row];
   }
-};
-
-// A^T: 6 points to 4 outputs.
-struct Outputs {
-  static constexpr int kFrom = kPlaces, kTo = kTile;
-  static void Transform(const Lanes* from, int step, Lanes* to, int stride) {
-    const Lanes even = from[step] + from[2 * step], odd = from[step] - from[2 * step],
-                far_even = from[3 * step] + from[4 * step], far_odd = from[3 * step] - from[4 * step];
-    to[0] = from[0] + even + far_even;
-    to[stride] = odd + 2.0f * far_odd;
-    to[2 * stride] = even + 4.0f * far_even;
-    to[3 * stride] = odd + 8.0f * far_odd + from[5 * step];
+  for (int row = 0; row < T::kTo; ++row) {
+    Lanes to[T::kTo];
+    T::Transform(lines[row], to);
+#pragma GCC unroll 16
+    for (int column = 0; column < T::kTo; ++column) save(to[column], row, column);
   }
-};
-
-// A: cotangents of 4 outputs to 6 points.
-struct OutputCotangents {
-  static constexpr int kFrom = kTile, kTo = kPlaces;
-  static void Transform(const Lanes* from, int step, Lanes* to, int stride) {
-    const Lanes a = from[0], b = from[step], c = from[2 * step], d = from[3 * step];
-    const Lanes even = a + c, odd = b + d, far_even = a + 4.0f * c, far_odd = 2.0f * b + 8.0f * d;
-    to[0] = a;
-    SaveSigns(even, odd, far_even, far_odd, to, stride);
-    to[5 * stride] = d;
-  }
-};
-
-// G: 3 taps to 6 points.
-struct Taps {
-  static constexpr int kFrom = kTaps, kTo = kPlaces;
-  static void Transform(const Lanes* from, int step, Lanes* to, int stride) {
-    const Lanes a = from[0], b = from[step], c = from[2 * step];
-    const Lanes even = (a + c) * (-1.0f / 6), odd = b * (-1.0f / 6), far_even = a * (1.0f / 24) + c * (1.0f / 6),
-                far_odd = b * (1.0f / 12);
-    to[0] = a * (1.0f / 4);
-    SaveSigns(even, odd, far_even, far_odd, to, stride);
-    to[5 * stride] = c;
-  }
-};
-
-// G^T: cotangents at 6 points to those of 3 taps.
-struct TapCotangents {
-  static constexpr int kFrom = kPlaces, kTo = kTaps;
-  static void Transform(const Lanes* from, int step, Lanes* to, int stride) {
-    const Lanes even = from[step] + from[2 * step], odd = from[2 * step] - from[step],
-                far_even = from[3 * step] + from[4 * step], far_odd = from[3 * step] - from[4 * step];
-    to[0] = from[0] * (1.0f / 4) - even * (1.0f / 6) + far_even * (1.0f / 24);
-    to[stride] = odd * (1.0f / 6) + far_odd * (1.0f / 12);
-    to[2 * stride] = (far_even - even) * (1.0f / 6) + from[5 * step];
-  }
-};
-
-// Transforms a square of numbers down and across.
-template <typename T>
-void TransformSquare(const Lanes* from, Lanes* to) {
-  Lanes lines[T::kTo * T::kFrom];
-  for (int column = 0; column < T::kFrom; ++column) T::Transform(from + column, T::kFrom, lines + column, T::kFrom);
-  for (int row = 0; row < T::kTo; ++row) T::Transform(lines + row * T::kFrom, 1, to + row * T::kTo, 1);
 }
 
 // Images (batch, height, width, channels).
@@ -106,141 +47,161 @@ struct Images {
   float* At(int64_t image, int64_t row, int64_t column) const {
     return data + ((image * height + row) * width + column) * channels;
   }
+  bool Has(int64_t row, int64_t column) const { return row >= 0 && column >= 0 && row < height && column < width; }
 };
 
 // Pixels from `row` and `column` on, which may lie outside of the images.
 struct Square {
   int64_t image, row, column;
-
-  template <int kSize>
-  bool IsInside(const Images& images) const {
-    return row >= 0 && column >= 0 && row + kSize <= images.height && column + kSize <= images.width;
-  }
 };
 
-// The tiles of all images; `At` says where the outputs of one are.
+// The tiles of all images, down and across, of `size` pixels each; the last ones may reach beyond the images.
 struct Grid {
   int64_t down, across, tiles;
 
-  explicit Grid(const Dims& outputs)
-      : down((outputs[1] + kTile - 1) / kTile),
-        across((outputs[2] + kTile - 1) / kTile),
-        tiles(outputs[0] * down * across) {}
-  Square At(int64_t tile) const {
-    const int64_t line = tile / across;
-    return {line / down, line % down * kTile, tile % across * kTile};
-  }
+  Grid(const Dims& images, int64_t size)
+      : down((images[1] + size - 1) / size), across((images[2] + size - 1) / size), tiles(images[0] * down * across) {}
 };
 
-// Numbers at all points, (points, rows, columns) with a gap after every point.
+// The points of a square. Several of them may meet the same weight of the kernel, for along an axis the last weight is
+// that of all further points; they follow one another.
+template <typename Form>
+struct Points {
+  static constexpr int kWeights = Form::kWeights * Form::kWeights, kPoints = Form::kPoints * Form::kPoints;
+
+  // The weights before that of a point, and the points before it.
+  struct Place {
+    int weight, point;
+  };
+
+  static constexpr std::array<Place, kPoints> Arrange() {
+    std::array<Place, kPoints> places{};
+    int next = 0;
+    for (int weight = 0; weight < kWeights; ++weight)
+      for (int point = 0; point < kPoints; ++point)
+        if (FindWeight(point / Form::kPoints) * Form::kWeights + FindWeight(point % Form::kPoints) == weight)
+          places[point] = {weight, next++};
+    return places;
+  }
+  static constexpr int FindWeight(int point) { return std::min(point, Form::kWeights - 1); }
+
+  static constexpr std::array<Place, kPoints> kPlaces = Arrange();
+
+  // How many points meet a weight, and how many come before those.
+  static constexpr std::array<int, kWeights + 1> kFirst = [] {
+    std::array<int, kWeights + 1> first{};
+    for (const auto& place : kPlaces) first[place.weight + 1] = std::max(first[place.weight + 1], place.point + 1);
+    return first;
+  }();
+};
+
+// A matrix (rows, columns) for every point; there is a gap after those of one weight.
 struct Block {
   int64_t rows, columns;
 
-  int64_t Stride() const { return rows * columns + kGap; }
-  size_t Bytes() const { return Align(kPoints * Stride() * sizeof(float)); }
+  int64_t At(int weight, int point) const { return point * rows * columns + weight * kGap; }
+  size_t Bytes(int weights, int points) const { return Align(At(weights, points) * sizeof(float)); }
 };
 
-// Reads the channels from `channel` on of a square of kSize * kSize pixels; those outside of the images are zero.
-template <int kSize>
-void Read(const Images& images, Square square, int64_t channel, Lanes* pixels) {
-  const auto [image, row, column] = square;
-  if (square.IsInside<kSize>(images)) {
-    const float* from = images.At(image, row, column) + channel;
-    for (int y = 0; y < kSize; ++y, from += images.width * images.channels)
-#pragma GCC unroll 8
-      for (int x = 0; x < kSize; ++x) pixels[y * kSize + x] = Load(from + x * images.channels);
-    return;
+// Where the matrices of all points of a block are.
+template <typename Form>
+std::array<int64_t, Points<Form>::kPoints> Locate(Block block) {
+  std::array<int64_t, Points<Form>::kPoints> starts;
+  for (size_t at = 0; at < starts.size(); ++at) {
+    const auto [weight, point] = Points<Form>::kPlaces[at];
+    starts[at] = block.At(weight, point);
   }
-  std::fill(pixels, pixels + kSize * kSize, Lanes{});
-  for (int64_t y = std::max<int64_t>(-row, 0); y < std::min<int64_t>(kSize, images.height - row); ++y)
-    for (int64_t x = std::max<int64_t>(-column, 0); x < std::min<int64_t>(kSize, images.width - column); ++x)
-      pixels[y * kSize + x] = Load(images.At(image, row + y, column + x) + channel);
+  return starts;
 }
 
-// Writes them, unless they are outside of the images.
-template <int kSize>
-void Write(const Lanes* pixels, const Images& images, Square square, int64_t channel) {
-  const auto [image, row, column] = square;
-  if (square.IsInside<kSize>(images)) {
-    float* to = images.At(image, row, column) + channel;
-    for (int y = 0; y < kSize; ++y, to += images.width * images.channels)
-#pragma GCC unroll 8
-      for (int x = 0; x < kSize; ++x) Save(pixels[y * kSize + x], to + x * images.channels);
-    return;
-  }
-  for (int64_t y = 0; y < std::min<int64_t>(kSize, images.height - row); ++y)
-    for (int64_t x = 0; x < std::min<int64_t>(kSize, images.width - column); ++x)
-      Save(pixels[y * kSize + x], images.At(image, row + y, column + x) + channel);
-}
+// The tiles of some images: squares of pixels, `step` after one another, the first of them `top` rows and `left`
+// columns before an image.
+struct Tiling {
+  Images images;
+  int64_t step, top, left;
 
-// Cuts `last - first` tiles out of images, from `top` rows and `left` columns before where their outputs begin, and
-// transforms them to the rows of a block; its other rows are zero.
-template <typename T>
-void Cut(const Images& images, const Grid& grid, int64_t top, int64_t left, int64_t first, int64_t last, Block block,
+  Square At(const Grid& grid, int64_t tile) const {
+    const int64_t line = tile / grid.across;
+    return {line / grid.down, line % grid.down * step - top, tile % grid.across * step - left};
+  }
+};
+
+// Cuts `last - first` tiles out of images, with zeros where they reach outside, and transforms them to the rows of a
+// block; its other rows are zero.
+template <typename Form, typename T>
+void Cut(const Tiling& tiling, const Grid& grid, int64_t first, int64_t last, Block block, const float* zeros,
          float* to) {
-  Lanes pixels[T::kFrom * T::kFrom], points[kPoints];
-  for (int64_t index = 0; index < block.rows; ++index) {
-    const auto [image, row, column] = grid.At(first + index);
-    for (int64_t channel = 0; channel < images.channels; channel += kLanes) {
-      if (first + index < last) {
-        Read<T::kFrom>(images, {image, row - top, column - left}, channel, pixels);
-        TransformSquare<T>(pixels, points);
-      } else {
-        std::fill(points, points + kPoints, Lanes{});
-      }
-      float* const start = to + index * block.columns + channel;
-      for (int64_t point = 0; point < kPoints; ++point) Save(points[point], start + point * block.Stride());
+  const auto& images = tiling.images;
+  const auto starts = Locate<Form>(block);
+  for (int64_t tile = first; tile < last; ++tile, to += block.columns) {
+    const auto [image, top, left] = tiling.At(grid, tile);
+    const float* pixels[T::kFrom][T::kFrom];
+    for (int64_t row = 0; row < T::kFrom; ++row)
+      for (int64_t column = 0; column < T::kFrom; ++column)
+        pixels[row][column] =
+            images.Has(top + row, left + column) ? images.At(image, top + row, left + column) : zeros;
+    for (int64_t channel = 0; channel < block.columns; channel += kLanes)
+      TransformSquare<T>([&](int row, int column) { return Load(pixels[row][column] + channel); },
+                         [&](const Lanes& number, int row, int column) {
+                           Save(number, to + starts[row * T::kTo + column] + channel);
+                         });
+  }
+  for (int64_t row = last - first; row < block.rows; ++row, to += block.columns)
+    for (const int64_t start : starts) std::fill(to + start, to + start + block.columns, 0.0f);
+}
+
+// Transforms the rows of a block back to tiles, and writes what is inside of the images.
+template <typename Form, typename T>
+void Join(const float* from, Block block, const Grid& grid, int64_t first, int64_t last, const Tiling& tiling) {
+  const auto& images = tiling.images;
+  const auto starts = Locate<Form>(block);
+  for (int64_t tile = first; tile < last; ++tile, from += block.columns) {
+    const auto [image, top, left] = tiling.At(grid, tile);
+    const auto load = [&](int64_t channel) {
+      return [&, channel](int row, int column) { return Load(from + starts[row * T::kFrom + column] + channel); };
+    };
+    const bool is_whole = images.Has(top + T::kTo - 1, left + T::kTo - 1);
+    for (int64_t channel = 0; channel < block.columns; channel += kLanes) {
+      float* const start = images.At(image, top, left) + channel;
+      const auto save = [&](const Lanes& number, int row, int column) {
+        if (is_whole || images.Has(top + row, left + column))
+          Save(number, start + (row * images.width + column) * images.channels);
+      };
+      TransformSquare<T>(load(channel), save);
     }
   }
 }
 
-// Transforms the rows of a block back to outputs, and writes those that are inside of the images.
-void Join(const float* from, Block block, const Grid& grid, int64_t first, int64_t last, const Images& images) {
-  Lanes points[kPoints], pixels[kTile * kTile];
-  for (int64_t tile = first; tile < last; ++tile)
-    for (int64_t channel = 0; channel < images.channels; channel += kLanes) {
-      const float* const start = from + (tile - first) * block.columns + channel;
-      for (int64_t point = 0; point < kPoints; ++point) points[point] = Load(start + point * block.Stride());
-      TransformSquare<Outputs>(points, pixels);
-      Write<kTile>(pixels, images, grid.At(tile), channel);
-    }
-}
-
-// Transforms a kernel (3, 3, channels, filters) to a block (points, channels, filters). If it is turned, it is read
-// as (3, 3, filters, channels), beginning with its last tap, as the gradient of images needs it.
-void TransformKernel(const float* kernel, bool is_turned, Block block, float* to) {
+// Transforms a kernel (3, 3, channels, filters) to a block (weights, channels, filters), whose matrices are in panels.
+// If it is turned, it is read as (3, 3, filters, channels), beginning with its last tap, as the gradient of images
+// needs it.
+template <typename Form>
+void TransformKernel(const float* kernel, bool is_turned, Block block, int64_t threads, float* to) {
+  constexpr int64_t last = kTaps * kTaps - 1;
   const int64_t count = block.rows * block.columns;
-  for (int64_t row = 0; row < block.rows; ++row)
-    for (int64_t column = 0; column < block.columns; column += kLanes) {
-      Lanes taps[kTaps * kTaps], points[kPoints];
-      for (int64_t tap = 0; tap < kTaps * kTaps; ++tap) {
-        if (is_turned) {
-          const float* from = kernel + (kTaps * kTaps - 1 - tap) * count + row;
-          for (int64_t lane = 0; lane < kLanes; ++lane) taps[tap][lane] = from[(column + lane) * block.rows];
-        } else {
-          taps[tap] = Load(kernel + tap * count + row * block.columns + column);
-        }
-      }
-      TransformSquare<Taps>(taps, points);
-      for (int64_t point = 0; point < kPoints; ++point)
-        Save(points[point], to + point * block.Stride() + row * block.columns + column);
-    }
+  const auto transform = [&](int64_t row, int64_t column) {
+    const float* const from = kernel + (is_turned ? column * block.rows + row : row * block.columns + column);
+    float* const start = to + PlaceInPanels(row, column, block.rows, block.columns);
+    TransformSquare<typename Form::Taps>(
+        [&](int y, int x) {
+          const int64_t tap = y * kTaps + x;
+          if (!is_turned) return Load(from + tap * count);
+          Lanes taps;
+          for (int64_t lane = 0; lane < kLanes; ++lane) taps[lane] = from[(last - tap) * count + lane * block.rows];
+          return taps;
+        },
+        [&](const Lanes& number, int y, int x) {
+          const int weight = y * Form::kWeights + x;
+          Save(number, start + block.At(weight, weight));
+        });
+  };
+  Divide(block.columns / kLanes, threads, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t at = begin; at < end; ++at)
+      for (int64_t row = 0; row < block.rows; ++row) transform(row, at * kLanes);
+  });
 }
 
-// Hands out parts of the scratch memory.
-class Memory {
- public:
-  explicit Memory(char* start) : next_(start) {}
-  float* Take(size_t bytes) {
-    char* const taken = next_;
-    next_ += Align(bytes);
-    return reinterpret_cast<float*>(taken);
-  }
-
- private:
-  char* next_;
-};
-
+template <typename Form>
 class Tiles : public Operation {
  public:
   explicit Tiles(const Problem& problem)
@@ -248,87 +209,98 @@ class Tiles : public Operation {
         threads_(problem.window.threads),
         images_(problem.images.begin(), problem.images.end()),
         outputs_(problem.outputs.begin(), problem.outputs.end()),
-        grid_(outputs_),
         top_(problem.window.low[0]),
         left_(problem.window.low[1]),
-        channels_(images_[3]),
-        filters_(outputs_[3]) {
-    if (mode_ == kImageGradient) {
-      // A convolution of the cotangents with the kernel turned, at the tiles of the images.
-      grid_ = Grid(images_);
-      top_ = kTaps - 1 - top_;
-      left_ = kTaps - 1 - left_;
-      std::swap(channels_, filters_);
-    }
+        grid_(mode_ == kImageGradient ? Grid(images_, Form::kStep * kTile) : Grid(outputs_, kTile)) {
+    const bool is_back = mode_ == kImageGradient;
+    const int64_t from = is_back ? outputs_[3] : images_[3], to = is_back ? images_[3] : outputs_[3];
     const int64_t share = std::max<int64_t>((grid_.tiles + threads_ - 1) / threads_, 1),
-                  most = std::max<int64_t>(kBlockBytes / (kPoints * (channels_ + filters_) * sizeof(float)), 2 * kRows),
-                  blocks = (share + most - 1) / most, rows = (share + blocks - 1) / blocks;
-    cut_ = {RoundUp(rows, kRows), channels_};
-    other_ = {cut_.rows, filters_};
-    kernel_ = {channels_, filters_};
+                  most = std::max<int64_t>(kWeights * from * to, kBlockNumbers) / (kPoints * (from + to)),
+                  blocks = (share + most - 1) / most, rows = RoundUp((share + blocks - 1) / blocks, 2);
+    cut_ = {rows, from};
+    other_ = {rows, to};
+    kernel_ = {from, to};
   }
 
   size_t CountBytes() const override {
     const size_t kernels = mode_ == kKernelGradient ? threads_ : 1;
-    return kernels * kernel_.Bytes() + threads_ * CountOfThread();
+    return kernels * CountOfKernel() + threads_ * CountOfThread();
   }
 
   void Run(void* images, void* kernel, void* outputs, char* memory) const override {
-    auto* const x = static_cast<float*>(images);
-    auto* const y = static_cast<float*>(outputs);
-    if (mode_ == kKernelGradient)
-      SumKernels({x, images_}, {y, outputs_}, static_cast<float*>(kernel), Memory(memory));
-    else if (mode_ == kImageGradient)
-      Filter({y, outputs_}, static_cast<float*>(kernel), {x, images_}, Memory(memory));
-    else
-      Filter({x, images_}, static_cast<float*>(kernel), {y, outputs_}, Memory(memory));
+    auto* const weights = static_cast<float*>(kernel);
+    const Tiling inputs{{static_cast<float*>(images), images_}, Form::kStep * kTile, top_, left_},
+        results{{static_cast<float*>(outputs), outputs_}, kTile, 0, 0};
+    if (mode_ == kOutputs)
+      return Filter<typename Form::Inputs, typename Form::Outputs>(inputs, weights, results, memory);
+    if (mode_ == kKernelGradient) return SumKernels(inputs, results, weights, memory);
+    const Tiling cotangents{results.images, kTile, (kTaps - 1 - top_) / Form::kStep, (kTaps - 1 - left_) / Form::kStep},
+        gradients{inputs.images, Form::kStep * kTile, 0, 0};
+    Filter<typename Form::Cotangents, typename Form::InputCotangents>(cotangents, weights, gradients, memory);
   }
 
  private:
-  size_t CountOfThread() const { return cut_.Bytes() + other_.Bytes(); }
+  static constexpr int kWeights = Points<Form>::kWeights, kPoints = Points<Form>::kPoints;
+  static constexpr auto kFirst = Points<Form>::kFirst;
 
-  void Filter(const Images& from, const float* kernel, const Images& to, Memory memory) const {
-    float* const weights = memory.Take(kernel_.Bytes());
-    TransformKernel(kernel, mode_ == kImageGradient, kernel_, weights);
-    ForBlocks(memory, [&](int64_t first, int64_t last, float* cut, float* products, int64_t) {
-      Cut<Inputs>(from, grid_, top_, left_, first, last, cut_, cut);
-      for (int64_t point = 0; point < kPoints; ++point)
-        Multiply<false>({cut + point * cut_.Stride(), channels_, 1}, weights + point * kernel_.Stride(),
-                        cut_.rows, channels_, filters_, products + point * other_.Stride());
-      Join(products, other_, grid_, first, last, to);
+  size_t CountOfThread() const { return cut_.Bytes(kWeights, kPoints) + other_.Bytes(kWeights, kPoints); }
+  size_t CountOfKernel() const { return kernel_.Bytes(kWeights, kWeights); }
+
+  // Convolves by transforms of the inputs and of their products.
+  template <typename In, typename Out>
+  void Filter(const Tiling& from, const float* kernel, const Tiling& to, char* memory) const {
+    auto* const weights = reinterpret_cast<float*>(memory);
+    const std::vector<float> zeros(from.images.channels);
+    TransformKernel<Form>(kernel, mode_ == kImageGradient, kernel_, threads_, weights);
+    ForBlocks(memory + CountOfKernel(), [&](int64_t first, int64_t last, float* cut, float* products, int64_t) {
+      Cut<Form, In>(from, grid_, first, last, cut_, zeros.data(), cut);
+      for (int at = 0; at < kWeights; ++at)
+        MultiplyPanels({cut + cut_.At(at, kFirst[at]), cut_.columns, 1}, weights + kernel_.At(at, at), CountRows(at),
+                       cut_.columns, other_.columns, products + other_.At(at, kFirst[at]));
+      Join<Form, Out>(products, other_, grid_, first, last, to);
     });
   }
 
-  void SumKernels(const Images& images, const Images& cotangents, float* kernel, Memory memory) const {
-    const int64_t size = kPoints * kernel_.Stride(), step = kernel_.Bytes() / sizeof(float);
-    float* const sums = memory.Take(threads_ * kernel_.Bytes());
+  void SumKernels(const Tiling& images, const Tiling& cotangents, float* kernel, char* memory) const {
+    const int64_t step = CountOfKernel() / sizeof(float);
+    auto* const sums = reinterpret_cast<float*>(memory);
+    const std::vector<float> zeros(std::max(images.images.channels, cotangents.images.channels));
     std::fill(sums, sums + threads_ * step, 0.0f);
-    ForBlocks(memory, [&](int64_t first, int64_t last, float* cut, float* other, int64_t part) {
-      Cut<Inputs>(images, grid_, top_, left_, first, last, cut_, cut);
-      Cut<OutputCotangents>(cotangents, grid_, 0, 0, first, last, other_, other);
-      for (int64_t point = 0; point < kPoints; ++point)
-        Multiply<true>({cut + point * cut_.Stride(), 1, channels_}, other + point * other_.Stride(),
-                       channels_, cut_.rows, filters_, sums + part * step + point * kernel_.Stride());
+    ForBlocks(memory + threads_ * CountOfKernel(),
+              [&](int64_t first, int64_t last, float* cut, float* other, int64_t part) {
+                Cut<Form, typename Form::Inputs>(images, grid_, first, last, cut_, zeros.data(), cut);
+                Cut<Form, typename Form::OutputCotangents>(cotangents, grid_, first, last, other_, zeros.data(), other);
+                for (int at = 0; at < kWeights; ++at)
+                  AddProduct({cut + cut_.At(at, kFirst[at]), 1, cut_.columns}, other + other_.At(at, kFirst[at]),
+                             cut_.columns, CountRows(at), other_.columns, sums + part * step + kernel_.At(at, at));
+              });
+    const int64_t count = kernel_.rows * kernel_.columns;
+    Divide(count / kLanes, threads_, [&](int64_t begin, int64_t end, int64_t) {
+      for (int64_t first = begin * kLanes; first < end * kLanes; first += kLanes)
+        TransformSquare<typename Form::TapCotangents>(
+            [&](int row, int column) {
+              const int weight = row * Form::kWeights + column;
+              const float* const from = sums + kernel_.At(weight, weight) + first;
+              Lanes sum = Load(from);
+              for (int64_t part = 1; part < threads_; ++part) sum += Load(from + part * step);
+              return sum;
+            },
+            [&](const Lanes& number, int row, int column) {
+              Save(number, kernel + (row * kTaps + column) * count + first);
+            });
     });
-    for (int64_t part = 1; part < threads_; ++part)
-      for (int64_t i = 0; i < size; ++i) sums[i] += sums[part * step + i];
-    const int64_t count = channels_ * filters_;
-    for (int64_t at = 0; at < count; at += kLanes) {
-      Lanes points[kPoints], taps[kTaps * kTaps];
-      for (int64_t point = 0; point < kPoints; ++point) points[point] = Load(sums + point * kernel_.Stride() + at);
-      TransformSquare<TapCotangents>(points, taps);
-      for (int64_t tap = 0; tap < kTaps * kTaps; ++tap) Save(taps[tap], kernel + tap * count + at);
-    }
   }
+
+  // The rows of a block at all points of a weight.
+  int64_t CountRows(int weight) const { return (kFirst[weight + 1] - kFirst[weight]) * cut_.rows; }
 
   // Runs `run` for all blocks of tiles, with the memory of its thread.
   template <typename Run>
-  void ForBlocks(Memory memory, Run run) const {
-    auto* const start = reinterpret_cast<char*>(memory.Take(threads_ * CountOfThread()));
+  void ForBlocks(char* memory, Run run) const {
     Divide(grid_.tiles, threads_, [&](int64_t begin, int64_t end, int64_t part) {
-      Memory own(start + part * CountOfThread());
-      float* const cut = own.Take(cut_.Bytes());
-      float* const other = own.Take(other_.Bytes());
+      char* const start = memory + part * CountOfThread();
+      auto* const cut = reinterpret_cast<float*>(start);
+      auto* const other = reinterpret_cast<float*>(start + cut_.Bytes(kWeights, kPoints));
       for (int64_t first = begin; first < end; first += cut_.rows)
         run(first, std::min(first + cut_.rows, end), cut, other, part);
     });
@@ -337,8 +309,8 @@ class Tiles : public Operation {
   Mode mode_;
   int64_t threads_;
   Dims images_, outputs_;
+  int64_t top_, left_;
   Grid grid_;
-  int64_t top_, left_, channels_, filters_;
   Block cut_, other_, kernel_;  // of the inputs; of the outputs or their cotangents; of the kernel
 };
 
@@ -346,17 +318,23 @@ class Tiles : public Operation {
 
 std::unique_ptr<Operation> MakeTiles(const Problem& problem) {
   const auto& window = problem.window;
+  const int64_t step = window.strides[0];
   const auto is_multiple = [](int64_t count) { return count % kChannels == 0; };
   const auto are = [](Numbers numbers, auto test) { return std::all_of(numbers.begin(), numbers.end(), test); };
   Check(problem.type == ffi::F32 && problem.images.size() == 4, "tiles need float32 images of two spatial axes");
   Check(problem.kernel[0] == kTaps && problem.kernel[1] == kTaps && window.groups == 1, "tiles need a window of 3x3");
-  Check(are(window.strides, [](int64_t step) { return step == 1; }) &&
+  Check((step == 1 || step == 2) && window.strides[1] == step &&
             are(window.dilation, [](int64_t gap) { return gap == 1; }) &&
             are(window.low, [](int64_t zeros) { return zeros >= 0 && zeros < kTaps; }),
-        "tiles need steps and dilation of 1 and less than 3 zeros before the images");
+        "tiles need equal steps of 1 or 2, dilation of 1 and less than 3 zeros before the images");
   for (int axis = 0; axis < 2; ++axis)
-    Check(problem.outputs[axis + 1] == problem.images[axis + 1] + window.low[axis] + window.high[axis] - kTaps + 1,
+    Check(problem.outputs[axis + 1] ==
+              (problem.images[axis + 1] + window.low[axis] + window.high[axis] - kTaps) / step + 1,
           "the outputs of tiles must fit the images");
   Check(is_multiple(problem.images[3]) && is_multiple(problem.outputs[3]), "tiles need multiples of 16 channels");
-  return std::make_unique<Tiles>(problem);
+  if (step == 1) return std::make_unique<Tiles<Steps1>>(problem);
+  const bool starts_odd = window.low[0] % 2;
+  Check(starts_odd == window.low[1] % 2, "tiles at steps of 2 need even or odd zeros above and left of the images");
+  if (starts_odd) return std::make_unique<Tiles<Steps2<true>>>(problem);
+  return std::make_unique<Tiles<Steps2<false>>>(problem);
 }
