@@ -141,7 +141,11 @@ void Cut(const Tiling& tiling, const Grid& grid, int64_t first, int64_t last, Bl
         pixels[row][column] =
             images.Has(top + row, left + column) ? images.At(image, top + row, left + column) : zeros;
     for (int64_t channel = 0; channel < block.columns; channel += kLanes)
-      TransformSquare<T>([&](int row, int column) { return Load(pixels[row][column] + channel); },
+      TransformSquare<T>([&](int row, int column) {
+                           const float* const pixel = pixels[row][column] + channel;
+                           __builtin_prefetch(pixel + tiling.step * images.channels);  // of the next tile
+                           return Load(pixel);
+                         },
                          [&](const Lanes& number, int row, int column) {
                            Save(number, to + starts[row * T::kTo + column] + channel);
                          });
@@ -172,32 +176,43 @@ void Join(const float* from, Block block, const Grid& grid, int64_t first, int64
   }
 }
 
-// Transforms a kernel (3, 3, channels, filters) to a block (weights, channels, filters), whose matrices are in panels.
-// If it is turned, it is read as (3, 3, filters, channels), beginning with its last tap, as the gradient of images
-// needs it.
+// Copies `width` columns of a kernel (3, 3, rows, columns), from `first` on, to (rows, 3, 3, width). If the kernel is
+// turned, it is stored as (3, 3, columns, rows), beginning with its last tap, as the gradient of images needs it.
+void CopyColumns(const float* kernel, bool is_turned, Block block, int64_t first, int64_t width, float* to) {
+  constexpr int64_t taps = kTaps * kTaps;
+  const int64_t count = block.rows * block.columns;
+  for (int64_t tap = 0; tap < taps; ++tap, kernel += count) {
+    if (is_turned) {
+      for (int64_t column = 0; column < width; ++column)
+        for (int64_t row = 0; row < block.rows; ++row)
+          to[(row * taps + taps - 1 - tap) * width + column] = kernel[(first + column) * block.rows + row];
+    } else {
+      for (int64_t row = 0; row < block.rows; ++row)
+        std::copy_n(kernel + row * block.columns + first, width, to + (row * taps + tap) * width);
+    }
+  }
+}
+
+// Transforms a kernel to a block (weights, rows, columns), whose matrices are in panels.
 template <typename Form>
 void TransformKernel(const float* kernel, bool is_turned, Block block, int64_t threads, float* to) {
-  constexpr int64_t last = kTaps * kTaps - 1;
-  const int64_t count = block.rows * block.columns;
-  const auto transform = [&](int64_t row, int64_t column) {
-    const float* const from = kernel + (is_turned ? column * block.rows + row : row * block.columns + column);
-    float* const start = to + PlaceInPanels(row, column, block.rows, block.columns);
-    TransformSquare<typename Form::Taps>(
-        [&](int y, int x) {
-          const int64_t tap = y * kTaps + x;
-          if (!is_turned) return Load(from + tap * count);
-          Lanes taps;
-          for (int64_t lane = 0; lane < kLanes; ++lane) taps[lane] = from[(last - tap) * count + lane * block.rows];
-          return taps;
-        },
-        [&](const Lanes& number, int y, int x) {
-          const int weight = y * Form::kWeights + x;
-          Save(number, start + block.At(weight, weight));
-        });
-  };
-  Divide(block.columns / kLanes, threads, [&](int64_t begin, int64_t end, int64_t) {
-    for (int64_t at = begin; at < end; ++at)
-      for (int64_t row = 0; row < block.rows; ++row) transform(row, at * kLanes);
+  Divide((block.columns + kPanel - 1) / kPanel, threads, [&](int64_t begin, int64_t end, int64_t) {
+    // A panel at a time, for the taps of one place are so far apart that they would share few places in the caches.
+    std::vector<float> taps(block.rows * kTaps * kTaps * kPanel);
+    for (int64_t first = begin * kPanel; first < std::min(end * kPanel, block.columns); first += kPanel) {
+      const int64_t width = std::min(kPanel, block.columns - first);
+      CopyColumns(kernel, is_turned, block, first, width, taps.data());
+      for (int64_t row = 0; row < block.rows; ++row)
+        for (int64_t column = 0; column < width; column += kLanes) {
+          const float* const from = taps.data() + row * kTaps * kTaps * width + column;
+          float* const start = to + PlaceInPanels(row, first + column, block.rows, block.columns);
+          TransformSquare<typename Form::Taps>([&](int y, int x) { return Load(from + (y * kTaps + x) * width); },
+                                               [&](const Lanes& number, int y, int x) {
+                                                 const int weight = y * Form::kWeights + x;
+                                                 Save(number, start + block.At(weight, weight));
+                                               });
+        }
+    }
   });
 }
 
@@ -275,19 +290,22 @@ class Tiles : public Operation {
                              cut_.columns, CountRows(at), other_.columns, sums + part * step + kernel_.At(at, at));
               });
     const int64_t count = kernel_.rows * kernel_.columns;
-    Divide(count / kLanes, threads_, [&](int64_t begin, int64_t end, int64_t) {
-      for (int64_t first = begin * kLanes; first < end * kLanes; first += kLanes)
-        TransformSquare<typename Form::TapCotangents>(
-            [&](int row, int column) {
-              const int weight = row * Form::kWeights + column;
-              const float* const from = sums + kernel_.At(weight, weight) + first;
-              Lanes sum = Load(from);
-              for (int64_t part = 1; part < threads_; ++part) sum += Load(from + part * step);
-              return sum;
-            },
-            [&](const Lanes& number, int row, int column) {
-              Save(number, kernel + (row * kTaps + column) * count + first);
-            });
+    Divide(count / kChannels, threads_, [&](int64_t begin, int64_t end, int64_t) {
+      for (int64_t first = begin * kChannels; first < end * kChannels; first += kChannels) {
+        float taps[kTaps * kTaps][kChannels];
+        for (int64_t lane = 0; lane < kChannels; lane += kLanes)
+          TransformSquare<typename Form::TapCotangents>(
+              [&](int row, int column) {
+                const int weight = row * Form::kWeights + column;
+                const float* const from = sums + kernel_.At(weight, weight) + first + lane;
+                Lanes sum = Load(from);
+                for (int64_t part = 1; part < threads_; ++part) sum += Load(from + part * step);
+                return sum;
+              },
+              [&](const Lanes& number, int row, int column) { Save(number, taps[row * kTaps + column] + lane); });
+        for (int64_t tap = 0; tap < kTaps * kTaps; ++tap)
+          std::copy_n(taps[tap], kChannels, kernel + tap * count + first);
+      }
     });
   }
 
