@@ -16,7 +16,7 @@ from cnnjax.statistics import (
     split_noise,
 )
 from cnnjax.statistics.any_time import SCALE, find_levels
-from cnnjax.statistics.families import find_family_level, holm, sidak
+from cnnjax.statistics.families import holm, sidak, step_down
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.paired import least_spread
 from cnnjax.statistics.rates import equal_rates_p
@@ -321,10 +321,15 @@ def _draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], differen
     return differences
 
 
+def _find_family_level(differences: np.ndarray) -> float:
+    """Returns the level of the intervals of a family, which does not depend on its p values."""
+    return step_down([None] * ARMS, differences, ARMS, ALPHA)[0]
+
+
 def _judge_family(differences: np.ndarray) -> tuple[bool, bool]:
     """Returns whether any difference is claimed, and whether any interval misses the true difference, which is zero."""
     mean, spread = summarize(differences)
-    level, _ = find_family_level(differences, ARMS, ALPHA)
+    level = _find_family_level(differences)
     found, same = judge(mean, half_widths(spread, differences.shape[1], level, ALPHA / ARMS), MARGIN)
     return bool((found & ~same).any()), bool(found.any())
 
@@ -542,7 +547,7 @@ def _judge_collapsing_family(random: np.random.Generator, shares: tuple[float, f
     stuck, base = random.random((ARMS, n)) < shares[0], random.random((1, n)) < shares[1]
     differences, is_left_out = _draw_family(random, (draw_normal, draw_normal), 0.0, n), stuck | base
     mean, spread, kept = summarize_trained(differences, is_left_out)
-    level = sidak(ALPHA, ARMS) if is_left_out.any() else find_family_level(differences, ARMS, ALPHA)[0]
+    level = sidak(ALPHA, ARMS) if is_left_out.any() else _find_family_level(differences)
     halves = half_widths(spread, kept, level, ALPHA / ARMS)
     found, same = judge(mean, halves, MARGIN)
     shifted = [judge(mean + sign * MARGIN, halves, MARGIN)[1] for sign in (1, -1)]
