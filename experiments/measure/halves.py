@@ -28,7 +28,7 @@ from cnnjax.reports.rules import Rules, make_rules
 from cnnjax.reports.sentences import write_interval, write_rate
 from cnnjax.runs.store import Store
 from cnnjax.settings.checking import Count, check
-from cnnjax.statistics.verdicts import half_widths, judge
+from cnnjax.statistics.verdicts import LEAST_SEEDS, half_widths, judge
 from experiments.measure.simulations import summarize_trained
 
 PROG = "python -m experiments.measure.halves"
@@ -58,12 +58,13 @@ def main(argv: list[str]) -> int:
     check(arguments.divisions, Count, "--divisions")
     markdown = arguments.markdown and check_output(arguments.markdown, "--markdown")
     grid, store = expand(read_study(arguments), arguments.max_trials), Store(arguments.out)
-    arms = make_arms(grid, store.find_all(trial.key for trial in grid.trials))
+    if len(grid.seeds) < 2 * LEAST_SEEDS:
+        raise InputError(f"--seeds: must be at least {2 * LEAST_SEEDS}, {LEAST_SEEDS} for each half")
+    stored = store.find_all(trial.key for trial in grid.trials)
+    arms = [arm for arm in make_arms(grid, stored) if arm.problem is None]
     incomplete = [arm.name for arm in arms if len(arm.ended) < len(arm.seeds)]
     if incomplete:
         raise InputError(f"{store.path}: {incomplete[0]}: some of its trials have no result; `ablations.run` goes on")
-    if len(grid.seeds) < 6:
-        raise InputError(f"--seeds {len(grid.seeds)}: must be at least 6 seeds, three for each half")
     found = {arm.name: compare_halves(arm, store, make_rules()) for arm in arms}
     document = Document(
         "Claims about arms that do not differ",
@@ -114,17 +115,15 @@ def tabulate_halves(found: dict[str, Findings], divisions: int) -> Table:
     rows: list[tuple[Value, ...]] = []
     for name, each in found.items():
         (contrast,), measure = each.contrasts, each.rules.measure
-        images = each.images.verdicts[FIRST, SECOND].label if each.images else None
-        claims = count_claims(each.arms, each.rules, divisions)
         rows.append(
             (
                 name,
                 measure.write_difference(contrast.comparison.mean),
                 write_interval(*contrast.decisive_interval, measure),
                 contrast.verdict.label,
-                images,
+                each.images.verdicts[FIRST, SECOND].label if each.images else None,
                 *(write_rate(half.rate) for half in each.arms),
-                *claims,
+                *count_claims(each.arms, each.rules, divisions),
             )
         )
     return Table(columns, tuple(rows), "The first half of the seeds against the second, in percentage points")
