@@ -30,6 +30,7 @@ from cnnjax.errors import InputError
 from cnnjax.models import own_module
 from cnnjax.reports.arms import Arm
 from cnnjax.reports.comparison import Comparison
+from cnnjax.reports.findings import DATASET
 from cnnjax.reports.rules import Unit, make_rules
 from cnnjax.runs import trial_function
 from cnnjax.runs.config import RunConfig
@@ -282,7 +283,9 @@ class StudyResult:
             alpha=alpha,
             power=power,
         )
-        cell = None if baseline is None else choose_cell(self._split(baseline, "baseline"), self.grid, "baseline")
+        cell = None
+        if baseline is not None:
+            cell = choose_cell(self._split(baseline, "baseline"), self.grid, "baseline", apart_from=DATASET)
         findings = compare_grid(
             self.grid,
             self.records,

@@ -38,7 +38,7 @@ from cnnjax.console.tables import Document, write_csv
 from cnnjax.console.terminal import run_command
 from cnnjax.errors import InputError
 from cnnjax.reports.arguments import JudgingArguments, WritingArguments, read_rules, refuse_rules
-from cnnjax.reports.findings import Findings
+from cnnjax.reports.findings import DATASET, Findings
 from cnnjax.reports.plans import SequentialPlan, describe_plan, find_plans, refuse_other_rules
 from cnnjax.runs.record import Record
 from cnnjax.runs.store import Store, StoredGrid
@@ -316,7 +316,7 @@ def _choose_baseline(shown: Shown, arguments: ReportArguments) -> Cell | None:
         key = shown.plan.arms[shown.plan.baseline]
         return next((cell for cell in shown.cells if cell.seeded(0).key == key), None)
     if arguments.baseline:
-        return choose_cell(arguments.baseline, shown.part, "--baseline")
+        return choose_cell(arguments.baseline, shown.part, "--baseline", apart_from=DATASET)
     if lists_cells or arguments.format in ("csv", "json") or len(shown.cells) < 2:
         return None
     if len({cell.config.data.name for cell in shown.cells}) > 1:

@@ -11,8 +11,10 @@ from ablations.study.study import StudyConfig
 from cnnjax.console.tables import Column, Document, Table, Value
 from cnnjax.errors import InputError
 from cnnjax.reports.arms import (
+    ACCURACIES,
     Arm,
     Failure,
+    complete_measure,
     count_origins,
     describe_invalid_arms,
     describe_lost_runs,
@@ -28,11 +30,15 @@ from cnnjax.runs.store import Store
 from cnnjax.settings.checking import choice, write_count
 from cnnjax.settings.schema import shorten_paths, write_literal
 from cnnjax.statistics.estimates import Estimate
+from cnnjax.statistics.losses import is_at_chance
 from cnnjax.statistics.measures import ACCURACY, Measure
 
 MEANINGS = (
     "±: standard deviation over seeds; [low, high]: 95% t interval of the mean over seeds, of that cell alone{}",
     "whether two cells differ is a matter of their paired differences by seed, not of whether their intervals overlap",
+)
+COLLAPSED = (
+    "means count runs that collapsed, too; a comparison has the runs that trained and the rate of collapses apart"
 )
 _ALWAYS_SHOWN = ("data.name", "train.epochs")
 """Settings of the base that the facts of a study always show."""
@@ -80,7 +86,9 @@ class Report:
         )
         images = f" and for {write_images(self.cells)}" if self.measure.split else ""
         meanings = (text.format(images) for text in MEANINGS)
-        return Document(self.title, facts, tables, (*meanings, *self._list_notes()), (COMPARISON,))
+        at_chance = count_at_chance(ACCURACY, self.cells)
+        collapsed = [f"{write_count(at_chance, 'run')} at chance: {COLLAPSED}"] if at_chance else []
+        return Document(self.title, facts, tables, (*meanings, *collapsed, *self._list_notes()), (COMPARISON,))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, unrounded."""
@@ -217,8 +225,10 @@ def compare_grid(
 def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     """Returns a table with one row per cell, rounded for reading, without empty columns; a count of 0 is empty."""
     columns: dict[Column, Callable[[Arm], Value]] = {
-        Column("validation accuracy", right=True): lambda cell: _write_spread(cell, cell.val_accuracy),
-        Column(place_measure(ACCURACY, cells).title, right=True): lambda cell: _write_spread(cell, cell.accuracy),
+        Column(_head_means(ACCURACIES["validation"], cells), right=True): lambda cell: _write_spread(
+            cell, cell.val_accuracy
+        ),
+        Column(_head_means(ACCURACY, cells), right=True): lambda cell: _write_spread(cell, cell.accuracy),
         Column("95% interval", right=True): lambda cell: write_mean_interval(cell.accuracy),
         **{Column(name, right=True): _read_spread(name) for name in _list_scores(cells)},
         Column("parameters", ",", True): lambda cell: cell.parameters,
@@ -231,6 +241,18 @@ def make_result_table(grid: Grid, cells: Sequence[Arm]) -> Table:
     labels = ([cell.labels[factor] for cell in cells] for factor in grid.factors)
     headings = shorten_paths(grid.factors).values()
     return Table((*map(Column, headings), *used), tuple(zip(*labels, *used.values(), strict=True)))
+
+
+def count_at_chance(measure: Measure, cells: Sequence[Arm]) -> int:
+    """Returns how many completed runs are not shown to do better than guessing, and so collapsed."""
+    known = complete_measure(measure, cells)
+    return sum(is_at_chance(score, known) for cell in cells for score in cell.scores(known).values())
+
+
+def _head_means(measure: Measure, cells: Sequence[Arm]) -> str:
+    """Returns the heading of means, which says whether runs that collapsed count in them."""
+    title = place_measure(measure, cells).title
+    return f"{title}, collapsed runs too" if count_at_chance(measure, cells) else title
 
 
 def make_pivot_tables(grid: Grid, cells: Sequence[Arm], row: str, column: str) -> tuple[Table, ...]:
@@ -399,7 +421,7 @@ class Pick:
         columns = (
             *map(Column, shorten_paths(grid.factors).values()),
             Column("parameters", ",", True),
-            Column("validation accuracy"),
+            Column(_head_means(ACCURACIES["validation"], self.ranked)),
         )
         rows = tuple(
             (*(cell.labels[factor] for factor in grid.factors), cell.parameters, _write(cell.val_accuracy))

@@ -24,6 +24,7 @@ MISSPELT = {
     "experiments.measure.calibration": ("--studes 3", "--studies"),
     "experiments.measure.benchmark": ("--step 3", "--steps"),
     "experiments.measure.convolutions": ("--repeat 3", "--repeats"),
+    "experiments.measure.halves": ("padding --division 3", "--divisions"),
     "experiments.measure.keras_reference": ("--sed 3", "--seeds"),
     "experiments.measure.reliability": ("--point 3", "--points"),
     "ablations.run": ("padding --sets train.epochs=1", "--set"),

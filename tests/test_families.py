@@ -9,7 +9,7 @@ from scipy import stats
 
 from cnnjax import InputError
 from cnnjax.statistics import Criteria, Measure, compare_all_pairs, compare_paired, compare_with_baseline
-from cnnjax.statistics.families import FLIPS, find_family_level, holm, sidak, step_down
+from cnnjax.statistics.families import FLIPS, holm, sidak, step_down
 
 STEP = 1e-4
 CRITERIA = Criteria(measure=Measure("accuracy", resolution=STEP))
@@ -92,7 +92,7 @@ def test_stepping_down_claims_what_every_family_that_holds_the_comparison_claims
         differences = means + random.normal(0, 1, (5, n)) + random.normal(0, 1, n)
         p = stats.ttest_1samp(differences, 0, axis=1).pvalue
         sets = [list(each) for size in range(1, 6) for each in itertools.combinations(range(5), size)]
-        levels = {tuple(each): find_family_level(differences[each], len(each), 0.05)[0] for each in sets}
+        levels = {tuple(each): find_level(differences[each]) for each in sets}
         is_rejected = {each: p[list(each)].min() <= level for each, level in levels.items()}
         closed = [all(found for each, found in is_rejected.items() if arm in each) for arm in range(5)]
         first, ours, adjusted = step_down(list(p), differences, 5, 0.05)
@@ -109,7 +109,7 @@ def test_a_difference_found_by_stepping_down_says_so_and_keeps_its_interval():
     arms = {"base": base, "far": far, "near": near}
     clear, stepped = compare_with_baseline(arms, "base", dataclasses.replace(CRITERIA, margin=0.001))
     assert (clear.verdict.label, clear.verdict.by_step_down, clear.level) == ("better", False, sidak(0.05, 2))
-    assert (stepped.verdict.word, stepped.verdict.label) == ("better", "better; by Holm's procedure")
+    assert (stepped.verdict.word, stepped.verdict.label) == ("better", "better; found step by step")
     assert (stepped.level, stepped.verdict_level) == (sidak(0.05, 2), pytest.approx(0.05))
     assert stepped.low < 0 < stepped.high
     assert "holds zero together with all others" in stepped.verdict.reason
@@ -145,9 +145,8 @@ def test_simultaneous_intervals_are_wider_and_have_one_level():
 
 
 def find_level(differences):
-    level, largest = find_family_level(differences, len(differences), 0.05)
-    assert largest is not None
-    return level
+    """The level of a family, which no p value changes."""
+    return step_down([None] * len(differences), differences, len(differences), 0.05)[0]
 
 
 def test_the_level_of_one_arm_against_a_baseline_is_that_of_a_single_comparison():

@@ -112,9 +112,9 @@ def test_differences_that_were_found_by_stepping_down_are_counted():
     findings = find_study(arms=arms, base="f=a")
     assert [each.verdict.by_step_down for each in findings.contrasts] == [False, True]
     text = write_findings(findings, "markdown")
-    assert "better; by Holm's procedure" in text
-    assert "1 of these differences is found by Holm's procedure" in text
-    assert "Holm" not in write_findings(find_study(), "markdown")
+    assert "better; found step by step" in text
+    assert "1 of these differences is found step by step" in text
+    assert "step by step" not in write_findings(find_study(), "markdown")
 
 
 def test_where_a_comparison_is_undecided_its_probabilities_stand_beside_it():
@@ -218,6 +218,18 @@ def test_of_runs_that_collapse_every_format_has_both_parts_and_the_worst_case():
     )
     assert (written["collapse_p"], written["reliability"], written["worst_case"]) == (contrast.rates.p, "", "undecided")
     assert to_dict(findings)["arms"][1]["collapse"] == first
+
+
+@pytest.mark.parametrize("has_collapses", [True, False])
+def test_where_runs_collapsed_effects_are_said_to_tell_nothing_of_it(has_collapses):
+    arms = make_study()
+    if has_collapses:
+        collapsed = make_arm("padding=valid, width=8", {**draw(0.95, 0), 3: 0.1})
+        arms[0] = dataclasses.replace(collapsed, parameters=1000, flops=2000)
+    findings = find_study(arms=arms, rules=WITH_CHANCE)
+    assert findings.effects
+    said = "effects of factors say nothing of how often runs collapse"
+    assert (said in "\n".join(write_summary(findings))) == has_collapses
 
 
 def test_where_no_run_collapsed_nothing_is_said_of_it_but_in_the_data():
@@ -361,17 +373,17 @@ def test_the_data_table_has_every_number_in_full():
 
 def test_arms_of_several_datasets_are_ranked_within_each():
     arms = [
-        make_arm(f"data.name={dataset}, f={label}", draw(mean + bonus, seed))
+        make_arm(f"data.name={dataset}, model.f={label}", draw(mean + bonus, seed))
         for seed, (dataset, mean) in enumerate((("mnist", 0.97), ("fashion_mnist", 0.89)))
         for label, bonus in (("a", 0.0), ("b", 0.01 + 0.01 * seed), ("c", 0.03 + 0.02 * seed))
     ]
     findings = find_study(arms=arms, base=None)
     assert findings.contrasts == ()
     names, ranks = findings.ranks
-    assert (names, ranks.mean) == (("f=a", "f=b", "f=c"), (3.0, 2.0, 1.0))
+    assert (names, ranks.mean) == (("model.f=a", "model.f=b", "model.f=c"), (3.0, 2.0, 1.0))
     summary = write_summary(findings)
     assert summary[0].startswith("Averaged over the 2 datasets, of 3 pairs of arms the first is 3 worse (")
-    assert summary[1].startswith("The largest difference: f=a less f=c is -")
+    assert summary[1].startswith("The largest difference among the worse: f=a less f=c is -")
     assert summary[2] == (
         "This holds over seeds, for one training and one test set, of each of these datasets; for other datasets like "
         "these, no comparison is decided."
@@ -381,9 +393,22 @@ def test_arms_of_several_datasets_are_ranked_within_each():
     headings = [column.heading for column in table.columns]
     assert headings[2:5] == ["on mnist", "on fashion_mnist", "average"]
     assert [row[:2] for row in table.rows] == [("f=a", "f=b"), ("f=a", "f=c"), ("f=b", "f=c")]
-    assert all(row[2].endswith(" worse") and row[-1] == "undecided" for row in table.rows)
-    against = find_study(arms=arms, base="data.name=mnist, f=a").over_datasets
-    assert [(each.average.first, each.average.second) for each in against] == [("f=b", "f=a"), ("f=c", "f=a")]
+    assert all(row[2].endswith(" worse") and row[-2] == "undecided" for row in table.rows)
+    wide = findings.over_datasets[0].other_datasets
+    assert table.rows[0][-1] == write_interval(wide.low, wide.high)
+    against = find_study(arms=arms, base="data.name=mnist, model.f=a")
+    pairs = [(each.average.first, each.average.second) for each in against.over_datasets]
+    assert pairs == [("model.f=b", "model.f=a"), ("model.f=c", "model.f=a")]
+    assert write_summary(against)[0].startswith("Averaged over the 2 datasets, against f=a, of 2 arms 2 better (")
+    data = make_data_table(against)
+    rows = [dict(zip((column.heading for column in data.columns), row, strict=True)) for row in data.rows]
+    assert [row["dataset"] for row in rows] == ["average", "mnist", "fashion_mnist"] * 2
+    over = against.over_datasets[1]
+    for row, contrast in zip(rows[3:], (over.average, *over.on_each.values()), strict=True):
+        assert (row["first"], row["second"], row["difference"]) == ("model.f=c", "model.f=a", contrast.comparison.mean)
+        assert row["verdict"] == contrast.verdict.word
+    assert [row["other_datasets"] for row in rows[3:]] == [over.other_datasets.word, None, None]
+    assert (rows[5]["first_seed_0"], rows[5]["second_seed_0"]) == (arms[5].accuracies[0], arms[3].accuracies[0])
 
 
 def test_an_arm_that_a_dataset_lacks_is_in_no_comparison_over_datasets():
@@ -444,6 +469,18 @@ def test_predictions_give_the_noise_the_confusions_and_the_hardest_images(tmp_pa
     )
     assert to_dict(findings)["mcnemar"] == {"b": {"0": 0.25, "1": 0.5, "2": 0.125}}
     assert sum("for new images too: undecided" in sentence for sentence in write_summary(findings)) == 1
+
+
+def test_a_bootstrap_is_shown_only_where_there_is_an_interval_at_any_time(tmp_path):
+    rights = {"a": {seed: range(38 - seed % 3) for seed in range(8)}, "b": {seed: range(2, 40) for seed in range(4)}}
+    store, arms = store_predictions(tmp_path, rights | {"c": {seed: range(seed % 2, 30) for seed in range(8)}})
+    measure = dataclasses.replace(ACCURACY, resolution=1 / 40)
+    rules = Rules(0.05, measure=measure, looks=tuple(range(4, 9)), at_any_time=True)
+    images = compare_on_images(arms, "a", store, DATASET)
+    findings = compare_arms(arms, "a", rules, title="?", images=images, seeds=range(8))
+    has_interval = {each.first: each.low is not None for each in findings.contrasts}
+    assert has_interval == {"b": False, "c": True}
+    assert {first: noise.bootstrap is not None for (first, _), noise in findings.images.noise.items()} == has_interval
 
 
 def test_predictions_for_other_images_are_not_compared(tmp_path):

@@ -14,8 +14,10 @@ from scipy import stats
 from cnnjax import DataConfig
 from cnnjax.reports.arguments import write_findings
 from cnnjax.reports.arms import find_training_draws
+from cnnjax.reports.documents import make_document
 from cnnjax.reports.images import compare_predictions
 from cnnjax.reports.page import write_html
+from cnnjax.reports.sentences import write_interval
 from cnnjax.statistics import Criteria, TrainingDraw, compare_all_pairs, compare_with_baseline, decide_for_new_training
 from cnnjax.statistics.measures import ACCURACY
 from comparison_helpers import make_arms, make_findings, make_test_set, predict_all
@@ -129,7 +131,9 @@ def test_every_format_says_which_training_images_a_claim_is_for(base):
     place = next(index for index, line in enumerate(lines) if "| new training images too |" in line)
     headings, row = (lines[index].split(" | ") for index in (place, place + 2))
     assert row[headings.index("new training images too")] == verdict.label
-    assert not base or write_html(findings).count(f'<span class="verdict {verdict.word}">') == 3
+    assert not base or write_html(findings).count(f'<span class="verdict {verdict.word}">') == 4
+    table = next(each for each in make_document(findings).tables if each.title.startswith("New training images"))
+    assert [row[2:] for row in table.rows] == [(write_interval(verdict.low, verdict.high), verdict.label)]
     (found,) = json.loads(write_findings(findings, "json"))["new_training"].values()
     assert (found["word"], found["low"]) == (verdict.word, verdict.low)
     (values,) = csv.DictReader(write_findings(findings, "csv").splitlines())

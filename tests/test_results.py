@@ -14,6 +14,7 @@ from ablations.results import (
     make_data_table,
     make_pivot_tables,
     make_result_table,
+    pick_cell,
     sort_cells,
 )
 from ablations.study.grid import Cell, Duplicate, Grid, read_choice
@@ -275,6 +276,24 @@ def test_the_report_notes_failures_invalid_cells_and_duplicates():
     )
     assert document.notes[-1] == "a remark"
     assert report.origins["device"] == {"cpu (cpu)": 5}
+
+
+def test_a_mean_that_counts_collapsed_runs_says_so():
+    grid = make_grid(widths=(8, 16), seeds=(0, 1, 2), validation_split=0.5)
+
+    def head(accuracies):
+        records = {t.key: make_packed(t.config, accuracy=accuracies[t.config.seed]).record for t in grid.trials}
+        cells = make_arms(grid, records)
+        found = {column.heading for column in make_result_table(grid, cells).columns}
+        return found, pick_cell(cells).to_document(grid, "?", ()), Report("?", grid, cells).to_document()
+
+    headings, picked, report = head((0.8, 0.9, 0.9))
+    assert {"validation accuracy", "test accuracy"} <= headings
+    assert not any("collapsed" in note for note in report.notes)
+    headings, picked, report = head((0.8, 0.9, 0.1))
+    assert {"validation accuracy, collapsed runs too", "test accuracy, collapsed runs too"} <= headings
+    assert picked.tables[0].columns[-1].heading == "validation accuracy, collapsed runs too"
+    assert any(note.startswith("2 runs at chance: means count runs that collapsed") for note in report.notes)
 
 
 def test_validation_accuracy_is_shown_if_there_is_any():

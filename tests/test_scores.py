@@ -113,6 +113,9 @@ def test_worst_cases_effects_and_ranks_follow_the_direction_that_is_better():
     columns = {"arm": ["data.name", "norm"]}
     up, down = compare(frame, **columns).findings, compare(errors, **columns, lower_is_better=True).findings
     assert down.ranks == up.ranks
+    against = compare(frame, **columns, baseline="norm=batch").findings
+    assert against.base == "data.name=a, norm=batch"
+    assert {each.average.second for each in against.over_datasets} == {"norm=batch"}
     columns = {"arm": ["data", "norm"], "baseline": "data=a, norm=batch"}
     frame, errors = (each.rename(columns={"data.name": "data"}) for each in (frame, errors))
     frame.loc[3, "score"] = errors.loc[3, "score"] = None

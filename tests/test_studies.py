@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.study.grid import Duplicate, expand
+from ablations.study.grid import Duplicate, choose_cell, expand
 from ablations.study.reading import read_dict, read_file, read_toml
 from cnnjax.errors import InputError
 from cnnjax.models.cnn import ModelConfig
@@ -589,3 +589,15 @@ def test_a_repeated_seed_in_a_long_list_is_found_quickly():
     seeds = ", ".join(map(str, [*range(99_999), 5]))
     (line,) = refuse(f"seeds = [{seeds}]\n[sweep.grid]\ntrain.epochs = [1]")
     assert "seeds: 5 is given twice" in line
+
+
+def test_a_baseline_of_several_datasets_is_named_without_one():
+    cells = grid('[sweep.grid]\n"data.name" = ["mnist", "fashion_mnist"]\nmodel.padding = ["valid", "same"]')
+    cell = choose_cell(["padding=same"], cells, "--baseline", apart_from="data.name")
+    assert cell.name == "data.name=mnist, model.padding=same"
+    with pytest.raises(InputError, match=r"leaves 2 cells, must leave one; they differ in data.name \(mnist, fashion"):
+        choose_cell(["padding=same"], cells, "cell")
+    with pytest.raises(
+        InputError, match=r"leaves 2 cells, must leave one; they differ in model.padding \(valid, same\)"
+    ):
+        choose_cell(["data.name=mnist"], cells, "--baseline", apart_from="data.name")

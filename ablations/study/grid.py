@@ -375,21 +375,28 @@ def read_choice(texts: Sequence[str], grid: Grid, option: str) -> Choice:
     )
 
 
-def choose_cell(texts: Sequence[str], grid: Grid, option: str) -> Cell:
+def choose_cell(texts: Sequence[str], grid: Grid, option: str, *, apart_from: str | None = None) -> Cell:
     """Returns the one cell that meets the conditions.
+
+    Args:
+        texts: the conditions, such as ``model.padding=same``.
+        grid: the cells.
+        option: what an error calls the conditions.
+        apart_from: a factor in which several cells may differ; the first of them is returned.
 
     Raises:
         InputError: no cell or several cells meet them; or as `read_choice`.
     """
     is_chosen = read_choice(texts, grid, option)
     cells = [cell for cell in grid.cells if is_chosen(cell.labels)]
-    if len(cells) == 1:
+    found = {factor: dict.fromkeys(cell.labels[factor] for cell in cells) for factor in grid.factors}
+    open_factors = {factor: labels for factor, labels in found.items() if len(labels) > 1 and factor != apart_from}
+    if cells and not open_factors:
         return cells[0]
     shown = " ".join(f"{option} {text!r}" for text in texts)
     if not cells:
         raise InputError(f"{shown}: leaves none of the {len(grid.cells)} cells; must leave one")
-    open_factors = {factor: dict.fromkeys(cell.labels[factor] for cell in cells) for factor in grid.factors}
-    listed = "; ".join(f"{factor} ({', '.join(labels)})" for factor, labels in open_factors.items() if len(labels) > 1)
+    listed = "; ".join(f"{factor} ({', '.join(labels)})" for factor, labels in open_factors.items())
     raise InputError(f"{shown}: leaves {len(cells)} cells, must leave one; they differ in {listed}")
 
 

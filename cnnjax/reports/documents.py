@@ -1,17 +1,18 @@
 """Findings as documents to read, and as data: one table and one JSON object with every number unrounded."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from cnnjax.console.tables import Column, Document, Table, Value, capitalize
 from cnnjax.reports.arms import describe_invalid_arms, describe_lost_runs
-from cnnjax.reports.findings import ArmResult, Findings
+from cnnjax.reports.findings import DATASET, ArmResult, Findings, name_design
 from cnnjax.reports.sentences import (
     depends,
     list_sources,
     name_arms,
     name_contrasts,
+    name_designs,
     name_effect,
     shorten_level,
     write_images,
@@ -75,6 +76,7 @@ def make_document(findings: Findings, all_tests: bool = False) -> Document:
         _make_dataset_table(findings),
         _make_rank_table(findings),
         _make_noise_table(findings),
+        _make_training_table(findings),
         _make_source_table(findings),
     )
     has_reasons = all_tests or len(findings.contrasts) == 1
@@ -337,16 +339,19 @@ def _make_dataset_table(findings: Findings) -> Table:
         Column("interval", right=True),
         Column("verdict"),
         Column(OTHER_DATASETS),
+        Column("for other datasets", right=True),
     )
+    names = name_designs(findings)
     rows = (
         (
-            each.average.first,
-            each.average.second,
+            names[each.average.first],
+            names[each.average.second],
             *(_write_single(each.on_each[dataset], measure) for dataset in datasets),
             measure.write_difference(each.average.comparison.mean),
             write_interval(*each.average.decisive_interval, measure),
             each.average.verdict.label,
             each.other_datasets.label,
+            write_interval(each.other_datasets.low, each.other_datasets.high, measure),
         )
         for each in found
     )
@@ -359,9 +364,10 @@ def _write_single(contrast: Contrast, measure: Measure) -> str:
 
 def _make_rank_table(findings: Findings) -> Table:
     arms, ranks = findings.ranks or ((), None)
-    means = ranks.mean if ranks else ()
+    means, names = ranks.mean if ranks else (), name_designs(findings)
     columns = (Column("arm"), Column("mean rank over datasets", ".2f", True))
-    return Table(columns, tuple(zip(arms, means, strict=True)), "Ranks over the datasets")
+    rows = ((names[arm], mean) for arm, mean in zip(arms, means, strict=True))
+    return Table(columns, tuple(rows), "Ranks over the datasets")
 
 
 def _make_noise_table(findings: Findings) -> Table:
@@ -391,6 +397,29 @@ def _make_noise_table(findings: Findings) -> Table:
         tuple(rows),
         "Two sources of noise: differences in percentage points, intervals at the level of the verdicts",
     )
+
+
+def _make_training_table(findings: Findings) -> Table:
+    """Returns a table with one row per comparison that has a verdict for new training images."""
+    columns = (
+        Column("compared"),
+        Column("difference", right=True),
+        Column("for new training images", right=True),
+        Column("verdict"),
+    )
+    measure, contrasts = findings.rules.measure, findings.contrasts
+    rows = (
+        (
+            name,
+            measure.write_difference(each.comparison.mean),
+            write_interval(verdict.low, verdict.high, measure),
+            verdict.label,
+        )
+        for name, each in zip(name_contrasts(findings, contrasts), contrasts, strict=True)
+        if (verdict := findings.new_training.get((each.first, each.second)))
+    )
+    title = f"New training images: differences in {measure.unit_of_differences}, intervals at the level of the verdicts"
+    return Table(columns, tuple(rows), title)
 
 
 def _make_source_table(findings: Findings) -> Table:
@@ -430,7 +459,10 @@ def _write_range(values: Collection[float]) -> str:
 
 
 def make_data_table(findings: Findings) -> Table:
-    """Returns a table with one row per comparison: all numbers unrounded, and the scores of both arms by seed."""
+    """Returns a table with one row per comparison: all numbers unrounded, and the scores of both arms by seed.
+
+    Of several datasets, there is a row for the average over them, and one for each dataset.
+    """
     seeds = sorted({seed for each in findings.arms for seed in each.scores})
     columns = (
         *("first", "second", "pairs", "difference", "low", "high", "level", "verdict_level"),
@@ -443,9 +475,12 @@ def make_data_table(findings: Findings) -> Table:
         *("collapse_p", "reliability", "worst_case"),
         *(f"{what}{end}" for what in ("new_images", "new_training") for end in ("", "_low", "_high")),
         *("p_better", "p_within", "p_worse"),
+        *("dataset", "other_datasets", "other_datasets_low", "other_datasets_high"),
         *(f"{side}_seed_{seed}" for side in ("first", "second") for seed in seeds),
     )
-    scores = {each.arm.name: each.scores for each in findings.arms}
+    by_arm = {(each.arm.name, None): each.scores for each in findings.arms}
+    by_design = {(name_design(each.arm), each.arm.labels.get(DATASET)): each.scores for each in findings.arms}
+    scores: Mapping[tuple[str, str | None], Mapping[int, float]] = by_design | by_arm
     verdicts = _read_new_images(findings)
     scope = write_scope(findings.rules.measure, [each.arm for each in findings.arms])
     rows = (
@@ -463,11 +498,20 @@ def make_data_table(findings: Findings) -> Table:
             *_list_wider(verdicts.get((each.first, each.second))),
             *_list_wider(findings.new_training.get((each.first, each.second))),
             *(dataclasses.astuple(each.posterior) if each.posterior else (None,) * 3),
-            *(scores[name].get(seed) for name in (each.first, each.second) for seed in seeds),
+            *(dataset, *_list_wider(other_datasets)),
+            *(scores.get((name, dataset), {}).get(seed) for name in (each.first, each.second) for seed in seeds),
         )
-        for each in findings.contrasts
+        for each, dataset, other_datasets in _list_compared(findings)
     )
     return Table(tuple(map(Column, columns)), tuple(rows))
+
+
+def _list_compared(findings: Findings) -> Iterator[tuple[Contrast, str | None, WiderVerdict | None]]:
+    """Yields every comparison, with the dataset that it is on, or ``average``, and its verdict for other datasets."""
+    yield from ((each, None, None) for each in findings.contrasts)
+    for over in findings.over_datasets:
+        yield over.average, "average", over.other_datasets
+        yield from ((each, dataset, None) for dataset, each in over.on_each.items())
 
 
 def _list_wider(verdict: WiderVerdict | None) -> tuple[Value, ...]:

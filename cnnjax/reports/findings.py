@@ -420,7 +420,7 @@ def _group_over_datasets(arms: Sequence[Arm], names: Collection[str]) -> dict[st
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
         if arm.name in names:
-            groups.setdefault(_name_without_dataset(arm), {})[arm.labels[DATASET]] = arm
+            groups.setdefault(name_design(arm), {})[arm.labels[DATASET]] = arm
     return {
         name: {dataset: group[dataset] for dataset in datasets}
         for name, group in groups.items()
@@ -428,8 +428,10 @@ def _group_over_datasets(arms: Sequence[Arm], names: Collection[str]) -> dict[st
     }
 
 
-def _name_without_dataset(arm: Arm) -> str:
-    return ", ".join(f"{factor}={label}" for factor, label in arm.labels.items() if factor != DATASET)
+def name_design(arm: Arm, names: Mapping[str, str] | None = None) -> str:
+    """Returns the name of an arm without its dataset; `names` are other names of the factors, by their own."""
+    labels = {factor: label for factor, label in arm.labels.items() if factor != DATASET}
+    return ", ".join(f"{names[factor] if names else factor}={label}" for factor, label in labels.items())
 
 
 def _compare_over_datasets(
@@ -437,7 +439,7 @@ def _compare_over_datasets(
 ) -> tuple[DatasetContrast, ...]:
     """Compares arms over all datasets, if not too many; those that differ only in the dataset are one arm."""
     groups = _group_over_datasets(arms, family)
-    baseline = next((_name_without_dataset(arm) for arm in arms if arm.name == base), None)
+    baseline = next((name_design(arm) for arm in arms if arm.name == base), None)
     if not 2 <= len(groups) <= MOST_FOR_PAIRS or (baseline is not None and baseline not in groups):
         return ()
     outcomes = {name: {dataset: family[arm.name] for dataset, arm in group.items()} for name, group in groups.items()}

@@ -178,7 +178,8 @@ def add_noise(
 ) -> ImageFindings:
     """Returns the findings with the noise of every contrast, for its seeds and at its level, and its verdict.
 
-    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images; all pairs have no bootstrap.
+    Contrasts with equal seeds and levels share the bootstrap draws of seeds and images; there is none of all
+    pairs, nor of those without an interval.
 
     Args:
         images: the findings.
@@ -187,16 +188,17 @@ def add_noise(
         criteria: the level and the margin of the family.
         all_pairs: whether the family is that of all pairs.
     """
-    groups: dict[tuple[tuple[int, ...], float], list[Contrast]] = {}
+    groups: dict[tuple[tuple[int, ...], float, bool], list[Contrast]] = {}
     for contrast in contrasts:
         seeds = contrast.comparison.seeds
         arms = (images.correct.get(name, {}) for name in (contrast.first, contrast.second))
         if len(seeds) > 1 and all(set(seeds) <= by_seed.keys() for by_seed in arms):
-            groups.setdefault((seeds, contrast.level), []).append(contrast)
+            resample = not all_pairs and contrast.low is not None
+            groups.setdefault((seeds, contrast.level, resample), []).append(contrast)
     noise: dict[tuple[str, str], Noise] = {}
-    for (seeds, level), group in groups.items():
+    for (seeds, level, resample), group in groups.items():
         tables = [_subtract(images.correct[each.first], images.correct[each.second], seeds) for each in group]
-        found = split_noise(tables, 1 - level, resample=not all_pairs)
+        found = split_noise(tables, 1 - level, resample=resample)
         noise |= {(each.first, each.second): one for each, one in zip(group, found, strict=True)}
     verdicts = {
         pair: decide_for_new_images(each, noise[pair], k, criteria, all_pairs=all_pairs)

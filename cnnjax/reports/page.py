@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from cnnjax.console.tables import Column, Table, Value, split_code, write_value
 from cnnjax.errors import printable
 from cnnjax.figures.style import BLUE, INK, encode_figure
-from cnnjax.reports.documents import NEW_IMAGES, NEW_TRAINING, list_losses, list_meanings, list_reasons, make_document
+from cnnjax.reports.documents import (
+    NEW_IMAGES,
+    NEW_TRAINING,
+    OTHER_DATASETS,
+    list_losses,
+    list_meanings,
+    list_reasons,
+    make_document,
+)
 from cnnjax.reports.findings import Findings
 from cnnjax.reports.pictures import draw_all
 
@@ -187,6 +195,6 @@ def _prepare_table(number: int, table: Table) -> PageTable:
 def _prepare_cell(column: Column, value: Value, is_bold: bool) -> PageCell:
     number = value if isinstance(value, int | float) else None
     kind = "best" if is_bold else ""
-    if column.heading in ("verdict", NEW_IMAGES, NEW_TRAINING) and isinstance(value, str):
+    if column.heading in ("verdict", NEW_IMAGES, NEW_TRAINING, OTHER_DATASETS) and isinstance(value, str):
         kind = f"verdict {re.split('[ ;]', value)[0]}"
     return PageCell(write_value(value, column), number, kind)

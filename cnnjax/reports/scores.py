@@ -19,7 +19,7 @@ from cnnjax.errors import InputError
 from cnnjax.machine.files import read_path, read_text
 from cnnjax.reports.arms import Arm, Result
 from cnnjax.reports.comparison import Comparison
-from cnnjax.reports.findings import Findings, compare_arms
+from cnnjax.reports.findings import DATASET, Findings, compare_arms, name_design
 from cnnjax.reports.images import ImageFindings, compare_predictions
 from cnnjax.reports.rules import Rules, Unit, make_rules
 from cnnjax.runs.record import LOST
@@ -186,7 +186,8 @@ def compare_scores(
 
     Args:
         arms: at least two.
-        baseline: the name of the arm that the others are compared with; ``None`` compares all pairs.
+        baseline: the name of the arm that the others are compared with, without the dataset if there are several;
+            ``None`` compares all pairs.
         rules: the rules of the comparison.
         origin: a line about where the scores are from.
         command, images: as in `Findings`.
@@ -196,7 +197,8 @@ def compare_scores(
     """
     names = [arm.name for arm in arms]
     if baseline is not None:
-        choice(baseline, names, "baseline")
+        designs = {name_design(arm): arm.name for arm in reversed(arms) if DATASET in arm.labels}
+        baseline = designs.get(choice(baseline, (*names, *designs), "baseline"), baseline)
     first, second = sorted(names[:2], key=lambda name: name == baseline)
     return compare_arms(
         arms,

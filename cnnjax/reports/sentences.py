@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax.console.tables import capitalize
 from cnnjax.reports.arms import Arm
-from cnnjax.reports.findings import DATASET, Findings
+from cnnjax.reports.findings import DATASET, Findings, name_design
 from cnnjax.settings.checking import plural, write_count
 from cnnjax.settings.schema import shorten_paths
 from cnnjax.statistics import Contrast, Effect, Measure, Rate, WiderVerdict
@@ -31,6 +31,12 @@ def name_arms(findings: Findings) -> dict[str, str]:
         or result.arm.name
         for result in findings.arms
     }
+
+
+def name_designs(findings: Findings) -> dict[str, str]:
+    """Returns the short name of every arm without its dataset, by the name that comparisons over datasets have."""
+    factors = shorten_paths([factor for factor in findings.factors if factor != DATASET])
+    return {name_design(result.arm): name_design(result.arm, factors) for result in findings.arms}
 
 
 def name_contrasts(findings: Findings, contrasts: Sequence[Contrast]) -> list[str]:
@@ -166,17 +172,17 @@ def _say_verdicts(findings: Findings) -> Iterator[str]:
         yield "Nothing could be compared: no two arms of one dataset have completed runs with a seed in common."
     if not contrasts:
         return
-    margin = f"within ±{_write_margin(findings)} counts as equivalent"
+    names, margin = name_arms(findings), _say_margin(findings)
     if len(contrasts) == 1:
         label = contrasts[0].verdict.label
-        yield f"{capitalize(label)}: {_say_contrast(findings, contrasts[0])} ({margin})."
+        yield f"{capitalize(label)}: {_say_contrast(findings, contrasts[0], names)} ({margin})."
     else:
         counted = _count_verdicts(contrasts)
         if findings.base is None:
             yield f"Of {write_count(len(contrasts), 'pair')} of arms, the first is {counted} ({margin})."
         else:
-            yield f"Against {name_arms(findings)[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
-        yield from _say_largest(findings)
+            yield f"Against {names[findings.base]}, of {len(contrasts)} arms {counted} ({margin})."
+        yield from _say_largest(findings, contrasts, names)
     yield from _say_steps(contrasts)
     yield f"This holds {write_scope(findings.rules.measure, [each.arm for each in findings.arms])}."
     yield from _say_looks(findings)
@@ -192,15 +198,19 @@ def _say_steps(contrasts: Sequence[Contrast]) -> Iterator[str]:
     stepped = sum(each.verdict.by_step_down for each in contrasts)
     if stepped:
         yield (
-            f"{stepped} of these differences {'is' if stepped == 1 else 'are'} found by Holm's procedure, in which "
-            "each that is found makes the next easier to find, although the interval includes zero: intervals hold all "
-            "together, whatever is found."
+            f"{stepped} of these differences {'is' if stepped == 1 else 'are'} found step by step, where each that "
+            "is found makes the next easier to find, although the interval includes zero: intervals hold all together, "
+            "whatever is found."
         )
 
 
 def _write_margin(findings: Findings) -> str:
     measure = findings.rules.measure
     return f"{measure.write_margin(findings.rules.margin)}{measure.points}"
+
+
+def _say_margin(findings: Findings) -> str:
+    return f"within ±{_write_margin(findings)} counts as equivalent"
 
 
 def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
@@ -214,18 +224,18 @@ def _count_verdicts(contrasts: Sequence[Contrast]) -> str:
     )
 
 
-def _say_largest(findings: Findings) -> Iterator[str]:
+def _say_largest(findings: Findings, contrasts: Sequence[Contrast], names: Mapping[str, str]) -> Iterator[str]:
     for word, sign in (("better", -findings.rules.measure.sign), ("worse", findings.rules.measure.sign)):
-        found = [contrast for contrast in findings.contrasts if contrast.verdict.word == word]
+        found = [contrast for contrast in contrasts if contrast.verdict.word == word]
         if found:
             most = min(
                 found, key=lambda contrast: (not contrast.verdict.survives_losses, sign * contrast.comparison.mean)
             )
-            yield f"The largest difference among the {word}: {_say_contrast(findings, most)}: {most.verdict.label}."
+            said = _say_contrast(findings, most, names)
+            yield f"The largest difference among the {word}: {said}: {most.verdict.label}."
 
 
-def _say_contrast(findings: Findings, contrast: Contrast) -> str:
-    names = name_arms(findings)
+def _say_contrast(findings: Findings, contrast: Contrast, names: Mapping[str, str]) -> str:
     return f"{names[contrast.first]} less {names[contrast.second]} is {_say_difference(findings, contrast)}"
 
 
@@ -299,7 +309,7 @@ def _say_collapses(findings: Findings) -> Iterator[str]:
     )
     yield (
         f"Runs collapsed, with 95% intervals of the rate: {listed}; {found}. Means and differences are of the runs "
-        "that trained."
+        f"that trained{'; effects of factors say nothing of how often runs collapse' * bool(findings.effects)}."
     )
 
 
@@ -307,19 +317,18 @@ def _say_datasets(findings: Findings) -> Iterator[str]:
     found = findings.over_datasets
     if not found:
         return
-    count = len(findings.list_labels(DATASET))
-    averages = [each.average for each in found]
-    most = max(averages, key=lambda each: (each.verdict.word in ("better", "worse"), abs(each.comparison.mean)))
-    largest = f"{most.first} less {most.second} is {_say_difference(findings, most)}: {most.verdict.label}"
-    margin = f"within ±{_write_margin(findings)} counts as equivalent"
+    over = f"Averaged over the {len(findings.list_labels(DATASET))} datasets"
+    names, margin, averages = name_designs(findings), _say_margin(findings), [each.average for each in found]
     if len(found) == 1:
-        yield f"Averaged over the {count} datasets, {largest} ({margin})."
+        label = averages[0].verdict.label
+        yield f"{capitalize(label)}: {over.lower()}, {_say_contrast(findings, averages[0], names)} ({margin})."
     else:
-        yield (
-            f"Averaged over the {count} datasets, of {len(found)} pairs of arms the first is "
-            f"{_count_verdicts(averages)} ({margin})."
-        )
-        yield f"The largest difference: {largest}."
+        counted = _count_verdicts(averages)
+        if findings.base is None:
+            yield f"{over}, of {len(found)} pairs of arms the first is {counted} ({margin})."
+        else:
+            yield f"{over}, against {names[averages[0].second]}, of {len(found)} arms {counted} ({margin})."
+        yield from _say_largest(findings, averages, names)
     scope = write_scope(findings.rules.measure, [each.arm for each in findings.arms])
     wider = sum(each.other_datasets.word != "undecided" for each in found)
     decided = f"{write_count(wider, 'comparison')} {'is' if wider == 1 else 'are'}" if wider else "no comparison is"
@@ -329,9 +338,9 @@ def _say_datasets(findings: Findings) -> Iterator[str]:
 def _say_ranks(findings: Findings) -> Iterator[str]:
     if findings.ranks is None:
         return
-    names, ranks = findings.ranks
-    order = np.argsort(ranks.mean, kind="stable")
-    listed = ", ".join(f"{names[index]} {ranks.mean[index]:.2f}" for index in order[:_MOST])
+    designs, ranks = findings.ranks
+    order, names = np.argsort(ranks.mean, kind="stable"), name_designs(findings)
+    listed = ", ".join(f"{names[designs[index]]} {ranks.mean[index]:.2f}" for index in order[:_MOST])
     critical = ranks.critical_difference
     found = (
         "no two are shown to differ" if critical is None else f"two arms differ where their ranks do by {critical:.2f}"

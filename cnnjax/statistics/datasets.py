@@ -16,11 +16,10 @@ from cnnjax.statistics.families import (
     DEFAULT,
     Contrast,
     compare_all_pairs,
-    compare_outcomes,
+    compare_planned,
     compare_with_baseline,
-    contrast_all,
 )
-from cnnjax.statistics.losses import Outcomes, complete, find_losses, mark_collapsed
+from cnnjax.statistics.losses import Outcomes, mark_collapsed
 from cnnjax.statistics.measures import Measure
 from cnnjax.statistics.new_images import WiderVerdict, decide_by_interval
 from cnnjax.statistics.verdicts import Criteria
@@ -154,17 +153,11 @@ def _compare_on_each(
     """Returns the comparisons on each dataset, which are one family by Holm's procedure, by pair."""
     pairs = [*combinations(arms, 2)] if baseline is None else [(name, baseline) for name in arms if name != baseline]
     planned = [(pair, dataset) for pair in pairs for dataset in next(iter(arms.values()))]
-    found, compared, losses = [], [], []
-    for pair, dataset in planned:
-        first, second = (arms[name][dataset] for name in pair)
-        if complete(first).keys() & complete(second).keys():
-            found.append((pair, dataset))
-            compared.append(compare_outcomes(first, second, 1 - criteria.alpha, criteria.measure))
-            losses.append(find_losses(first, second, criteria.measure))
-    contrasts = contrast_all([pair for pair, _ in found], compared, losses, len(planned), criteria)
+    contrasts = compare_planned([((a, b), arms[a][dataset], arms[b][dataset]) for (a, b), dataset in planned], criteria)
     by_pair: dict[tuple[str, str], dict[str, Contrast]] = {pair: {} for pair in pairs}
-    for (pair, dataset), contrast in zip(found, contrasts, strict=True):
-        by_pair[pair][dataset] = contrast
+    for (pair, dataset), contrast in zip(planned, contrasts, strict=True):
+        if contrast:
+            by_pair[pair][dataset] = contrast
     return by_pair
 
 

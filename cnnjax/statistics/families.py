@@ -114,8 +114,8 @@ def compare_with_baseline(
     choice(baseline, tuple(arms), "baseline")
     arms = {name: mark_collapsed(outcomes, criteria.measure) for name, outcomes in arms.items()}
     k = len(arms) - 1
-    pairs = _find_pairs(arms, [(name, baseline) for name in arms if name != baseline])
-    compared = _compare(arms, pairs, criteria)
+    pairs = [(name, baseline) for name in arms if name != baseline and _have_common_seed(arms[name], arms[baseline])]
+    compared = [compare_outcomes(arms[a], arms[b], 1 - criteria.alpha, criteria.measure) for a, b in pairs]
     has_all = len(pairs) == k and len({each.seeds for each in compared}) == 1
     differences = np.array([each.differences for each in compared]) if has_all else None
     level, levels, adjusted = step_down([each.t_p for each in compared], differences, k, criteria.alpha)
@@ -138,11 +138,33 @@ def compare_all_pairs(
         Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     arms = {name: mark_collapsed(outcomes, criteria.measure) for name, outcomes in arms.items()}
-    planned = list(combinations(arms, 2))
-    pairs = _find_pairs(arms, planned)
-    losses = [find_losses(arms[a], arms[b], criteria.measure) for a, b in pairs]
-    compared = _compare(arms, pairs, criteria)
-    return contrast_all(pairs, compared, losses, len(planned), criteria)
+    planned = [((a, b), arms[a], arms[b]) for a, b in combinations(arms, 2)]
+    return tuple(each for each in compare_planned(planned, criteria) if each)
+
+
+def compare_planned(
+    planned: Sequence[tuple[tuple[str, str], Outcomes, Outcomes]], criteria: Criteria
+) -> list[Contrast | None]:
+    """Compares pairs of outcomes that form one family, by Holm's procedure.
+
+    Args:
+        planned: the names of both sides, and the outcomes of each from `mark_collapsed`.
+        criteria: level, margin and power of the family, and what is compared.
+
+    Returns:
+        The contrasts; ``None`` for sides that share no completed seed.
+    """
+    places = [place for place, (_, first, second) in enumerate(planned) if _have_common_seed(first, second)]
+    told = [planned[place] for place in places]
+    contrasts = contrast_all(
+        [names for names, _, _ in told],
+        [compare_outcomes(first, second, 1 - criteria.alpha, criteria.measure) for _, first, second in told],
+        [find_losses(first, second, criteria.measure) for _, first, second in told],
+        len(planned),
+        criteria,
+    )
+    found = dict(zip(places, contrasts, strict=True))
+    return [found.get(place) for place in range(len(planned))]
 
 
 def contrast_all(
@@ -258,15 +280,8 @@ def make_contrast(
     )
 
 
-def _find_pairs(arms: Mapping[str, Outcomes], planned: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Returns the pairs of arms that share a completed seed."""
-    return [(a, b) for a, b in planned if complete(arms[a]).keys() & complete(arms[b]).keys()]
-
-
-def _compare(
-    arms: Mapping[str, Outcomes], pairs: Sequence[tuple[str, str]], criteria: Criteria
-) -> list[PairedComparison]:
-    return [compare_outcomes(arms[a], arms[b], 1 - criteria.alpha, criteria.measure) for a, b in pairs]
+def _have_common_seed(first: Outcomes, second: Outcomes) -> bool:
+    return bool(complete(first).keys() & complete(second).keys())
 
 
 def compare_outcomes(first: Outcomes, second: Outcomes, confidence: float, measure: Measure) -> PairedComparison:
@@ -322,10 +337,14 @@ def step_down(
 ) -> tuple[float, list[float], list[float | None]]:
     """Returns the level of all intervals of a family, the level at which each comparison is tested, and adjusted p.
 
-    The smallest p value is tested at the level of the intervals. Once it is significant, the next one is tested at the
-    level of a family without the first, and so on until one fails; all that follow share its level. The level of a
-    family is that of `find_family_level`. Whatever arms differ truly, the first of the others to be tested is tested at
-    the level of a family that they all are in; so the probability to claim any of them is at most `alpha`.
+    At the level of a family, the largest ``|t|`` is significant with probability `alpha` if no arm differs: it is found
+    by `draw_statistics`, at least Sidak's level and at most `alpha`. It is Sidak's without differences, with fewer than
+    `LEAST_FOR_FLIPS` seeds, or if the differences of an arm are all equal.
+
+    The smallest p value is tested at the level of the intervals, that of the whole family. Once it is significant, the
+    next one is tested at the level of a family without the first, and so on until one fails; all that follow share its
+    level. Whatever arms differ truly, the first of the others to be tested is tested at the level of a family that they
+    all are in; so the probability to claim any of them is at most `alpha`.
 
     A claim has a direction. That none is wrong either is proved for independent comparisons (Shaffer 1980); for those
     with a common baseline it is simulated.
@@ -364,28 +383,6 @@ def step_down(
         before = max(before, _adjust(values[index], left, freedom, k - place))
         adjusted[index] = before
     return first, levels, [None if p is None else each for p, each in zip(p_values, adjusted, strict=True)]
-
-
-def find_family_level(differences: np.ndarray | None, k: int, alpha: float) -> tuple[float, np.ndarray | None]:
-    """Returns the level of each comparison with a baseline, and the draws of the largest ``|t|`` behind it.
-
-    At that level, the largest ``|t|`` is significant with probability `alpha` if no arm differs. It is at least Sidak's
-    level, and at most `alpha`.
-
-    Args:
-        differences: differences to the baseline, float64 (k, seeds); ``None`` if the arms have different seeds.
-        k: number of comparisons.
-        alpha: level of the whole family.
-
-    Returns:
-        The level and the draws; Sidak's level and ``None`` without differences, with fewer than `LEAST_FOR_FLIPS`
-        seeds, or if the differences of an arm are all equal.
-    """
-    draws = _draw_family(differences)
-    if differences is None or draws is None:
-        return sidak(alpha, k), None
-    largest: np.ndarray = draws.max(1)
-    return _find_level(largest, differences.shape[1] - 1, k, alpha), largest
 
 
 def _find_level(largest: np.ndarray | None, freedom: int, k: int, alpha: float) -> float:

@@ -227,7 +227,7 @@ def decide(
     if losses and losses.rates and not (losses.first.trained and losses.second.trained):
         label += "; never trained" if losses.second.trained else "; the other never trained"
     if by_step_down:
-        label += "; by Holm's procedure"
+        label += "; found step by step"
     elif word != "equivalent" and abs(mean) - wide <= margin:
         label += f"; by more than {limit} not shown"
     return Verdict(word, label, f"{found}{remarks}", holds, restriction, reliability, by_step_down)

@@ -4,10 +4,10 @@ from itertools import product
 
 import numpy as np
 
-from cnnjax.console.tables import Column, Table, Value
+from cnnjax.console.tables import Column, Table
 from cnnjax.statistics.datasets import half_widths_for_other_datasets
 from cnnjax.statistics.verdicts import MARGIN, half_widths
-from experiments.measure.simulations import ALPHA, SPREAD, STEP, summarize
+from experiments.measure.simulations import ALPHA, SPREAD, STEP, make_rows, summarize
 
 DATASETS = (2, 3, 5, 10)
 SEEDS = (3, 10)
@@ -31,24 +31,23 @@ def tabulate_datasets(studies: int) -> Table:
         Column("false equivalent, margin above", ".1%", True),
         Column("false equivalent, margin below", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (count, n, (name, between), correlation) in enumerate(
-        product(DATASETS, SEEDS, BETWEEN.items(), CORRELATIONS)
-    ):
-        random = np.random.default_rng(index)
-        true = random.normal(0, between, (studies, count, 1))
-        common, own = (random.normal(0, np.sqrt(2) * SPREAD, (studies, rows, n)) for rows in (1, count))
+
+    def count(random: np.random.Generator, sets: int, n: int, name: str, correlation: float) -> tuple[np.ndarray, ...]:
+        true = random.normal(0, BETWEEN[name], (studies, sets, 1))
+        common, own = (random.normal(0, np.sqrt(2) * SPREAD, (studies, rows, n)) for rows in (1, sets))
         noise = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
         differences = np.rint((true + noise) / STEP) * STEP
         mean, spread = summarize(differences.mean(1))
         halves = half_widths(spread, n, ALPHA, ALPHA)
         between_means = differences.mean(-1).std(-1, ddof=1)
         wide, narrow = (
-            half_widths_for_other_datasets(between_means, count, half, level)
+            half_widths_for_other_datasets(between_means, sets, half, level)
             for level, half in zip((ALPHA, 2 * ALPHA), halves, strict=True)
         )
         covered = np.abs(mean - true.mean((1, 2))) <= halves[0]
         claims = (covered, np.abs(mean) <= wide, mean > wide, mean < -wide)
         same = (np.abs(mean + sign * MARGIN) + narrow < MARGIN for sign in (1, -1))
-        rows.append((count, n, name, correlation, *(float(each.mean()) for each in (*claims, *same))))
-    return Table(columns, tuple(rows), "Intervals and verdicts over several datasets")
+        return *claims, *same
+
+    situations = product(DATASETS, SEEDS, BETWEEN, CORRELATIONS)
+    return Table(columns, make_rows(situations, count), "Intervals and verdicts over several datasets")

@@ -4,9 +4,9 @@ from itertools import product
 
 import numpy as np
 
-from cnnjax.console.tables import Column, Table, Value
+from cnnjax.console.tables import Column, Table
 from cnnjax.statistics.verdicts import MARGIN, half_widths, judge
-from experiments.measure.simulations import ALPHA, SEEDS, STEP
+from experiments.measure.simulations import ALPHA, SEEDS, STEP, make_rows
 
 CEILINGS = (0.9, 0.97, 0.995)
 """Accuracies of the cell with both reference levels."""
@@ -26,28 +26,26 @@ def tabulate_interactions(studies: int) -> Table:
         Column("found in log-odds, above", ".1%", True),
         Column("found in log-odds, below", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (accuracy, sign, n) in enumerate(product(CEILINGS, (1, -1), SEEDS)):
-        random = np.random.default_rng(index)
+
+    def count(random: np.random.Generator, accuracy: float, factors: str, n: int) -> tuple[np.ndarray, ...]:
         judged = {}
         for truth in (0.0, INTERACTION, -INTERACTION):
-            cells = draw_cells(random, accuracy, sign * CHANGE, truth, (studies, n))
+            cells = draw_cells(random, accuracy, CHANGE if factors == "improve" else -CHANGE, truth, (studies, n))
             points, odds = combine(cells), combine(find_log_odds(cells))
             found = judge(points.mean(1), half_widths(points.std(1, ddof=1), n, ALPHA, ALPHA), MARGIN)
             half, _ = half_widths(odds.std(1, ddof=1), n, ALPHA, ALPHA)
             judged[truth] = found[0] & ~found[1], odds.mean(1), half
         means, halves = (np.array([judged[truth][place] for truth in judged]) for place in (1, 2))
-        rates = (
+        return (
             judged[0.0][0],
             np.abs(means[0]) > halves[0],
             np.abs(means - np.array([list(judged)]).T) <= halves,
             means[1] > halves[1],
             means[2] < -halves[2],
         )
-        rows.append(
-            (accuracy, "improve" if sign > 0 else "worsen", n, *(float(np.mean(rate)) for rate in rates)),
-        )
-    return Table(columns, tuple(rows), "Two factors whose effects add up in log-odds, and so depend in points")
+
+    title = "Two factors whose effects add up in log-odds, and so depend in points"
+    return Table(columns, make_rows(product(CEILINGS, ("improve", "worsen"), SEEDS), count), title)
 
 
 def draw_cells(

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 from scipy.special import stdtr
 
-from cnnjax.console.tables import Column, Table, Value
+from cnnjax.console.tables import Column, Table
 from cnnjax.statistics.families import step_down
-from experiments.measure.simulations import ALPHA, ARMS, NOISES, SEEDS, SPREAD, STEP, Draw, summarize
+from experiments.measure.simulations import ALPHA, ARMS, NOISES, SEEDS, SPREAD, STEP, Draw, make_rows, summarize
 
 TRUTHS: dict[str, tuple[float, ...]] = {
     "half far, of both signs": (4.0, -4.0) * 3 + (6.0,) + (0.0,) * 7,
@@ -32,19 +32,19 @@ def tabulate_steps(studies: int) -> Table:
         Column("true differences found", ".1%", True),
         Column("by intervals alone", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (kind, name, n) in enumerate(product(KINDS, TRUTHS, SEEDS)):
-        random, truths = np.random.default_rng(index), np.array(TRUTHS[name])
+
+    def count(random: np.random.Generator, kind: str, name: str, n: int) -> tuple[np.ndarray, ...]:
+        truths = np.array(TRUTHS[name])
         judged = [claim(draw_family(random, NOISES[kind], truths, n)) for _ in range(max(studies // 4, 1))]
         signs, alone = (np.array(each) for each in zip(*judged, strict=True))
         is_wrong_sign = (signs != 0) & (truths != 0) & (signs != np.sign(truths))
         is_false = is_wrong_sign | ((signs != 0) & (truths == 0))
         differs = truths != 0
-        found, found_alone = (np.mean((each == np.sign(truths))[:, differs]) for each in (signs, alone))
-        rates = (np.mean(is_false.any(1)), np.mean(is_wrong_sign.any(1)), found, found_alone)
-        rows.append((kind, name, n, *map(float, rates)))
+        found, found_alone = ((each == np.sign(truths))[:, differs] for each in (signs, alone))
+        return is_false.any(1), is_wrong_sign.any(1), found, found_alone
+
     title = f"{ARMS} arms against a base, of which some differ: the step-down test"
-    return Table(columns, tuple(rows), title)
+    return Table(columns, make_rows(product(KINDS, TRUTHS, SEEDS), count), title)
 
 
 def draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], truths: np.ndarray, n: int) -> np.ndarray:

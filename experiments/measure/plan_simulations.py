@@ -2,13 +2,14 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from cnnjax.console.tables import Column, Table, Value
 from cnnjax.statistics.families import sidak
 from cnnjax.statistics.planning import estimate_spread, squeeze_groups, trace_power
-from experiments.measure.simulations import ALPHA
+from experiments.measure.simulations import ALPHA, make_rows
 
 PILOTS = ((1, 9), (2, 5), (3, 5), (8, 5), (20, 3))
 """Numbers of configurations and of seeds of a pilot."""
@@ -30,15 +31,18 @@ def tabulate_found(studies: int) -> Table:
         Column("planned exaggeration", ".2f", True),
         Column("times as large where found", ".2f", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (k, n, difference) in enumerate(product((1, FAMILY), (3, 5, 10), (0.5, -0.5, 1.5, -1.5))):
-        drawn = np.random.default_rng(index).normal(difference, 1.0, (50 * studies, n))
+
+    def count(random: np.random.Generator, k: int, n: int, difference: float) -> tuple[Any, ...]:
+        drawn = random.normal(difference, 1.0, (50 * studies, n))
         means, errors = drawn.mean(1), drawn.std(1, ddof=1) / math.sqrt(n)
         found = np.abs(means) > _find_critical(n, sidak(ALPHA, k)) * errors
         (point,) = trace_power([difference], 1.0, n, sidak(ALPHA, k))
-        seen = float(np.mean(np.abs(means[found])) / abs(difference)) if found.any() else None
-        rows.append((k, n, difference, point.power, float(found.mean()), point.exaggeration, seen))
-    return Table(columns, tuple(rows), "What plans say of a true difference, at the level of the family")
+        seen = np.abs(means[found] / difference) if found.any() else None
+        return point.power, found, point.exaggeration, seen
+
+    situations = product((1, FAMILY), (3, 5, 10), (0.5, -0.5, 1.5, -1.5))
+    title = "What plans say of a true difference, at the level of the family"
+    return Table(columns, make_rows(situations, count), title)
 
 
 def _find_critical(n: int, level: float) -> float:

@@ -1,7 +1,8 @@
 """Simulated studies whose true differences are known, and tables of how often the statistics are wrong about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from cnnjax.statistics import (
     split_noise,
 )
 from cnnjax.statistics.any_time import SCALE, find_levels
-from cnnjax.statistics.families import find_family_level, holm, sidak
+from cnnjax.statistics.families import holm, sidak, step_down
 from cnnjax.statistics.losses import find_losses
 from cnnjax.statistics.paired import least_spread
 from cnnjax.statistics.rates import equal_rates_p
@@ -122,6 +123,28 @@ def summarize(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return differences.mean(-1), np.maximum(differences.std(-1, ddof=1), least_spread(STEP))
 
 
+def make_rows(
+    situations: Iterable[tuple[Any, ...]], count: Callable[..., Iterable[Any]]
+) -> tuple[tuple[Value, ...], ...]:
+    """Returns a row for every situation: its values, then the mean of each of its rates.
+
+    Args:
+        situations: the values of the first columns, such as the noise and the number of seeds.
+        count: returns the rates, each a number, an array of whether something is so in a study, or ``None``; called
+            with a random generator and the values of a situation.
+    """
+    return tuple(
+        (
+            *situation,
+            *(
+                None if rate is None else float(np.mean(rate))
+                for rate in count(np.random.default_rng(index), *situation)
+            ),
+        )
+        for index, situation in enumerate(situations)
+    )
+
+
 ALPHA, POWER = 0.05, 0.8
 SEEDS = (3, 5, 10, 20)
 LOOKS = ((3, 24), (5, 40), (10, 40))
@@ -143,21 +166,39 @@ def tabulate_verdicts(studies: int) -> Table:
         Column("found, twice the margin below", ".1%", True),
         Column("equivalent at no difference", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (noise, correlation, n) in enumerate(product(NOISES, (0.0, 0.7), SEEDS)):
-        random = np.random.default_rng(index)
-        better, worse, same, covered = {}, {}, {}, []
-        for times in (0, 1, -1, 2, -2):
-            truth = times * MARGIN
-            mean, spread = summarize(draw_differences(random, NOISES[noise], truth, correlation, (studies, n)))
-            halves = half_widths(spread, n, ALPHA, ALPHA)
-            found, equivalent = judge(mean, halves, MARGIN)
-            claimed = found & ~equivalent
-            better[times], worse[times], same[times] = claimed & (mean > 0), claimed & (mean < 0), equivalent
-            covered.append(np.abs(mean - truth) <= halves[0])
-        rates = (better[0], worse[0], np.array(covered), same[1], same[-1], better[2], worse[-2], same[0])
-        rows.append((noise, correlation, n, *(float(np.mean(rate)) for rate in rates)))
-    return Table(columns, tuple(rows), "Two arms")
+
+    def count(random: np.random.Generator, noise: str, correlation: float, n: int) -> tuple[np.ndarray, ...]:
+        def draw(truth: float) -> tuple[np.ndarray, np.ndarray, int]:
+            return *summarize(draw_differences(random, NOISES[noise], truth, correlation, (studies, n))), n
+
+        return _judge_truths(draw)
+
+    return Table(columns, make_rows(product(NOISES, (0.0, 0.7), SEEDS), count), "Two arms")
+
+
+def _judge_truths(
+    draw: Callable[[float], tuple[np.ndarray, np.ndarray, np.ndarray | int]],
+) -> tuple[np.ndarray, ...]:
+    """Judges studies of five true differences, from none to twice the margin above and below.
+
+    Args:
+        draw: draws studies of a true difference; returns the mean, the spread and the number of differences of each.
+
+    Returns:
+        Whether each study is called better and worse where there is no difference; whether an interval covers;
+        equivalent at the margin above and below; better at twice the margin, worse at twice the margin below; and
+        equivalent where there is no difference.
+    """
+    better, worse, same, covered = {}, {}, {}, []
+    for times in (0, 1, -1, 2, -2):
+        truth = times * MARGIN
+        mean, spread, kept = draw(truth)
+        halves = half_widths(spread, kept, ALPHA, ALPHA)
+        found, equivalent = judge(mean, halves, MARGIN)
+        claimed = found & ~equivalent
+        better[times], worse[times], same[times] = claimed & (mean > 0), claimed & (mean < 0), equivalent
+        covered.append((np.abs(mean - truth) <= halves[0])[np.broadcast_to(kept, mean.shape) >= LEAST_SEEDS])
+    return better[0], worse[0], np.concatenate(covered), same[1], same[-1], better[2], worse[-2], same[0]
 
 
 def tabulate_power(studies: int) -> Table:
@@ -211,24 +252,25 @@ def tabulate_looks(studies: int) -> Table:
         Column("false equivalent, margin below", ".1%", True),
         Column("false better or worse without spending", ".1%", True),
     )
-    planned = [(plan_looks(*each), False) for each in LOOKS]
-    at_any_time = [(plan_looks_at_any_time(LEAST_SEEDS, MOST, ALPHA), True)]
-    rows: list[tuple[Value, ...]] = []
-    for noise, (looks, is_free) in [*product(NOISES, planned), *product(NOISES, at_any_time)]:
-        random = np.random.default_rng(len(rows))
-        levels = _find_levels(looks, ALPHA, is_free)
+    planned = {", ".join(map(str, looks)): looks for looks in (plan_looks(*each) for each in LOOKS)}
+    every = plan_looks_at_any_time(LEAST_SEEDS, MOST, ALPHA)
+    at_any_time = {f"at any time, {every[0]} to {every[-1]}": every}
+
+    def count(random: np.random.Generator, noise: str, listed: str) -> tuple[np.ndarray, ...]:
+        looks = (planned | at_any_time)[listed]
+        levels = _find_levels(looks, ALPHA, at_any_time=listed in at_any_time)
         none, above, below = (
             draw_differences(random, NOISES[noise], times * MARGIN, 0.0, (studies, looks[-1])) for times in (0, 1, -1)
         )
-        rates = (
-            np.mean(_look(none, looks, levels)[0] == DIFFERS),
-            np.mean(_look(above, looks, levels)[0] == SAME),
-            np.mean(_look(below, looks, levels)[0] == SAME),
-            np.mean(_look(none, looks, [(ALPHA, ALPHA)] * len(looks))[0] == DIFFERS),
+        return (
+            _look(none, looks, levels)[0] == DIFFERS,
+            _look(above, looks, levels)[0] == SAME,
+            _look(below, looks, levels)[0] == SAME,
+            _look(none, looks, [(ALPHA, ALPHA)] * len(looks))[0] == DIFFERS,
         )
-        listed = f"at any time, {looks[0]} to {looks[-1]}" if is_free else ", ".join(map(str, looks))
-        rows.append((noise, listed, *map(float, rates)))
-    return Table(columns, tuple(rows), "Looking again with more seeds")
+
+    situations = [*product(NOISES, planned), *product(NOISES, at_any_time)]
+    return Table(columns, make_rows(situations, count), "Looking again with more seeds")
 
 
 OPEN, DIFFERS, SAME = range(3)
@@ -268,20 +310,20 @@ def tabulate_stopping(studies: int) -> Table:
         Column("decided", ".1%", True),
         *(Column(f"mean seeds with a scale of {scale:g}", ".1f", True) for scale in scales[1:]),
     )
-    rows: list[tuple[Value, ...]] = []
-    for k, points in product((1, ARMS), (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)):
-        random = np.random.default_rng(len(rows))
+
+    def count(random: np.random.Generator, k: int, points: float) -> tuple[np.ndarray, ...]:
         drawn = draw_differences(random, NOISES["normal"], points / 100, 0.0, (studies, MOST))
         drawn[::2] *= -1
         planned, share = plan_looks(FIRST, MOST), ALPHA / k
         plans = [(planned, _find_levels(planned, sidak(ALPHA, k), at_any_time=False))]
         every = tuple(range(FIRST, MOST + 1))
         plans += [(every, _find_levels(every, share, at_any_time=True, scale=scale)) for scale in scales]
-        results = [_look(drawn, *plan) for plan in plans]
-        means = [float(np.mean(seeds)) for _, seeds in results]
-        decided = [float(np.mean(found != OPEN)) for found, _ in results]
-        rows.append((k, points, means[0], decided[0], means[1], decided[1], *means[2:]))
-    return Table(columns, tuple(rows), f"Seeds until decided, {FIRST} at first and {MOST} at most")
+        (found, seeds), (found_at_any_time, seeds_at_any_time), *others = (_look(drawn, *plan) for plan in plans)
+        decided = found != OPEN, found_at_any_time != OPEN
+        return seeds, decided[0], seeds_at_any_time, decided[1], *(of_scale for _, of_scale in others)
+
+    situations = product((1, ARMS), (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0))
+    return Table(columns, make_rows(situations, count), f"Seeds until decided, {FIRST} at first and {MOST} at most")
 
 
 ARMS = 14
@@ -297,20 +339,20 @@ def tabulate_families(studies: int) -> Table:
         Column("any false equivalent, margin above", ".1%", True),
         Column("any false equivalent, margin below", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (noise, n) in enumerate(product(FAMILIES, SEEDS)):
-        random = np.random.default_rng(index)
+
+    def count(random: np.random.Generator, noise: str, n: int) -> list[np.ndarray]:
         families = [_draw_family(random, FAMILIES[noise], 0.0, n) for _ in range(max(studies // 2, 1))]
-        claimed, missed = zip(*(_judge_family(differences) for differences in families), strict=True)
-        rates = [1 - float(np.mean(missed))]
+        claimed, missed = np.array([_judge_family(differences) for differences in families]).T
+        rates = [claimed, ~missed]
         for truth in (MARGIN, -MARGIN):
             drawn = np.array([_draw_family(random, FAMILIES[noise], truth, n) for _ in range(studies)])
             mean, spread = summarize(drawn)
             _, same = judge(mean, half_widths(spread, n, ALPHA, ALPHA / ARMS), MARGIN)
-            rates.append(float(np.mean(same.any(1))))
-        rows.append((noise, n, float(np.mean(claimed)), *rates))
+            rates.append(same.any(1))
+        return rates
+
     title = f"{ARMS} arms of equal means against a base, with spreads from half to three times the base's"
-    return Table(columns, tuple(rows), title)
+    return Table(columns, make_rows(product(FAMILIES, SEEDS), count), title)
 
 
 def _draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], difference: float, n: int) -> np.ndarray:
@@ -321,16 +363,22 @@ def _draw_family(random: np.random.Generator, draws: tuple[Draw, Draw], differen
     return differences
 
 
+def _find_family_level(differences: np.ndarray) -> float:
+    """Returns the level of the intervals of a family, which does not depend on its p values."""
+    return step_down([None] * ARMS, differences, ARMS, ALPHA)[0]
+
+
 def _judge_family(differences: np.ndarray) -> tuple[bool, bool]:
     """Returns whether any difference is claimed, and whether any interval misses the true difference, which is zero."""
     mean, spread = summarize(differences)
-    level, _ = find_family_level(differences, ARMS, ALPHA)
+    level = _find_family_level(differences)
     found, same = judge(mean, half_widths(spread, differences.shape[1], level, ALPHA / ARMS), MARGIN)
     return bool((found & ~same).any()), bool(found.any())
 
 
 CHANCE = 0.1
-LOST = (0.1, 0.23)
+LOST = {f"the lowest {share:.0%} of the first arm": share for share in (0.1, 0.23)}
+"""Share of the runs that the first arm loses, by its name in the table."""
 IMAGES = 400
 
 
@@ -346,25 +394,22 @@ def tabulate_losses(studies: int) -> Table:
         Column("better by 1 point found", ".1%", True),
         Column("of these unqualified", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (share, n) in enumerate(product(LOST, SEEDS)):
-        random = np.random.default_rng(index)
-        said = {truth: _judge_losses(random, truth, share, (studies, n)) for truth in (0.0, -MARGIN, 0.01)}
+
+    def count(random: np.random.Generator, name: str, n: int) -> tuple[float, ...]:
+        said = {truth: _judge_losses(random, truth, LOST[name], (studies, n)) for truth in (0.0, -MARGIN, 0.01)}
         whole = {truth: [word for word, survived in words if survived] for truth, words in said.items()}
         better, far = (sum(word == "better" for word, _ in said[truth]) for truth in (0.0, 0.01))
-        rows.append(
-            (
-                f"the lowest {share:.0%} of the first arm",
-                n,
-                better / studies,
-                whole[0.0].count("better") / studies,
-                whole[0.0].count("worse") / studies,
-                whole[-MARGIN].count("equivalent") / studies,
-                far / studies,
-                whole[0.01].count("better") / max(far, 1),
-            )
+        return (
+            better / studies,
+            whole[0.0].count("better") / studies,
+            whole[0.0].count("worse") / studies,
+            whole[-MARGIN].count("equivalent") / studies,
+            far / studies,
+            whole[0.01].count("better") / max(far, 1),
         )
-    return Table(columns, tuple(rows), "Runs that diverge where they would have ended low")
+
+    title = "Runs that diverge where they would have ended low"
+    return Table(columns, make_rows(product(LOST, SEEDS), count), title)
 
 
 def _judge_losses(
@@ -427,35 +472,30 @@ def tabulate_collapses(studies: int) -> Table:
         Column("interval of the rate covers", ".1%", True),
         Column("interval of all runs' mean covers", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (name, n) in enumerate(product(COLLAPSES, SEEDS)):
-        random, shares = np.random.default_rng(index), COLLAPSES[name]
-        better, worse, same, covered, all_covered = {}, {}, {}, [], []
-        for times in (0, 1, -1, 2, -2):
-            truth = times * MARGIN
+
+    def count(random: np.random.Generator, name: str, n: int) -> tuple[Any, ...]:
+        shares, all_covered = COLLAPSES[name], []
+        stuck: list[np.ndarray] = []
+
+        def draw(truth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             first, second = draw_accuracies(random, NOISES["normal"], truth, 0.0, (studies, n))
-            stuck = [random.random((studies, n)) < share for share in shares]
-            mean, spread, kept = summarize_trained(first - second, stuck[0] | stuck[1])
-            halves = half_widths(spread, kept, ALPHA, ALPHA)
-            found, equivalent = judge(mean, halves, MARGIN)
-            claimed = found & ~equivalent
-            better[times], worse[times], same[times] = claimed & (mean > 0), claimed & (mean < 0), equivalent
-            covered.append((np.abs(mean - truth) <= halves[0])[kept >= LEAST_SEEDS])
+            stuck[:] = [random.random((studies, n)) < share for share in shares]
             every = np.where(stuck[0], CHANCE, first) - np.where(stuck[1], CHANCE, second)
             shift = truth - shares[0] * (0.97 + truth - CHANCE) + shares[1] * (0.97 - CHANCE)
             of_all = half_widths(every.std(1, ddof=1), n, ALPHA, ALPHA)[0]
             all_covered.append(np.abs(every.mean(1) - shift) <= of_all)
-        more, less = _judge_rates(stuck[0], stuck[1], ALPHA)
-        rates = [estimate_rate(int(count), n) for count in range(n + 1)]
+            return summarize_trained(first - second, stuck[0] | stuck[1])
+
+        *parts, _ = _judge_truths(draw)
+        rates = [estimate_rate(collapsed, n) for collapsed in range(n + 1)]
         known = [
             [rates[k].low <= share <= rates[k].high for k in each.sum(1)]
             for each, share in zip(stuck, shares, strict=True)
         ]
-        parts = (better[0], worse[0], np.concatenate(covered), same[1], same[-1], better[2], worse[-2], more, less)
-        rows.append((name, n, *(float(np.mean(rate)) for rate in (*parts, known, all_covered))))
-    return Table(
-        columns, tuple(rows), "Runs that collapse: the typical run, the rates, and what a mean of all runs says"
-    )
+        return *parts, *_judge_rates(stuck[0], stuck[1], ALPHA), known, all_covered
+
+    title = "Runs that collapse: the typical run, the rates, and what a mean of all runs says"
+    return Table(columns, make_rows(product(COLLAPSES, SEEDS), count), title)
 
 
 def summarize_trained(differences: np.ndarray, is_left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -496,12 +536,15 @@ def tabulate_gaps(studies: int) -> Table:
         Column("seeds", right=True),
         *(Column(f"gap over {times} x the range of the others", ".1%", True) for times in GAPS),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (noise, n) in enumerate(product(("normal", "t of 3 degrees", "skewed (exponential)"), SEEDS)):
-        drawn = np.sort(NOISES[noise][0](np.random.default_rng(index), (studies, n)), axis=1)
+
+    def count(random: np.random.Generator, noise: str, n: int) -> list[np.ndarray]:
+        drawn = np.sort(NOISES[noise][0](random, (studies, n)), axis=1)
         ratio = (drawn[:, 1] - drawn[:, 0]) / (drawn[:, -1] - drawn[:, 1])
-        rows.append((noise, n, *(float(np.mean(ratio > times)) for times in GAPS)))
-    return Table(columns, tuple(rows), "Why no rule by gaps: the lowest run of an arm of which every run trained")
+        return [ratio > times for times in GAPS]
+
+    situations = product(("normal", "t of 3 degrees", "skewed (exponential)"), SEEDS)
+    title = "Why no rule by gaps: the lowest run of an arm of which every run trained"
+    return Table(columns, make_rows(situations, count), title)
 
 
 FAMILY_COLLAPSES: dict[str, tuple[float, float]] = {
@@ -526,15 +569,15 @@ def tabulate_family_collapses(studies: int) -> Table:
         Column("any false more or less reliable", ".1%", True),
         Column("any true one", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, (name, n) in enumerate(product(FAMILY_COLLAPSES, SEEDS)):
-        random, shares = np.random.default_rng(index), FAMILY_COLLAPSES[name]
-        claims = [_judge_collapsing_family(random, shares, n) for _ in range(max(studies // 2, 1))]
-        rows.append((name, n, *(float(rate) for rate in np.mean(claims, axis=0))))
+
+    def count(random: np.random.Generator, name: str, n: int) -> np.ndarray:
+        shares = FAMILY_COLLAPSES[name]
+        return np.array([_judge_collapsing_family(random, shares, n) for _ in range(max(studies // 2, 1))]).T
+
     title = (
         f"Runs that collapse among {ARMS} arms of equal typical runs, with spreads from half to three times the base's"
     )
-    return Table(columns, tuple(rows), title)
+    return Table(columns, make_rows(product(FAMILY_COLLAPSES, SEEDS), count), title)
 
 
 def _judge_collapsing_family(random: np.random.Generator, shares: tuple[float, float], n: int) -> tuple[bool, ...]:
@@ -542,7 +585,7 @@ def _judge_collapsing_family(random: np.random.Generator, shares: tuple[float, f
     stuck, base = random.random((ARMS, n)) < shares[0], random.random((1, n)) < shares[1]
     differences, is_left_out = _draw_family(random, (draw_normal, draw_normal), 0.0, n), stuck | base
     mean, spread, kept = summarize_trained(differences, is_left_out)
-    level = sidak(ALPHA, ARMS) if is_left_out.any() else find_family_level(differences, ARMS, ALPHA)[0]
+    level = sidak(ALPHA, ARMS) if is_left_out.any() else _find_family_level(differences)
     halves = half_widths(spread, kept, level, ALPHA / ARMS)
     found, same = judge(mean, halves, MARGIN)
     shifted = [judge(mean + sign * MARGIN, halves, MARGIN)[1] for sign in (1, -1)]
@@ -568,10 +611,9 @@ def tabulate_images(studies: int) -> Table:
         Column("false equivalent, margin above", ".1%", True),
         Column("false equivalent, margin below", ".1%", True),
     )
-    rows: list[tuple[Value, ...]] = []
-    for index, ((name, draw), n) in enumerate(product(TABLES.items(), SEEDS)):
-        random = np.random.default_rng(index)
-        tables = [draw(random, n) for _ in range(studies)]
+
+    def count(random: np.random.Generator, name: str, n: int) -> tuple[Any, ...]:
+        tables = [TABLES[name](random, n) for _ in range(studies)]
         resampled = split_noise(tables[: max(studies // 8, 1)], 1 - ALPHA)
         noises = split_noise(tables, 1 - ALPHA, resample=False)
         halves = [
@@ -581,7 +623,7 @@ def tabulate_images(studies: int) -> Table:
         alone, _ = half_widths(np.array([noise.error_of_seeds for noise in noises]) * np.sqrt(n), n, ALPHA, ALPHA)
         margin = 4 * np.median(halves[0]) / 1.96
         same = [np.abs(means + truth) + halves[2] < margin for truth in (margin, -margin)]
-        rates = (
+        return (
             np.abs(means) <= halves[0],
             np.abs(means) <= halves[1],
             [noise.bootstrap[0] <= 0 <= noise.bootstrap[1] for noise in resampled if noise.bootstrap],
@@ -590,8 +632,9 @@ def tabulate_images(studies: int) -> Table:
             means < -halves[0],
             *same,
         )
-        rows.append((name, n, *(float(np.mean(rate)) for rate in rates)))
-    return Table(columns, tuple(rows), "Intervals and verdicts for new seeds and new images")
+
+    title = "Intervals and verdicts for new seeds and new images"
+    return Table(columns, make_rows(product(TABLES, SEEDS), count), title)
 
 
 def _find_halves(noises: Sequence[Noise], confidence: float) -> np.ndarray:
