@@ -14,17 +14,16 @@ from cnnjax.models.own_module import ModuleConfig
 from cnnjax.training.fit import choose_run_devices
 
 TRAIN = """
-import json, sys
+import dataclasses, json, sys
 import numpy as np
 from cnnjax import DataConfig, ModelConfig, RunConfig, TrainConfig, fit
 from cnnjax.models.own_module import ModuleConfig
 
-given = json.loads(sys.argv[1])
-is_own = "module" in given
-model = ModuleConfig.from_dict(given) if is_own else ModelConfig(filters=(4, 5), kernel_size=3, **given)
-train = TrainConfig(epochs=2, batch_size=48, learning_rate=0.1, momentum=0.9, label_smoothing=0.1, validation_split=0.1)
-config = RunConfig(model, train, DataConfig(train_size=250))
-runs = {n: fit(config, out=None, devices=n) for n in (1, 2, 8)}
+given, devices, images, split = json.loads(sys.argv[1])
+model = ModuleConfig.from_dict(given) if "module" in given else ModelConfig(kernel_size=3, **given)
+train = TrainConfig(epochs=2, batch_size=48, learning_rate=0.1, momentum=0.9, label_smoothing=0.1)
+config = RunConfig(model, dataclasses.replace(train, validation_split=split), DataConfig(train_size=images))
+runs = {n: fit(config, out=None, devices=n) for n in (1, *devices)}
 one = runs[1]
 for n, run in runs.items():
     for layer, values in run.params.items():
@@ -35,13 +34,14 @@ for n, run in runs.items():
             np.testing.assert_allclose(array, one.batch_stats[layer][name], rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(run.history, one.history, strict=True):
         assert ours.accuracy == theirs.accuracy and ours.val_accuracy == theirs.val_accuracy, n
-        assert abs(ours.loss - theirs.loss) < 1e-4 and abs(ours.val_loss - theirs.val_loss) < 1e-4, n
+        assert abs(ours.loss - theirs.loss) < 1e-4, n
+        assert not split or abs(ours.val_loss - theirs.val_loss) < 1e-4, n
     assert (run.predictions == one.predictions).mean() > 0.999
     assert run.record.provenance["execution"] == ("solo" if n == 1 else f"{n} devices")
-again = fit(config, out=None, devices=8)
+again = fit(config, out=None, devices=n)
 for layer, values in again.params.items():
     for name, array in values.items():
-        np.testing.assert_array_equal(array, runs[8].params[layer][name])
+        np.testing.assert_array_equal(array, runs[n].params[layer][name])
 """
 TINY = ["--model.filters", "[4]", "--train.epochs", "2", "--data.train-size", "200"]
 
@@ -65,24 +65,40 @@ class Net(nn.Module):
         x = images.reshape(len(images), -1)
         return nn.Dense(self.classes)(x - x.mean(0))
 """
-MODELS = {
-    "plain": {},
-    "whole": {"batch_norm": True, "dense": [8], "dropout": 0.5},
-    "own": {"module": f"{NETWORKS}/lenet.py:LeNet5"},
-    "own with batch normalisation and dropout": {
-        "module": f"{NETWORKS}/vgg.py:VGG",
-        "blocks": [1, 1],
-        "width": 4,
-        "dense": 8,
-        "dropout": 0.5,
-    },
-    "maps": {"norm": "group", "residual": True, "padding": "same", "spatial_dropout": 0.5, "global_pool": "avg"},
+RUNS = {
+    "plain": ({"filters": [4]}, (2, 8), 192, 0.0),
+    "whole": ({"filters": [4], "batch_norm": True, "dense": [8], "dropout": 0.5}, (8,), 250, 0.1),
+    "own": ({"module": f"{NETWORKS}/lenet.py:LeNet5"}, (2,), 225, 0.0),
+    "own with batch normalisation and dropout": (
+        {"module": f"{NETWORKS}/vgg.py:VGG", "blocks": [1, 1], "width": 4, "dense": 8, "dropout": 0.5},
+        (8,),
+        225,
+        0.0,
+    ),
+    "maps": (
+        {
+            "filters": [4, 5],
+            "norm": "group",
+            "residual": True,
+            "padding": "same",
+            "spatial_dropout": 0.5,
+            "global_pool": "avg",
+        },
+        (2,),
+        225,
+        0.0,
+    ),
 }
+"""Networks, the numbers of devices, images and the share of them to validate on.
+
+225 images leave a last batch of 33, which neither number divides; each program more takes seconds to compile, so not
+every run has one.
+"""
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-def test_a_run_on_2_or_8_devices_equals_that_on_one_and_repeats_bit_for_bit(model):
-    result = run_program("-c", TRAIN, json.dumps(model), cpu_devices=8)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_a_run_on_2_or_8_devices_equals_that_on_one_and_repeats_bit_for_bit(run):
+    result = run_program("-c", TRAIN, json.dumps(run), cpu_devices=8)
     assert result.returncode == 0, result.stderr
 
 
