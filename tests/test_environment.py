@@ -1,6 +1,7 @@
 """Environment variables for JAX, matplotlib and Python change no result, or are refused in one line."""
 
 import dataclasses
+import gc
 import hashlib
 import os
 import re
@@ -70,9 +71,11 @@ def usual():
 def setting(request):
     old = getattr(jax.config, request.param)
     compilation._compile.cache_clear()
+    gc.freeze()  # JAX, where it looks for leaks, collects garbage dozens of times, in all that earlier tests have left
     jax.config.update(request.param, SETTINGS[request.param])
     yield
     jax.config.update(request.param, old)
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("setting", SETTINGS, indirect=True)

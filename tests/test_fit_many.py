@@ -18,7 +18,7 @@ from cnnjax.training import step as training_module
 from cnnjax.training.loop import TrainResult
 from cnnjax.training.memory import choose_at_once, estimate_bytes
 
-MODEL = ModelConfig(filters=(3, 4), kernel_size=3, dense=(5,), dropout=0.3, batch_norm=True)
+MODEL = ModelConfig(filters=(3,), kernel_size=3, dense=(5,), dropout=0.3, batch_norm=True)
 TRAIN = TrainConfig(
     2, 48, learning_rate=0.05, momentum=0.9, weight_decay=0.01, validation_split=0.1, label_smoothing=0.1
 )
