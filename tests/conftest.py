@@ -1,4 +1,4 @@
-"""Tests never touch the user's own caches; a cache of compiled programs, shared by all tests, makes them faster."""
+"""Tests never touch the user's own caches; compiled programs and libraries, shared by all tests, make them faster."""
 
 import os
 import signal
@@ -20,13 +20,23 @@ def pytest_configure(config):
     folder = config.cache.mkdir("xla") if hasattr(config, "cache") else None
     if folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     import jax  # noqa: F401 - reads its settings now, before a command that a test calls changes them
 
 
+@pytest.fixture(scope="session")
+def _cache(tmp_path_factory, pytestconfig):
+    """A cache of this process's own, but for the libraries of layers, which take half a minute to compile."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder.mkdir()
+    if hasattr(pytestconfig, "cache"):
+        (folder / "libraries").symlink_to(pytestconfig.cache.mkdir("libraries"))
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _own_caches(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+def _own_caches(_cache, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(_cache))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.getbasetemp() / "tfds"))
     for name in SET_BY_COMMANDS:
         monkeypatch.setenv(name, "")  # so that what a command sets is taken back after the test
