@@ -19,9 +19,13 @@ from cnnjax.layers.minimal_filtering import count_multiplications, make_transfor
 from cnnjax.layers.patches import is_worth_pooling_patches
 from cnnjax.layers.pooling import slice_windows
 from cnnjax.settings.blocks import pad_pixels
+from compiling import compile_quickly
 
 property_test = settings(max_examples=12)
-compiled_convolve = jax.jit(convolve, static_argnums=(2, 3))  # one compilation a case, rather than one an operation
+costly_test = settings(max_examples=8)  # as each example compiles several programs
+compiled_convolve = compile_quickly(
+    convolve, static_argnums=(2, 3)
+)  # one compilation a case, rather than one an operation
 
 NUMBERED = np.arange(1, 26, dtype=np.float32).reshape(5, 5, 1, 1)
 """The chapter's image: 5x5 pixels numbered from 1 to 25."""
@@ -97,6 +101,10 @@ def reference_valid(images, kernel):
     return reference(images, kernel, (1, 1), "valid")
 
 
+def reference_strided(images, kernel, strides):
+    return reference(images, kernel, strides, "valid")
+
+
 def reference(images, kernel, strides, padding):
     pixels = padding.upper() if isinstance(padding, str) else padding
     return lax.conv_general_dilated(
@@ -112,7 +120,7 @@ def batch_first(pool):
 def differentiate(function, *operands):
     """Returns the outputs of a function, and the gradients of its operands for uneven cotangents."""
 
-    @jax.jit
+    @compile_quickly
     def run(*operands):
         outputs, pull_back = jax.vjp(function, *operands)
         return outputs, *pull_back(jnp.sin(jnp.arange(1.0, outputs.size + 1)).reshape(outputs.shape))
@@ -182,7 +190,7 @@ class TestConvolve:
         tolerance = 1e-5 * max(np.abs(expected).max(), 10)  # float32 sums of many products
         np.testing.assert_allclose(compiled_convolve(images, kernel, strides, padding), expected, atol=tolerance)
 
-    @property_test
+    @costly_test
     @given(convolutions())
     def test_by_each_algorithm_equals_that_of_xla_in_values_and_both_gradients(self, case):
         images, kernel, strides, padding = case
@@ -247,6 +255,7 @@ class TestConvolve:
         images = jax.random.uniform(jax.random.key(0), (8, 8, 2, 3), jnp.bfloat16)
         kernel = jax.random.uniform(jax.random.key(1), (3, 3, 3, 4), jnp.bfloat16)
 
+        @compile_quickly
         def run(images, kernel):
             outputs, pull_back = jax.vjp(lambda x, w: convolve(x, w, algorithm=algorithm), images, kernel)
             return outputs, *pull_back(jnp.ones_like(outputs))
@@ -259,8 +268,8 @@ class TestConvolve:
     def test_many_at_once_under_vmap_equal_one_by_one(self):
         images = jax.random.normal(jax.random.key(0), (3, 6, 6, 2, 2))
         kernels = jax.random.normal(jax.random.key(1), (3, 3, 3, 2, 4))
-        one_by_one = jnp.stack([convolve(x, w, (2, 1), "same") for x, w in zip(images, kernels, strict=True)])
-        many = jax.vmap(lambda x, w: convolve(x, w, (2, 1), "same"))(images, kernels)
+        one_by_one = jnp.stack([compiled_convolve(x, w, (2, 1), "same") for x, w in zip(images, kernels, strict=True)])
+        many = compile_quickly(jax.vmap(lambda x, w: convolve(x, w, (2, 1), "same")))(images, kernels)
         np.testing.assert_allclose(many, one_by_one, atol=1e-5)
 
 
@@ -285,11 +294,11 @@ class TestConvolutionOnAccelerators:
 
             return run
 
-        many = jax.vmap(values_and_gradients(convolve_on_accelerator), axes)(images, kernels)
+        many = compile_quickly(jax.vmap(values_and_gradients(convolve_on_accelerator), axes))(images, kernels)
+        alone = compile_quickly(values_and_gradients(reference_strided))
         for i in range(3):
             x, w = (a[i] if axis == 0 else a for a, axis in zip((images, kernels), axes, strict=True))
-            alone = values_and_gradients(lambda x, w, strides: reference(x, w, strides, "valid"))(x, w)
-            assert_close([array[i] for array in many], alone, 1e-5)
+            assert_close([array[i] for array in many], alone(x, w), 1e-5)
 
     @pytest.mark.parametrize(
         ("each", "is_of_xla"), [((True, True), False), ((False, True), False), ((True, False), True)]
@@ -317,7 +326,7 @@ class TestConvolutionOnAccelerators:
 
 
 class TestConvolveAndPool:
-    @property_test
+    @costly_test
     @given(convolutions(), st.tuples(st.integers(1, 3), st.integers(1, 3)))
     def test_equals_a_convolution_and_then_a_pooling(self, case, window):
         images, kernel, strides, padding = case
@@ -400,7 +409,7 @@ class TestPooling:
     def test_equals_the_pooling_of_flax_in_values_and_gradient(self, case):
         images, window, strides = case
 
-        @jax.jit
+        @compile_quickly
         def differentiate(images):
             results = []
             for pool in (max_pool, batch_first(nn.max_pool), average_pool, batch_first(nn.avg_pool)):
