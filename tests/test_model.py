@@ -12,6 +12,7 @@ import pytest
 import cnnjax
 from cnnjax.models.cnn import ModelConfig
 from cnnjax.models.module import ACTIVATIONS, CNN
+from compiling import compile_quickly
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).random((3, 14, 11, 2), np.float32)
@@ -97,7 +98,7 @@ class Plain(nn.Module):
 
 @functools.cache
 def init(model: nn.Module):
-    return jax.jit(model.init)(jax.random.key(0), IMAGES)
+    return compile_quickly(model.init)(jax.random.key(0), IMAGES)
 
 
 def disturb(variables):
@@ -123,8 +124,8 @@ def test_the_initial_values_are_those_of_flax_with_the_same_key(name):
 @every_config
 def test_weights_moved_to_flax_give_equal_logits(config):
     variables = disturb(init(CNN(config, CLASSES)))
-    ours = jax.jit(CNN(config, CLASSES).apply)(variables, IMAGES)
-    plain = jax.jit(Plain(config).apply)(variables, IMAGES)
+    ours = compile_quickly(CNN(config, CLASSES).apply)(variables, IMAGES)
+    plain = compile_quickly(Plain(config).apply)(variables, IMAGES)
     assert ours.shape == (len(IMAGES), CLASSES)
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, plain, atol=1e-5, rtol=1e-5)
@@ -135,7 +136,7 @@ def test_in_training_mode_logits_and_statistics_equal_those_of_flax(name):
     config = CONFIGS[name]
     variables = disturb(init(CNN(config, CLASSES)))
 
-    @jax.jit
+    @compile_quickly
     def run(variables):
         rngs = {"dropout": jax.random.key(1)}
         return [
@@ -155,9 +156,9 @@ def test_in_bfloat16_logits_are_within_two_percent_of_float32_and_of_flax(name):
     assert jax.eval_shape(CNN(config, CLASSES, half).init, jax.random.key(0), IMAGES) == jax.eval_shape(
         lambda: variables
     )
-    exact = jax.jit(CNN(config, CLASSES).apply)(variables, IMAGES)
-    ours = jax.jit(CNN(config, CLASSES, half).apply)(variables, IMAGES)
-    plain = jax.jit(Plain(config, half).apply)(variables, IMAGES)
+    exact = compile_quickly(CNN(config, CLASSES).apply)(variables, IMAGES)
+    ours = compile_quickly(CNN(config, CLASSES, half).apply)(variables, IMAGES)
+    plain = compile_quickly(Plain(config, half).apply)(variables, IMAGES)
     assert ours.dtype == jnp.float32
     tolerance = 0.02 * float(jnp.abs(exact).max())
     np.testing.assert_allclose(ours, exact, atol=tolerance)
@@ -166,7 +167,7 @@ def test_in_bfloat16_logits_are_within_two_percent_of_float32_and_of_flax(name):
 
 
 def test_kernels_start_glorot_uniform_and_biases_at_zero():
-    params = jax.jit(CNN(ModelConfig(), 10).init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    params = compile_quickly(CNN(ModelConfig(), 10).init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
     fans = {"Conv_0": (25, 25 * 32), "Conv_1": (25 * 32, 25 * 64), "Dense_0": (1024, 10)}
     for name, (fan_in, fan_out) in fans.items():
         bound = np.sqrt(6 / (fan_in + fan_out))
@@ -196,7 +197,7 @@ def test_compiled_equals_eager():
 def test_each_image_is_judged_alone():
     model = CNN(CONFIGS["normalised"], CLASSES)
     variables = disturb(init(model))
-    logits = jax.jit(model.apply)
+    logits = compile_quickly(model.apply)
     together = logits(variables, IMAGES)
     alone = np.concatenate([logits(variables, IMAGES[i : i + 1]) for i in range(len(IMAGES))])
     np.testing.assert_allclose(together, alone, atol=1e-5)

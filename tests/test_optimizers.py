@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cnnjax.runs.train_config import TrainConfig
 from cnnjax.training.optimizers import init_optimizer, make_optimizer, make_schedule
+from compiling import compile_quickly
 
 STEPS = 4
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lion", "lamb")
@@ -34,7 +35,7 @@ def start(config: TrainConfig, params=PARAMS):
 
 def train(optimizer: optax.GradientTransformation, state):
     """Returns the parameters after `STEPS` updates with the gradients above."""
-    update = jax.jit(optimizer.update)
+    update = compile_quickly(optimizer.update)
     params = PARAMS
     for gradients in GRADIENTS:
         updates, state = update(gradients, state, params)
@@ -237,7 +238,7 @@ class TestSchedules:
     @pytest.mark.parametrize("steps", [1, 2, 3, 5])
     @pytest.mark.parametrize("share", [0.001, 0.3, 0.99])
     def test_onecycle_is_finite_and_positive_however_few_the_steps(self, steps, share):
-        values = jax.jit(jax.vmap(make_schedule("onecycle", share, steps)))(jnp.arange(steps))
+        values = compile_quickly(jax.vmap(make_schedule("onecycle", share, steps)))(jnp.arange(steps))
         assert np.isfinite(values).all()
         assert (values > 0).all()
 

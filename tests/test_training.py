@@ -29,6 +29,7 @@ from cnnjax.training.step import (
     train_last_batch,
     train_step,
 )
+from compiling import compile_quickly
 
 SHAPE, CLASSES, EXAMPLES, BATCH = (8, 7, 2), 3, 23, 5
 STEPS = 10  # two epochs of four full batches and a rest of three examples
@@ -64,8 +65,8 @@ def make_data(examples: int = EXAMPLES, seed: int = 0) -> Examples:
 
 
 DATA = make_data()
-step_once = jax.jit(train_step)
-run_logits = jax.jit(lambda state, images: predict_logits(_variables(state), images, model=state.model))
+step_once = compile_quickly(train_step)
+run_logits = compile_quickly(lambda state, images: predict_logits(_variables(state), images, model=state.model))
 
 
 def _variables(state):
@@ -73,8 +74,8 @@ def _variables(state):
 
 
 run_epoch = jax.jit(train_epoch, static_argnames=("batch_size", "steps"))
-run_rest = jax.jit(train_last_batch, static_argnames="batch_size")
-run_evaluation = jax.jit(evaluate, static_argnames="batch_size")
+run_rest = compile_quickly(train_last_batch, static_argnames="batch_size")
+run_evaluation = compile_quickly(evaluate, static_argnames="batch_size")
 
 
 def begin(config: RunConfig, **changes) -> TrainState:
