@@ -23,6 +23,12 @@ def test_a_batch_of_the_textbook_network_goes_in_quarters():
     assert count_parts(ModelConfig(filters=(8, 16)), MNIST, CLASSES, 100) == 1
 
 
+def test_a_network_with_many_parameters_has_larger_parts():
+    named = {"kernel_size": 3, "strides": 2, "padding": "same", "pool": "none"}
+    assert count_parts(ModelConfig(filters=(64, 128, 32), **named), (32, 32, 3), CLASSES, 50) == 2
+    assert count_parts(ModelConfig(filters=(64, 128, 256), **named), (32, 32, 3), CLASSES, 50) == 1
+
+
 @pytest.mark.parametrize("change", [{"dropout": 0.5}, {"spatial_dropout": 0.5}, {"norm": "batch"}])
 def test_dropout_and_batch_normalisation_keep_the_batch_whole(change):
     assert count_parts(ModelConfig(**change), MNIST, CLASSES, 100) == 1

@@ -14,7 +14,7 @@
 namespace {
 
 constexpr int64_t kBlockNumbers = 1 << 18;  // of a block of tiles at all points, before and after the products
-constexpr int64_t kChannels = 16;         // channels and filters are multiples of it
+constexpr int64_t kChannels = 16;           // channels and filters are multiples of it
 constexpr int64_t kGap = 16;  // between the weights of a block, which would else share few places in the caches
 
 // Transforms a square of numbers, which `load(row, column)` returns, down and across; `save(number, row, column)` takes
