@@ -62,6 +62,8 @@ inline void MultiplyColumns(Matrix a, const float* b, int64_t step, int64_t rows
   const auto from = [&] { return Matrix{a.data + row * a.down, a.down, a.across}; };
   for (; row + kRows <= rows; row += kRows)
     MultiplyPart<kRows, vectors, adds>(from(), b, step, depth, width, to + row * width);
+  for (; row + 4 <= rows; row += 4)
+    MultiplyPart<4, vectors, adds>(from(), b, step, depth, width, to + row * width);
   for (; row < rows; row += 2) MultiplyPart<2, vectors, adds>(from(), b, step, depth, width, to + row * width);
 }
 
@@ -74,7 +76,7 @@ inline void MultiplyPanels(Matrix a, const float* b, int64_t rows, int64_t depth
   if (column < width) MultiplyColumns<1, false>(a, b + column * depth, kLanes, rows, depth, width, to + column);
 }
 
-// Adds the product of a (rows, depth) and b (depth, width) to a matrix (rows, width), likewise.
+// Adds the product of a (rows, depth) and b (depth, width), which is not in panels, to a matrix (rows, width).
 inline void AddProduct(Matrix a, const float* b, int64_t rows, int64_t depth, int64_t width, float* to) {
   int64_t column = 0;
   for (; column + kPanel <= width; column += kPanel)
