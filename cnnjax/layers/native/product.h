@@ -21,7 +21,7 @@ struct Matrix {
   int64_t down, across;
 };
 
-inline constexpr int kRows = 6;               // of a product at once: twice as many registers hold sums
+inline constexpr int kRows = 6;                // of a product at once: twice as many registers hold sums
 inline constexpr int64_t kPanel = 2 * kLanes;  // columns of a product at once
 
 // Where a number of a matrix is whose columns are in panels of kPanel: all rows of a panel, then all rows of the next

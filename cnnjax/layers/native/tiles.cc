@@ -161,9 +161,6 @@ void Join(const float* from, Block block, const Grid& grid, int64_t first, int64
   const auto starts = Locate<Form>(block);
   for (int64_t tile = first; tile < last; ++tile, from += block.columns) {
     const auto [image, top, left] = tiling.At(grid, tile);
-    const auto load = [&](int64_t channel) {
-      return [&, channel](int row, int column) { return Load(from + starts[row * T::kFrom + column] + channel); };
-    };
     const bool is_whole = images.Has(top + T::kTo - 1, left + T::kTo - 1);
     for (int64_t channel = 0; channel < block.columns; channel += kLanes) {
       float* const start = images.At(image, top, left) + channel;
@@ -171,7 +168,8 @@ void Join(const float* from, Block block, const Grid& grid, int64_t first, int64
         if (is_whole || images.Has(top + row, left + column))
           Save(number, start + (row * images.width + column) * images.channels);
       };
-      TransformSquare<T>(load(channel), save);
+      TransformSquare<T>(
+          [&](int row, int column) { return Load(from + starts[row * T::kFrom + column] + channel); }, save);
     }
   }
 }
